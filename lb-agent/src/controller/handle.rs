@@ -1,0 +1,293 @@
+//! The controller as others see it: a handle with questions and commands.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ipnet::IpNet;
+use lb_common::{entry::Counter, verdict::Verdict};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::domain::{
+    backend::InstanceId,
+    block::BlockRule,
+    snapshot::Snapshot,
+    split::{ActiveSplit, Shares},
+    sync::WatchStatus,
+};
+
+/// Why a command was not carried out. The text is a sentence for the person who gave it.
+#[derive(Debug, Error)]
+pub enum OperatorError {
+    /// There is no such service.
+    #[error("there is no service `{name}`; {}", known_services(.known))]
+    UnknownService {
+        /// As given.
+        name: String,
+        /// The services there are.
+        known: Vec<String>,
+    },
+    /// The service has no such backend.
+    #[error(
+        "service `{service}` has no backend `{name}`; `lb-agent backend list {service}` shows them"
+    )]
+    UnknownBackend {
+        /// The service.
+        service: String,
+        /// As given.
+        name: String,
+    },
+    /// The service has no such subset.
+    #[error("service `{service}` has no subset `{name}`; it has {}", list_or_none(.known))]
+    UnknownSubset {
+        /// The service.
+        service: String,
+        /// As given.
+        name: String,
+        /// The subsets there are.
+        known: Vec<String>,
+    },
+    /// No such rule on the block list.
+    #[error("{0} is not on the block list; `lb-agent block list` shows what is")]
+    NotBlocked(IpNet),
+    /// Carrying it out would hurt the node itself.
+    #[error("{0}")]
+    Refused(String),
+    /// The kernel or the disk refused.
+    #[error("{0}")]
+    Failed(String),
+    /// The agent is on its way out.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+fn known_services(known: &[String]) -> String {
+    format!("configured are {}", list_or_none(known))
+}
+
+fn list_or_none(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// A rule with what it has caught.
+#[derive(Clone, Debug)]
+pub struct BlockEntry {
+    /// The rule.
+    pub rule: BlockRule,
+    /// Packets and bytes dropped by it since it was added.
+    pub dropped: Counter,
+}
+
+/// An interface that the programs run on.
+#[derive(Clone, Debug)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: &'static str,
+    /// Whether the program was taken over from a former agent.
+    pub adopted: bool,
+}
+
+/// How full a flow table is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlowTableUse {
+    /// Slots in the table.
+    pub slots: u64,
+    /// Slots in use, by the name of [`lb_common::flow::State`]; a flow takes two.
+    pub used: [u64; 9],
+}
+
+/// Counters of one backend of one service since the agent's maps were created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendCounters {
+    /// From clients.
+    pub inbound: Counter,
+    /// To clients.
+    pub outbound: Counter,
+    /// Flows created.
+    pub flows: u64,
+    /// Flows that exist now.
+    pub live_flows: u64,
+}
+
+/// The agent at one moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Version of the desired state.
+    pub version: u64,
+    /// When the agent started.
+    pub started: SystemTime,
+    /// The interfaces in use.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The Consul address, where Consul is configured.
+    pub consul: Option<String>,
+    /// State of each watch.
+    pub watches: BTreeMap<String, WatchStatus>,
+    /// IPv4 flow table.
+    pub flows4: FlowTableUse,
+    /// IPv6 flow table.
+    pub flows6: FlowTableUse,
+    /// Packets by verdict, summed over CPUs.
+    pub verdicts: Vec<(Verdict, Counter)>,
+    /// Rules on the block list.
+    pub blocks: usize,
+    /// What a person should know: each a sentence. Not empty means unhealthy.
+    pub problems: Vec<String>,
+    /// Seconds that the last and all rebuilds of Maglev tables took, and their number.
+    pub maglev_rebuilds: (Duration, Duration, u64),
+    /// Time from a command's or a change's arrival to the kernel's maps, of the last apply.
+    pub last_apply: Duration,
+}
+
+/// What can be asked of the controller. Each carries the way back for its answer.
+#[derive(Debug)]
+pub enum Command {
+    /// Set the split of a service.
+    SplitSet(String, Shares, Reply<ActiveSplit>),
+    /// Forget the split set on the command line.
+    SplitReset(String, Reply<Option<ActiveSplit>>),
+    /// Take a backend (by id or address) out without cutting its connections.
+    Drain(String, String, Reply<InstanceId>),
+    /// The reverse.
+    Undrain(String, String, Reply<InstanceId>),
+    /// Add rules: prefixes, time to live, reason, force.
+    BlockAdd(
+        Vec<IpNet>,
+        Option<Duration>,
+        String,
+        bool,
+        Reply<Vec<BlockRule>>,
+    ),
+    /// Remove rules.
+    BlockDel(Vec<IpNet>, Reply<usize>),
+    /// List rules.
+    BlockList(Reply<Vec<BlockEntry>>),
+    /// The agent at this moment.
+    Status(Reply<Status>),
+    /// Counters by service name, backend id and address.
+    Counters(Reply<Counters>),
+    /// Read the configuration again.
+    Reload(Reply<()>),
+}
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, OperatorError>>;
+
+/// Counters of all backends, including those that vanished, by service.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Sum over all backends a service ever had, by service name.
+    pub services: BTreeMap<String, BackendCounters>,
+    /// By service name and present backend.
+    pub backends: BTreeMap<(String, InstanceId, SocketAddr), BackendCounters>,
+}
+
+/// Asks and commands the controller. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl Handle {
+    /// A handle to whoever receives from the other end of `commands`.
+    pub fn new(commands: mpsc::Sender<Command>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self {
+            commands,
+            snapshots,
+        }
+    }
+
+    /// The desired state at this moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// A receiver that sees every later snapshot (or the latest of several).
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, OperatorError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(command(reply))
+            .await
+            .map_err(|_| OperatorError::ShuttingDown)?;
+        answer.await.map_err(|_| OperatorError::ShuttingDown)?
+    }
+
+    /// Sets the split of a service; answers when the kernel follows it.
+    pub async fn split_set(
+        &self,
+        service: &str,
+        shares: Shares,
+    ) -> Result<ActiveSplit, OperatorError> {
+        self.ask(|reply| Command::SplitSet(service.into(), shares, reply))
+            .await
+    }
+
+    /// Forgets the split set by [`Self::split_set`]; answers with the one that counts now.
+    pub async fn split_reset(&self, service: &str) -> Result<Option<ActiveSplit>, OperatorError> {
+        self.ask(|reply| Command::SplitReset(service.into(), reply))
+            .await
+    }
+
+    /// Takes a backend, named by id or address, out without cutting its connections.
+    pub async fn drain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
+        self.ask(|reply| Command::Drain(service.into(), backend.into(), reply))
+            .await
+    }
+
+    /// Puts a drained backend back.
+    pub async fn undrain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
+        self.ask(|reply| Command::Undrain(service.into(), backend.into(), reply))
+            .await
+    }
+
+    /// Adds rules to the block list; answers when the kernel drops by them.
+    pub async fn block_add(
+        &self,
+        prefixes: Vec<IpNet>,
+        ttl: Option<Duration>,
+        reason: String,
+        force: bool,
+    ) -> Result<Vec<BlockRule>, OperatorError> {
+        self.ask(|reply| Command::BlockAdd(prefixes, ttl, reason, force, reply))
+            .await
+    }
+
+    /// Removes rules; answers with their number. All or none.
+    pub async fn block_del(&self, prefixes: Vec<IpNet>) -> Result<usize, OperatorError> {
+        self.ask(|reply| Command::BlockDel(prefixes, reply)).await
+    }
+
+    /// All rules with their counters.
+    pub async fn block_list(&self) -> Result<Vec<BlockEntry>, OperatorError> {
+        self.ask(Command::BlockList).await
+    }
+
+    /// The agent at this moment.
+    pub async fn status(&self) -> Result<Status, OperatorError> {
+        self.ask(Command::Status).await
+    }
+
+    /// Counters at this moment.
+    pub async fn counters(&self) -> Result<Counters, OperatorError> {
+        self.ask(Command::Counters).await
+    }
+
+    /// Reads the configuration again; an invalid one changes nothing.
+    pub async fn reload(&self) -> Result<(), OperatorError> {
+        self.ask(Command::Reload).await
+    }
+}

@@ -1,0 +1,15 @@
+//! The decisions of the control plane: pure, without clock, network or kernel.
+//!
+//! Nothing here knows tokio, aya, hyper or tonic; `now` is always an argument. `cargo xtask tidy`
+//! keeps it so.
+
+pub mod backend;
+pub mod block;
+pub mod guard;
+pub mod health;
+pub mod maglev;
+pub mod plan;
+pub mod service;
+pub mod snapshot;
+pub mod split;
+pub mod sync;

@@ -1,0 +1,204 @@
+//! What a service is: the VIPs clients connect to, and where its backends come from.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{backend::Instance, split::Shares};
+
+/// What a service speaks, as far as the node needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Balanced in the kernel.
+    Tcp,
+    /// Balanced in the kernel.
+    Udp,
+}
+
+impl Protocol {
+    /// IANA protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => lb_common::IPPROTO_TCP,
+            Protocol::Udp => lb_common::IPPROTO_UDP,
+        }
+    }
+
+    /// As written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarding {
+    /// Both addresses translated; replies come back through the node.
+    #[default]
+    Nat,
+}
+
+impl Forwarding {
+    /// As written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Forwarding::Nat => "nat",
+        }
+    }
+}
+
+/// Where a service's backends are listed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Catalog {
+    /// In the configuration itself.
+    Static(Vec<Instance>),
+    /// In Consul, under this service name.
+    Consul {
+        /// Name of the service in Consul.
+        service: String,
+    },
+}
+
+/// Which instances belong to a subset. All conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubsetRule {
+    /// A tag that the instance carries.
+    pub tag: Option<String>,
+    /// Meta entries that the instance carries, with equal values.
+    pub meta: BTreeMap<String, String>,
+}
+
+impl SubsetRule {
+    /// Whether the instance meets every condition. A rule without conditions matches nothing.
+    pub fn matches(&self, instance: &Instance) -> bool {
+        let any = self.tag.is_some() || !self.meta.is_empty();
+        any && self.tag.iter().all(|tag| instance.tags.contains(tag))
+            && self
+                .meta
+                .iter()
+                .all(|(key, value)| instance.meta.get(key) == Some(value))
+    }
+}
+
+/// How to ask a backend whether it works.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProbeSpec {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// From one probe's start to the next one's, before jitter.
+    pub interval: Duration,
+    /// How long one probe may take.
+    pub timeout: Duration,
+    /// Successes in a row that make an unhealthy backend healthy.
+    pub rise: u32,
+    /// Failures in a row that make a healthy backend unhealthy.
+    pub fall: u32,
+    /// Port to probe instead of the backend's own.
+    pub port: Option<u16>,
+}
+
+impl Default for ProbeSpec {
+    fn default() -> Self {
+        Self {
+            kind: ProbeKind::Tcp,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+        }
+    }
+}
+
+/// The kinds of probes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    /// A connection that is accepted.
+    Tcp,
+    /// A GET answered with a status in the range.
+    Http {
+        /// Path and query.
+        path: String,
+        /// `Host` header; the backend's address if absent.
+        host: Option<String>,
+        /// First and last status that count as success.
+        status: (u16, u16),
+    },
+}
+
+/// Where a fact was written, for the answer to "who said so?".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Line in it, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// A service as configured. Valid by construction: `config` checks everything that can be wrong
+/// before it builds one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceSpec {
+    /// Unique name.
+    pub name: String,
+    /// Where clients connect to; unique per protocol over all services. Not empty.
+    pub vips: Vec<SocketAddr>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// How packets reach the backends.
+    pub forwarding: Forwarding,
+    /// Where the backends come from.
+    pub catalog: Catalog,
+    /// Named subsets.
+    pub subsets: BTreeMap<String, SubsetRule>,
+    /// Shares of the subsets as configured; they name existing subsets.
+    pub split: Option<Shares>,
+    /// Active probe; absent: the catalog's word alone counts.
+    pub probe: Option<ProbeSpec>,
+    /// Where it was configured.
+    pub origin: Origin,
+}
+
+impl ServiceSpec {
+    /// The subset that an instance belongs to: the one it names itself, else the first (by name)
+    /// whose rule it meets.
+    pub fn subset_of(&self, instance: &Instance) -> Option<String> {
+        if let Some(subset) = &instance.subset {
+            return Some(subset.clone());
+        }
+        self.subsets
+            .iter()
+            .find(|(_, rule)| rule.matches(instance))
+            .map(|(name, _)| name.clone())
+    }
+
+    /// Names of all subsets: those with rules and those that static backends name.
+    pub fn subset_names(&self) -> std::collections::BTreeSet<String> {
+        let mut names: std::collections::BTreeSet<String> = self.subsets.keys().cloned().collect();
+        if let Catalog::Static(instances) = &self.catalog {
+            names.extend(
+                instances
+                    .iter()
+                    .filter_map(|instance| instance.subset.clone()),
+            );
+        }
+        names
+    }
+}

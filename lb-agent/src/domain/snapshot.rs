@@ -1,0 +1,80 @@
+//! The desired state: one immutable value that everything else is derived from.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use super::{
+    backend::{Instance, InstanceId},
+    health::Observed,
+    service::ServiceSpec,
+    split::ActiveSplit,
+};
+
+/// Everything the node should do, at one version.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub version: u64,
+    /// By name.
+    pub services: BTreeMap<String, Arc<ServiceState>>,
+}
+
+/// A service with its backends and the weight of each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceState {
+    /// As configured.
+    pub spec: Arc<ServiceSpec>,
+    /// All known backends, by identity.
+    pub backends: Vec<BackendState>,
+    /// The split in force.
+    pub split: Option<ActiveSplit>,
+    /// No backend is healthy, so all are used: better a try than a certain refusal.
+    pub panic: bool,
+}
+
+/// A backend, the factors of its weight, and the product.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendState {
+    /// As its catalog lists it.
+    pub instance: Instance,
+    /// The subset it belongs to.
+    pub subset: Option<String>,
+    /// The agent's own probes.
+    pub observed: Observed,
+    /// A person drains it.
+    pub drain: Option<Drain>,
+    /// Gone from the catalog, but not believed yet.
+    pub held: Option<Held>,
+    /// Weight in the Maglev table, relative to the service's other backends; 0 takes no new
+    /// flows.
+    pub weight: u32,
+    /// Why the weight is what it is, in one sentence.
+    pub reason: String,
+}
+
+impl BackendState {
+    /// Identity within the service.
+    pub fn id(&self) -> &InstanceId {
+        &self.instance.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.instance.address
+    }
+}
+
+/// Taken out by a person without cutting its connections.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Drain {
+    /// Since when.
+    pub since: SystemTime,
+}
+
+/// Why a backend that its catalog no longer lists is still used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// When it vanished.
+    pub since: SystemTime,
+    /// When it is let go at the latest.
+    pub until: SystemTime,
+}

@@ -1,0 +1,178 @@
+//! Shares of traffic between subsets, who set them, and which one counts.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Shares of the subsets of one service, in the units they were given in (they need not sum to
+/// 100). At least one is above zero.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, u32>", into = "BTreeMap<String, u32>")]
+pub struct Shares(BTreeMap<String, u32>);
+
+/// Why something is no set of shares.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidShares {
+    /// Nothing given.
+    #[error("a split names at least one subset, as in v1=90 v2=10")]
+    Empty,
+    /// All are zero.
+    #[error("all shares are 0; at least one subset must take traffic")]
+    AllZero,
+    /// Not of the form NAME=SHARE.
+    #[error("`{0}` is not of the form SUBSET=SHARE, as in v1=90")]
+    Form(String),
+    /// The share is not a whole number in range.
+    #[error("the share of `{subset}` is `{value}`; it must be a whole number from 0 to {max}", max = Shares::MAX)]
+    Value {
+        /// The subset.
+        subset: String,
+        /// What was given.
+        value: String,
+    },
+    /// One subset twice.
+    #[error("subset `{0}` is given twice")]
+    Twice(String),
+}
+
+impl Shares {
+    /// Largest single share.
+    pub const MAX: u32 = 10_000;
+
+    /// Checks and builds.
+    pub fn new(shares: BTreeMap<String, u32>) -> Result<Self, InvalidShares> {
+        if shares.is_empty() {
+            return Err(InvalidShares::Empty);
+        }
+        if let Some((subset, value)) = shares.iter().find(|(_, share)| **share > Self::MAX) {
+            return Err(InvalidShares::Value {
+                subset: subset.clone(),
+                value: value.to_string(),
+            });
+        }
+        if shares.values().all(|share| *share == 0) {
+            return Err(InvalidShares::AllZero);
+        }
+        Ok(Self(shares))
+    }
+
+    /// Reads `v1=90`, `v2=10` and the like, as given on the command line.
+    pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<Self, InvalidShares> {
+        let mut shares = BTreeMap::new();
+        for word in words {
+            let word = word.as_ref();
+            let (subset, value) = word
+                .split_once('=')
+                .filter(|(subset, _)| !subset.is_empty())
+                .ok_or_else(|| InvalidShares::Form(word.to_owned()))?;
+            let invalid = || InvalidShares::Value {
+                subset: subset.into(),
+                value: value.into(),
+            };
+            let share = u32::from_str(value).map_err(|_| invalid())?;
+            if shares.insert(subset.to_owned(), share).is_some() {
+                return Err(InvalidShares::Twice(subset.to_owned()));
+            }
+        }
+        Self::new(shares)
+    }
+
+    /// Subset and share, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.0
+            .iter()
+            .map(|(subset, share)| (subset.as_str(), *share))
+    }
+
+    /// The share of one subset; `None` if it is not named.
+    pub fn get(&self, subset: &str) -> Option<u32> {
+        self.0.get(subset).copied()
+    }
+
+    /// Sum of all shares; above zero.
+    pub fn total(&self) -> u32 {
+        self.0.values().sum()
+    }
+}
+
+impl TryFrom<BTreeMap<String, u32>> for Shares {
+    type Error = InvalidShares;
+
+    fn try_from(shares: BTreeMap<String, u32>) -> Result<Self, InvalidShares> {
+        Self::new(shares)
+    }
+}
+
+impl From<Shares> for BTreeMap<String, u32> {
+    fn from(shares: Shares) -> Self {
+        shares.0
+    }
+}
+
+impl fmt::Display for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (subset, share)) in self.iter().enumerate() {
+            let gap = if index == 0 { "" } else { " " };
+            write!(f, "{gap}{subset}={share}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Who set a split. Ordered by precedence: the greater wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SplitSource {
+    /// The configuration file.
+    File,
+    /// A person, on the command line of this node.
+    Cli,
+}
+
+impl SplitSource {
+    /// As shown to people.
+    pub fn name(self) -> &'static str {
+        match self {
+            SplitSource::File => "file",
+            SplitSource::Cli => "cli",
+        }
+    }
+}
+
+/// The split that counts for a service, and who set it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ActiveSplit {
+    /// The shares.
+    pub shares: Shares,
+    /// Who set them.
+    pub source: SplitSource,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of words and what becomes of them.
+    #[test]
+    fn shares_are_parsed_or_refused_with_a_reason() {
+        let ok = Shares::parse(&["v2=10", "v1=90"]).unwrap();
+        assert_eq!(ok.to_string(), "v1=90 v2=10");
+        assert_eq!(ok.total(), 100);
+        let none: [&str; 0] = [];
+        let rows: [(&[&str], &str); 8] = [
+            (&none, "at least one subset"),
+            (&["v1=0", "v2=0"], "all shares are 0"),
+            (&["v1"], "`v1` is not of the form"),
+            (&["=5"], "`=5` is not of the form"),
+            (&["v1=-1"], "whole number from 0 to 10000"),
+            (&["v1=1.5"], "the share of `v1` is `1.5`"),
+            (&["v1=10001"], "whole number from 0 to 10000"),
+            (&["v1=1", "v1=2"], "given twice"),
+        ];
+        for (words, reason) in rows {
+            let error = Shares::parse(words).unwrap_err().to_string();
+            assert!(error.contains(reason), "{words:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Keys and values of the maps that the agent writes and the programs read.
+
+use crate::assert_layout;
+
+/// Address family of a key: 4 or 6.
+pub const FAMILY_V4: u8 = 4;
+/// See [`FAMILY_V4`].
+pub const FAMILY_V6: u8 = 6;
+
+/// Where clients connect to: one VIP, port and protocol.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// The VIP in network byte order; IPv4 in the first word, the others zero.
+    pub addr: [u32; 4],
+    /// Network byte order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub proto: u8,
+    /// [`FAMILY_V4`] or [`FAMILY_V6`].
+    pub family: u8,
+}
+
+/// What the programs need to know of a service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// Index into [`crate::maps::name::MAGLEV`].
+    pub id: u32,
+    /// Number of slots in its Maglev table; 0: no table yet.
+    pub maglev_slots: u32,
+    /// Reserved for forwarding modes and affinity; zero.
+    pub flags: u32,
+    /// Keeps the size a multiple of eight; zero.
+    pub reserved: u32,
+}
+
+/// One backend of one service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendEntry {
+    /// Backend address, network byte order, of the service's family.
+    pub addr: [u32; 4],
+    /// Address of this node that the backend sees as the client.
+    pub source: [u32; 4],
+    /// Backend port, network byte order.
+    pub port: u16,
+    /// [`backend_flags`].
+    pub flags: u16,
+    /// Index into [`crate::maps::name::NEXTHOPS`].
+    pub hop: u32,
+    /// Id of the service it belongs to.
+    pub service: u32,
+    /// Zero.
+    pub reserved: [u32; 5],
+}
+
+/// Bits of [`BackendEntry::flags`].
+pub mod backend_flags {
+    /// Takes new flows. Without it existing flows go on, new ones do not arrive.
+    pub const ACTIVE: u16 = 1;
+}
+
+/// Where a frame goes next on the link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct NextHop {
+    /// Interface it leaves by; 0: unresolved.
+    pub ifindex: u32,
+    /// MTU of that interface in bytes.
+    pub mtu: u32,
+    /// Link-layer address of the neighbour (ignored where the flow learned its own).
+    pub dmac: [u8; 6],
+    /// Link-layer address of the interface.
+    pub smac: [u8; 6],
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Packets and bytes. Bytes are those of the frame as received.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Counter {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Per-CPU counters of one backend. A service's are the sum over its backends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct BackendStats {
+    /// From clients to the backend.
+    pub inbound: Counter,
+    /// From the backend to clients.
+    pub outbound: Counter,
+    /// Flows created.
+    pub flows: u64,
+}
+
+/// A bit for every destination that may be ours: a cheap answer for foreign traffic. False
+/// positives cost a lookup, false negatives do not exist. See [`crate::hash::filter_bit`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DestinationFilter {
+    /// 65,536 bits.
+    pub words: [u64; FILTER_WORDS],
+}
+
+/// Words of a [`DestinationFilter`].
+pub const FILTER_WORDS: usize = 1024;
+
+/// What an agent that adopts pinned maps must know before it loads its programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// [`crate::maps::SCHEMA`] of the agent that created the maps; 0: just created.
+    pub schema: u32,
+    /// Slots in each flow table.
+    pub flow_slots: u32,
+    /// Seed of every hash; drawn at creation, kept as long as the flow tables live.
+    pub seed: u64,
+}
+
+assert_layout! {
+    ServiceKey: size 20, align 4;
+    ServiceEntry: size 16, align 4;
+    BackendEntry: size 64, align 4;
+    NextHop: size 24, align 4;
+    Counter: size 16, align 8;
+    BackendStats: size 40, align 8;
+    DestinationFilter: size 8192, align 8;
+    Meta: size 16, align 8;
+}

@@ -1,0 +1,608 @@
+//! The flow table: our own, in array maps.
+//!
+//! A flow has two halves, each in a slot of its own: *forward*, keyed by what clients send, and
+//! *reply*, keyed by what the backend sends. A slot holds key and complete rewrite; for IPv4 it
+//! is one cache line, for IPv6 two. Slots lie in buckets of [`WAYS`], every key has two candidate
+//! buckets, and the way to look at first comes from the hash as well.
+//!
+//! # Protocol
+//!
+//! The [`Tag`] word says whose slot it is. A writer takes a free or expired slot by
+//! compare-and-swap to a *claimed* tag, writes the fields, then publishes the final tag. It then
+//! looks through both buckets again: if another slot carries the same key, it withdraws its own
+//! and tries anew, so that no key ever stands twice. A reader takes the tag, compares the key,
+//! uses the rewrite and reads the tag again: an identity that changed means that the slot was
+//! given to another flow meanwhile, and counts as a miss. State changes alter the tag's state
+//! bits only, which are no part of the identity.
+//!
+//! The agent has the same memory mapped: it sweeps idle flows, cuts those of blocked clients and
+//! counts, all without a system call.
+
+use crate::{IPPROTO_TCP, assert_layout};
+
+/// Slots in a bucket.
+pub const WAYS: u32 = 4;
+
+/// The tag word of a slot.
+///
+/// ```text
+/// 63            32 31      24 23     16 15      8 7       0
+/// +---------------+----------+---------+---------+---------+
+/// | fingerprint   | generation| kind   | proto   | state   |
+/// +---------------+----------+---------+---------+---------+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// A free slot. The generation of its former owner may remain in other bits.
+    pub const STATE_MASK: u64 = 0xff;
+    /// Everything that makes two tags the same flow in the same slot.
+    pub const IDENTITY_MASK: u64 = !Self::STATE_MASK;
+
+    /// Builds a tag. The fingerprint is the upper half of the flow hash.
+    #[inline(always)]
+    pub const fn new(hash: u64, generation: u8, kind: Kind, proto: u8, state: State) -> Self {
+        Self(
+            (hash & 0xffff_ffff_0000_0000)
+                | ((generation as u64) << 24)
+                | ((kind as u64) << 16)
+                | ((proto as u64) << 8)
+                | state as u64,
+        )
+    }
+
+    /// The state bits as they are.
+    #[inline(always)]
+    pub const fn state_bits(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// The state; `None` for bits that no writer produces.
+    pub const fn state(self) -> Option<State> {
+        State::from_bits(self.state_bits())
+    }
+
+    /// Which half this is; `None` for bits that no writer produces.
+    pub const fn kind(self) -> Option<Kind> {
+        match (self.0 >> 16) as u8 {
+            0 => Some(Kind::Forward),
+            1 => Some(Kind::Reply),
+            _ => None,
+        }
+    }
+
+    /// IANA protocol number.
+    #[inline(always)]
+    pub const fn proto(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Counts how often the slot has been given away, modulo 256.
+    #[inline(always)]
+    pub const fn generation(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    /// Upper half of the flow hash, the protocol and nothing else: what a lookup compares first.
+    #[inline(always)]
+    pub const fn matches(self, hash: u64, proto: u8) -> bool {
+        (self.0 ^ hash) >> 32 == 0
+            && self.proto() == proto
+            && self.state_bits() >= State::HalfOpen as u8
+    }
+
+    /// The same tag in another state.
+    #[inline(always)]
+    pub const fn with_state(self, state: State) -> Self {
+        Self((self.0 & Self::IDENTITY_MASK) | state as u64)
+    }
+
+    /// Whether `other` is the same flow in the same slot, whatever its state.
+    #[inline(always)]
+    pub const fn same_identity(self, other: Tag) -> bool {
+        (self.0 ^ other.0) & Self::IDENTITY_MASK == 0
+    }
+
+    /// A slot that nobody holds.
+    #[inline(always)]
+    pub const fn is_free(self) -> bool {
+        self.state_bits() == State::Free as u8
+    }
+
+    /// A slot with a flow in it.
+    #[inline(always)]
+    pub const fn is_live(self) -> bool {
+        self.state_bits() >= State::HalfOpen as u8
+    }
+}
+
+/// Which half of a flow a slot holds.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Keyed by what the client sends.
+    Forward = 0,
+    /// Keyed by what the backend sends.
+    Reply = 1,
+}
+
+/// Where a flow is in its life; both halves carry the same.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Nobody's slot.
+    Free = 0,
+    /// A writer is at work in it.
+    Claimed = 1,
+    /// Seen from the client only.
+    HalfOpen = 2,
+    /// The backend has answered.
+    Answered = 3,
+    /// The client has gone on after the answer.
+    Established = 4,
+    /// The client has sent FIN, the backend not yet.
+    ClosingByClient = 5,
+    /// The backend has sent FIN, the client not yet.
+    ClosingByBackend = 6,
+    /// Both sides have sent FIN.
+    Finished = 7,
+    /// Reset.
+    Reset = 8,
+}
+
+impl State {
+    /// The state whose bits these are.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0 => State::Free,
+            1 => State::Claimed,
+            2 => State::HalfOpen,
+            3 => State::Answered,
+            4 => State::Established,
+            5 => State::ClosingByClient,
+            6 => State::ClosingByBackend,
+            7 => State::Finished,
+            8 => State::Reset,
+            _ => return None,
+        })
+    }
+
+    /// The name on the command line and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Free => "free",
+            State::Claimed => "claimed",
+            State::HalfOpen => "half_open",
+            State::Answered => "answered",
+            State::Established => "established",
+            State::ClosingByClient => "closing_by_client",
+            State::ClosingByBackend => "closing_by_backend",
+            State::Finished => "finished",
+            State::Reset => "reset",
+        }
+    }
+}
+
+/// TCP flag bits as they stand in byte 13 of the header (RFC 9293, section 3.1).
+pub mod tcp_flags {
+    /// No more data from sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Acknowledgment field is significant.
+    pub const ACK: u8 = 0x10;
+}
+
+/// The state after a packet of `kind` with these TCP flags (ignored for UDP), as state bits.
+///
+/// Flags of a packet that the receiver would refuse (an old duplicate, a forged reset) count as
+/// well: the table follows no sequence numbers. What that costs an attacker's victim is bounded
+/// by the lifetimes of the closing states, which live traffic keeps renewing.
+#[inline(always)]
+pub const fn advance(state: u8, kind: Kind, proto: u8, flags: u8) -> u8 {
+    if proto != IPPROTO_TCP {
+        return match (state, kind) {
+            (HALF_OPEN, Kind::Reply) => ESTABLISHED,
+            _ => state,
+        };
+    }
+    if flags & tcp_flags::RST != 0 {
+        return State::Reset as u8;
+    }
+    if flags & tcp_flags::FIN != 0 {
+        return match (state, kind) {
+            (CLOSING_BY_CLIENT, Kind::Reply) | (CLOSING_BY_BACKEND, Kind::Forward) => FINISHED,
+            (HALF_OPEN | ANSWERED | ESTABLISHED, Kind::Forward) => CLOSING_BY_CLIENT,
+            (HALF_OPEN | ANSWERED | ESTABLISHED, Kind::Reply) => CLOSING_BY_BACKEND,
+            _ => state,
+        };
+    }
+    match (state, kind) {
+        (HALF_OPEN, Kind::Reply) => ANSWERED,
+        (ANSWERED, Kind::Forward) if flags & tcp_flags::SYN == 0 => ESTABLISHED,
+        _ => state,
+    }
+}
+
+const HALF_OPEN: u8 = State::HalfOpen as u8;
+const ANSWERED: u8 = State::Answered as u8;
+const ESTABLISHED: u8 = State::Established as u8;
+const CLOSING_BY_CLIENT: u8 = State::ClosingByClient as u8;
+const CLOSING_BY_BACKEND: u8 = State::ClosingByBackend as u8;
+const FINISHED: u8 = State::Finished as u8;
+
+/// Idle time after which a flow is over, in the unit of the caller (ticks in the kernel).
+///
+/// Defaults: TCP established 7,440 s (RFC 5382, REQ-5: not less than 2 h 4 min), transitory
+/// states 240 s (the same), reset 10 s; UDP 300 s (RFC 4787, REQ-5). Half-open is kept short
+/// instead of the RFC's four minutes, for the sake of floods: a SYN is repeated long before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// TCP, no answer or no confirmation yet.
+    pub tcp_half_open: u32,
+    /// TCP, both sides heard.
+    pub tcp_established: u32,
+    /// TCP, one FIN seen.
+    pub tcp_closing: u32,
+    /// TCP, both FINs seen (TIME_WAIT of the side that closed first) or reset.
+    pub tcp_finished: u32,
+    /// UDP, no answer yet.
+    pub udp_half_open: u32,
+    /// UDP, answered.
+    pub udp_established: u32,
+}
+
+impl Lifetimes {
+    /// The defaults, in seconds.
+    pub const DEFAULT_SECONDS: Self = Self {
+        tcp_half_open: 20,
+        tcp_established: 7440,
+        tcp_closing: 240,
+        tcp_finished: 60,
+        udp_half_open: 30,
+        udp_established: 300,
+    };
+
+    /// The lifetime of a flow in this state.
+    #[inline(always)]
+    pub const fn of(&self, proto: u8, state_bits: u8) -> u32 {
+        let established = state_bits == ESTABLISHED;
+        if proto != IPPROTO_TCP {
+            return if established {
+                self.udp_established
+            } else {
+                self.udp_half_open
+            };
+        }
+        if established {
+            self.tcp_established
+        } else if state_bits >= FINISHED {
+            self.tcp_finished
+        } else if state_bits >= CLOSING_BY_CLIENT {
+            self.tcp_closing
+        } else {
+            self.tcp_half_open
+        }
+    }
+
+    /// The same times in another unit: each multiplied by `factor`.
+    pub const fn scaled(&self, factor: u32) -> Self {
+        Self {
+            tcp_half_open: self.tcp_half_open.saturating_mul(factor),
+            tcp_established: self.tcp_established.saturating_mul(factor),
+            tcp_closing: self.tcp_closing.saturating_mul(factor),
+            tcp_finished: self.tcp_finished.saturating_mul(factor),
+            udp_half_open: self.udp_half_open.saturating_mul(factor),
+            udp_established: self.udp_established.saturating_mul(factor),
+        }
+    }
+}
+
+/// Address type of a family as it stands in keys: a `u32`, or four.
+pub trait Address: Copy + PartialEq {}
+impl Address for u32 {}
+impl Address for [u32; 4] {}
+
+/// Key and rewrite of one half of a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Half<A> {
+    /// Key: source address of the packet, network byte order.
+    pub saddr: A,
+    /// Key: destination address.
+    pub daddr: A,
+    /// Rewrite: source address.
+    pub new_saddr: A,
+    /// Rewrite: destination address.
+    pub new_daddr: A,
+    /// Key: source and destination port as the four bytes of the packet.
+    pub ports: u32,
+    /// Rewrite: both ports, in the same form.
+    pub new_ports: u32,
+    /// Checksum delta of the IPv4 header (addresses only); 0 for IPv6.
+    pub l3_delta: u16,
+    /// Checksum delta of the transport header (addresses and ports).
+    pub l4_delta: u16,
+    /// Index into [`crate::maps::name::NEXTHOPS`].
+    pub hop: u32,
+    /// Slot number of the other half.
+    pub partner: u32,
+    /// Backend id, whose counters the packet belongs to.
+    pub backend: u32,
+    /// Tick counter when a packet was last noted; the lower 32 bits.
+    pub seen: u32,
+    /// Link address to send to where `hop` is one of the node's interfaces: learned from the
+    /// client's packets, so that replies go back the way the requests came.
+    pub dmac: [u8; 6],
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// A slot for an IPv4 half: one cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Slot4 {
+    /// See [`Tag`].
+    pub tag: u64,
+    /// Valid while the tag is live.
+    pub half: Half<u32>,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A slot for an IPv6 half: two cache lines.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Slot6 {
+    /// See [`Tag`].
+    pub tag: u64,
+    /// Valid while the tag is live.
+    pub half: Half<[u32; 4]>,
+    /// Zero.
+    pub reserved: [u32; 5],
+}
+
+/// A bucket of IPv4 slots.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket4 {
+    /// The ways.
+    pub slots: [Slot4; WAYS as usize],
+}
+
+/// A bucket of IPv6 slots.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket6 {
+    /// The ways.
+    pub slots: [Slot6; WAYS as usize],
+}
+
+/// First candidate bucket of a hash.
+#[inline(always)]
+pub const fn first_bucket(hash: u64, bucket_mask: u32) -> u32 {
+    hash as u32 & bucket_mask
+}
+
+/// Second candidate bucket: another part of the hash, so that keys which share the first bucket
+/// seldom share the second. The two may coincide.
+#[inline(always)]
+pub const fn second_bucket(hash: u64, bucket_mask: u32) -> u32 {
+    (hash >> 32) as u32 & bucket_mask
+}
+
+/// The way of a bucket that a key is looked for first.
+#[inline(always)]
+pub const fn first_way(hash: u64) -> u32 {
+    (hash >> 30) as u32 & (WAYS - 1)
+}
+
+assert_layout! {
+    Lifetimes: size 24, align 4;
+    Half<u32>: size 52, align 4;
+    Half<[u32; 4]>: size 100, align 4;
+    Slot4: size 64, align 64;
+    Slot6: size 128, align 64;
+    Bucket4: size 256, align 64;
+    Bucket6: size 512, align 64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tcp_flags::{ACK, FIN, RST, SYN};
+    use super::*;
+    use crate::IPPROTO_UDP;
+
+    /// The whole transition table: rows of state before, half, protocol, flags, state after.
+    #[test]
+    fn states_advance_by_the_table() {
+        use Kind::{Forward, Reply};
+        use State::*;
+        const T: u8 = IPPROTO_TCP;
+        const U: u8 = IPPROTO_UDP;
+        let rows = [
+            (HalfOpen, Forward, T, SYN, HalfOpen, "SYN repeated"),
+            (
+                HalfOpen,
+                Forward,
+                T,
+                ACK,
+                HalfOpen,
+                "an ACK flood establishes nothing",
+            ),
+            (HalfOpen, Reply, T, SYN | ACK, Answered, "SYN ACK"),
+            (HalfOpen, Reply, T, RST | ACK, Reset, "refused"),
+            (
+                HalfOpen,
+                Forward,
+                T,
+                FIN,
+                ClosingByClient,
+                "FIN out of the blue",
+            ),
+            (
+                Answered,
+                Forward,
+                T,
+                SYN,
+                Answered,
+                "SYN repeated after the answer",
+            ),
+            (Answered, Reply, T, SYN | ACK, Answered, "SYN ACK repeated"),
+            (Answered, Forward, T, ACK, Established, "handshake done"),
+            (
+                Answered,
+                Forward,
+                T,
+                ACK | FIN,
+                ClosingByClient,
+                "closed at once",
+            ),
+            (Established, Forward, T, ACK, Established, "data"),
+            (Established, Reply, T, ACK, Established, "data"),
+            (
+                Established,
+                Forward,
+                T,
+                SYN,
+                Established,
+                "a stray SYN does not reopen",
+            ),
+            (
+                Established,
+                Forward,
+                T,
+                FIN | ACK,
+                ClosingByClient,
+                "client closes",
+            ),
+            (
+                Established,
+                Reply,
+                T,
+                FIN | ACK,
+                ClosingByBackend,
+                "backend closes",
+            ),
+            (
+                ClosingByClient,
+                Forward,
+                T,
+                FIN | ACK,
+                ClosingByClient,
+                "FIN repeated",
+            ),
+            (
+                ClosingByClient,
+                Reply,
+                T,
+                ACK,
+                ClosingByClient,
+                "half-closed, data goes on",
+            ),
+            (
+                ClosingByClient,
+                Reply,
+                T,
+                FIN | ACK,
+                Finished,
+                "both closed",
+            ),
+            (
+                ClosingByBackend,
+                Reply,
+                T,
+                FIN | ACK,
+                ClosingByBackend,
+                "FIN repeated",
+            ),
+            (
+                ClosingByBackend,
+                Forward,
+                T,
+                FIN | ACK,
+                Finished,
+                "both closed",
+            ),
+            (Finished, Forward, T, ACK, Finished, "last ACK"),
+            (Finished, Reply, T, FIN, Finished, "FIN repeated"),
+            (ClosingByClient, Reply, T, RST, Reset, "reset while closing"),
+            (Reset, Forward, T, ACK, Reset, "nothing revives"),
+            (HalfOpen, Forward, U, 0, HalfOpen, "datagrams one way"),
+            (HalfOpen, Reply, U, 0, Established, "answered"),
+            (
+                Established,
+                Forward,
+                U,
+                RST,
+                Established,
+                "UDP has no flags",
+            ),
+        ];
+        for (before, kind, proto, flags, after, what) in rows {
+            let got = State::from_bits(advance(before as u8, kind, proto, flags));
+            assert_eq!(got, Some(after), "{what}");
+        }
+    }
+
+    /// What goes into a tag comes out, and a state is no part of the identity.
+    #[test]
+    fn tag_round_trip() {
+        let hash = 0xdead_beef_0123_4567;
+        let tag = Tag::new(hash, 0xa5, Kind::Reply, IPPROTO_UDP, State::Established);
+        assert_eq!(tag.state(), Some(State::Established));
+        assert_eq!(tag.kind(), Some(Kind::Reply));
+        assert_eq!(tag.proto(), IPPROTO_UDP);
+        assert_eq!(tag.generation(), 0xa5);
+        assert!(tag.matches(hash, IPPROTO_UDP));
+        assert!(!tag.matches(hash, IPPROTO_TCP));
+        assert!(!tag.matches(hash ^ (1 << 40), IPPROTO_UDP));
+        assert!(!tag.with_state(State::Claimed).matches(hash, IPPROTO_UDP));
+        assert!(tag.same_identity(tag.with_state(State::Reset)));
+        assert!(!tag.same_identity(Tag::new(
+            hash,
+            0xa6,
+            Kind::Reply,
+            IPPROTO_UDP,
+            State::Established
+        )));
+    }
+
+    /// Each state has the lifetime that its name promises.
+    #[test]
+    fn lifetimes_by_state() {
+        let times = Lifetimes::DEFAULT_SECONDS;
+        assert_eq!(
+            times.of(IPPROTO_TCP, State::HalfOpen as u8),
+            times.tcp_half_open
+        );
+        assert_eq!(
+            times.of(IPPROTO_TCP, State::Answered as u8),
+            times.tcp_half_open
+        );
+        assert_eq!(
+            times.of(IPPROTO_TCP, State::Established as u8),
+            times.tcp_established
+        );
+        assert_eq!(
+            times.of(IPPROTO_TCP, State::ClosingByBackend as u8),
+            times.tcp_closing
+        );
+        assert_eq!(
+            times.of(IPPROTO_TCP, State::Finished as u8),
+            times.tcp_finished
+        );
+        assert_eq!(
+            times.of(IPPROTO_UDP, State::HalfOpen as u8),
+            times.udp_half_open
+        );
+        assert_eq!(
+            times.of(IPPROTO_UDP, State::Established as u8),
+            times.udp_established
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! Names, sizes and the schema version of the maps that are pinned.
+
+/// Version of everything that lies in pinned maps. The pin directory carries it in its name, so
+/// that an agent never adopts bytes that it would read differently.
+pub const SCHEMA: u32 = 1;
+
+/// Services (VIP, port, protocol) that fit.
+pub const MAX_SERVICES: u32 = 16_384;
+/// Backend entries that fit: one per (service port, backend address), plus those that drain.
+pub const MAX_BACKENDS: u32 = 262_144;
+/// Next hops that fit. The first [`MAX_INTERFACES`] belong to the node's own interfaces.
+pub const MAX_NEXTHOPS: u32 = 65_536;
+/// Interfaces that the programs can be attached to.
+pub const MAX_INTERFACES: usize = 16;
+/// Block rules that have a counter of their own.
+pub const MAX_BLOCK_RULES: u32 = 65_536;
+/// Flow slots per address family, unless the configuration says otherwise. A power of two.
+pub const DEFAULT_FLOW_SLOTS: u32 = 262_144;
+/// Smallest table that can be asked for.
+pub const MIN_FLOW_SLOTS: u32 = 1024;
+/// Largest table that can be asked for (1 GiB of IPv4 slots).
+pub const MAX_FLOW_SLOTS: u32 = 16_777_216;
+/// Slots of the largest Maglev table; a prime.
+pub const MAX_MAGLEV_SLOTS: u32 = 65_537;
+
+/// Map names as they stand in the object and in the pin directory.
+pub mod name {
+    /// [`crate::entry::ServiceKey`] to [`crate::entry::ServiceEntry`].
+    pub const SERVICES: &str = "SERVICES";
+    /// Service id to its Maglev table (array of backend ids).
+    pub const MAGLEV: &str = "MAGLEV";
+    /// Backend id to [`crate::entry::BackendEntry`].
+    pub const BACKENDS: &str = "BACKENDS";
+    /// Index to [`crate::entry::NextHop`].
+    pub const NEXTHOPS: &str = "NEXTHOPS";
+    /// Buckets of IPv4 flow slots.
+    pub const FLOWS4: &str = "FLOWS4";
+    /// Buckets of IPv6 flow slots.
+    pub const FLOWS6: &str = "FLOWS6";
+    /// One [`crate::entry::DestinationFilter`].
+    pub const FILTER: &str = "FILTER";
+    /// Blocked IPv4 prefixes.
+    pub const BLOCK4: &str = "BLOCK4";
+    /// Blocked IPv6 prefixes.
+    pub const BLOCK6: &str = "BLOCK6";
+    /// One [`crate::block::BlockControl`].
+    pub const BLOCK_CONTROL: &str = "BLOCK_CONTROL";
+    /// Per-CPU [`crate::entry::Counter`] for each block rule id.
+    pub const BLOCK_STATS: &str = "BLOCK_STATS";
+    /// Per-CPU [`crate::entry::Counter`] for each verdict.
+    pub const VERDICT_STATS: &str = "VERDICT_STATS";
+    /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
+    pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// One [`crate::entry::Meta`]: what an adopting agent must know first.
+    pub const META: &str = "META";
+
+    /// All maps that outlive the agent.
+    pub const PINNED: [&str; 14] = [
+        SERVICES,
+        MAGLEV,
+        BACKENDS,
+        NEXTHOPS,
+        FLOWS4,
+        FLOWS6,
+        FILTER,
+        BLOCK4,
+        BLOCK6,
+        BLOCK_CONTROL,
+        BLOCK_STATS,
+        VERDICT_STATS,
+        BACKEND_STATS,
+        META,
+    ];
+    /// The read-only globals ([`crate::settings::Settings`]).
+    pub const SETTINGS: &str = "SETTINGS";
+    /// The XDP program on each configured interface.
+    pub const PROGRAM_XDP: &str = "lb_xdp";
+    /// A program for test run only, whose return value is the kernel's tick counter.
+    pub const PROGRAM_CLOCK: &str = "lb_clock";
+}

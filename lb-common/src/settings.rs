@@ -1,0 +1,31 @@
+//! Configuration that changes only when the programs are loaded: read-only globals, which the
+//! verifier folds, so that what is not used costs nothing.
+
+use crate::{assert_layout, flow::Lifetimes, maps::MAX_INTERFACES};
+
+/// The read-only globals of all programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Seed of every hash; the same as in [`crate::entry::Meta`].
+    pub seed: u64,
+    /// Number of buckets in each flow table minus one.
+    pub bucket_mask: u32,
+    /// Ticks after which a hit refreshes both halves of a flow.
+    pub refresh_ticks: u32,
+    /// How long idle flows live, in ticks.
+    pub lifetimes: Lifetimes,
+    /// First port (host byte order) that flows may be given on the node's addresses.
+    pub port_first: u16,
+    /// Last such port, inclusive.
+    pub port_last: u16,
+    /// How many of `interfaces` are used.
+    pub interface_count: u32,
+    /// Interfaces the programs run on; the position is the index of their own
+    /// [`crate::entry::NextHop`].
+    pub interfaces: [u32; MAX_INTERFACES],
+}
+
+assert_layout! {
+    Settings: size 112, align 8;
+}

@@ -1,0 +1,118 @@
+//! The one list of how a packet's way through the programs can end.
+//!
+//! The programs count by it, and the metrics, the command line and the tests print it.
+
+/// What becomes of the frame, in the reader's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Handed to the node's own network stack, untouched.
+    Pass,
+    /// Rewritten and sent on.
+    Forward,
+    /// Discarded.
+    Drop,
+}
+
+macro_rules! verdicts {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $action:ident, $name:literal;)+) => {
+        /// How a packet's way ended. The discriminant indexes
+        /// [`crate::maps::name::VERDICT_STATS`].
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Verdict {
+            $($(#[doc = $doc])+ $variant = $index,)+
+        }
+
+        impl Verdict {
+            /// Every verdict, in the order of the counters.
+            pub const ALL: &[Verdict] = &[$(Verdict::$variant,)+];
+
+            /// What becomes of the frame.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Verdict::$variant => Action::$action,)+
+                }
+            }
+
+            /// The name in metrics and on the command line, without the action.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Verdict::$variant => $name,)+
+                }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn help(self) -> &'static str {
+                match self {
+                    $(Verdict::$variant => concat!($($doc,)+),)+
+                }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Neither IPv4 nor IPv6: ARP, VLAN tags and the like.
+    PassNotIp = 0, Pass, "not_ip";
+    /// For a destination that is none of ours.
+    PassForeign = 1, Pass, "foreign";
+    /// Too short, or with lengths that contradict each other; the stack judges it.
+    PassMalformed = 2, Pass, "malformed";
+    /// A fragment for a destination of ours.
+    PassFragment = 3, Pass, "fragment";
+    /// Towards a translated address and port of the node, but of no known flow.
+    PassUnknownReply = 4, Pass, "unknown_reply";
+    /// The next hop's link address is not known at the moment.
+    PassUnresolved = 5, Pass, "unresolved_next_hop";
+    /// From a client to a backend.
+    ForwardRequest = 6, Forward, "request";
+    /// From a backend to a client.
+    ForwardReply = 7, Forward, "reply";
+    /// The source is on the block list.
+    DropBlocked = 8, Drop, "blocked";
+    /// The service has no backend that takes new flows.
+    DropNoBackend = 9, Drop, "no_backend";
+    /// No free port on the node's address towards the chosen backend.
+    DropPortsExhausted = 10, Drop, "ports_exhausted";
+    /// Both candidate buckets of the flow table hold live flows only.
+    DropTableFull = 11, Drop, "flow_table_full";
+    /// Another CPU was creating the same flow at the same instant.
+    DropContended = 12, Drop, "contended";
+    /// TTL or hop limit would reach zero.
+    DropTtlExceeded = 13, Drop, "ttl_exceeded";
+    /// A TCP reset for a flow that does not exist.
+    DropNoFlow = 14, Drop, "no_flow";
+    /// A map answered in a way it never should; please report it.
+    DropInternal = 15, Drop, "internal";
+}
+
+/// Number of verdicts: the size of their counter map.
+pub const VERDICT_COUNT: u32 = Verdict::ALL.len() as u32;
+
+impl Action {
+    /// The label in metrics and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::Pass => "pass",
+            Action::Forward => "forward",
+            Action::Drop => "drop",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The discriminants count up from zero, and no two verdicts print the same.
+    #[test]
+    fn indices_and_names_are_distinct() {
+        let mut seen = std::collections::HashSet::new();
+        for (index, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(*verdict as usize, index);
+            assert!(seen.insert((verdict.action(), verdict.name())));
+            assert!(verdict.help().trim().ends_with('.'), "{verdict:?}");
+        }
+    }
+}
