@@ -1,4 +1,5 @@
-//! Keys and values of the block list.
+//! Values of the block list. Its keys are prefix length and address in network byte order, as
+//! the kernel's longest-prefix tries want them.
 
 use crate::assert_layout;
 
@@ -20,29 +21,7 @@ pub struct BlockControl {
     pub rules6: u32,
 }
 
-/// Longest-prefix key for IPv4: prefix length in bits, then the address in network byte order.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockKey4 {
-    /// 0..=32.
-    pub prefix_len: u32,
-    /// Network byte order.
-    pub addr: u32,
-}
-
-/// Longest-prefix key for IPv6.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockKey6 {
-    /// 0..=128.
-    pub prefix_len: u32,
-    /// Network byte order.
-    pub addr: [u32; 4],
-}
-
 assert_layout! {
     BlockRule: size 4, align 4;
     BlockControl: size 8, align 4;
-    BlockKey4: size 8, align 4;
-    BlockKey6: size 20, align 4;
 }

@@ -302,11 +302,6 @@ impl Lifetimes {
     }
 }
 
-/// Address type of a family as it stands in keys: a `u32`, or four.
-pub trait Address: Copy + PartialEq {}
-impl Address for u32 {}
-impl Address for [u32; 4] {}
-
 /// Key and rewrite of one half of a flow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,45 +337,37 @@ pub struct Half<A> {
     pub reserved: u16,
 }
 
+/// A slot of the table. `PAD` words fill it up to a multiple of the cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<A, const PAD: usize> {
+    /// See [`Tag`].
+    pub tag: u64,
+    /// Valid while the tag is live.
+    pub half: Half<A>,
+    /// Zero.
+    pub reserved: [u32; PAD],
+}
+
+/// A bucket: the slots that a key may lie in.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket<A, const PAD: usize> {
+    /// The ways.
+    pub slots: [Slot<A, PAD>; WAYS as usize],
+}
+
 /// A slot for an IPv4 half: one cache line.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug)]
-pub struct Slot4 {
-    /// See [`Tag`].
-    pub tag: u64,
-    /// Valid while the tag is live.
-    pub half: Half<u32>,
-    /// Zero.
-    pub reserved: u32,
-}
-
+pub type Slot4 = Slot<u32, 1>;
 /// A slot for an IPv6 half: two cache lines.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug)]
-pub struct Slot6 {
-    /// See [`Tag`].
-    pub tag: u64,
-    /// Valid while the tag is live.
-    pub half: Half<[u32; 4]>,
-    /// Zero.
-    pub reserved: [u32; 5],
-}
-
+pub type Slot6 = Slot<[u32; 4], 5>;
 /// A bucket of IPv4 slots.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug)]
-pub struct Bucket4 {
-    /// The ways.
-    pub slots: [Slot4; WAYS as usize],
-}
-
+pub type Bucket4 = Bucket<u32, 1>;
 /// A bucket of IPv6 slots.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug)]
-pub struct Bucket6 {
-    /// The ways.
-    pub slots: [Slot6; WAYS as usize],
-}
+pub type Bucket6 = Bucket<[u32; 4], 5>;
+
+/// [`Half::partner`] while there is none yet.
+pub const NO_PARTNER: u32 = u32::MAX;
 
 /// First candidate bucket of a hash.
 #[inline(always)]

@@ -47,8 +47,8 @@ pub const fn scale(hash: u64, n: u32) -> u32 {
 }
 
 /// Bit of the destination filter for a VIP's (address word, port, protocol), or, with `port` and
-/// `proto` zero, for an address of the node that flows are translated to. For IPv6 the address
-/// word is the exclusive or of all four.
+/// `proto` zero, for an address that is ours at all: a VIP, or one of the node's that flows are
+/// translated to. For IPv6 the address word is that of [`filter_word6`].
 #[inline(always)]
 pub const fn filter_bit(addr: u32, port: u16, proto: u8) -> u32 {
     let word = ((proto as u64) << 48) | ((port as u64) << 32) | addr as u64;

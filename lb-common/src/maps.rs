@@ -8,8 +8,9 @@ pub const SCHEMA: u32 = 1;
 pub const MAX_SERVICES: u32 = 16_384;
 /// Backend entries that fit: one per (service port, backend address), plus those that drain.
 pub const MAX_BACKENDS: u32 = 262_144;
-/// Next hops that fit. The first [`MAX_INTERFACES`] belong to the node's own interfaces.
-pub const MAX_NEXTHOPS: u32 = 65_536;
+/// Next hops that fit: one per backend address. The first [`MAX_INTERFACES`] belong to the node's
+/// own interfaces.
+pub const MAX_NEXTHOPS: u32 = 262_144;
 /// Interfaces that the programs can be attached to.
 pub const MAX_INTERFACES: usize = 16;
 /// Block rules that have a counter of their own.

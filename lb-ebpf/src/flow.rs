@@ -1,0 +1,361 @@
+//! The flow table: finding, inserting and releasing halves. The protocol between CPUs, and with
+//! the agent, is described in `lb_common::flow`.
+
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+    ptr,
+};
+
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use lb_common::{
+    flow::{
+        Bucket4, Bucket6, Half, Kind, Slot4, Slot6, State, Tag, WAYS, first_bucket, first_way,
+        second_bucket,
+    },
+    hash,
+    verdict::Verdict,
+};
+
+use crate::{
+    maps::{FLOWS4, FLOWS6},
+    settings::setting,
+};
+
+/// The lower 32 bits of the kernel's tick counter.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: no arguments, no side effect.
+    (unsafe { bpf_jiffies64() }) as u32
+}
+
+/// What a half is found by.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Key<A> {
+    pub(crate) saddr: A,
+    pub(crate) daddr: A,
+    pub(crate) ports: u32,
+    pub(crate) proto: u8,
+}
+
+/// An address family's table and hash.
+pub(crate) trait Family {
+    /// Address as it stands in keys.
+    type Addr: Copy + PartialEq;
+    /// Bytes from one slot to the next.
+    const STRIDE: usize;
+
+    fn hash(key: &Key<Self::Addr>) -> u64;
+
+    /// The first byte of a bucket.
+    fn bucket(index: u32) -> Option<*mut u8>;
+}
+
+/// IPv4.
+pub(crate) struct V4;
+/// IPv6.
+pub(crate) struct V6;
+
+impl Family for V4 {
+    type Addr = u32;
+    const STRIDE: usize = size_of::<Slot4>();
+
+    #[inline(always)]
+    fn hash(key: &Key<u32>) -> u64 {
+        hash::flow4(setting!(seed), key.saddr, key.daddr, key.ports, key.proto)
+    }
+
+    #[inline(always)]
+    fn bucket(index: u32) -> Option<*mut u8> {
+        FLOWS4.get_ptr_mut(index).map(<*mut Bucket4>::cast)
+    }
+}
+
+impl Family for V6 {
+    type Addr = [u32; 4];
+    const STRIDE: usize = size_of::<Slot6>();
+
+    #[inline(always)]
+    fn hash(key: &Key<[u32; 4]>) -> u64 {
+        hash::flow6(setting!(seed), &key.saddr, &key.daddr, key.ports, key.proto)
+    }
+
+    #[inline(always)]
+    fn bucket(index: u32) -> Option<*mut u8> {
+        FLOWS6.get_ptr_mut(index).map(<*mut Bucket6>::cast)
+    }
+}
+
+/// A slot in map memory.
+#[derive(Clone, Copy)]
+pub(crate) struct SlotRef<A> {
+    tag: *mut u64,
+    pub(crate) half: *mut Half<A>,
+    pub(crate) index: u32,
+}
+
+impl<A> SlotRef<A> {
+    /// The slot of a `way` in the bucket that begins at `base`.
+    #[inline(always)]
+    fn new<F: Family<Addr = A>>(base: *mut u8, bucket: u32, way: u32) -> Self {
+        // SAFETY: the caller masks `way`, so the slot lies within the bucket.
+        let slot = unsafe { base.add((way & (WAYS - 1)) as usize * F::STRIDE) };
+        let half_offset = core::mem::offset_of!(Slot4, half);
+        Self {
+            tag: slot.cast(),
+            // SAFETY: still within the slot; both slot types have their half at this offset.
+            half: unsafe { slot.add(half_offset) }.cast(),
+            index: bucket * WAYS + way,
+        }
+    }
+
+    /// The slot of this number.
+    #[inline(always)]
+    pub(crate) fn at<F: Family<Addr = A>>(index: u32) -> Option<Self> {
+        let base = F::bucket(index / WAYS)?;
+        Some(Self::new::<F>(base, index / WAYS, index & (WAYS - 1)))
+    }
+
+    /// The tag at this moment.
+    #[inline(always)]
+    pub(crate) fn tag(&self) -> Tag {
+        // SAFETY: map memory, aligned; others write it, hence volatile.
+        Tag(unsafe { ptr::read_volatile(self.tag) })
+    }
+
+    /// Replaces the tag if it is still `old`. A full barrier on success.
+    #[inline(always)]
+    pub(crate) fn swap_tag(&self, old: Tag, new: Tag) -> bool {
+        // SAFETY: map memory, aligned to eight bytes.
+        let (_, done) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::AcqRel }, { AtomicOrdering::Relaxed }>(
+                self.tag, old.0, new.0,
+            )
+        };
+        done
+    }
+}
+
+const _: () = assert!(core::mem::offset_of!(Slot4, half) == core::mem::offset_of!(Slot6, half));
+
+/// A slot and the tag it was found with.
+pub(crate) struct Found<A> {
+    pub(crate) slot: SlotRef<A>,
+    pub(crate) tag: Tag,
+}
+
+#[inline(always)]
+fn same_key<A: Copy + PartialEq>(half: *const Half<A>, key: &Key<A>) -> bool {
+    // SAFETY: map memory; a concurrent writer makes the comparison fail or the tag's second
+    // reading differ.
+    unsafe {
+        (*half).ports == key.ports && (*half).saddr == key.saddr && (*half).daddr == key.daddr
+    }
+}
+
+#[inline(always)]
+fn find_in<F: Family>(bucket: u32, key: &Key<F::Addr>, hash: u64) -> Option<Found<F::Addr>> {
+    let base = F::bucket(bucket)?;
+    for step in 0..WAYS {
+        let slot = SlotRef::new::<F>(base, bucket, (first_way(hash) + step) & (WAYS - 1));
+        let tag = slot.tag();
+        if tag.matches(hash, key.proto) && same_key(slot.half, key) {
+            return Some(Found { slot, tag });
+        }
+    }
+    None
+}
+
+/// The half with this key.
+#[inline(always)]
+pub(crate) fn find<F: Family>(key: &Key<F::Addr>, hash: u64) -> Option<Found<F::Addr>> {
+    let mask = setting!(bucket_mask);
+    if let Some(found) = find_in::<F>(first_bucket(hash, mask), key, hash) {
+        return Some(found);
+    }
+    find_in::<F>(second_bucket(hash, mask), key, hash)
+}
+
+/// Whether a live half is past its time.
+#[inline(always)]
+fn is_expired<A>(half: *const Half<A>, tag: Tag, now: u32) -> bool {
+    // The six lifetimes are constants to the verifier.
+    let lifetimes = lb_common::flow::Lifetimes {
+        tcp_half_open: setting!(lifetimes.tcp_half_open),
+        tcp_established: setting!(lifetimes.tcp_established),
+        tcp_closing: setting!(lifetimes.tcp_closing),
+        tcp_finished: setting!(lifetimes.tcp_finished),
+        udp_half_open: setting!(lifetimes.udp_half_open),
+        udp_established: setting!(lifetimes.udp_established),
+    };
+    // SAFETY: map memory.
+    let seen = unsafe { ptr::read_volatile(&raw const (*half).seen) };
+    now.wrapping_sub(seen) > lifetimes.of(tag.proto(), tag.state_bits())
+}
+
+/// Why a half could not be inserted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InsertError {
+    /// A half with this key is there.
+    Exists,
+    /// No slot of its two buckets is free or expired.
+    Full,
+    /// Another CPU was faster, twice.
+    Contended,
+}
+
+impl InsertError {
+    /// The verdict for a packet whose forward half met this.
+    #[inline(always)]
+    pub(crate) const fn verdict(self) -> Verdict {
+        match self {
+            InsertError::Full => Verdict::DropTableFull,
+            InsertError::Exists | InsertError::Contended => Verdict::DropContended,
+        }
+    }
+}
+
+/// What a scan of both buckets finds.
+struct Scan {
+    /// Number of a slot that may be taken, and its tag.
+    victim: Option<(u32, Tag)>,
+    /// The key stands in a slot other than `ignore`.
+    exists: bool,
+}
+
+/// Looks through both candidate buckets, from the first way on.
+#[inline(always)]
+fn scan<F: Family>(half: &Half<F::Addr>, proto: u8, hash: u64, ignore: u32, now: u32) -> Scan {
+    let mask = setting!(bucket_mask);
+    let key = Key {
+        saddr: half.saddr,
+        daddr: half.daddr,
+        ports: half.ports,
+        proto,
+    };
+    let mut result = Scan {
+        victim: None,
+        exists: false,
+    };
+    for step in 0..2 * WAYS {
+        let bucket = if step < WAYS {
+            first_bucket(hash, mask)
+        } else {
+            second_bucket(hash, mask)
+        };
+        let way = (first_way(hash) + step) & (WAYS - 1);
+        let Some(base) = F::bucket(bucket) else { break };
+        let slot = SlotRef::new::<F>(base, bucket, way);
+        let tag = slot.tag();
+        if tag.matches(hash, proto) && slot.index != ignore && same_key(slot.half, &key) {
+            result.exists = true;
+            return result;
+        }
+        let free = tag.is_free() || (tag.is_live() && is_expired(slot.half, tag, now));
+        if free && result.victim.is_none() {
+            result.victim = Some((slot.index, tag));
+        }
+    }
+    result
+}
+
+/// Takes a free or expired slot, fills it with `half` and publishes it as half-open.
+///
+/// Answers with the slot's number. The half's own key fields are the key.
+#[inline(always)]
+pub(crate) fn insert<F: Family>(
+    half: &Half<F::Addr>,
+    hash: u64,
+    kind: Kind,
+    proto: u8,
+    now: u32,
+) -> Result<u32, InsertError> {
+    match insert_half::<F>(half, hash, kind, proto, now) {
+        EXISTS => Err(InsertError::Exists),
+        FULL => Err(InsertError::Full),
+        CONTENDED => Err(InsertError::Contended),
+        slot => Ok(slot as u32),
+    }
+}
+
+/// Answers of [`insert_half`] beyond all slot numbers; one register instead of a `Result`.
+const EXISTS: u64 = u64::MAX;
+const FULL: u64 = u64::MAX - 1;
+const CONTENDED: u64 = u64::MAX - 2;
+
+/// [`insert`], as a function of its own in the program: it is called twice per flow.
+#[inline(never)]
+fn insert_half<F: Family>(
+    half: *const Half<F::Addr>,
+    hash: u64,
+    kind: Kind,
+    proto: u8,
+    now: u32,
+) -> u64 {
+    // SAFETY: `insert` passes a reference.
+    let half = unsafe { &*half };
+    for _ in 0..2 {
+        let Scan { victim, exists } = scan::<F>(half, proto, hash, u32::MAX, now);
+        if exists {
+            return EXISTS;
+        }
+        let Some((index, old)) = victim else {
+            return FULL;
+        };
+        let Some(slot) = SlotRef::at::<F>(index) else {
+            return FULL;
+        };
+        let generation = old.generation().wrapping_add(1);
+        let claimed = Tag::new(hash, generation, kind, proto, State::Claimed);
+        // SAFETY: map memory. Read before the slot is ours, so it may be torn; `release_partner`
+        // checks what it finds.
+        let partner = unsafe { (*slot.half).partner };
+        if !slot.swap_tag(old, claimed) {
+            continue;
+        }
+        if old.is_live() {
+            release_partner::<F>(partner, slot.index);
+        }
+        // SAFETY: the slot is ours until its tag is published.
+        unsafe { ptr::copy_nonoverlapping(half, slot.half, 1) };
+        let published = claimed.with_state(State::HalfOpen);
+        slot.swap_tag(claimed, published);
+        // Only now is the half visible, and only now is it sure to see another CPU's.
+        if scan::<F>(half, proto, hash, index, now).exists {
+            slot.swap_tag(published, published.with_state(State::Free));
+            return EXISTS;
+        }
+        return index as u64;
+    }
+    CONTENDED
+}
+
+/// The other half of the flow in slot `of`, if it still belongs to it.
+#[inline(always)]
+pub(crate) fn partner<F: Family>(index: u32, of: u32) -> Option<Found<F::Addr>> {
+    let slot = SlotRef::at::<F>(index)?;
+    let tag = slot.tag();
+    // SAFETY: map memory.
+    let back = unsafe { ptr::read_volatile(&raw const (*slot.half).partner) };
+    (tag.is_live() && back == of).then_some(Found { slot, tag })
+}
+
+#[inline(always)]
+fn release_partner<F: Family>(index: u32, of: u32) {
+    if let Some(Found { slot, tag }) = partner::<F>(index, of) {
+        slot.swap_tag(tag, tag.with_state(State::Free));
+    }
+}
+
+/// Frees both halves of a flow.
+#[inline(always)]
+pub(crate) fn release<F: Family>(found: &Found<F::Addr>) {
+    // SAFETY: map memory.
+    let other = unsafe { ptr::read_volatile(&raw const (*found.slot.half).partner) };
+    if found
+        .slot
+        .swap_tag(found.tag, found.tag.with_state(State::Free))
+    {
+        release_partner::<F>(other, found.slot.index);
+    }
+}

@@ -1,0 +1,466 @@
+//! The way of a packet that may be ours: known flow or new one, then out.
+
+use core::ptr;
+
+use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};
+use lb_common::{
+    IPPROTO_TCP, checksum,
+    entry::{NextHop, ServiceEntry},
+    flow::{Half, Kind, NO_PARTNER, State, advance, tcp_flags},
+    hash,
+    maps::MAX_INTERFACES,
+    verdict::Verdict,
+};
+
+use crate::{
+    flow::{self, Family, Found, InsertError, Key, SlotRef, V4, V6},
+    lookup,
+    maps::{DRAFT4, DRAFT6, NEXTHOPS},
+    packet::{Ipv4, Ipv6},
+    parse::Packet,
+    rewrite::{self, Rewrite, RewriteNetwork},
+    settings::{interface_position, setting},
+    stats::{count_backend, count_flow},
+};
+
+/// Ports tried for a new flow before it is refused.
+const PORT_PROBES: u32 = 12;
+
+/// What a family adds for new flows.
+pub(crate) trait NewFlow: Family {
+    /// This CPU's scratch memory.
+    fn draft() -> Option<*mut Draft<Self::Addr>>;
+
+    /// The service that a packet to this destination is for.
+    fn service(key: &Key<Self::Addr>) -> Option<ServiceEntry>;
+
+    /// An address out of a backend entry.
+    fn address(words: &[u32; 4]) -> Self::Addr;
+
+    /// Unfolded checksum delta of one address in place of another.
+    fn replace(old: &Self::Addr, new: &Self::Addr) -> u32;
+
+    /// The network header carries a checksum of its own.
+    const NETWORK_CHECKSUM: bool;
+}
+
+/// Handles a packet whose destination passed the filter.
+///
+/// `Ok` is the XDP action and the verdict of a forwarded packet.
+#[inline(always)]
+pub(crate) fn forward<F, L3>(packet: &Packet<L3, F::Addr>) -> Result<(u32, Verdict), Verdict>
+where
+    F: NewFlow,
+    Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
+{
+    let key = Key {
+        saddr: packet.saddr,
+        daddr: packet.daddr,
+        ports: packet.ports,
+        proto: packet.proto,
+    };
+    let hash = F::hash(&key);
+    let now = flow::now();
+    let found = match flow::find::<F>(&key, hash) {
+        Some(found) if note::<F>(&found, packet.flags, now) => found,
+        _ => {
+            if packet.ttl <= 1 {
+                return Err(Verdict::DropTtlExceeded);
+            }
+            let draft = F::draft().ok_or(Verdict::DropInternal)?;
+            // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU
+            // meanwhile; the ethernet header was checked by `parse`.
+            unsafe {
+                (*draft).key = key;
+                (*draft).hash = hash;
+                (*draft).now = now;
+                (*draft).ingress = packet.ingress;
+                (*draft).flags = packet.flags;
+                (*draft).half.dmac = (*packet.ethernet).source;
+            }
+            let slot = created(create::<F>(draft))?;
+            let slot = SlotRef::at::<F>(slot).ok_or(Verdict::DropInternal)?;
+            let tag = slot.tag();
+            Found { slot, tag }
+        }
+    };
+    transmit::<F, L3>(packet, &found)
+}
+
+/// Takes note of a packet of a known flow: its state and the time. `false`: the flow is over and
+/// the packet begins a new one.
+#[inline(always)]
+fn note<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32) -> bool {
+    let Found { slot, tag } = found;
+    let state = tag.state_bits();
+    // SAFETY: map memory.
+    let seen = unsafe { ptr::read_volatile(&raw const (*slot.half).seen) };
+    let aged = now.wrapping_sub(seen) >= setting!(refresh_ticks);
+    let plain = flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) == 0;
+    if state == State::Established as u8 && plain && !aged {
+        return true;
+    }
+    note_change::<F>(found, flags, now)
+}
+
+/// The part of [`note`] that few packets need.
+#[inline(never)]
+fn note_change<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32) -> bool {
+    let Found { slot, tag } = found;
+    let state = tag.state_bits();
+    let proto = tag.proto();
+    let kind = if (tag.0 >> 16) as u8 == Kind::Forward as u8 {
+        Kind::Forward
+    } else {
+        Kind::Reply
+    };
+    // SAFETY: map memory.
+    let (partner, backend) = unsafe { ((*slot.half).partner, (*slot.half).backend) };
+
+    let opens = flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN;
+    if kind == Kind::Forward && proto == IPPROTO_TCP && opens {
+        let closing = state >= State::ClosingByClient as u8;
+        if closing || !lookup::is_active(backend) {
+            flow::release::<F>(found);
+            return false;
+        }
+    }
+
+    let next = advance(state, kind, proto, flags);
+    let Some(other) = flow::partner::<F>(partner, slot.index) else {
+        // A reply may come before the forward half is linked; it is let through. A request whose
+        // reply half is gone makes a new pair.
+        if kind == Kind::Forward {
+            flow::release::<F>(found);
+        }
+        return kind == Kind::Reply;
+    };
+    if next != state {
+        let state = State::from_bits(next).unwrap_or(State::Reset);
+        other.slot.swap_tag(other.tag, other.tag.with_state(state));
+        slot.swap_tag(*tag, tag.with_state(state));
+    }
+    // SAFETY: map memory; losing a race here shifts an idle time by one refresh.
+    unsafe {
+        ptr::write_volatile(&raw mut (*other.slot.half).seen, now);
+        ptr::write_volatile(&raw mut (*slot.half).seen, now);
+    }
+    true
+}
+
+/// Rewrites the packet by its half and sends it on.
+#[inline(always)]
+fn transmit<F, L3>(
+    packet: &Packet<L3, F::Addr>,
+    found: &Found<F::Addr>,
+) -> Result<(u32, Verdict), Verdict>
+where
+    F: Family,
+    Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
+{
+    let half = found.slot.half;
+    // SAFETY: map memory; whether it still is this flow's is checked below.
+    let (mut rewrite, hop, backend) = unsafe {
+        (
+            Rewrite {
+                saddr: (*half).new_saddr,
+                daddr: (*half).new_daddr,
+                ports: (*half).new_ports,
+                l3_delta: (*half).l3_delta,
+                l4_delta: (*half).l4_delta,
+                dmac: (*half).dmac,
+            },
+            (*half).hop,
+            (*half).backend,
+        )
+    };
+    if !found.slot.tag().same_identity(found.tag) {
+        return Err(Verdict::DropContended);
+    }
+    if packet.ttl <= 1 {
+        return Err(Verdict::DropTtlExceeded);
+    }
+    let next: &NextHop = NEXTHOPS.get(hop).ok_or(Verdict::DropInternal)?;
+    if next.ifindex == 0 {
+        return Err(Verdict::PassUnresolved);
+    }
+    if hop >= MAX_INTERFACES as u32 {
+        rewrite.dmac = next.dmac;
+    }
+    let reply = (found.tag.0 >> 16) as u8 == Kind::Reply as u8;
+    let (kind, verdict) = if reply {
+        (Kind::Reply, Verdict::ForwardReply)
+    } else {
+        (Kind::Forward, Verdict::ForwardRequest)
+    };
+    count_backend(backend, kind, packet.len);
+    // SAFETY: the frame has not been resized since it was parsed.
+    unsafe { rewrite::apply(packet, &rewrite, next) };
+    if next.ifindex == packet.ingress {
+        return Ok((xdp_action::XDP_TX, verdict));
+    }
+    // SAFETY: no pointer is passed.
+    let action = unsafe { bpf_redirect(next.ifindex, 0) };
+    Ok((action as u32, verdict))
+}
+
+/// A new flow in the making. It lies in a per-CPU map, because the stack has no room for it.
+#[repr(C)]
+pub(crate) struct Draft<A> {
+    key: Key<A>,
+    hash: u64,
+    now: u32,
+    ingress: u32,
+    flags: u8,
+    /// First the reply half, then the forward half. The caller sets `dmac`.
+    half: Half<A>,
+}
+
+/// Answer of [`create`] and [`claim_port`]: a slot number, or a verdict above all slot numbers.
+/// One register instead of a `Result`, which would go through memory.
+type Created = u64;
+
+/// Added to a verdict to make it a [`Created`].
+const REFUSED: u64 = 1 << 32;
+
+#[inline(always)]
+const fn refuse(verdict: Verdict) -> Created {
+    REFUSED + verdict as u64
+}
+
+#[inline(always)]
+fn created(answer: Created) -> Result<u32, Verdict> {
+    if answer < REFUSED {
+        return Ok(answer as u32);
+    }
+    let verdict = answer - REFUSED;
+    for candidate in [
+        Verdict::PassForeign,
+        Verdict::PassUnknownReply,
+        Verdict::PassUnresolved,
+        Verdict::DropNoBackend,
+        Verdict::DropPortsExhausted,
+        Verdict::DropTableFull,
+        Verdict::DropContended,
+        Verdict::DropNoFlow,
+    ] {
+        if candidate as u64 == verdict {
+            return Err(candidate);
+        }
+    }
+    Err(Verdict::DropInternal)
+}
+
+/// Makes a new flow, reply half first; answers with the forward half's slot, or the verdict for a
+/// packet that gets no flow.
+#[inline(never)]
+fn create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Created {
+    match try_create::<F>(draft) {
+        Ok(slot) => slot as u64,
+        Err(verdict) => refuse(verdict),
+    }
+}
+
+#[inline(always)]
+fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
+    // SAFETY: this CPU's scratch memory; see `forward`.
+    let draft = unsafe { &mut *draft };
+    let [client_port, vip_port] = split_ports(draft.key.ports);
+    let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
+    if draft.flags & tcp_flags::RST != 0 {
+        return Err(Verdict::DropNoFlow);
+    }
+    let (backend_id, backend) = lookup::select(&service, draft.hash)?;
+    let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
+    if next.ifindex == 0 {
+        return Err(Verdict::PassUnresolved);
+    }
+    let half = &mut draft.half;
+    half.hop = interface_position(draft.ingress).ok_or(Verdict::DropInternal)?;
+    half.backend = backend_id;
+    half.seen = draft.now;
+    half.reserved = 0;
+
+    half.saddr = F::address(&backend.addr);
+    half.daddr = F::address(&backend.source);
+    half.new_saddr = draft.key.daddr;
+    half.new_daddr = draft.key.saddr;
+    half.new_ports = join_ports(vip_port, client_port);
+    half.partner = NO_PARTNER;
+    let reply = claim_port::<F>(draft, backend.port)?;
+
+    let half = &mut draft.half;
+    let [_, port] = split_ports(half.ports);
+    let (source, destination) = (half.daddr, half.saddr);
+    half.saddr = draft.key.saddr;
+    half.daddr = draft.key.daddr;
+    half.new_saddr = source;
+    half.new_daddr = destination;
+    half.ports = draft.key.ports;
+    half.new_ports = join_ports(port, backend.port);
+    set_deltas::<F>(half);
+    half.hop = backend.hop;
+    half.partner = reply;
+    let proto = draft.key.proto;
+    match flow::insert::<F>(&draft.half, draft.hash, Kind::Forward, proto, draft.now) {
+        Ok(slot) => {
+            let reply = SlotRef::at::<F>(reply).ok_or(Verdict::DropInternal)?;
+            // SAFETY: map memory; the reply half is this CPU's since `claim_port`.
+            unsafe { ptr::write_volatile(&raw mut (*reply.half).partner, slot) };
+            count_flow(backend_id);
+            Ok(slot)
+        }
+        Err(error) => {
+            if let Some(reply) = SlotRef::at::<F>(reply) {
+                let tag = reply.tag();
+                reply.swap_tag(tag, tag.with_state(State::Free));
+            }
+            Err(error.verdict())
+        }
+    }
+}
+
+/// Sets both checksum deltas from what the half replaces.
+#[inline(always)]
+fn set_deltas<F: NewFlow>(half: &mut Half<F::Addr>) {
+    let addresses = checksum::fold(
+        F::replace(&half.saddr, &half.new_saddr) + F::replace(&half.daddr, &half.new_daddr),
+    );
+    half.l3_delta = if F::NETWORK_CHECKSUM { addresses } else { 0 };
+    half.l4_delta =
+        checksum::fold(addresses as u32 + checksum::replace32(half.ports, half.new_ports));
+}
+
+/// Finds a port on the node's address that is free towards the backend, by inserting the reply
+/// half with it; answers with its slot. The client's own port is kept where it is free and within
+/// the node's range.
+#[inline(always)]
+fn claim_port<F: NewFlow>(draft: &mut Draft<F::Addr>, backend_port: u16) -> Result<u32, Verdict> {
+    let [client_port, _] = split_ports(draft.key.ports);
+    let proto = draft.key.proto;
+    let (first, last) = (setting!(port_first) as u32, setting!(port_last) as u32);
+    let range = last - first + 1;
+    let kept = u16::from_be(client_port) as u32;
+    let keep = kept >= first && kept <= last;
+    for probe in 0..PORT_PROBES {
+        let port = if probe == 0 && keep {
+            client_port
+        } else {
+            let drawn = hash::mix(draft.hash, probe as u64 + 1);
+            ((first + hash::scale(drawn, range)) as u16).to_be()
+        };
+        let half = &mut draft.half;
+        half.ports = join_ports(backend_port, port);
+        set_deltas::<F>(half);
+        let key = Key {
+            saddr: half.saddr,
+            daddr: half.daddr,
+            ports: half.ports,
+            proto,
+        };
+        match flow::insert::<F>(half, F::hash(&key), Kind::Reply, proto, draft.now) {
+            Ok(slot) => return Ok(slot),
+            // Taken, or its buckets are: another port has other buckets.
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full | InsertError::Contended) if probe < 2 => {}
+            Err(error) => return Err(error.verdict()),
+        }
+    }
+    Err(Verdict::DropPortsExhausted)
+}
+
+/// The verdict for a packet that is neither of a known flow nor for a service.
+#[inline(always)]
+fn stranger(port: u16) -> Verdict {
+    let port = u16::from_be(port);
+    if port >= setting!(port_first) && port <= setting!(port_last) {
+        Verdict::PassUnknownReply
+    } else {
+        Verdict::PassForeign
+    }
+}
+
+/// Source and destination port, in network byte order, out of the header's first four bytes.
+#[inline(always)]
+pub(crate) fn split_ports(ports: u32) -> [u16; 2] {
+    [ports as u16, (ports >> 16) as u16]
+}
+
+#[inline(always)]
+fn join_ports(source: u16, destination: u16) -> u32 {
+    source as u32 | (destination as u32) << 16
+}
+
+impl NewFlow for V4 {
+    const NETWORK_CHECKSUM: bool = true;
+
+    #[inline(always)]
+    fn draft() -> Option<*mut Draft<u32>> {
+        DRAFT4.get_ptr_mut(0)
+    }
+
+    #[inline(always)]
+    fn service(key: &Key<u32>) -> Option<ServiceEntry> {
+        let [_, port] = split_ports(key.ports);
+        lookup::service(&lb_common::entry::ServiceKey {
+            addr: [key.daddr, 0, 0, 0],
+            port,
+            proto: key.proto,
+            family: lb_common::entry::FAMILY_V4,
+        })
+    }
+
+    #[inline(always)]
+    fn address(words: &[u32; 4]) -> u32 {
+        words[0]
+    }
+
+    #[inline(always)]
+    fn replace(old: &u32, new: &u32) -> u32 {
+        checksum::replace32(*old, *new)
+    }
+}
+
+impl NewFlow for V6 {
+    const NETWORK_CHECKSUM: bool = false;
+
+    #[inline(always)]
+    fn draft() -> Option<*mut Draft<[u32; 4]>> {
+        DRAFT6.get_ptr_mut(0)
+    }
+
+    #[inline(always)]
+    fn service(key: &Key<[u32; 4]>) -> Option<ServiceEntry> {
+        let [_, port] = split_ports(key.ports);
+        lookup::service(&lb_common::entry::ServiceKey {
+            addr: key.daddr,
+            port,
+            proto: key.proto,
+            family: lb_common::entry::FAMILY_V6,
+        })
+    }
+
+    #[inline(always)]
+    fn address(words: &[u32; 4]) -> [u32; 4] {
+        *words
+    }
+
+    #[inline(always)]
+    fn replace(old: &[u32; 4], new: &[u32; 4]) -> u32 {
+        let first = checksum::replace32(old[0], new[0]) + checksum::replace32(old[1], new[1]);
+        let last = checksum::replace32(old[2], new[2]) + checksum::replace32(old[3], new[3]);
+        checksum::fold(first) as u32 + checksum::fold(last) as u32
+    }
+}
+
+/// IPv4 packets.
+#[inline(always)]
+pub(crate) fn forward4(packet: &Packet<Ipv4, u32>) -> Result<(u32, Verdict), Verdict> {
+    forward::<V4, Ipv4>(packet)
+}
+
+/// IPv6 packets.
+#[inline(always)]
+pub(crate) fn forward6(packet: &Packet<Ipv6, [u32; 4]>) -> Result<(u32, Verdict), Verdict> {
+    forward::<V6, Ipv6>(packet)
+}

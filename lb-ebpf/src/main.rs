@@ -1,0 +1,65 @@
+//! The kernel half of lb-agent: entry points only. Start reading at [`pipeline`].
+//!
+//! Built by `cargo xtask build-ebpf` for `bpfel-unknown-none`. It also type-checks on the host,
+//! so that the linter can read it.
+
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_main)]
+#![allow(
+    missing_docs,
+    reason = "the macro of the entry points makes undocumented functions"
+)]
+#![allow(
+    internal_features,
+    reason = "compare-and-swap has no stable form on this target"
+)]
+#![feature(core_intrinsics)]
+
+mod block;
+mod flow;
+mod forward;
+mod lookup;
+mod maps;
+mod packet;
+mod parse;
+mod pipeline;
+mod rewrite;
+mod settings;
+mod stats;
+
+use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+
+use crate::packet::Frame;
+
+/// Every packet of a configured interface, before the network stack.
+#[xdp]
+pub fn lb_xdp(ctx: XdpContext) -> u32 {
+    pipeline::process(&Frame::from_xdp(&ctx))
+}
+
+/// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow
+/// table's times are kept in.
+#[xdp]
+pub fn lb_clock(_ctx: XdpContext) -> u32 {
+    flow::now()
+}
+
+/// For test run and for peers of redirecting interfaces: passes everything.
+#[xdp]
+pub fn lb_pass(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel admits some helpers to programs under the GPL only.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

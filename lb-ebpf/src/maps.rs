@@ -1,0 +1,75 @@
+//! The maps. All are pinned by the agent under the schema version; see `lb_common::maps`.
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::{
+    block::{BlockControl, BlockRule},
+    entry::{
+        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
+        ServiceKey,
+    },
+    flow::{Bucket4, Bucket6, WAYS},
+    maps::{
+        DEFAULT_FLOW_SLOTS, MAX_BACKENDS, MAX_BLOCK_RULES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS,
+        MAX_SERVICES,
+    },
+    verdict::VERDICT_COUNT,
+};
+
+use crate::forward::Draft;
+
+/// `BPF_F_NO_PREALLOC`: memory is taken when an entry is added.
+const NO_PREALLOC: usize = 1;
+/// `BPF_F_MMAPABLE`: the agent maps the memory and works on it without system calls.
+const MMAPABLE: usize = 1 << 10;
+/// `BPF_F_INNER_MAP`: inner maps may differ in their number of entries.
+const INNER_MAP: usize = 1 << 12;
+
+const BUCKETS: usize = (DEFAULT_FLOW_SLOTS / WAYS) as usize;
+
+/// A Maglev table: backend ids.
+pub(crate) type MaglevTable = Array<u32, { MAX_MAGLEV_SLOTS as usize }, { MMAPABLE | INNER_MAP }>;
+
+#[btf_map]
+pub(crate) static SERVICES: HashMap<ServiceKey, ServiceEntry, { MAX_SERVICES as usize }> =
+    HashMap::new();
+#[btf_map]
+pub(crate) static MAGLEV: ArrayOfMaps<MaglevTable, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub(crate) static BACKENDS: Array<BackendEntry, { MAX_BACKENDS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static NEXTHOPS: Array<NextHop, { MAX_NEXTHOPS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static FLOWS4: Array<Bucket4, BUCKETS, MMAPABLE> = Array::new();
+#[btf_map]
+pub(crate) static FLOWS6: Array<Bucket6, BUCKETS, MMAPABLE> = Array::new();
+#[btf_map]
+pub(crate) static FILTER: Array<DestinationFilter, 1, MMAPABLE> = Array::new();
+#[btf_map]
+pub(crate) static BLOCK4: LpmTrie<u32, BlockRule, { MAX_BLOCK_RULES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static BLOCK6: LpmTrie<[u32; 4], BlockRule, { MAX_BLOCK_RULES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static BLOCK_CONTROL: Array<BlockControl, 1> = Array::new();
+#[btf_map]
+pub(crate) static BLOCK_STATS: PerCpuArray<Counter, { MAX_BLOCK_RULES as usize }> =
+    PerCpuArray::new();
+#[btf_map]
+pub(crate) static VERDICT_STATS: PerCpuArray<Counter, { VERDICT_COUNT as usize }> =
+    PerCpuArray::new();
+#[btf_map]
+pub(crate) static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS as usize }> =
+    PerCpuArray::new();
+/// This CPU's scratch memory for new IPv4 flows; not pinned.
+#[btf_map]
+pub(crate) static DRAFT4: PerCpuArray<Draft<u32>, 1> = PerCpuArray::new();
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static DRAFT6: PerCpuArray<Draft<[u32; 4]>, 1> = PerCpuArray::new();
+/// Read by the agent only; held here so that it is created with the others.
+#[btf_map]
+static META: Array<Meta, 1> = Array::new();

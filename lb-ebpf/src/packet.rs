@@ -1,0 +1,121 @@
+//! A frame in memory, and the headers as they lie in it.
+
+use aya_ebpf::programs::XdpContext;
+
+/// The frame a program was called for: where it lies and where it came from. Contexts differ,
+/// frames do not: everything behind the entry points works on this.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    start: usize,
+    end: usize,
+    /// Interface it arrived on.
+    pub(crate) ingress: u32,
+}
+
+impl Frame {
+    /// The frame of an XDP program.
+    #[inline(always)]
+    pub(crate) fn from_xdp(ctx: &XdpContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+            ingress: ctx.ingress_ifindex() as u32,
+        }
+    }
+
+    /// Length in bytes.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The address behind the last byte.
+    #[inline(always)]
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// A pointer to a `T` at `offset`, if the frame reaches that far.
+    ///
+    /// Headers lie at any address, so `T` must be read and written unaligned, or be `packed`.
+    #[inline(always)]
+    pub(crate) fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let first = self.start + offset;
+        if first + size_of::<T>() > self.end {
+            return None;
+        }
+        Some(first as *mut T)
+    }
+}
+
+/// Ethernet II (IEEE 802.3, clause 3).
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ethernet {
+    pub(crate) destination: [u8; 6],
+    pub(crate) source: [u8; 6],
+    /// Network byte order.
+    pub(crate) ethertype: u16,
+}
+
+/// EtherType of IPv4, network byte order.
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// EtherType of IPv6, network byte order.
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// IPv4 header without options (RFC 791). All fields in network byte order.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ipv4 {
+    pub(crate) version_ihl: u8,
+    pub(crate) tos: u8,
+    pub(crate) total_length: u16,
+    pub(crate) id: u16,
+    pub(crate) fragment: u16,
+    /// TTL in the first byte, protocol in the second: the checksum sees them as one word.
+    pub(crate) ttl_proto: u16,
+    pub(crate) checksum: u16,
+    pub(crate) saddr: u32,
+    pub(crate) daddr: u32,
+}
+
+/// "More fragments" and the fragment offset, network byte order.
+pub(crate) const IPV4_FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
+
+/// IPv6 header (RFC 8200). All fields in network byte order.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ipv6 {
+    pub(crate) version_class_label: u32,
+    pub(crate) payload_length: u16,
+    pub(crate) next_header: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) saddr: [u32; 4],
+    pub(crate) daddr: [u32; 4],
+}
+
+/// Next header value of the fragment header (RFC 8200, section 4.5).
+pub(crate) const IPPROTO_FRAGMENT: u8 = 44;
+
+/// TCP header without options (RFC 9293). All fields in network byte order.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct Tcp {
+    pub(crate) ports: u32,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledgment: u32,
+    pub(crate) data_offset: u8,
+    pub(crate) flags: u8,
+    pub(crate) window: u16,
+    pub(crate) checksum: u16,
+    pub(crate) urgent: u16,
+}
+
+/// UDP header (RFC 768). All fields in network byte order.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct Udp {
+    pub(crate) ports: u32,
+    pub(crate) length: u16,
+    pub(crate) checksum: u16,
+}
