@@ -6,4 +6,5 @@
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
 
 pub mod controller;
+pub mod datapath;
 pub mod domain;

@@ -51,8 +51,10 @@ pub struct BackendEntry {
     pub hop: u32,
     /// Id of the service it belongs to.
     pub service: u32,
+    /// [`FAMILY_V4`] or [`FAMILY_V6`]; 0: no backend here.
+    pub family: u32,
     /// Zero.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
 }
 
 /// Bits of [`BackendEntry::flags`].

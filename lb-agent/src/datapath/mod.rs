@@ -1,0 +1,244 @@
+//! The kernel half as seen from here: the only place that names aya.
+//!
+//! [`Datapath::open`] creates or adopts maps and programs; after that it is a
+//! [`Kernel`](crate::domain::kernel::Kernel) that carries out the controller's steps.
+
+mod block;
+mod clock;
+mod encode;
+mod flows;
+mod loader;
+mod nexthop;
+mod writer;
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+use lb_common::{
+    block::{BlockControl, BlockRule},
+    entry::{
+        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
+        ServiceKey,
+    },
+    maps::name,
+};
+
+pub use self::{
+    flows::FlowTables,
+    loader::{Attached, Mode, Options, detach},
+    nexthop::Resolver,
+};
+use crate::domain::kernel::{KernelBackend, KernelError};
+
+/// The loaded programs, the maps and what is written in them.
+pub struct Datapath {
+    // Keeps programs and unpinned maps loaded; the links live by their pins.
+    ebpf: Ebpf,
+    services: HashMap<MapData, ServiceKey, ServiceEntry>,
+    maglev: ArrayOfMaps<MapData>,
+    backends: Array<MapData, BackendEntry>,
+    filter: Array<MapData, DestinationFilter>,
+    block4: LpmTrie<MapData, u32, BlockRule>,
+    block6: LpmTrie<MapData, [u32; 4], BlockRule>,
+    block_control: Array<MapData, BlockControl>,
+    block_stats: PerCpuArray<MapData, Counter>,
+    verdict_stats: PerCpuArray<MapData, Counter>,
+    backend_stats: PerCpuArray<MapData, BackendStats>,
+    hops: nexthop::Hops,
+    flows: FlowTables,
+    attached: Vec<Attached>,
+    meta: Meta,
+    /// What stands in the backend map, with the source that it was written with.
+    written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
+    blocked: block::Rules,
+}
+
+impl Datapath {
+    /// Creates or adopts maps, loads the programs and attaches them. Existing links get the new
+    /// programs in one step; traffic goes on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Says which operation on which object the kernel refused.
+    pub fn open(options: &Options) -> Result<Self, KernelError> {
+        let mut datapath = Self::open_detached(options)?;
+        let interfaces = interface_indices(options)?;
+        let program = xdp(&mut datapath.ebpf, name::PROGRAM_XDP)?;
+        datapath.attached = loader::attach(program, options, &interfaces)?;
+        Ok(datapath)
+    }
+
+    /// Everything of [`Self::open`] but attaching: for test runs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::open`].
+    pub fn open_detached(options: &Options) -> Result<Self, KernelError> {
+        let interfaces: Vec<u32> = interface_indices(options)?
+            .into_iter()
+            .map(|(_, ifindex)| ifindex)
+            .collect();
+        let clock = calibrate()?;
+        let loader::Loaded { mut ebpf, meta } =
+            loader::load(options, &interfaces, clock.per_second())?;
+        let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
+        program.load().map_err(|error| {
+            KernelError::new(
+                format!("verifying the program {}", name::PROGRAM_XDP),
+                error,
+            )
+        })?;
+
+        let backends: Array<MapData, BackendEntry> = take(&mut ebpf, name::BACKENDS)?;
+        let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
+        let (written, taken) = writer::read_backends(&backends)?;
+        let hops = nexthop::Hops::new(nexthops, &taken, interfaces)?;
+        let flows = FlowTables::new(
+            descriptor(&ebpf, name::FLOWS4)?,
+            descriptor(&ebpf, name::FLOWS6)?,
+            meta.flow_slots,
+            clock,
+            options.lifetimes.scaled(clock.per_second()),
+        );
+        let mut datapath = Self {
+            services: take(&mut ebpf, name::SERVICES)?,
+            maglev: take(&mut ebpf, name::MAGLEV)?,
+            backends,
+            filter: take(&mut ebpf, name::FILTER)?,
+            block4: take(&mut ebpf, name::BLOCK4)?,
+            block6: take(&mut ebpf, name::BLOCK6)?,
+            block_control: take(&mut ebpf, name::BLOCK_CONTROL)?,
+            block_stats: take(&mut ebpf, name::BLOCK_STATS)?,
+            verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
+            backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
+            ebpf,
+            hops,
+            flows,
+            attached: Vec::new(),
+            meta,
+            written,
+            blocked: block::Rules::default(),
+        };
+        datapath.read_blocked()?;
+        Ok(datapath)
+    }
+
+    /// Interfaces that the programs run on.
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// Slots of each flow table. May differ from the options where the tables were adopted.
+    pub fn flow_slots(&self) -> u32 {
+        self.meta.flow_slots
+    }
+
+    /// The flow tables, to be swept and counted.
+    pub fn flows(&self) -> FlowTables {
+        self.flows.clone()
+    }
+
+    /// Starts to keep next hops current. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// No netlink socket.
+    pub async fn start_resolver(&self) -> Result<Resolver, KernelError> {
+        Resolver::start(self.hops.clone()).await
+    }
+
+    /// Runs the XDP program on a frame as if it came in on `ifindex`; answers with the XDP
+    /// action and the frame afterwards. The counters count it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses test runs, or the interface does not exist.
+    pub fn test_run(&self, frame: &[u8], ifindex: u32) -> Result<(u32, Vec<u8>), KernelError> {
+        let what = "running the program on a frame";
+        let program: &Xdp = self
+            .ebpf
+            .program(name::PROGRAM_XDP)
+            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
+            .try_into()
+            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
+        // `struct xdp_md` of include/uapi/linux/bpf.h: data, data_end, data_meta,
+        // ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        let mut out = vec![0; frame.len() + 256];
+        let run = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            })
+            .map_err(|error| KernelError::new(what, error))?;
+        out.truncate(run.data_size_out as usize);
+        Ok((run.return_value, out))
+    }
+}
+
+fn interface_indices(options: &Options) -> Result<Vec<(String, u32)>, KernelError> {
+    options
+        .interfaces
+        .iter()
+        .map(|interface| Ok((interface.clone(), loader::interface_index(interface)?)))
+        .collect()
+}
+
+/// The tick rate must be known before the programs are loaded, so a copy of the object is loaded
+/// for its clock program alone; its maps go away with it.
+fn calibrate() -> Result<clock::Clock, KernelError> {
+    let what = "reading the kernel's tick rate";
+    let mut ebpf = loader::load_clock()?;
+    let program = xdp(&mut ebpf, name::PROGRAM_CLOCK)?;
+    program
+        .load()
+        .map_err(|error| KernelError::new(what, error))?;
+    clock::Clock::calibrate(program).map_err(|error| KernelError::new(what, error))
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp, KernelError> {
+    let what = || format!("looking for the program {program}");
+    ebpf.program_mut(program)
+        .ok_or_else(|| KernelError::new(what(), "the object has no such program"))?
+        .try_into()
+        .map_err(|error: aya::programs::ProgramError| KernelError::new(what(), error))
+}
+
+fn take<M>(ebpf: &mut Ebpf, map: &str) -> Result<M, KernelError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let data = ebpf.take_map(map).ok_or_else(|| loader::missing(map))?;
+    M::try_from(data).map_err(|error| loader::map_error(map, error))
+}
+
+/// A descriptor of its own for a map that is used by mapping its memory.
+fn descriptor(ebpf: &Ebpf, map: &str) -> Result<std::os::fd::OwnedFd, KernelError> {
+    use std::os::fd::AsFd as _;
+    let Some(Map::Array(data)) = ebpf.map(map) else {
+        return Err(loader::missing(map));
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| KernelError::new(format!("opening map {map}"), error))
+}
+
+/// Sums a per-CPU value.
+fn sum_counters<'a>(values: impl IntoIterator<Item = &'a Counter>) -> Counter {
+    values
+        .into_iter()
+        .fold(Counter::default(), |sum, value| Counter {
+            packets: sum.packets + value.packets,
+            bytes: sum.bytes + value.bytes,
+        })
+}

@@ -1,0 +1,380 @@
+//! Carries out the controller's steps on the maps, and reads back what is there.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use aya::maps::{Array, MapData, PerCpuValues};
+use lb_common::{
+    entry::{BackendEntry, BackendStats, Counter, DestinationFilter, FILTER_WORDS, ServiceEntry},
+    hash,
+    maps::{MAX_BACKENDS, MAX_SERVICES, name},
+    verdict::Verdict,
+};
+
+use super::{Datapath, encode, nexthop, sum_counters};
+use crate::domain::{
+    kernel::{
+        Census, Kernel, KernelBackend, KernelError, KernelView, KernelVip, Recipe, Step, VipKey,
+    },
+    maglev,
+};
+
+/// `BPF_F_MMAPABLE | BPF_F_INNER_MAP`, as the inner map is declared in the program.
+const MAGLEV_FLAGS: u32 = 1 << 10 | 1 << 12;
+
+/// Backends in the map by id, each with its source address; and the next hop of each address.
+type Written = BTreeMap<u32, (KernelBackend, IpAddr)>;
+
+/// Reads the backend map of a former agent.
+pub(crate) fn read_backends(
+    map: &Array<MapData, BackendEntry>,
+) -> Result<(Written, BTreeMap<IpAddr, u32>), KernelError> {
+    let mut written = BTreeMap::new();
+    let mut hops = BTreeMap::new();
+    // The map is large and dense at its beginning: a long run of empty entries ends it.
+    let mut empty = 0;
+    for id in 0..MAX_BACKENDS {
+        let entry = map
+            .get(&id, 0)
+            .map_err(|error| KernelError::new(format!("reading backend {id}"), error))?;
+        let Some(backend) = encode::backend(&entry) else {
+            empty += 1;
+            if empty > 4096 {
+                break;
+            }
+            continue;
+        };
+        empty = 0;
+        let source = encode::ip(entry.source, backend.address.is_ipv6());
+        hops.insert(backend.address.ip(), entry.hop);
+        written.insert(id, (backend, source));
+    }
+    Ok((written, hops))
+}
+
+fn unspecified(v6: bool) -> IpAddr {
+    if v6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    }
+}
+
+impl Datapath {
+    fn put_backend(&mut self, id: u32, backend: &KernelBackend) -> Result<(), KernelError> {
+        let address = backend.address;
+        let what = || format!("writing backend {id} ({address})");
+        if id >= MAX_BACKENDS {
+            let full = format!("no more than {MAX_BACKENDS} backends fit");
+            return Err(KernelError::new(what(), full));
+        }
+        let hop = self.hops.index(address.ip())?;
+        // Without a route there is no source; the next hop stays unresolved as well, so no packet
+        // is sent with it. `refresh_sources` mends it when a route appears.
+        let source = nexthop::source_towards(address.ip())
+            .unwrap_or_else(|_| unspecified(address.is_ipv6()));
+        self.allow_source(source)?;
+        self.backends
+            .set(id, encode::backend_entry(backend, source, hop), 0)
+            .map_err(|error| KernelError::new(what(), error))?;
+        self.written.insert(id, (*backend, source));
+        Ok(())
+    }
+
+    /// Lets replies to `source` pass the filter before the first packet carries it.
+    fn allow_source(&mut self, source: IpAddr) -> Result<(), KernelError> {
+        let mut filter = self.filter.get(&0, 0).map_err(filter_error)?;
+        let before = filter.words;
+        set_bit(&mut filter, source, 0, 0);
+        if filter.words != before {
+            self.filter.set(0, filter, 0).map_err(filter_error)?;
+        }
+        Ok(())
+    }
+
+    /// Writes anew the backends whose source address no longer is what the routes say.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written.
+    pub fn refresh_sources(&mut self) -> Result<usize, KernelError> {
+        let mut by_address: BTreeMap<IpAddr, IpAddr> = BTreeMap::new();
+        let mut stale = Vec::new();
+        for (id, (backend, source)) in &self.written {
+            let ip = backend.address.ip();
+            let current = *by_address.entry(ip).or_insert_with(|| {
+                nexthop::source_towards(ip).unwrap_or_else(|_| unspecified(ip.is_ipv6()))
+            });
+            if current != *source {
+                stale.push((*id, *backend));
+            }
+        }
+        for (id, backend) in &stale {
+            self.put_backend(*id, backend)?;
+        }
+        Ok(stale.len())
+    }
+
+    /// Which of these addresses packets cannot be sent to yet. Asking begins their resolution.
+    ///
+    /// # Errors
+    ///
+    /// The table of next hops is full.
+    pub fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
+        let mut unresolved = Vec::new();
+        for address in addresses {
+            self.hops.index(*address)?;
+            if !self.hops.is_resolved(*address) {
+                unresolved.push(*address);
+            }
+        }
+        Ok(unresolved)
+    }
+
+    fn put_table(&mut self, service: u32, recipe: &Recipe) -> Result<(), KernelError> {
+        let what = || format!("writing the Maglev table of service {service}");
+        if service >= MAX_SERVICES {
+            let full = format!("no more than {MAX_SERVICES} services fit");
+            return Err(KernelError::new(what(), full));
+        }
+        let entries: Vec<maglev::Entry> = recipe
+            .weights
+            .iter()
+            .filter_map(|(id, weight)| {
+                let (backend, _) = self.written.get(id)?;
+                Some(maglev::Entry {
+                    id: *id,
+                    address: backend.address,
+                    weight: *weight,
+                })
+            })
+            .collect();
+        let slots = maglev::build(&entries, recipe.slots);
+        // An empty service keeps a table of one slot, which leads to no backend.
+        let slots = if slots.is_empty() {
+            vec![MAX_BACKENDS - 1]
+        } else {
+            slots
+        };
+        let table = MapData::create(
+            aya_obj::Map::new_from_params(
+                aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+                size_of::<u32>() as u32,
+                size_of::<u32>() as u32,
+                slots.len() as u32,
+                MAGLEV_FLAGS,
+            ),
+            "maglev_table",
+            None,
+        )
+        .map_err(|error| KernelError::new(what(), error))?;
+        fill(&table, &slots).map_err(|error| KernelError::new(what(), error))?;
+        self.maglev
+            .set(service, &table, 0)
+            .map_err(|error| KernelError::new(what(), error))
+    }
+
+    fn put_vip(&mut self, key: &VipKey, vip: &KernelVip) -> Result<(), KernelError> {
+        let entry = ServiceEntry {
+            id: vip.service,
+            maglev_slots: vip.slots,
+            flags: 0,
+            reserved: 0,
+        };
+        self.services
+            .insert(encode::service_key(key), entry, 0)
+            .map_err(|error| KernelError::new(format!("writing VIP {}", key.address), error))
+    }
+
+    fn free_backend(&mut self, id: u32) -> Result<(), KernelError> {
+        let what = || format!("freeing backend {id}");
+        // No family: none here.
+        let none = BackendEntry {
+            addr: [0; 4],
+            source: [0; 4],
+            port: 0,
+            flags: 0,
+            hop: 0,
+            service: 0,
+            family: 0,
+            reserved: [0; 4],
+        };
+        self.backends
+            .set(id, none, 0)
+            .map_err(|error| KernelError::new(what(), error))?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| KernelError::new(what(), error))?;
+        let zero = PerCpuValues::try_from(vec![BackendStats::default(); cpus])
+            .map_err(|error| KernelError::new(what(), error))?;
+        self.backend_stats
+            .set(id, zero, 0)
+            .map_err(|error| KernelError::new(what(), error))?;
+        if let Some((backend, _)) = self.written.remove(&id) {
+            let ip = backend.address.ip();
+            if !self
+                .written
+                .values()
+                .any(|(other, _)| other.address.ip() == ip)
+            {
+                self.hops.release(ip);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a whole table through its memory: one system call instead of one per slot.
+fn fill(table: &MapData, slots: &[u32]) -> std::io::Result<()> {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    // The kernel lays out array elements at multiples of eight bytes (kernel/bpf/arraymap.c).
+    const STRIDE: usize = 8;
+    let memory = memmap2::MmapOptions::new()
+        .len(slots.len() * STRIDE)
+        .map_raw(table.fd().as_fd().as_raw_fd())?;
+    for (index, slot) in slots.iter().enumerate() {
+        // SAFETY: within the mapping; nobody else has the map yet.
+        unsafe {
+            memory
+                .as_mut_ptr()
+                .add(index * STRIDE)
+                .cast::<u32>()
+                .write(*slot)
+        };
+    }
+    Ok(())
+}
+
+fn set_bit(filter: &mut DestinationFilter, ip: IpAddr, port: u16, proto: u8) {
+    let bit = hash::filter_bit(encode::filter_word(ip), port.to_be(), proto);
+    filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
+}
+
+fn filter_error(error: aya::maps::MapError) -> KernelError {
+    KernelError::new("writing the destination filter", error)
+}
+
+impl Kernel for Datapath {
+    fn adopt(&mut self) -> Result<KernelView, KernelError> {
+        let mut view = KernelView::default();
+        for entry in self.services.iter() {
+            let (key, entry) =
+                entry.map_err(|error| KernelError::new("reading the VIPs", error))?;
+            let vip = KernelVip {
+                service: entry.id,
+                slots: entry.maglev_slots,
+            };
+            view.vips.insert(encode::vip_key(&key), vip);
+        }
+        view.backends = self
+            .written
+            .iter()
+            .map(|(id, (backend, _))| (*id, *backend))
+            .collect();
+        Ok(view)
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
+        match step {
+            Step::PutBackend(id, backend) => self.put_backend(*id, backend),
+            Step::PutTable(service, recipe) => self.put_table(*service, recipe),
+            Step::PutVip(key, vip) => self.put_vip(key, vip),
+            Step::DeleteVip(key) => self
+                .services
+                .remove(&encode::service_key(key))
+                .map_err(|error| KernelError::new(format!("removing VIP {}", key.address), error)),
+            Step::DeleteTable(service) => self.put_table(
+                *service,
+                &Recipe {
+                    weights: Vec::new(),
+                    slots: 1,
+                },
+            ),
+            Step::CutUdp(id) => self.flows.cut_udp(*id).map(|_| ()),
+            Step::FreeBackend(id) => self.free_backend(*id),
+        }
+    }
+
+    fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
+        let mut filter = DestinationFilter {
+            words: [0; FILTER_WORDS],
+        };
+        for vip in view.vips.keys() {
+            set_bit(&mut filter, vip.address.ip(), 0, 0);
+            set_bit(
+                &mut filter,
+                vip.address.ip(),
+                vip.address.port(),
+                vip.protocol,
+            );
+        }
+        for (_, source) in self.written.values() {
+            set_bit(&mut filter, *source, 0, 0);
+        }
+        self.filter.set(0, filter, 0).map_err(filter_error)
+    }
+
+    fn blocked(&mut self) -> Result<BTreeMap<ipnet::IpNet, u32>, KernelError> {
+        Ok(self.blocked.counters())
+    }
+
+    fn block(&mut self, prefix: ipnet::IpNet, counter: u32) -> Result<(), KernelError> {
+        self.write_rule(prefix, counter)
+    }
+
+    fn unblock(&mut self, prefix: ipnet::IpNet) -> Result<(), KernelError> {
+        self.remove_rule(prefix)
+    }
+
+    fn cut_clients(&mut self, prefixes: &[ipnet::IpNet]) -> Result<u64, KernelError> {
+        self.flows.cut_clients(prefixes)
+    }
+
+    fn verdicts(&self) -> Result<Vec<Counter>, KernelError> {
+        Verdict::ALL
+            .iter()
+            .map(|verdict| {
+                let values = self
+                    .verdict_stats
+                    .get(&(*verdict as u32), 0)
+                    .map_err(|error| {
+                        KernelError::new(format!("reading {}", name::VERDICT_STATS), error)
+                    })?;
+                Ok(sum_counters(values.iter()))
+            })
+            .collect()
+    }
+
+    fn backend_stats(&self, id: u32) -> Result<BackendStats, KernelError> {
+        let values = self.backend_stats.get(&id, 0).map_err(|error| {
+            KernelError::new(format!("reading the counters of backend {id}"), error)
+        })?;
+        Ok(BackendStats {
+            inbound: sum_counters(values.iter().map(|value| &value.inbound)),
+            outbound: sum_counters(values.iter().map(|value| &value.outbound)),
+            flows: values.iter().map(|value| value.flows).sum(),
+        })
+    }
+
+    fn block_stats(&self, counter: u32) -> Result<Counter, KernelError> {
+        let values = self.block_stats.get(&counter, 0).map_err(|error| {
+            KernelError::new(
+                format!("reading the counter {counter} of the block list"),
+                error,
+            )
+        })?;
+        Ok(sum_counters(values.iter()))
+    }
+
+    fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
+        Datapath::unresolved(self, addresses)
+    }
+
+    fn refresh_sources(&mut self) -> Result<usize, KernelError> {
+        Datapath::refresh_sources(self)
+    }
+
+    fn sweep(&self) -> Result<Census, KernelError> {
+        self.flows.sweep()
+    }
+}

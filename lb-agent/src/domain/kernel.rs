@@ -1,0 +1,240 @@
+//! What the kernel holds, as the control plane sees it, and how it is told to change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use super::service::Protocol;
+
+/// Where clients connect to: the identity of a service port in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VipKey {
+    /// VIP and port.
+    pub address: SocketAddr,
+    /// Transport protocol, as its IANA number.
+    pub protocol: u8,
+}
+
+impl VipKey {
+    /// The key of a VIP of a service that speaks `protocol`.
+    pub fn new(address: SocketAddr, protocol: Protocol) -> Self {
+        Self {
+            address,
+            protocol: protocol.number(),
+        }
+    }
+}
+
+/// A backend as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelBackend {
+    /// Id of the service it belongs to.
+    pub service: u32,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Takes new flows.
+    pub active: bool,
+}
+
+/// A VIP as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelVip {
+    /// Id of its service.
+    pub service: u32,
+    /// Slots of the service's Maglev table.
+    pub slots: u32,
+}
+
+/// A Maglev table's ingredients: backend ids and weights, by id, and the number of slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recipe {
+    /// Backend id and weight (above zero), ascending by id.
+    pub weights: Vec<(u32, u32)>,
+    /// Number of slots, one of [`super::maglev::SIZES`].
+    pub slots: u32,
+}
+
+/// Everything the kernel holds of services. The controller's mirror; after a restart it is read
+/// back from the pinned maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelView {
+    /// By VIP.
+    pub vips: BTreeMap<VipKey, KernelVip>,
+    /// By backend id.
+    pub backends: BTreeMap<u32, KernelBackend>,
+    /// By service id. Absent where it is not known what the table was built from.
+    pub tables: BTreeMap<u32, Recipe>,
+}
+
+impl KernelView {
+    /// Ids of all services that have a VIP, a table or a backend.
+    pub fn service_ids(&self) -> BTreeSet<u32> {
+        self.vips
+            .values()
+            .map(|vip| vip.service)
+            .chain(self.tables.keys().copied())
+            .chain(self.backends.values().map(|backend| backend.service))
+            .collect()
+    }
+}
+
+/// One change. The order of a plan's steps matters; see [`super::plan`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write a backend entry.
+    PutBackend(u32, KernelBackend),
+    /// Build and swap a service's Maglev table. No weights: the service refuses new flows.
+    PutTable(u32, Recipe),
+    /// Write a VIP.
+    PutVip(VipKey, KernelVip),
+    /// Remove a VIP: its packets are foreign from now on, but for the flows there are.
+    DeleteVip(VipKey),
+    /// Free a service's table.
+    DeleteTable(u32),
+    /// End the UDP flows of a backend that no longer takes flows: the client's next datagram is
+    /// balanced anew.
+    CutUdp(u32),
+    /// Free a backend's entry and counters. It has no flows.
+    FreeBackend(u32),
+}
+
+/// What went wrong between the agent and the kernel. The text names the operation and the object.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct KernelError {
+    /// Operation and object, as in `writing backend 7 (10.1.0.2:8080)`.
+    pub what: String,
+    /// What the kernel said.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl KernelError {
+    /// An error of `source` while doing `what`.
+    pub fn new(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// What flows there are, counted in one pass over the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Slots of each table.
+    pub slots: u64,
+    /// IPv4 slots in use, by [`lb_common::flow::State`].
+    pub used4: [u64; 9],
+    /// IPv6 slots in use.
+    pub used6: [u64; 9],
+    /// Live flows by backend id.
+    pub backends: BTreeMap<u32, u64>,
+    /// Slots that this pass freed because their flow was idle beyond its time.
+    pub expired: u64,
+}
+
+/// The kernel half as the controller uses it. Implemented by `datapath` on the real thing, and
+/// by a fake for the controller's own tests.
+pub trait Kernel: Send {
+    /// What a former agent left.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn adopt(&mut self) -> Result<KernelView, KernelError>;
+
+    /// Carries out one step; all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written, or is full.
+    fn apply(&mut self, step: &Step) -> Result<(), KernelError>;
+
+    /// Lets the destination filter follow `view`: called before VIPs are added with everything
+    /// that is to come, and after removals with what has stayed.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written.
+    fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError>;
+
+    /// Rules in the kernel's block list, with the number of each rule's counter.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn blocked(&mut self) -> Result<BTreeMap<ipnet::IpNet, u32>, KernelError>;
+
+    /// Blocks a prefix under a counter, which starts at zero.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written, or is full.
+    fn block(&mut self, prefix: ipnet::IpNet, counter: u32) -> Result<(), KernelError>;
+
+    /// Takes a prefix off the block list; no error if it is not on it.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written.
+    fn unblock(&mut self, prefix: ipnet::IpNet) -> Result<(), KernelError>;
+
+    /// Ends all flows of clients within the prefixes at once; answers with their number.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    fn cut_clients(&mut self, prefixes: &[ipnet::IpNet]) -> Result<u64, KernelError>;
+
+    /// Totals of each verdict, in the order of [`lb_common::verdict::Verdict::ALL`].
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn verdicts(&self) -> Result<Vec<lb_common::entry::Counter>, KernelError>;
+
+    /// Totals of one backend.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn backend_stats(&self, id: u32) -> Result<lb_common::entry::BackendStats, KernelError>;
+
+    /// Totals of one block rule.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn block_stats(&self, counter: u32) -> Result<lb_common::entry::Counter, KernelError>;
+
+    /// Which of these backend addresses packets cannot be sent to yet, for want of a route or a
+    /// link address. Asking begins their resolution.
+    ///
+    /// # Errors
+    ///
+    /// The table of next hops is full.
+    fn unresolved(
+        &self,
+        addresses: &[std::net::IpAddr],
+    ) -> Result<Vec<std::net::IpAddr>, KernelError>;
+
+    /// Writes anew the backends whose source address no longer is what the node's routes say;
+    /// answers with their number.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written.
+    fn refresh_sources(&mut self) -> Result<usize, KernelError>;
+
+    /// Counts the flows and frees those that have been idle beyond their time.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    fn sweep(&self) -> Result<Census, KernelError>;
+}
