@@ -270,6 +270,14 @@ mod tests {
                 ],
             ),
             (
+                "nor do they turn a small removal into a large one",
+                &[
+                    (0, "a b c d e", "", "a b c d e"),
+                    (1, "a b", "", "a b [c 1-601] [d 1-601] [e 1-601]"),
+                    (2, "a", "", "a [c 1-601] [d 1-601] [e 1-601]"),
+                ],
+            ),
+            (
                 "our own probes let go, at once or later",
                 &[
                     (0, "a b c", "", "a b c"),

@@ -144,6 +144,10 @@ fn what_is_wrong_with_consul() {
             &["write http://HOST:PORT"],
         ),
         (
+            "NODE\n[consul]\naddress = ▶\"http://:8500\"",
+            &["write http://HOST:PORT"],
+        ),
+        (
             "NODE\n[consul]\naddress = ▶\"http://a:99999\"",
             &["write http://HOST:PORT"],
         ),
