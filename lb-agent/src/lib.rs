@@ -3,8 +3,14 @@
 //! # Code map
 //!
 //! - [`domain`]: the decisions, pure: services, health, splits, Maglev tables, snapshot, plan.
+//! - [`config`]: the configuration file, checked as a whole before any of it counts.
+//! - [`source`]: where services and backends come from.
+//! - [`state`]: what outlives the agent, on disk.
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
 
+pub mod config;
 pub mod controller;
 pub mod datapath;
 pub mod domain;
+pub mod source;
+pub mod state;

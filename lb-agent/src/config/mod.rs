@@ -1,0 +1,111 @@
+//! The configuration file: TOML in, a [`Config`] out that needs no further checks.
+//!
+//! One reading reports everything that is wrong, each finding with file, line and column. The
+//! document is walked by hand, not by derived deserializers, which stop at the first error and
+//! know the place of a value only where they are told to keep it.
+//!
+//! Code map: `table` asks a table for keys, `scalar` reads single values, `node`,
+//! `consul`, `service` with `backend` and `health` read the sections, `clash` compares
+//! services with each other, `locate` and `error` say what was found where.
+
+mod backend;
+mod clash;
+mod consul;
+mod error;
+mod health;
+mod locate;
+mod node;
+mod scalar;
+mod service;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, sync::Arc};
+
+use toml::de::DeTable;
+
+pub use self::{
+    consul::{ClientIdentity, ConsulConfig, Environment, Token},
+    error::{ConfigError, Excerpt, Finding, Findings, Place},
+    node::{MetricsConfig, NatPorts, NodeConfig, XdpMode},
+};
+use self::{locate::Report, table::Table};
+use crate::domain::service::ServiceSpec;
+
+/// Everything a configuration file says, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Section `[node]`.
+    pub node: NodeConfig,
+    /// Section `[consul]`; `None`: no Consul.
+    pub consul: Option<ConsulConfig>,
+    /// Section `[metrics]`.
+    pub metrics: MetricsConfig,
+    /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
+    /// protocol. One that takes its backends from Consul exists only where `consul` does.
+    pub services: Vec<Arc<ServiceSpec>>,
+}
+
+/// Reads a configuration file, with the process's environment behind it.
+///
+/// # Errors
+///
+/// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] with all that is
+/// wrong in it.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.into(),
+        source,
+    })?;
+    parse(&text, path)
+}
+
+/// Like [`load`], of a text that was read already. `path` is what findings name.
+///
+/// # Errors
+///
+/// [`ConfigError::Invalid`] with all that is wrong.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    parse_in(text, path, &|name| std::env::var(name).ok())
+}
+
+/// Like [`parse`], in an environment of the caller's.
+///
+/// # Errors
+///
+/// [`ConfigError::Invalid`] with all that is wrong.
+pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Config, ConfigError> {
+    let mut report = Report::new(path, text);
+    let document = DeTable::parse(text).map_err(|error| {
+        let mut report = Report::new(path, text);
+        let reason = format!("this is no TOML: {}", error.message());
+        report.add(&error.span().unwrap_or_default(), reason);
+        report.fail()
+    })?;
+    let mut root = Table::new(document.get_ref(), 0..0);
+    let nothing = DeTable::new();
+    let node = root
+        .table("node", &mut report)
+        .unwrap_or_else(|| Table::new(&nothing, 0..0));
+    let node = node::node(node, &mut report);
+    let consul = root
+        .table("consul", &mut report)
+        .map(|table| consul::consul(table, environment, &mut report));
+    let metrics = root
+        .table("metrics", &mut report)
+        .map(|table| node::metrics(table, &mut report))
+        .unwrap_or_default();
+    let services = service::services(&mut root, consul.is_some(), &mut report);
+    clash::clashes(&services, &mut report);
+    root.close(&mut report);
+    report.conclude(Config {
+        node,
+        consul,
+        metrics,
+        services: services
+            .into_iter()
+            .map(|read| Arc::new(read.spec))
+            .collect(),
+    })
+}

@@ -1,0 +1,215 @@
+//! The sections `[node]` and `[metrics]`.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
+
+use lb_common::maps::{DEFAULT_FLOW_SLOTS, MAX_FLOW_SLOTS, MAX_INTERFACES, MIN_FLOW_SLOTS};
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    locate::Report,
+    scalar,
+    table::{Table, elements},
+};
+
+/// Longest name of an interface: `IFNAMSIZ` of `linux/if.h`, less the final zero.
+const MAX_INTERFACE_NAME: usize = 15;
+
+/// Section `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Interfaces where packets for the VIPs arrive: 1 to 16, each once.
+    pub interfaces: Vec<String>,
+    /// How the XDP program is attached.
+    pub xdp_mode: XdpMode,
+    /// Where the last good state is kept; absolute.
+    pub state_dir: PathBuf,
+    /// Where the socket of the command line stands; absolute.
+    pub runtime_dir: PathBuf,
+    /// Where programs and maps are pinned; absolute, on a BPF file system.
+    pub bpf_dir: PathBuf,
+    /// Slots of the flow table of each address family; a power of two.
+    pub flow_slots: u32,
+    /// Ports that flows are given on the node's own addresses.
+    pub nat_ports: NatPorts,
+}
+
+impl NodeConfig {
+    /// The socket that the command line talks to.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime_dir.join("agent.sock")
+    }
+}
+
+/// How the XDP program is attached to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver where it can, else in the stack.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack, in front of everything else there.
+    Generic,
+}
+
+/// Ports that flows are given on the node's own addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatPorts {
+    /// Chosen at start, clear of the host's ephemeral ports.
+    #[default]
+    Auto,
+    /// As configured, both ends included.
+    Range {
+        /// First port, at least 1024.
+        first: u16,
+        /// Last port, not below the first.
+        last: u16,
+    },
+}
+
+/// Section `[metrics]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where `/metrics` is served.
+    pub listen: SocketAddr,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 9180).into(),
+        }
+    }
+}
+
+/// Reads `[node]`.
+pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
+    let mut path = |key, default: &str, report: &mut Report| {
+        table
+            .get(key, report, scalar::path)
+            .unwrap_or_else(|| default.into())
+    };
+    let state_dir = path("state_dir", "/var/lib/lb-agent", report);
+    let runtime_dir = path("runtime_dir", "/run/lb-agent", report);
+    let bpf_dir = path("bpf_dir", "/sys/fs/bpf/lb-agent", report);
+    let config = NodeConfig {
+        interfaces: interfaces(&mut table, report),
+        xdp_mode: table.get("xdp_mode", report, xdp_mode).unwrap_or_default(),
+        state_dir,
+        runtime_dir,
+        bpf_dir,
+        flow_slots: table
+            .get("flow_slots", report, flow_slots)
+            .unwrap_or(DEFAULT_FLOW_SLOTS),
+        nat_ports: table
+            .get("nat_ports", report, nat_ports)
+            .unwrap_or_default(),
+    };
+    table.close(report);
+    config
+}
+
+/// Reads `[metrics]`.
+pub(super) fn metrics(mut table: Table, report: &mut Report) -> MetricsConfig {
+    let listen = table.get("listen", report, scalar::listen);
+    table.close(report);
+    listen.map_or_else(MetricsConfig::default, |listen| MetricsConfig { listen })
+}
+
+fn interfaces(table: &mut Table, report: &mut Report) -> Vec<String> {
+    let Some(value) = table.value("interfaces") else {
+        report.add(
+            &table.span,
+            "`interfaces` is missing under [node]; name those where packets for the VIPs arrive, as \
+             in interfaces = [\"eth0\"]",
+        );
+        return Vec::new();
+    };
+    let Some(names) = elements(value, report, interface) else {
+        return Vec::new();
+    };
+    let written = value.get_ref().as_array().map_or(0, |array| array.len());
+    if !(1..=MAX_INTERFACES).contains(&written) {
+        report.add(
+            &value.span(),
+            format!("must name 1 to {MAX_INTERFACES} interfaces"),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for name in &names {
+        if !seen.insert(name.get_ref()) {
+            report.add(
+                &name.span(),
+                format!("interface `{}` is named twice; remove one", name.get_ref()),
+            );
+        }
+    }
+    names.into_iter().map(Spanned::into_inner).collect()
+}
+
+/// A name that the kernel would accept (`dev_valid_name` of `net/core/dev.c`).
+fn interface(value: &DeValue) -> Result<String, String> {
+    let name = scalar::string(value)?;
+    let fits = (1..=MAX_INTERFACE_NAME).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+    if fits {
+        Ok(name)
+    } else {
+        Err(format!(
+            "`{name}` is no name of an interface; `ip link` shows those there are"
+        ))
+    }
+}
+
+fn xdp_mode(value: &DeValue) -> Result<XdpMode, String> {
+    match scalar::string(value)?.as_str() {
+        "auto" => Ok(XdpMode::Auto),
+        "native" => Ok(XdpMode::Native),
+        "generic" => Ok(XdpMode::Generic),
+        "off" => Err(
+            "`off` is not available in this version; use `generic`, which needs no \
+                      support by the driver"
+                .into(),
+        ),
+        other => Err(format!(
+            "`{other}` is no XDP mode; use `auto`, `native` or `generic`"
+        )),
+    }
+}
+
+fn flow_slots(value: &DeValue) -> Result<u32, String> {
+    let slots = scalar::integer(value, MIN_FLOW_SLOTS..=MAX_FLOW_SLOTS)?;
+    if slots.is_power_of_two() {
+        Ok(slots)
+    } else {
+        Err(format!(
+            "must be a power of two; near {slots} are {} and {}",
+            slots.next_power_of_two() / 2,
+            slots.next_power_of_two()
+        ))
+    }
+}
+
+fn nat_ports(value: &DeValue) -> Result<NatPorts, String> {
+    let text = scalar::string(value)?;
+    if text == "auto" {
+        return Ok(NatPorts::Auto);
+    }
+    let range = || {
+        let (first, last) = text.split_once('-')?;
+        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+    };
+    match range() {
+        Some((first, last)) if 1024 <= first && first <= last => {
+            Ok(NatPorts::Range { first, last })
+        }
+        Some(_) => Err(format!(
+            "`{text}` is no range of ports; the first must be at least 1024 and not above the last"
+        )),
+        None => Err(format!(
+            "`{text}` is no range of ports; write \"auto\" or \"FIRST-LAST\", as in \"40000-59999\""
+        )),
+    }
+}

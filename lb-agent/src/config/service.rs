@@ -1,0 +1,260 @@
+//! A `[[service]]`.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    backend::backends,
+    health::health,
+    locate::Report,
+    scalar,
+    table::{Table, elements, kind, read_at},
+};
+use crate::domain::{
+    service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
+    split::Shares,
+};
+
+/// A service as far as it could be read, with the places that comparisons between services need.
+pub(super) struct Read {
+    /// Counts only if nothing was found.
+    pub(super) spec: ServiceSpec,
+    /// Where the name stands; `None`: there is none.
+    pub(super) name: Option<Spanned<String>>,
+    /// The VIPs that could be read.
+    pub(super) vips: Vec<Spanned<SocketAddr>>,
+    /// The backends listed here that could be read.
+    pub(super) backends: Vec<Spanned<SocketAddr>>,
+}
+
+/// Reads every element of `service`.
+pub(super) fn services(document: &mut Table, has_consul: bool, report: &mut Report) -> Vec<Read> {
+    let Some(value) = document.value("service") else {
+        return Vec::new();
+    };
+    let DeValue::Array(array) = value.get_ref() else {
+        report.add(
+            &value.span(),
+            format!(
+                "services are a list; write [[service]] with double brackets, not {}",
+                kind(value.get_ref())
+            ),
+        );
+        return Vec::new();
+    };
+    array
+        .iter()
+        .filter_map(|value| Some(service(Table::of(value, report)?, has_consul, report)))
+        .collect()
+}
+
+fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
+    let name = table.require("name", "name = \"echo\"", report, scalar::name);
+    let vips = vips(&mut table, report);
+    let protocol = table
+        .get("protocol", report, protocol)
+        .unwrap_or(Protocol::Tcp);
+    let forwarding = table
+        .get("forwarding", report, forwarding)
+        .unwrap_or_default();
+    let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
+    let subsets = subsets(&mut table, report);
+    let probe = table
+        .table("health", report)
+        .map(|table| health(table, report));
+    let mut spec = ServiceSpec {
+        name: name
+            .as_ref()
+            .map(|name| name.get_ref().clone())
+            .unwrap_or_default(),
+        vips: vips.iter().map(|vip| *vip.get_ref()).collect(),
+        protocol,
+        forwarding,
+        catalog,
+        subsets,
+        split: None,
+        probe,
+        origin: Origin {
+            file: report.path().into(),
+            line: report.line(&table.span),
+        },
+    };
+    spec.split = split(&mut table, &spec, report);
+    table.close(report);
+    Read {
+        spec,
+        name,
+        vips,
+        backends,
+    }
+}
+
+fn vips(table: &mut Table, report: &mut Report) -> Vec<Spanned<SocketAddr>> {
+    let example = "vip = [\"198.51.100.10:80\"]";
+    let Some(value) = table.value("vip") else {
+        report.add(
+            &table.span,
+            format!("`vip` is missing; add it, as in {example}"),
+        );
+        return Vec::new();
+    };
+    if value
+        .get_ref()
+        .as_array()
+        .is_some_and(|array| array.is_empty())
+    {
+        report.add(
+            &value.span(),
+            format!("a service needs at least one address for clients, as in {example}"),
+        );
+    }
+    elements(value, report, scalar::vip).unwrap_or_default()
+}
+
+fn protocol(value: &DeValue) -> Result<Protocol, String> {
+    match scalar::string(value)?.as_str() {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        other @ ("http" | "grpc") => Err(format!(
+            "`{other}` needs the proxy, which this version does not have yet; use `tcp`"
+        )),
+        other => Err(format!("`{other}` is no protocol; use `tcp` or `udp`")),
+    }
+}
+
+fn forwarding(value: &DeValue) -> Result<Forwarding, String> {
+    match scalar::string(value)?.as_str() {
+        "nat" => Ok(Forwarding::Nat),
+        other @ ("dsr-l2" | "dsr-ipip") => Err(format!(
+            "`{other}` needs direct server return, which this version does not have yet; use `nat`"
+        )),
+        other => Err(format!("`{other}` is no way of forwarding; use `nat`")),
+    }
+}
+
+/// Where the backends come from: exactly one of `consul` and `backends`.
+fn catalog(
+    table: &mut Table,
+    vips: &[Spanned<SocketAddr>],
+    has_consul: bool,
+    report: &mut Report,
+) -> (Catalog, Vec<Spanned<SocketAddr>>) {
+    let none = || (Catalog::Static(Vec::new()), Vec::new());
+    match (table.value("consul"), table.value("backends")) {
+        (None, None) => {
+            report.add(
+                &table.span,
+                "the service has no backends; add consul = { service = \"NAME\" } or \
+                 backends = [{ address = \"IP:PORT\" }]",
+            );
+            none()
+        }
+        (Some(_), Some(backends)) => {
+            report.add(
+                &backends.span(),
+                "backends come from `consul` or from `backends`, not from both; remove one",
+            );
+            none()
+        }
+        (None, Some(value)) => {
+            let (instances, places) = backends(value, vips, report);
+            (Catalog::Static(instances), places)
+        }
+        (Some(value), None) => {
+            if !has_consul {
+                report.add(
+                    &value.span(),
+                    "the service comes from Consul, but there is no section [consul]; add one",
+                );
+            }
+            let Some(mut table) = Table::of(value, report) else {
+                return none();
+            };
+            let service = table.require("service", "{ service = \"echo\" }", report, scalar::word);
+            table.close(report);
+            let service = service.map(Spanned::into_inner).unwrap_or_default();
+            (Catalog::Consul { service }, Vec::new())
+        }
+    }
+}
+
+fn subsets(table: &mut Table, report: &mut Report) -> BTreeMap<String, SubsetRule> {
+    let Some(table) = table.table("subsets", report) else {
+        return BTreeMap::new();
+    };
+    let mut subsets = BTreeMap::new();
+    for (name, span, value) in table.entries() {
+        if let Err(reason) = scalar::check_name(name) {
+            report.add(&span, reason);
+        }
+        let Some(mut table) = Table::of(value, report) else {
+            continue;
+        };
+        let found = report.count();
+        let rule = SubsetRule {
+            tag: table.get("tag", report, scalar::word),
+            meta: words(&mut table, "meta", report),
+        };
+        table.close(report);
+        if rule == SubsetRule::default() && report.count() == found {
+            report.add(
+                &value.span(),
+                "a subset without a condition has no members; add tag = \"TAG\" or \
+                 meta = { KEY = \"VALUE\" }",
+            );
+        }
+        subsets.insert(name.to_owned(), rule);
+    }
+    subsets
+}
+
+/// A table of strings.
+pub(super) fn words(
+    table: &mut Table,
+    key: &'static str,
+    report: &mut Report,
+) -> BTreeMap<String, String> {
+    let Some(table) = table.table(key, report) else {
+        return BTreeMap::new();
+    };
+    table
+        .entries()
+        .filter_map(|(key, _, value)| {
+            let text = read_at(value, report, scalar::string)?;
+            Some((key.to_owned(), text.into_inner()))
+        })
+        .collect()
+}
+
+fn split(table: &mut Table, spec: &ServiceSpec, report: &mut Report) -> Option<Shares> {
+    let table = table.table("split", report)?;
+    let known = spec.subset_names();
+    let mut shares = BTreeMap::new();
+    let mut complete = true;
+    for (name, span, value) in table.entries() {
+        if !known.contains(name) {
+            let hint = if known.is_empty() {
+                "define it under `subsets`".to_owned()
+            } else {
+                let names: Vec<&str> = known.iter().map(String::as_str).collect();
+                format!("the service has {}", names.join(", "))
+            };
+            report.add(&span, format!("there is no subset `{name}`; {hint}"));
+        }
+        match read_at(value, report, |value| {
+            scalar::integer(value, 0..=Shares::MAX)
+        }) {
+            Some(share) => {
+                shares.insert(name.to_owned(), share.into_inner());
+            }
+            None => complete = false,
+        }
+    }
+    if !complete {
+        return None;
+    }
+    Shares::new(shares)
+        .map_err(|error| report.add(&table.span, error.to_string()))
+        .ok()
+}

@@ -1,0 +1,181 @@
+//! What is read from configurations without a fault.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+
+use super::{
+    super::{NatPorts, NodeConfig, XdpMode},
+    EXAMPLE, NODE, expand, read,
+};
+use crate::domain::{
+    backend::{CatalogHealth, Instance, InstanceId},
+    service::{Catalog, Forwarding, ProbeKind, ProbeSpec, Protocol, SubsetRule},
+    split::Shares,
+};
+
+#[test]
+fn the_smallest_file_takes_every_default() {
+    let config = read(NODE, &[("CONSUL_HTTP_ADDR", "consul:8500")]).unwrap();
+    assert_eq!(config.consul, None);
+    assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:9180");
+    assert!(config.services.is_empty());
+    let node = config.node;
+    assert_eq!(node.socket(), Path::new("/run/lb-agent/agent.sock"));
+    assert_eq!(node.interfaces, ["eth0"]);
+    assert_eq!(node.xdp_mode, XdpMode::Auto);
+    assert_eq!(node.state_dir, Path::new("/var/lib/lb-agent"));
+    assert_eq!(node.bpf_dir, Path::new("/sys/fs/bpf/lb-agent"));
+    assert_eq!(node.flow_slots, lb_common::maps::DEFAULT_FLOW_SLOTS);
+    assert_eq!(node.nat_ports, NatPorts::Auto);
+}
+
+#[test]
+fn every_key_of_the_node_is_read() {
+    let text = "[node]\ninterfaces = [\"eth0\", \"bond0.12\"]\nxdp_mode = \"native\"\n\
+                state_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\n\
+                nat_ports = \"40000-59999\"\n[metrics]\nlisten = \"[::]:9180\"";
+    let config = read(text, &[]).unwrap();
+    assert_eq!(
+        config.node,
+        NodeConfig {
+            interfaces: vec!["eth0".into(), "bond0.12".into()],
+            xdp_mode: XdpMode::Native,
+            state_dir: "/a".into(),
+            runtime_dir: "/b".into(),
+            bpf_dir: "/c".into(),
+            flow_slots: 4096,
+            nat_ports: NatPorts::Range {
+                first: 40_000,
+                last: 59_999
+            },
+        }
+    );
+    assert_eq!(config.metrics.listen.to_string(), "[::]:9180");
+}
+
+/// The example of the documentation, with what this version has.
+#[test]
+fn the_example_is_valid() {
+    let config = read(EXAMPLE, &[]).unwrap();
+    let [service] = config.services.as_slice() else {
+        panic!("{config:#?}")
+    };
+    assert_eq!(service.name, "echo");
+    assert_eq!(service.vips, ["198.51.100.10:80".parse().unwrap()]);
+    assert_eq!(service.protocol, Protocol::Tcp);
+    assert_eq!(service.forwarding, Forwarding::Nat);
+    let catalog = Catalog::Consul {
+        service: "echo".into(),
+    };
+    assert_eq!(service.catalog, catalog);
+    let v1 = SubsetRule {
+        tag: Some("v1".into()),
+        meta: BTreeMap::new(),
+    };
+    let v2 = SubsetRule {
+        tag: None,
+        meta: BTreeMap::from([("version".into(), "2".into())]),
+    };
+    let subsets = BTreeMap::from([("v1".into(), v1), ("v2".into(), v2)]);
+    assert_eq!(service.subsets, subsets);
+    assert_eq!(
+        service.split,
+        Some(Shares::parse(&["v1=90", "v2=10"]).unwrap())
+    );
+    let probe = ProbeSpec {
+        kind: ProbeKind::Http {
+            path: "/health".into(),
+            host: None,
+            status: (200, 399),
+        },
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        port: None,
+    };
+    assert_eq!(service.probe, Some(probe));
+    assert_eq!(service.origin.to_string(), "lb.toml:12");
+}
+
+#[test]
+fn the_catalog_in_the_file() {
+    let text = expand(
+        "NODE\n[[service]]\nname = \"dns\"\nprotocol = \"udp\"\n\
+         vip = [\"192.0.2.1:53\", \"[2001:db8::1]:53\"]\nsplit = { v2 = 1 }\nbackends = [\n\
+         { address = \"10.0.0.1:53\" },\n\
+         { address = \"[2001:db8::2]:53\", weight = 0, subset = \"v2\", tags = [\"a\"], \
+         meta = { k = \"v\" } },\n]",
+    );
+    let config = read(&text, &[]).unwrap();
+    let instance = |address: &str| Instance {
+        id: InstanceId(address.into()),
+        address: address.parse::<SocketAddr>().unwrap(),
+        weight: 1,
+        tags: vec![],
+        meta: BTreeMap::new(),
+        subset: None,
+        health: CatalogHealth::Passing,
+    };
+    let instances = vec![
+        instance("10.0.0.1:53"),
+        Instance {
+            weight: 0,
+            subset: Some("v2".into()),
+            tags: vec!["a".into()],
+            meta: BTreeMap::from([("k".into(), "v".into())]),
+            ..instance("[2001:db8::2]:53")
+        },
+    ];
+    let service = &config.services[0];
+    assert_eq!(service.catalog, Catalog::Static(instances));
+    assert_eq!(service.protocol, Protocol::Udp);
+    assert_eq!(service.split.as_ref().unwrap().to_string(), "v2=1");
+    assert_eq!(service.probe, None);
+}
+
+/// Rows of a health table and what is read from it: status range and timeout.
+#[test]
+fn health_defaults() {
+    let rows = [
+        ("kind = \"http\", path = \"/\"", Some((200, 399)), 1000),
+        (
+            "kind = \"http\", path = \"/?a=b\", status = 204",
+            Some((204, 204)),
+            1000,
+        ),
+        (
+            "kind = \"http\", path = \"/\", status = \"204\"",
+            Some((204, 204)),
+            1000,
+        ),
+        (
+            "kind = \"http\", path = \"/\", status = \"200-299\"",
+            Some((200, 299)),
+            1000,
+        ),
+        (
+            "kind = \"http\", path = \"/\", host = \"a:80\"",
+            Some((200, 399)),
+            1000,
+        ),
+        ("kind = \"tcp\", interval = \"200ms\"", None, 200),
+        (
+            "kind = \"tcp\", timeout = \"5s\", rise = 100, fall = 1, port = 81",
+            None,
+            5000,
+        ),
+    ];
+    for (health, status, timeout) in rows {
+        let text = expand(&format!(
+            "NODE\nSERVICE\nbackends = []\nhealth = {{ {health} }}"
+        ));
+        let config = read(&text, &[]).unwrap();
+        let probe = config.services[0].probe.clone().unwrap();
+        let found = match probe.kind {
+            ProbeKind::Http { status, .. } => Some(status),
+            ProbeKind::Tcp => None,
+        };
+        assert_eq!(found, status, "{health}");
+        assert_eq!(probe.timeout, Duration::from_millis(timeout), "{health}");
+    }
+}

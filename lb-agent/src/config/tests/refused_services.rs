@@ -1,0 +1,313 @@
+//! What is wrong with services.
+
+use super::{expand, read, refused};
+
+#[test]
+fn what_is_wrong_with_a_service() {
+    let rows: &[(&str, &[&str])] = &[
+        (
+            "NODE\n▶▶▶[[service]]",
+            &[
+                "`name` is missing",
+                "`vip` is missing",
+                "the service has no backends",
+            ],
+        ),
+        (
+            "NODE\n[[service]]\nname = ▶\"a b\"\nvip = [\"192.0.2.1:80\"]\nbackends = []",
+            &["no name"],
+        ),
+        (
+            "NODE\n[[service]]\nname = \"a\"\nvip = ▶[]\nbackends = []",
+            &["at least one address"],
+        ),
+        (
+            "NODE\n[[service]]\nname = \"a\"\nvip = ▶\"192.0.2.1:80\"\nbackends = []",
+            &["must be a list in [ ]"],
+        ),
+        (
+            "NODE\n[[service]]\nname = \"a\"\nbackends = []\nvip = [\n  \"192.0.2.1:80\",\n  \
+             ▶\"192.0.2.2\",\n  ▶\"127.0.0.1:80\",\n]",
+            &["add the port, as in 192.0.2.2:80", "loopback"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nprotocol = ▶\"http\"",
+            &["needs the proxy"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nprotocol = ▶\"grpc\"",
+            &["does not have yet"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nprotocol = ▶\"sctp\"",
+            &["use `tcp` or `udp`"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nforwarding = ▶\"dsr-l2\"",
+            &["does not have yet"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nforwarding = ▶\"dsr-ipip\"",
+            &["use `nat`"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nforwarding = ▶\"masq\"",
+            &["is no way of forwarding"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\n▶vips = []",
+            &["did you mean `vip`?"],
+        ),
+        (
+            "NODE\n[consul]\nSERVICE\nconsul = { service = \"a\" }\nbackends = ▶[]",
+            &["not from both"],
+        ),
+        (
+            "NODE\nSERVICE\nconsul = ▶{ service = \"a\" }",
+            &["there is no section [consul]"],
+        ),
+        (
+            "NODE\n[consul]\nSERVICE\nconsul = ▶{ }",
+            &["`service` is missing"],
+        ),
+        (
+            "NODE\n[consul]\nSERVICE\nconsul = { service = ▶\"\" }",
+            &["must not be empty"],
+        ),
+        (
+            "NODE\n[consul]\nSERVICE\nconsul = ▶\"a\"",
+            &["must be a table, not a string"],
+        ),
+        (
+            "NODE\n[consul]\nSERVICE\nconsul = { service = \"a\", ▶tag = \"b\" }",
+            &["unknown key `tag`; known here are service"],
+        ),
+    ];
+    for (marked, words) in rows {
+        refused(marked, words);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_backends() {
+    let rows: &[(&str, &[&str])] = &[
+        ("backends = ▶{ }", &["must be a list"]),
+        (
+            "backends = [▶\"10.0.0.1:80\"]",
+            &["must be a table, not a string"],
+        ),
+        ("backends = [▶{ weight = 1 }]", &["`address` is missing"]),
+        (
+            "backends = [{ address = ▶\"10.0.0.1\" }]",
+            &["add the port"],
+        ),
+        ("backends = [{ address = ▶\"10.0.0.1:0\" }]", &["port 0"]),
+        (
+            "backends = [{ address = ▶\"224.0.0.1:80\" }]",
+            &["multicast"],
+        ),
+        (
+            "backends = [{ address = ▶\"[2001:db8::1]:80\" }]",
+            &["has no IPv6 address for clients"],
+        ),
+        (
+            "backends = [{ address = \"10.0.0.1:80\" },\n{ address = ▶\"10.0.0.1:80\" }]",
+            &["10.0.0.1:80 is already listed in line 6"],
+        ),
+        (
+            "backends = [{ address = \"10.0.0.1:80\", weight = ▶65536 }]",
+            &["whole number from 0 to 65535"],
+        ),
+        (
+            "backends = [{ address = \"10.0.0.1:80\", subset = ▶\"a b\" }]",
+            &["no name"],
+        ),
+        (
+            "backends = [{ address = \"10.0.0.1:80\", tags = ▶\"a\" }]",
+            &["must be a list"],
+        ),
+        (
+            "backends = [{ address = \"10.0.0.1:80\", tags = [▶1] }]",
+            &["must be a string"],
+        ),
+        (
+            "backends = [{ address = \"10.0.0.1:80\", meta = { a = ▶1 } }]",
+            &["must be a string"],
+        ),
+        (
+            "backends = [{ address = \"10.0.0.1:80\", ▶wieght = 1 }]",
+            &["did you mean `weight`?"],
+        ),
+        (
+            "backends = [{ address = ▶\"198.51.100.10:80\" }]",
+            &["where clients connect to for service `echo` (line 5)"],
+        ),
+        (
+            "[[service.backends]]\naddress = \"10.0.0.1:80\"\n▶port = 80",
+            &["unknown key `port`"],
+        ),
+    ];
+    for (marked, words) in rows {
+        refused(&format!("NODE\nSERVICE\n{marked}"), words);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_subsets_and_splits() {
+    let rows: &[(&str, &[&str])] = &[
+        ("subsets = ▶[]", &["must be a table, not an array"]),
+        (
+            "subsets = { v1 = ▶\"v1\" }",
+            &["must be a table, not a string"],
+        ),
+        ("subsets = { v1 = ▶{ } }", &["a subset without a condition"]),
+        (
+            "subsets = { v1 = ▶{ meta = { } } }",
+            &["a subset without a condition"],
+        ),
+        ("subsets = { ▶\"v 1\" = { tag = \"a\" } }", &["no name"]),
+        ("subsets = { v1 = { tag = ▶1 } }", &["must be a string"]),
+        (
+            "subsets = { v1 = { ▶tags = \"a\" } }",
+            &["did you mean `tag`?"],
+        ),
+        (
+            "split = { ▶v1 = 1 }",
+            &["there is no subset `v1`; define it under `subsets`"],
+        ),
+        (
+            "subsets = { v1 = { tag = \"a\" } }\nsplit = { v1 = 90, ▶v2 = 10 }",
+            &["there is no subset `v2`; the service has v1"],
+        ),
+        (
+            "subsets = { v1 = { tag = \"a\" } }\nsplit = { v1 = ▶10001 }",
+            &["whole number from 0 to 10000"],
+        ),
+        (
+            "subsets = { v1 = { tag = \"a\" } }\nsplit = { v1 = ▶0.5 }",
+            &["not a float"],
+        ),
+        (
+            "subsets = { v1 = { tag = \"a\" } }\nsplit = ▶{ v1 = 0 }",
+            &["all shares are 0"],
+        ),
+        ("split = ▶{ }", &["at least one subset"]),
+    ];
+    for (marked, words) in rows {
+        refused(&format!("NODE\nSERVICE\nbackends = []\n{marked}"), words);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_health() {
+    let rows: &[(&str, &[&str])] = &[
+        ("health = ▶\"tcp\"", &["must be a table"]),
+        ("health = ▶{ }", &["`kind` is missing"]),
+        ("health = { kind = ▶\"grpc\" }", &["use `tcp` or `http`"]),
+        ("health = ▶{ kind = \"http\" }", &["`path` is missing"]),
+        (
+            "health = { kind = \"http\", path = ▶\"health\" }",
+            &["must begin with /"],
+        ),
+        (
+            "health = { kind = \"http\", path = ▶\"/a b\" }",
+            &["have no blanks"],
+        ),
+        (
+            "health = { kind = \"http\", path = \"/\", host = ▶\"a b\" }",
+            &["is no host"],
+        ),
+        (
+            "health = { kind = \"http\", path = \"/\", host = ▶\"\" }",
+            &["is no host"],
+        ),
+        (
+            "health = { kind = \"http\", path = \"/\", status = ▶99 }",
+            &["from 100 to 599"],
+        ),
+        (
+            "health = { kind = \"http\", path = \"/\", status = ▶\"300-200\" }",
+            &["100 to 599"],
+        ),
+        (
+            "health = { kind = \"http\", path = \"/\", status = ▶\"200-600\" }",
+            &["100 to 599"],
+        ),
+        (
+            "health = { kind = \"http\", path = \"/\", status = ▶[200] }",
+            &["100 to 599"],
+        ),
+        (
+            "health = { kind = \"tcp\", path = ▶\"/\", host = ▶\"a\", status = ▶200 }",
+            &[
+                "`path` belongs to probes of kind \"http\"",
+                "`host` belongs",
+                "`status` belongs",
+            ],
+        ),
+        (
+            "health = { kind = \"tcp\", interval = ▶\"49ms\" }",
+            &["from 50ms to 1h"],
+        ),
+        (
+            "health = { kind = \"tcp\", interval = ▶\"2h\" }",
+            &["from 50ms to 1h"],
+        ),
+        (
+            "health = { kind = \"tcp\", timeout = ▶\"10s\" }",
+            &["interval of 5s"],
+        ),
+        (
+            "health = { kind = \"tcp\", interval = \"1s\", timeout = ▶\"1001ms\" }",
+            &["lower `timeout` or raise `interval`"],
+        ),
+        ("health = { kind = \"tcp\", rise = ▶0 }", &["from 1 to 100"]),
+        (
+            "health = { kind = \"tcp\", fall = ▶101 }",
+            &["from 1 to 100"],
+        ),
+        (
+            "health = { kind = \"tcp\", port = ▶0 }",
+            &["from 1 to 65535"],
+        ),
+        (
+            "health = { kind = \"tcp\", ▶retries = 1 }",
+            &["unknown key `retries`"],
+        ),
+    ];
+    for (marked, words) in rows {
+        refused(&format!("NODE\nSERVICE\nbackends = []\n{marked}"), words);
+    }
+}
+
+#[test]
+fn what_services_may_not_share() {
+    let second = "[[service]]\nname = \"two\"\nbackends = []\nvip =";
+    let rows: &[(String, &[&str])] = &[
+        (
+            "[[service]]\nname = ▶\"echo\"\nvip = [\"198.51.100.10:81\"]\nbackends = []".into(),
+            &["there is already a service `echo` in line 4; choose another name"],
+        ),
+        (
+            format!("{second} [\"192.0.2.1:80\", ▶\"198.51.100.10:80\"]"),
+            &["198.51.100.10:80 (tcp) already belongs to service `echo` in line 5"],
+        ),
+        (
+            format!("{second} [\"192.0.2.1:80\", ▶\"192.0.2.1:80\"]"),
+            &["192.0.2.1:80 (tcp) already belongs to service `two` in line 10"],
+        ),
+        (
+            "[[service]]\nname = \"two\"\nvip = [\"192.0.2.1:80\"]\n\
+             backends = [{ address = ▶\"198.51.100.10:80\" }]"
+                .into(),
+            &["for service `echo` (line 5)"],
+        ),
+    ];
+    for (marked, words) in rows {
+        refused(&format!("NODE\nSERVICE\nbackends = []\n{marked}"), words);
+    }
+    // The same address and port over another protocol is another VIP.
+    let text = format!("{second} [\"198.51.100.10:80\"]\nprotocol = \"udp\"");
+    let text = expand(&format!("NODE\nSERVICE\nbackends = []\n{text}"));
+    assert_eq!(read(&text, &[]).unwrap().services.len(), 2);
+}

@@ -1,0 +1,3 @@
+//! Where services and backends come from.
+
+pub mod file;
