@@ -1,10 +1,396 @@
 //! From what is wanted to what the kernel does: the only writer of both.
 //!
-//! [`Handle`] is how everybody else (API, metrics, tests) asks and commands.
+//! One task owns everything. Whatever happens (a new catalog, a probe's verdict, a command, a
+//! deadline) becomes a new [`Snapshot`](crate::domain::snapshot::Snapshot), the snapshot a plan,
+//! the plan steps in the kernel. A full start and a single change take the same way.
+//!
+//! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
+//! - `desired`: the facts, and the snapshot made of them.
+//! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
+//! - `blocks`: the block list. `report`: answers to questions.
 
+mod blocks;
+mod desired;
 pub mod handle;
+mod reconcile;
+mod report;
 
-pub use handle::{
-    BackendCounters, BlockEntry, Command, FlowTableUse, Handle, InterfaceStatus, OperatorError,
-    Status,
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
+
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+pub use self::{
+    blocks::Blocks,
+    handle::{
+        BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
+        OperatorError, Reply, Status,
+    },
+};
+use self::{desired::Desired, reconcile::Reconciler};
+use crate::{
+    config::Config,
+    domain::{
+        block::Vital,
+        kernel::{Census, Kernel, KernelError},
+        snapshot::{Drain, Snapshot},
+        sync::CatalogState,
+    },
+    probe::HealthEvent,
+    state::PersistedState,
+};
+
+/// How often the kernel is compared with what is wanted without a reason.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What the controller starts from.
+pub struct Setup {
+    /// The configuration in force, and where it came from.
+    pub config: Config,
+    /// Its file, read again on request.
+    pub config_path: PathBuf,
+    /// What was saved.
+    pub state: PersistedState,
+    /// What a person should know of the start, e.g. that the saved state could not be read.
+    pub problems: Vec<String>,
+    /// Interfaces in use, for the status.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Finds out what would be foolish to block.
+    pub vital: Box<dyn Fn() -> Vital + Send>,
+}
+
+/// The controller's ends of its channels.
+pub struct Channels {
+    /// Commands from [`Handle`].
+    pub commands: mpsc::Receiver<Command>,
+    /// Every new snapshot.
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    /// What Consul says.
+    pub catalog: watch::Receiver<Arc<CatalogState>>,
+    /// Names to watch in Consul.
+    pub consul_services: watch::Sender<BTreeSet<String>>,
+    /// What the probes find.
+    pub health: mpsc::Receiver<HealthEvent>,
+    /// The latest count of flows.
+    pub census: watch::Receiver<Arc<Census>>,
+    /// What is to be saved.
+    pub state: watch::Sender<PersistedState>,
+    /// Why saving fails at present.
+    pub save_problem: watch::Receiver<Option<String>>,
+}
+
+/// See the module's documentation.
+pub struct Controller<K> {
+    kernel: Reconciler<K>,
+    desired: Desired,
+    blocks: Blocks,
+    setup: Setup,
+    channels: Channels,
+    started: SystemTime,
+    /// A reload that failed, until one succeeds.
+    reload_problem: Option<String>,
+}
+
+impl<K: Kernel> Controller<K> {
+    /// Takes over what the kernel holds and brings it to the last known good state.
+    ///
+    /// # Errors
+    ///
+    /// The kernel cannot be read.
+    pub async fn start(kernel: K, setup: Setup, channels: Channels) -> Result<Self, KernelError> {
+        let mut kernel = Reconciler::adopt(kernel)?;
+        let now = SystemTime::now();
+        let blocks = Blocks::restore(&mut kernel.kernel, setup.state.blocks.clone(), now)?;
+        let desired = Desired::new(&setup.config, &setup.state);
+        let mut controller = Self {
+            kernel,
+            desired,
+            blocks,
+            setup,
+            channels,
+            started: now,
+            reload_problem: None,
+        };
+        controller
+            .channels
+            .consul_services
+            .send_replace(controller.desired.consul_services());
+        let catalog = controller.channels.catalog.borrow_and_update().clone();
+        controller.desired.set_catalog(catalog);
+        controller.reconcile().await;
+        Ok(controller)
+    }
+
+    /// Works until `shutdown` completes or nobody is left to command. Leaves the kernel as it
+    /// is: traffic goes on.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let deadline = self.sleep_until_deadline();
+            tokio::select! {
+                () = &mut shutdown => break,
+                command = self.channels.commands.recv() => match command {
+                    Some(command) => self.carry_out(command).await,
+                    None => break,
+                },
+                Ok(()) = self.channels.catalog.changed() => {
+                    let catalog = self.channels.catalog.borrow_and_update().clone();
+                    if self.desired.set_catalog(catalog) {
+                        self.reconcile().await;
+                    }
+                }
+                Some(event) = self.channels.health.recv() => {
+                    self.note_health(event);
+                    while let Ok(event) = self.channels.health.try_recv() {
+                        self.note_health(event);
+                    }
+                    self.reconcile().await;
+                }
+                Ok(()) = self.channels.census.changed() => {
+                    let census = self.channels.census.borrow_and_update().clone();
+                    self.kernel.set_census(census);
+                }
+                () = deadline => self.expire().await,
+                _ = tick.tick() => {
+                    self.kernel.refresh_sources();
+                    self.reconcile().await;
+                }
+            }
+        }
+        info!("the controller stops; the programs stay and traffic goes on");
+    }
+
+    /// Sleeps until the next rule or hold ends.
+    fn sleep_until_deadline(&self) -> impl Future<Output = ()> + use<K> {
+        let next = [self.blocks.next_expiry(), self.desired.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min();
+        async move {
+            match next {
+                Some(at) => {
+                    let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
+                    // The wall clock may step: look again from time to time.
+                    tokio::time::sleep(wait.min(TICK) + Duration::from_millis(1)).await;
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn note_health(&mut self, event: HealthEvent) {
+        info!(
+            service = event.service,
+            backend = %event.address,
+            id = %event.id,
+            now = ?event.observed,
+            before = ?event.previous,
+            "a backend's health changed"
+        );
+        self.desired
+            .set_observed(event.service, event.id, event.address, event.observed);
+    }
+
+    /// Ends what has come to its end.
+    async fn expire(&mut self) {
+        let now = SystemTime::now();
+        match self.blocks.expire(&mut self.kernel.kernel, now) {
+            Ok(0) => {}
+            Ok(_) => self.save(),
+            Err(error) => error!(%error, "an expired block rule could not be removed"),
+        }
+        if self.desired.next_deadline().is_some_and(|at| at <= now) {
+            self.reconcile().await;
+        }
+    }
+
+    /// Makes a snapshot of the facts and brings the kernel there.
+    async fn reconcile(&mut self) {
+        let changed = self.desired.rebuild(SystemTime::now());
+        if changed {
+            let snapshot = self.desired.snapshot();
+            self.channels.snapshots.send_replace(snapshot);
+            self.save();
+        }
+        self.kernel.bring_to(&self.desired.snapshot()).await;
+    }
+
+    fn save(&mut self) {
+        let state = PersistedState {
+            splits: self.desired.splits.clone(),
+            drains: self.desired.drains.clone(),
+            blocks: self.blocks.rules().cloned().collect(),
+            catalog: self.desired.admitted(),
+        };
+        self.channels.state.send_if_modified(|saved| {
+            let changed = *saved != state;
+            if changed {
+                *saved = state;
+            }
+            changed
+        });
+    }
+
+    async fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::SplitSet(service, shares, reply) => {
+                let answer = match self.desired.check_split(&service, &shares) {
+                    Ok(()) => {
+                        info!(service, %shares, "split set on the command line");
+                        self.desired.splits.insert(service.clone(), shares);
+                        self.after_change(&service, Desired::split_of).await
+                    }
+                    Err(error) => Err(error),
+                };
+                respond(reply, answer.and_then(|split| split.ok_or_else(vanished)));
+            }
+            Command::SplitReset(service, reply) => {
+                let answer = match self.desired.check_service(&service) {
+                    Ok(()) => {
+                        info!(service, "split of the command line forgotten");
+                        self.desired.splits.remove(&service);
+                        self.after_change(&service, Desired::split_of).await
+                    }
+                    Err(error) => Err(error),
+                };
+                respond(reply, answer);
+            }
+            Command::Drain(service, backend, reply) => {
+                let answer = self.desired.find_backend(&service, &backend);
+                if let Ok(id) = &answer {
+                    info!(service, backend = %id, "drained on the command line");
+                    let drains = self.desired.drains.entry(service.clone()).or_default();
+                    drains.entry(id.clone()).or_insert(Drain {
+                        since: SystemTime::now(),
+                    });
+                }
+                let applied = self.after_change(&service, |_, _| ()).await;
+                respond(reply, answer.and_then(|id| applied.map(|()| id)));
+            }
+            Command::Undrain(service, backend, reply) => {
+                let answer = self.desired.find_drained(&service, &backend);
+                if let Ok(id) = &answer {
+                    info!(service, backend = %id, "put back on the command line");
+                    if let Some(drains) = self.desired.drains.get_mut(&service) {
+                        drains.remove(id);
+                    }
+                    self.desired.drains.retain(|_, drains| !drains.is_empty());
+                }
+                let applied = self.after_change(&service, |_, _| ()).await;
+                respond(reply, answer.and_then(|id| applied.map(|()| id)));
+            }
+            Command::BlockAdd(prefixes, ttl, reason, force, reply) => {
+                let vital = if force {
+                    Vital::default()
+                } else {
+                    self.vital()
+                };
+                let now = SystemTime::now();
+                let kernel = &mut self.kernel.kernel;
+                let answer = self
+                    .blocks
+                    .add(kernel, &prefixes, ttl, &reason, force, &vital, now);
+                self.save();
+                respond(reply, answer);
+            }
+            Command::BlockDel(prefixes, reply) => {
+                let answer = self.blocks.remove(&mut self.kernel.kernel, &prefixes);
+                self.save();
+                respond(reply, answer);
+            }
+            Command::BlockList(reply) => respond(reply, self.blocks.list(&self.kernel.kernel)),
+            Command::Status(reply) => {
+                let status = self.status();
+                respond(reply, status);
+            }
+            Command::Counters(reply) => {
+                let counters = self.kernel.counters(&self.desired.snapshot());
+                respond(reply, counters);
+            }
+            Command::Reload(reply) => {
+                let answer = self.reload().await;
+                respond(reply, answer);
+            }
+        }
+    }
+
+    /// Reconciles, and answers only when the kernel follows.
+    async fn after_change<T>(
+        &mut self,
+        service: &str,
+        read: impl FnOnce(&Desired, &str) -> T,
+    ) -> Result<T, OperatorError> {
+        self.reconcile().await;
+        match self.kernel.last_error() {
+            Some(error) => Err(OperatorError::Failed(format!(
+                "it is noted, but the kernel does not follow yet: {error}"
+            ))),
+            None => Ok(read(&self.desired, service)),
+        }
+    }
+
+    /// What would be foolish to block: the node's own addresses, Consul's, the backends'.
+    fn vital(&self) -> Vital {
+        let mut vital = (self.setup.vital)();
+        for service in self.desired.snapshot().services.values() {
+            for backend in &service.backends {
+                let what = format!("a backend of service {}", service.spec.name);
+                vital.addresses.push((backend.address().ip(), what));
+            }
+        }
+        vital
+    }
+
+    async fn reload(&mut self) -> Result<(), OperatorError> {
+        let path = self.setup.config_path.clone();
+        let in_force = self.setup.config.clone();
+        let read =
+            tokio::task::spawn_blocking(move || crate::source::file::reload(&path, &in_force));
+        match read
+            .await
+            .map_err(|error| OperatorError::Failed(error.to_string()))?
+        {
+            Ok(reloaded) => {
+                for sentence in &reloaded.at_next_start {
+                    warn!("{sentence}");
+                }
+                self.reload_problem = None;
+                self.setup.config = reloaded.config;
+                self.desired.set_services(&self.setup.config.services);
+                self.channels
+                    .consul_services
+                    .send_replace(self.desired.consul_services());
+                self.reconcile().await;
+                info!(
+                    services = self.setup.config.services.len(),
+                    "configuration read again"
+                );
+                Ok(())
+            }
+            Err(error) => {
+                let problem = format!(
+                    "the configuration was not reloaded, the former stays in force: {error}"
+                );
+                error!("{problem}");
+                self.reload_problem = Some(problem.clone());
+                Err(OperatorError::Refused(problem))
+            }
+        }
+    }
+}
+
+fn vanished() -> OperatorError {
+    OperatorError::Failed("the service vanished meanwhile".into())
+}
+
+/// Answers; whoever asked may have gone away, which is no error of ours.
+fn respond<T>(reply: Reply<T>, answer: Result<T, OperatorError>) {
+    let _ = reply.send(answer);
+}

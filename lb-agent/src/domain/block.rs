@@ -45,3 +45,88 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, InvalidPrefix> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is neither an IP address nor a prefix such as 192.0.2.0/24 or 2001:db8::/32")]
 pub struct InvalidPrefix(pub String);
+
+/// Addresses whose loss would hurt the node itself.
+#[derive(Clone, Debug, Default)]
+pub struct Vital {
+    /// Address and what it is, as in "this node's own address".
+    pub addresses: Vec<(IpAddr, String)>,
+}
+
+impl Vital {
+    /// Why it would be foolish to block `prefix`; `None` if it would not.
+    pub fn objection(&self, prefix: &IpNet) -> Option<String> {
+        if prefix.prefix_len() == 0 {
+            return Some(format!("{prefix} is everybody"));
+        }
+        self.addresses
+            .iter()
+            .find(|(address, _)| prefix.contains(address))
+            .map(|(address, what)| format!("{prefix} contains {address}, {what}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of what is given and what it is taken for; `None`: refused.
+    #[test]
+    fn prefixes_are_read_or_refused() {
+        let rows = [
+            ("192.0.2.7", Some("192.0.2.7/32")),
+            ("192.0.2.7/24", Some("192.0.2.0/24")),
+            ("192.0.2.0/24", Some("192.0.2.0/24")),
+            ("0.0.0.0/0", Some("0.0.0.0/0")),
+            ("2001:db8::7", Some("2001:db8::7/128")),
+            ("2001:DB8::7/32", Some("2001:db8::/32")),
+            ("::/0", Some("::/0")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7/32")),
+            ("::ffff:192.0.2.7/120", Some("192.0.2.0/24")),
+            ("192.0.2.7/33", None),
+            ("2001:db8::/129", None),
+            ("192.0.2", None),
+            ("192.0.2.0/", None),
+            ("192.0.2.0/-1", None),
+            ("example.com", None),
+            ("", None),
+            (" 192.0.2.7", None),
+            ("192.0.2.7-9", None),
+        ];
+        for (text, expected) in rows {
+            let got = parse_prefix(text).ok().map(|net| net.to_string());
+            assert_eq!(got.as_deref(), expected, "{text:?}");
+        }
+        let error = parse_prefix("300.1.1.1").unwrap_err().to_string();
+        assert!(error.contains("`300.1.1.1`"), "{error}");
+    }
+
+    /// What is vital is named; what is not may be blocked.
+    #[test]
+    fn objections() {
+        let vital = Vital {
+            addresses: vec![
+                (
+                    "10.0.0.1".parse().unwrap(),
+                    "this node's own address".into(),
+                ),
+                ("2001:db8::1".parse().unwrap(), "the Consul server".into()),
+            ],
+        };
+        let objection = |text: &str| vital.objection(&parse_prefix(text).unwrap());
+        assert_eq!(objection("0.0.0.0/0").unwrap(), "0.0.0.0/0 is everybody");
+        assert_eq!(objection("::/0").unwrap(), "::/0 is everybody");
+        assert_eq!(
+            objection("10.0.0.0/8").unwrap(),
+            "10.0.0.0/8 contains 10.0.0.1, this node's own address"
+        );
+        assert!(objection("10.0.0.1").is_some());
+        assert!(
+            objection("2001:db8::/32")
+                .unwrap()
+                .contains("the Consul server")
+        );
+        assert_eq!(objection("10.0.0.2"), None);
+        assert_eq!(objection("2001:db9::/32"), None);
+    }
+}

@@ -126,6 +126,8 @@ impl KernelError {
 /// What flows there are, counted in one pass over the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
+    /// Counts the passes; 0: none yet.
+    pub pass: u64,
     /// Slots of each table.
     pub slots: u64,
     /// IPv4 slots in use, by [`lb_common::flow::State`].

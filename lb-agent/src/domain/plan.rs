@@ -51,6 +51,14 @@ pub fn plan(
 
     for (key, want) in &wanted {
         let service = ids[key];
+        if want.service.pending {
+            let known = view
+                .backends
+                .iter()
+                .filter(|(_, backend)| backend.service == service);
+            kept_backends.extend(known.map(|(id, _)| *id));
+            continue;
+        }
         let mut weights = Vec::new();
         let mut deactivated = Vec::new();
         for (address, weight) in &want.backends {
@@ -434,6 +442,30 @@ mod tests {
         ));
         step_to(&snapshot(&[]), &mut view, &mut ids, &[]);
         assert_eq!(view, KernelView::default());
+    }
+
+    /// Of a service whose catalog has not answered yet, nothing is touched.
+    #[test]
+    fn pending_is_left_alone() {
+        let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+        let known = service("a", &[VIP], &[("10.0.0.1:80", 1)]);
+        step_to(
+            &snapshot(std::slice::from_ref(&known)),
+            &mut view,
+            &mut ids,
+            &[],
+        );
+        let mut pending = ServiceState::clone(&known);
+        pending.pending = true;
+        pending.backends.clear();
+        view.tables.clear();
+        let steps = step_to(
+            &snapshot(&[Arc::new(pending)]),
+            &mut view,
+            &mut ServiceIds::new(),
+            &[],
+        );
+        assert_eq!(steps, []);
     }
 
     /// A weight of zero is no backend to the table, but its flows go on.

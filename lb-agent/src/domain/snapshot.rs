@@ -29,6 +29,8 @@ pub struct ServiceState {
     pub split: Option<ActiveSplit>,
     /// No backend is healthy, so all are used: better a try than a certain refusal.
     pub panic: bool,
+    /// Its catalog has never answered: what the kernel holds of it is left alone.
+    pub pending: bool,
 }
 
 /// A backend, the factors of its weight, and the product.

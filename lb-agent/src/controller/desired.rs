@@ -1,0 +1,351 @@
+//! The facts that decide what the node should do, and the snapshot made of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::OperatorError;
+use crate::{
+    config::Config,
+    domain::{
+        backend::{Instance, InstanceId},
+        guard::Guard,
+        health::Observed,
+        service::{Catalog, ServiceSpec},
+        snapshot::{Drain, Held, ServiceState, Snapshot},
+        split::{ActiveSplit, Shares},
+        sync::CatalogState,
+        weigh::{Inputs, weigh},
+    },
+    state::PersistedState,
+};
+
+type ObservedKey = (String, InstanceId, SocketAddr);
+
+/// All facts, and the latest snapshot.
+pub(crate) struct Desired {
+    services: BTreeMap<String, Arc<ServiceSpec>>,
+    catalog: Arc<CatalogState>,
+    /// By the service's name in Consul.
+    guards: BTreeMap<String, Guard>,
+    /// The same; what the guards let through when last asked.
+    admitted: BTreeMap<String, Vec<(Instance, Option<Held>)>>,
+    hold: Duration,
+    observed: HashMap<ObservedKey, Observed>,
+    /// Splits set on the command line, by service.
+    pub(crate) splits: BTreeMap<String, Shares>,
+    /// Backends drained by a person, by service.
+    pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Desired {
+    pub(crate) fn new(config: &Config, state: &PersistedState) -> Self {
+        let guards = state
+            .catalog
+            .iter()
+            .map(|(service, instances)| (service.clone(), Guard::restored(instances.clone())))
+            .collect();
+        // Until Consul answers, what was in force when the last agent stopped is in force.
+        let admitted = state
+            .catalog
+            .iter()
+            .map(|(service, instances)| {
+                let instances = instances
+                    .iter()
+                    .map(|instance| (instance.clone(), None))
+                    .collect();
+                (service.clone(), instances)
+            })
+            .collect();
+        let mut desired = Self {
+            services: BTreeMap::new(),
+            catalog: Arc::default(),
+            guards,
+            admitted,
+            hold: config
+                .consul
+                .as_ref()
+                .map_or(Duration::ZERO, |consul| consul.hold),
+            observed: HashMap::new(),
+            splits: state.splits.clone(),
+            drains: state.drains.clone(),
+            snapshot: Arc::default(),
+        };
+        desired.set_services(&config.services);
+        desired
+    }
+
+    pub(crate) fn set_services(&mut self, services: &[Arc<ServiceSpec>]) {
+        self.services = services
+            .iter()
+            .map(|spec| (spec.name.clone(), spec.clone()))
+            .collect();
+        let watched = self.consul_services();
+        self.guards.retain(|service, _| watched.contains(service));
+        self.admitted.retain(|service, _| watched.contains(service));
+    }
+
+    /// Names that are to be watched in Consul.
+    pub(crate) fn consul_services(&self) -> BTreeSet<String> {
+        self.services
+            .values()
+            .filter_map(|spec| consul_name(spec))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Takes in what the source says; answers whether any instance differs.
+    pub(crate) fn set_catalog(&mut self, catalog: Arc<CatalogState>) -> bool {
+        let changed = self.catalog.services != catalog.services;
+        self.catalog = catalog;
+        changed
+    }
+
+    pub(crate) fn catalog(&self) -> &CatalogState {
+        &self.catalog
+    }
+
+    pub(crate) fn set_observed(
+        &mut self,
+        service: String,
+        id: InstanceId,
+        address: SocketAddr,
+        observed: Observed,
+    ) {
+        self.observed.insert((service, id, address), observed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    /// What the guards let through, to be saved.
+    pub(crate) fn admitted(&self) -> BTreeMap<String, Vec<Instance>> {
+        self.admitted
+            .iter()
+            .map(|(service, instances)| {
+                (
+                    service.clone(),
+                    instances
+                        .iter()
+                        .map(|(instance, _)| instance.clone())
+                        .collect(),
+                )
+            })
+            .collect()
+    }
+
+    /// When a hold ends.
+    pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
+        self.guards.values().filter_map(Guard::next_deadline).min()
+    }
+
+    /// Makes the snapshot anew; answers whether it differs from the last.
+    pub(crate) fn rebuild(&mut self, now: SystemTime) -> bool {
+        self.admit(now);
+        let mut services = BTreeMap::new();
+        for (name, spec) in &self.services {
+            let (instances, pending) = self.instances_of(spec);
+            let observed = |instance: &Instance| {
+                let key = (name.clone(), instance.id.clone(), instance.address);
+                self.observed
+                    .get(&key)
+                    .cloned()
+                    .unwrap_or(Observed::Unknown)
+            };
+            let mut state = weigh(
+                spec,
+                Inputs {
+                    instances,
+                    observed: &observed,
+                    drains: self.drains.get(name),
+                    cli_split: self.splits.get(name),
+                },
+            );
+            state.pending = pending;
+            // What has not changed stays the same value, so that others can tell by the pointer.
+            let state = match self.snapshot.services.get(name) {
+                Some(former) if **former == state => former.clone(),
+                _ => Arc::new(state),
+            };
+            services.insert(name.clone(), state);
+        }
+        let unchanged = services.len() == self.snapshot.services.len()
+            && services.iter().all(|(name, state)| {
+                self.snapshot
+                    .services
+                    .get(name)
+                    .is_some_and(|former| Arc::ptr_eq(former, state))
+            });
+        if unchanged && self.snapshot.version > 0 {
+            return false;
+        }
+        self.snapshot = Arc::new(Snapshot {
+            version: self.snapshot.version + 1,
+            services,
+        });
+        self.forget_vanished();
+        true
+    }
+
+    /// Asks the guards what to believe of the catalog.
+    fn admit(&mut self, now: SystemTime) {
+        for (service, listed) in &self.catalog.services {
+            let believes_dead = |instance: &Instance| {
+                self.services.values().any(|spec| {
+                    consul_name(spec) == Some(service)
+                        && matches!(
+                            self.observed.get(&(
+                                spec.name.clone(),
+                                instance.id.clone(),
+                                instance.address
+                            )),
+                            Some(Observed::Unhealthy { .. })
+                        )
+                })
+            };
+            let guard = self.guards.entry(service.clone()).or_default();
+            let admitted = guard.admit(listed, &believes_dead, now, self.hold);
+            let former = self.admitted.insert(service.clone(), admitted);
+            let held = |instances: &[(Instance, Option<Held>)]| {
+                instances.iter().filter(|(_, held)| held.is_some()).count()
+            };
+            let (before, after) = (
+                former.as_deref().map_or(0, held),
+                held(&self.admitted[service]),
+            );
+            if after > before {
+                tracing::warn!(
+                    service,
+                    held = after,
+                    listed = listed.len(),
+                    "most backends vanished from the catalog at once; they are kept until their probes fail or the hold ends"
+                );
+            } else if after < before {
+                tracing::info!(service, held = after, "backends are no longer held");
+            }
+        }
+    }
+
+    /// Instances of a service; and whether nothing is known of them yet.
+    fn instances_of(&self, spec: &ServiceSpec) -> (Vec<(Instance, Option<Held>)>, bool) {
+        match &spec.catalog {
+            Catalog::Static(instances) => (
+                instances
+                    .iter()
+                    .map(|instance| (instance.clone(), None))
+                    .collect(),
+                false,
+            ),
+            Catalog::Consul { service } => match self.admitted.get(service) {
+                Some(instances) => (instances.clone(), false),
+                None => (Vec::new(), true),
+            },
+        }
+    }
+
+    /// Drops what is known of backends that are gone.
+    fn forget_vanished(&mut self) {
+        let snapshot = &self.snapshot;
+        self.observed.retain(|(service, id, address), _| {
+            snapshot.services.get(service).is_some_and(|state| {
+                state
+                    .backends
+                    .iter()
+                    .any(|b| b.id() == id && b.address() == *address)
+            })
+        });
+    }
+
+    fn state_of(&self, service: &str) -> Result<&Arc<ServiceState>, OperatorError> {
+        self.snapshot
+            .services
+            .get(service)
+            .ok_or_else(|| OperatorError::UnknownService {
+                name: service.to_owned(),
+                known: self.services.keys().cloned().collect(),
+            })
+    }
+
+    pub(crate) fn check_service(&self, service: &str) -> Result<(), OperatorError> {
+        self.state_of(service).map(|_| ())
+    }
+
+    /// Whether the service exists and has every subset that the shares name.
+    pub(crate) fn check_split(&self, service: &str, shares: &Shares) -> Result<(), OperatorError> {
+        let state = self.state_of(service)?;
+        let known = state.spec.subset_names();
+        match shares.iter().find(|(subset, _)| !known.contains(*subset)) {
+            None => Ok(()),
+            Some((subset, _)) => Err(OperatorError::UnknownSubset {
+                service: service.to_owned(),
+                name: subset.to_owned(),
+                known: known.into_iter().collect(),
+            }),
+        }
+    }
+
+    pub(crate) fn split_of(&self, service: &str) -> Option<ActiveSplit> {
+        self.snapshot
+            .services
+            .get(service)
+            .and_then(|state| state.split.clone())
+    }
+
+    /// A backend by its identity or its address.
+    pub(crate) fn find_backend(
+        &self,
+        service: &str,
+        backend: &str,
+    ) -> Result<InstanceId, OperatorError> {
+        let state = self.state_of(service)?;
+        let address: Option<SocketAddr> = backend.parse().ok();
+        state
+            .backends
+            .iter()
+            .find(|state| state.id().0 == backend || Some(state.address()) == address)
+            .map(|state| state.id().clone())
+            .ok_or_else(|| OperatorError::UnknownBackend {
+                service: service.to_owned(),
+                name: backend.to_owned(),
+            })
+    }
+
+    /// The same among the drained ones, which may have vanished since.
+    pub(crate) fn find_drained(
+        &self,
+        service: &str,
+        backend: &str,
+    ) -> Result<InstanceId, OperatorError> {
+        let gone = InstanceId(backend.to_owned());
+        if self
+            .drains
+            .get(service)
+            .is_some_and(|drains| drains.contains_key(&gone))
+        {
+            return Ok(gone);
+        }
+        let id = self.find_backend(service, backend)?;
+        match self
+            .drains
+            .get(service)
+            .is_some_and(|drains| drains.contains_key(&id))
+        {
+            true => Ok(id),
+            false => Err(OperatorError::Refused(format!(
+                "backend {backend} of service `{service}` is not drained"
+            ))),
+        }
+    }
+}
+
+fn consul_name(spec: &ServiceSpec) -> Option<&str> {
+    match &spec.catalog {
+        Catalog::Consul { service } => Some(service),
+        Catalog::Static(_) => None,
+    }
+}

@@ -1,0 +1,244 @@
+//! The kernel's side: a mirror of what it holds, the plan, the steps, and the counters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_common::entry::{BackendStats, Counter};
+use tracing::{debug, error, info, warn};
+
+use super::{BackendCounters, Counters, OperatorError};
+use crate::domain::{
+    kernel::{Census, Kernel, KernelError, KernelView, Step},
+    plan::{ServiceIds, advance, plan},
+    snapshot::Snapshot,
+};
+
+/// How long new backends' next hops may take to resolve before traffic is sent there anyway.
+const RESOLVE: Duration = Duration::from_millis(200);
+/// How often to look meanwhile.
+const RESOLVE_POLL: Duration = Duration::from_millis(2);
+
+/// Censuses after which a backend that none of them found a flow of has none: when it is taken
+/// out, one may wait to be read and another may be half done, both without its latest flows.
+const PROOF: u64 = 3;
+
+pub(crate) struct Reconciler<K> {
+    pub(crate) kernel: K,
+    view: KernelView,
+    ids: ServiceIds,
+    census: Arc<Census>,
+    /// By id of a backend taken out: the pass of the latest census at that time.
+    taken_out: BTreeMap<u32, u64>,
+    /// Totals of backends whose entries have been freed, by service name.
+    retired: BTreeMap<String, BackendCounters>,
+    error: Option<String>,
+    pub(crate) rebuilds: (Duration, Duration, u64),
+    pub(crate) last_apply: Duration,
+}
+
+impl<K: Kernel> Reconciler<K> {
+    pub(crate) fn adopt(mut kernel: K) -> Result<Self, KernelError> {
+        let view = kernel.adopt()?;
+        if !view.vips.is_empty() {
+            info!(
+                vips = view.vips.len(),
+                backends = view.backends.len(),
+                "adopted what a former agent left"
+            );
+        }
+        Ok(Self {
+            kernel,
+            view,
+            ids: ServiceIds::new(),
+            census: Arc::default(),
+            taken_out: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            error: None,
+            rebuilds: (Duration::ZERO, Duration::ZERO, 0),
+            last_apply: Duration::ZERO,
+        })
+    }
+
+    pub(crate) fn set_census(&mut self, census: Arc<Census>) {
+        self.census = census;
+    }
+
+    pub(crate) fn census(&self) -> &Census {
+        &self.census
+    }
+
+    /// Why the kernel does not follow at present.
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    pub(crate) fn refresh_sources(&mut self) {
+        match self.kernel.refresh_sources() {
+            Ok(0) => {}
+            Ok(count) => info!(
+                backends = count,
+                "the node's routes changed; sources follow"
+            ),
+            Err(error) => error!(%error, "the sources of backends could not be refreshed"),
+        }
+    }
+
+    /// Plans and carries out what takes the kernel to `snapshot`. A step that fails ends it; the
+    /// mirror knows what was done, and the next call goes on from there.
+    pub(crate) async fn bring_to(&mut self, snapshot: &Snapshot) {
+        let begun = Instant::now();
+        let census = self.census.clone();
+        let has_flows = |id: u32| {
+            let since = self.taken_out.get(&id).copied().unwrap_or(0);
+            census.pass < since + PROOF || census.backends.contains_key(&id)
+        };
+        let steps = plan(snapshot, &self.view, &mut self.ids, &has_flows);
+        if steps.is_empty() {
+            self.error = None;
+            return;
+        }
+        self.resolve(&steps).await;
+        match self.carry_out(&steps) {
+            Ok(()) => self.error = None,
+            Err(error) => {
+                error!(%error, "the kernel does not follow; it is tried again");
+                self.error = Some(error.to_string());
+            }
+        }
+        self.last_apply = begun.elapsed();
+        debug!(steps = steps.len(), took = ?self.last_apply, version = snapshot.version, "applied");
+    }
+
+    fn carry_out(&mut self, steps: &[Step]) -> Result<(), KernelError> {
+        // Before the first VIP is written its address must pass the filter; what is removed may
+        // pass it a moment longer.
+        let mut coming = self.view.clone();
+        for step in steps.iter().filter(|step| matches!(step, Step::PutVip(..))) {
+            advance(&mut coming, step);
+        }
+        self.kernel.set_filter(&coming)?;
+        for step in steps {
+            let begun = Instant::now();
+            if let Step::FreeBackend(id) = step {
+                self.retire(*id)?;
+            }
+            self.kernel.apply(step)?;
+            advance(&mut self.view, step);
+            match step {
+                Step::PutBackend(id, backend) if !backend.active => {
+                    self.taken_out.insert(*id, self.census.pass);
+                }
+                Step::PutBackend(id, _) | Step::FreeBackend(id) => {
+                    self.taken_out.remove(id);
+                }
+                _ => {}
+            }
+            if matches!(step, Step::PutTable(..)) {
+                let took = begun.elapsed();
+                self.rebuilds = (took, self.rebuilds.1 + took, self.rebuilds.2 + 1);
+            }
+        }
+        self.kernel.set_filter(&self.view)
+    }
+
+    /// Waits until packets can be sent to new backends, so that no first packet is lost.
+    async fn resolve(&self, steps: &[Step]) {
+        let addresses: BTreeSet<IpAddr> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::PutBackend(_, backend) if backend.active => Some(backend.address.ip()),
+                _ => None,
+            })
+            .collect();
+        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+        if addresses.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        loop {
+            match self.kernel.unresolved(&addresses) {
+                Ok(unresolved) if unresolved.is_empty() => return,
+                Ok(unresolved) if begun.elapsed() > RESOLVE => {
+                    warn!(?unresolved, "no link address of these backends yet");
+                    return;
+                }
+                Ok(_) => tokio::time::sleep(RESOLVE_POLL).await,
+                Err(error) => {
+                    error!(%error, "next hops could not be asked for");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Keeps the totals of a backend whose counters are about to be cleared.
+    fn retire(&mut self, id: u32) -> Result<(), KernelError> {
+        let Some(name) = self.service_name_of_backend(id) else {
+            return Ok(());
+        };
+        let stats = self.kernel.backend_stats(id)?;
+        add(self.retired.entry(name).or_default(), &stats, 0);
+        Ok(())
+    }
+
+    fn service_name_of_backend(&self, id: u32) -> Option<String> {
+        let service = self.view.backends.get(&id)?.service;
+        self.ids
+            .iter()
+            .find(|(_, id)| **id == service)
+            .map(|((name, _), _)| name.clone())
+    }
+
+    /// Flows of a service that are alive, by the last count.
+    pub(crate) fn counters(&self, snapshot: &Snapshot) -> Result<Counters, OperatorError> {
+        let failed = |error: KernelError| OperatorError::Failed(error.to_string());
+        let names: BTreeMap<u32, &str> = self
+            .ids
+            .iter()
+            .map(|((name, _), id)| (*id, name.as_str()))
+            .collect();
+        let mut counters = Counters::default();
+        for name in snapshot.services.keys() {
+            let retired = self.retired.get(name).copied().unwrap_or_default();
+            counters.services.insert(name.clone(), retired);
+        }
+        let mut by_address = BTreeMap::new();
+        for (id, backend) in &self.view.backends {
+            let Some(name) = names.get(&backend.service) else {
+                continue;
+            };
+            let stats = self.kernel.backend_stats(*id).map_err(failed)?;
+            let live = self.census.backends.get(id).copied().unwrap_or(0);
+            if let Some(total) = counters.services.get_mut(*name) {
+                add(total, &stats, live);
+            }
+            let counters: &mut BackendCounters =
+                by_address.entry((*name, backend.address)).or_default();
+            add(counters, &stats, live);
+        }
+        for (name, service) in &snapshot.services {
+            for backend in &service.backends {
+                let key = (name.as_str(), backend.address());
+                let value = by_address.get(&key).copied().unwrap_or_default();
+                let key = (name.clone(), backend.id().clone(), backend.address());
+                counters.backends.insert(key, value);
+            }
+        }
+        Ok(counters)
+    }
+}
+
+fn add(sum: &mut BackendCounters, stats: &BackendStats, live: u64) {
+    let plus = |a: Counter, b: Counter| Counter {
+        packets: a.packets + b.packets,
+        bytes: a.bytes + b.bytes,
+    };
+    sum.inbound = plus(sum.inbound, stats.inbound);
+    sum.outbound = plus(sum.outbound, stats.outbound);
+    sum.flows += stats.flows;
+    sum.live_flows += live;
+}

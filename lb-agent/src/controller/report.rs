@@ -1,0 +1,100 @@
+//! What the agent says about itself.
+
+use std::time::{Duration, SystemTime};
+
+use lb_common::verdict::Verdict;
+
+use super::{Controller, FlowTableUse, OperatorError, Status};
+use crate::domain::{kernel::Kernel, sync::WatchStatus};
+
+/// A watch whose last trusted answer is older than this is a problem even without an error: the
+/// source should have answered a blocking query by now.
+const STALE: Duration = Duration::from_secs(90);
+
+impl<K: Kernel> Controller<K> {
+    /// The agent at this moment.
+    pub(super) fn status(&self) -> Result<Status, OperatorError> {
+        let failed = |error| OperatorError::Failed(format!("{error}"));
+        let verdicts = self.kernel.kernel.verdicts().map_err(failed)?;
+        let census = self.kernel.census();
+        Ok(Status {
+            version: self.desired.snapshot().version,
+            started: self.started,
+            interfaces: self.setup.interfaces.clone(),
+            consul: self
+                .setup
+                .config
+                .consul
+                .as_ref()
+                .map(|consul| consul.address.clone()),
+            watches: self.desired.catalog().watches.clone(),
+            flows4: FlowTableUse {
+                slots: census.slots,
+                used: census.used4,
+            },
+            flows6: FlowTableUse {
+                slots: census.slots,
+                used: census.used6,
+            },
+            verdicts: Verdict::ALL.iter().copied().zip(verdicts).collect(),
+            blocks: self.blocks.len(),
+            problems: self.problems(SystemTime::now()),
+            maglev_rebuilds: self.kernel.rebuilds,
+            last_apply: self.kernel.last_apply,
+        })
+    }
+
+    fn problems(&self, now: SystemTime) -> Vec<String> {
+        let mut problems = self.setup.problems.clone();
+        problems.extend(self.reload_problem.clone());
+        problems.extend(self.channels.save_problem.borrow().clone());
+        if let Some(error) = self.kernel.last_error() {
+            problems.push(format!("the kernel does not follow: {error}"));
+        }
+        for (name, watch) in &self.desired.catalog().watches {
+            problems.extend(watch_problem(name, watch, now));
+        }
+        for (name, service) in &self.desired.snapshot().services {
+            let held = service
+                .backends
+                .iter()
+                .filter(|backend| backend.held.is_some())
+                .count();
+            if service.pending {
+                problems.push(format!("service {name}: its backends are not known yet"));
+            } else if service.panic {
+                problems.push(format!(
+                    "service {name}: no backend is healthy, so all are used"
+                ));
+            } else if service.backends.iter().all(|backend| backend.weight == 0) {
+                problems.push(format!("service {name}: no backend takes new connections"));
+            }
+            if held > 0 {
+                problems.push(format!(
+                    "service {name}: {held} backends vanished from Consul at once and are kept until their probes fail or the hold ends"
+                ));
+            }
+        }
+        problems
+    }
+}
+
+fn watch_problem(name: &str, watch: &WatchStatus, now: SystemTime) -> Option<String> {
+    let age = watch
+        .last_success
+        .map(|at| now.duration_since(at).unwrap_or_default());
+    let answered = match age {
+        Some(age) => format!(
+            "last answer {} s ago, the last good backends are used",
+            age.as_secs()
+        ),
+        None => "no answer since the agent started".to_owned(),
+    };
+    match (&watch.error, age) {
+        (Some(error), _) => Some(format!("Consul watch {name}: {error} ({answered})")),
+        (None, Some(age)) if age > STALE => {
+            Some(format!("Consul watch {name}: silent ({answered})"))
+        }
+        _ => None,
+    }
+}
