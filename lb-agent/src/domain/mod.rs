@@ -9,6 +9,7 @@ pub mod guard;
 pub mod health;
 pub mod maglev;
 pub mod plan;
+pub mod schedule;
 pub mod service;
 pub mod snapshot;
 pub mod split;
