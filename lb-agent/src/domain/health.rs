@@ -178,11 +178,13 @@ mod tests {
         }
     }
 
-    /// The whole table: from each state, every kind of run of results, and after which probe
-    /// (counted from 1) the state changes to what.
+    /// State at first, results, and after which probe (counted from 1) it changes to what.
+    type Row = (char, &'static str, &'static [(usize, &'static str)]);
+
+    /// The whole table: from each state, every kind of run of results.
     #[test]
     fn every_transition() {
-        let rows: [(char, &str, &[(usize, &str)]); 19] = [
+        let rows: [Row; 19] = [
             // Unknown: one success decides, one failure does not.
             ('?', "", &[]),
             ('?', "+", &[(1, "healthy")]),
