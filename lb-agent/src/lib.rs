@@ -5,12 +5,15 @@
 //! - [`domain`]: the decisions, pure: services, health, splits, Maglev tables, snapshot, plan.
 //! - [`config`]: the configuration file, checked as a whole before any of it counts.
 //! - [`source`]: where services and backends come from.
+//! - [`probe`]: asks the backends how they are.
 //! - [`state`]: what outlives the agent, on disk.
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
+//! - [`datapath`]: the kernel half; the only place that names aya.
 
 pub mod config;
 pub mod controller;
 pub mod datapath;
 pub mod domain;
+pub mod probe;
 pub mod source;
 pub mod state;

@@ -10,6 +10,7 @@ pub mod health;
 pub mod kernel;
 pub mod maglev;
 pub mod plan;
+pub mod schedule;
 pub mod service;
 pub mod snapshot;
 pub mod split;

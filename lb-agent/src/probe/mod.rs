@@ -1,0 +1,75 @@
+//! Active probes: asks every backend again and again, and tells when its health changes.
+//!
+//! - [`Target`], [`HealthEvent`], [`run`]: what the controller gives and gets.
+//! - `scheduler`: which probe begins when; one task, however many backends.
+//! - `attempt`: one probe under its timeout. `tcp`, `http`: the kinds.
+//! - `failure`: the ways a probe can fail. `stats`: how often each result was met.
+
+mod attempt;
+mod failure;
+mod http;
+mod scheduler;
+mod stats;
+mod tcp;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+
+pub use self::{failure::ProbeFailure, stats::ProbeStats};
+use crate::domain::{backend::InstanceId, health::Observed, service::ProbeSpec};
+
+/// A backend to probe. Its identity is (service, id, address): another address is another
+/// backend, of unknown health; another spec is not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Name of the service.
+    pub service: String,
+    /// Identity within the service.
+    pub id: InstanceId,
+    /// Where the backend listens; [`ProbeSpec::port`] may divert the probe.
+    pub address: SocketAddr,
+    /// What to ask, how often, and how many answers decide.
+    pub spec: ProbeSpec,
+}
+
+impl Target {
+    /// Where the probe goes.
+    fn probe_address(&self) -> SocketAddr {
+        let port = self.spec.port.unwrap_or(self.address.port());
+        SocketAddr::new(self.address.ip(), port)
+    }
+}
+
+/// The observed health of a backend has changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthEvent {
+    /// Name of the service.
+    pub service: String,
+    /// Identity within the service.
+    pub id: InstanceId,
+    /// Where the backend listens.
+    pub address: SocketAddr,
+    /// What it is now.
+    pub observed: Observed,
+    /// What it was before.
+    pub previous: Observed,
+    /// How long the deciding probe took.
+    pub took: Duration,
+}
+
+/// Probes the latest list of `targets` and sends an event for each change of health, until
+/// `shutdown` completes or the other end of either channel is gone. All probes under way end
+/// with it.
+///
+/// A new target starts at [`Observed::Unknown`]. One whose spec changes keeps its health and is
+/// probed by the new spec soon; one that vanishes is forgotten, even in the middle of a probe.
+/// Of targets with the same identity the first counts.
+pub async fn run(
+    targets: watch::Receiver<Arc<Vec<Target>>>,
+    events: mpsc::Sender<HealthEvent>,
+    stats: Arc<ProbeStats>,
+    shutdown: impl Future<Output = ()>,
+) {
+    scheduler::run(targets, events, stats, attempt::probe, shutdown).await;
+}
