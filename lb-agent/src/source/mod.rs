@@ -1,0 +1,8 @@
+//! Where instances come from: streams of what a catalog holds, as [`crate::domain::sync`] has it.
+
+mod backoff;
+pub mod consul;
+mod consul_client;
+mod consul_options;
+mod consul_token;
+mod consul_wire;
