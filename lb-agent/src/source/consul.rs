@@ -17,15 +17,17 @@ use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::consul_client::{Client, SLACK};
 pub use super::consul_options::{ConsulOptions, InvalidOptions};
 use crate::domain::sync::CatalogState;
 use follow::{Event, Follower, Mode};
+use news::News;
 use seats::{Move, Seats};
 
 mod follow;
+mod news;
 mod record;
 mod seats;
 
@@ -39,7 +41,7 @@ struct Limits {
     polls: usize,
     /// From one poll of a service to the next.
     poll_period: Duration,
-    /// For how long news that change nothing (times, counts) may be kept back.
+    /// For how long what changes nothing (times, counts), and the log, may be kept back.
     flush: Duration,
     /// By how much an answer that Consul holds may be late.
     slack: Duration,
@@ -88,6 +90,7 @@ async fn run_with(
         seats: Seats::new(limits.watches),
         followers: BTreeMap::new(),
         events: events_in,
+        news: News::default(),
         state: Arc::default(),
         out,
     };
@@ -117,9 +120,11 @@ async fn run_with(
                 }
                 unpublished = !urgent;
             }
-            _ = flush.tick(), if unpublished => {
-                source.publish();
-                unpublished = false;
+            _ = flush.tick(), if unpublished || source.news.any() => {
+                if std::mem::take(&mut unpublished) {
+                    source.publish();
+                }
+                source.tell();
             }
         }
     }
@@ -136,6 +141,7 @@ struct Source {
     seats: Seats,
     followers: BTreeMap<String, Task>,
     events: mpsc::Sender<Event>,
+    news: News,
     /// Shared with `out` between two changes.
     state: Arc<CatalogState>,
     out: watch::Sender<Arc<CatalogState>>,
@@ -202,15 +208,24 @@ impl Source {
             SystemTime::now(),
         );
         if let Some(error) = &change.error {
-            match error {
-                Some(error) => warn!(service, "{error}"),
-                None => info!(service, "Consul answers again"),
-            }
+            debug!(service, error, "watch");
+            self.news.note(&service, error.as_deref());
         }
         if let Some(instances) = change.instances {
-            info!(service, instances, "instances changed");
+            debug!(service, instances, "instances changed");
         }
         change.error.is_some() || change.instances.is_some()
+    }
+
+    /// Logs which watches began to fail, and which work again.
+    fn tell(&mut self) {
+        let (failed, recovered) = self.news.take();
+        if let Some(failed) = failed {
+            warn!("{failed}");
+        }
+        if let Some(recovered) = recovered {
+            info!("{recovered}");
+        }
     }
 
     fn publish(&self) {

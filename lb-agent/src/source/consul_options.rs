@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fs, io,
+    fmt, fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::net::lookup_host;
 
 /// Where Consul is and how to be let in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ConsulOptions {
     /// `http://HOST:PORT` or `https://HOST:PORT`.
     pub address: String,
@@ -39,6 +39,34 @@ pub struct ConsulOptions {
     /// How long Consul may hold a question that has no new answer. Held between 1 s and 30 s: on
     /// an index that a restored server no longer knows, it sleeps the whole time.
     pub wait: Duration,
+}
+
+/// Everything but the token, which must not get into a log.
+impl fmt::Debug for ConsulOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            address,
+            token,
+            token_file,
+            ca_cert,
+            client_cert,
+            client_key,
+            tls_server_name,
+            datacenter,
+            wait,
+        } = self;
+        f.debug_struct("ConsulOptions")
+            .field("address", address)
+            .field("token", &token.as_ref().map(|_| "hidden"))
+            .field("token_file", token_file)
+            .field("ca_cert", ca_cert)
+            .field("client_cert", client_cert)
+            .field("client_key", client_key)
+            .field("tls_server_name", tls_server_name)
+            .field("datacenter", datacenter)
+            .field("wait", wait)
+            .finish()
+    }
 }
 
 /// Options that no client can be built from.
@@ -284,11 +312,13 @@ mod tests {
     }
 
     #[test]
-    fn credentials_in_the_address_are_not_shown() {
+    fn credentials_are_not_shown() {
         let options = ConsulOptions {
-            address: "http://me:secret@[::1]:8500/consul".into(),
+            address: "http://me:pass@[::1]:8500/consul".into(),
+            token: Some("secret".into()),
             ..Default::default()
         };
+        assert!(!format!("{options:?}").contains("secret"));
         assert_eq!(options.endpoint().ok().unwrap().server, "http://[::1]:8500");
     }
 
