@@ -1,3 +1,10 @@
-//! Where services and backends come from.
+//! Where services and backends come from: the configuration file, and streams of what a catalog
+//! holds, as [`crate::domain::sync`] has it.
 
+mod backoff;
+pub mod consul;
+mod consul_client;
+mod consul_options;
+mod consul_token;
+mod consul_wire;
 pub mod file;

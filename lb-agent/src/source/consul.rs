@@ -1,0 +1,237 @@
+//! Follows services in Consul: one watch each, all into one [`CatalogState`].
+//!
+//! Watches hold a question open at Consul and cost a connection each. Consul resets what goes
+//! beyond its limit per client, so only so many services have a watch; the others are asked in
+//! turn. Nothing here judges what an answer means: an empty list is passed on as an empty list.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{debug, info, warn};
+
+use super::consul_client::{Client, SLACK};
+pub use super::consul_options::{ConsulOptions, InvalidOptions};
+use crate::domain::sync::CatalogState;
+use follow::{Event, Follower, Mode};
+use news::News;
+use seats::{Move, Seats};
+
+mod follow;
+mod news;
+mod record;
+mod seats;
+
+/// The numbers that shape the traffic to Consul.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Services with a watch. Consul allows 200 connections per client address; the rest is left
+    /// to polls, to other watches and to whoever else runs on this node.
+    watches: usize,
+    /// Questions of polls under way at once.
+    polls: usize,
+    /// From one poll of a service to the next.
+    poll_period: Duration,
+    /// For how long what changes nothing (times, counts), and the log, may be kept back.
+    flush: Duration,
+    /// By how much an answer that Consul holds may be late.
+    slack: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    watches: 128,
+    polls: 8,
+    poll_period: Duration::from_secs(5),
+    flush: Duration::from_secs(1),
+    slack: SLACK,
+};
+
+/// Follows the services named by `services` (which may change at any time) until `shutdown`, and
+/// publishes what Consul lists of them in `out`: at once where instances or errors change, within
+/// a second where only times and counts do.
+///
+/// A service whose name is withdrawn loses its entries. One that Consul cannot be asked about
+/// keeps its last instances; its [`WatchStatus`](crate::domain::sync::WatchStatus), named
+/// `health/SERVICE`, says what is wrong. Failures are retried for ever.
+///
+/// # Errors
+///
+/// The options are unusable, before anything was asked.
+pub async fn run(
+    options: ConsulOptions,
+    services: watch::Receiver<BTreeSet<String>>,
+    out: watch::Sender<Arc<CatalogState>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), InvalidOptions> {
+    run_with(options, services, out, shutdown, LIMITS).await
+}
+
+async fn run_with(
+    options: ConsulOptions,
+    mut services: watch::Receiver<BTreeSet<String>>,
+    out: watch::Sender<Arc<CatalogState>>,
+    shutdown: impl Future<Output = ()>,
+    limits: Limits,
+) -> Result<(), InvalidOptions> {
+    let (events_in, mut events) = mpsc::channel(EVENTS);
+    let mut source = Source {
+        client: Client::new(&options, limits.slack)?,
+        limits,
+        polls: Arc::new(Semaphore::new(limits.polls)),
+        seats: Seats::new(limits.watches),
+        followers: BTreeMap::new(),
+        events: events_in,
+        news: News::default(),
+        state: Arc::default(),
+        out,
+    };
+    let mut flush = interval(limits.flush);
+    flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unpublished = false;
+    let mut batch = Vec::with_capacity(EVENTS);
+    let mut shutdown = pin!(shutdown);
+
+    let wanted = services.borrow_and_update().clone();
+    source.arrange(&wanted);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            // An error means that nobody can change the names any more; those known stay.
+            Ok(()) = services.changed() => {
+                let wanted = services.borrow_and_update().clone();
+                source.arrange(&wanted);
+            }
+            _ = events.recv_many(&mut batch, EVENTS) => {
+                let mut urgent = false;
+                for event in batch.drain(..) {
+                    urgent |= source.take(event);
+                }
+                if urgent {
+                    source.publish();
+                }
+                unpublished = !urgent;
+            }
+            _ = flush.tick(), if unpublished || source.news.any() => {
+                if std::mem::take(&mut unpublished) {
+                    source.publish();
+                }
+                source.tell();
+            }
+        }
+    }
+}
+
+/// Answers that may wait to be recorded, and the most that are published together.
+const EVENTS: usize = 256;
+
+/// Everything that is known and everyone who asks.
+struct Source {
+    client: Client,
+    limits: Limits,
+    polls: Arc<Semaphore>,
+    seats: Seats,
+    followers: BTreeMap<String, Task>,
+    events: mpsc::Sender<Event>,
+    news: News,
+    /// Shared with `out` between two changes.
+    state: Arc<CatalogState>,
+    out: watch::Sender<Arc<CatalogState>>,
+}
+
+/// A task that ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Source {
+    /// Starts and stops followers until they are those wanted.
+    fn arrange(&mut self, wanted: &BTreeSet<String>) {
+        let mut dropped = false;
+        for step in self.seats.arrange(wanted) {
+            match step {
+                Move::Stop(service) => {
+                    self.followers.remove(&service);
+                    record::forget(Arc::make_mut(&mut self.state), &service);
+                    dropped = true;
+                }
+                Move::Watch(service) => self.follow(service, Mode::Watch),
+                Move::Poll(service) => {
+                    let mode = Mode::Poll {
+                        turns: self.polls.clone(),
+                        period: self.limits.poll_period,
+                    };
+                    self.follow(service, mode);
+                }
+            }
+        }
+        if dropped {
+            self.publish();
+        }
+    }
+
+    /// Follows a service in this mode, no longer in another.
+    fn follow(&mut self, service: String, mode: Mode) {
+        let follower = Follower {
+            client: self.client.clone(),
+            service: service.clone(),
+            mode,
+            events: self.events.clone(),
+        };
+        let task = Task(tokio::spawn(follower.run()));
+        self.followers.insert(service, task);
+    }
+
+    /// Records what a follower found out; `true` if others need to know at once.
+    fn take(&mut self, event: Event) -> bool {
+        let Event { service, outcome } = event;
+        // It may have been on its way when its follower was stopped.
+        if !self.followers.contains_key(&service) {
+            return false;
+        }
+        let change = record::record(
+            Arc::make_mut(&mut self.state),
+            &service,
+            outcome,
+            SystemTime::now(),
+        );
+        if let Some(error) = &change.error {
+            debug!(service, error, "watch");
+            self.news.note(&service, error.as_deref());
+        }
+        if let Some(instances) = change.instances {
+            debug!(service, instances, "instances changed");
+        }
+        change.error.is_some() || change.instances.is_some()
+    }
+
+    /// Logs which watches began to fail, and which work again.
+    fn tell(&mut self) {
+        let (failed, recovered) = self.news.take();
+        if let Some(failed) = failed {
+            warn!("{failed}");
+        }
+        if let Some(recovered) = recovered {
+            info!("{recovered}");
+        }
+    }
+
+    fn publish(&self) {
+        self.out.send_replace(self.state.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests;

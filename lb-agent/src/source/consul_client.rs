@@ -1,0 +1,295 @@
+//! Asks Consul over HTTP, and says of each failure what a person can do about it.
+
+use std::{io, sync::Arc, time::Duration};
+
+use reqwest::{
+    StatusCode,
+    header::{HeaderMap, HeaderValue},
+};
+use thiserror::Error;
+
+use super::{
+    consul_options::{
+        CONNECT_TIMEOUT, ConsulOptions, Endpoint, InvalidOptions, Unresolved, chain, innermost,
+    },
+    consul_token::{Token, TokenError},
+    consul_wire::{self, Listing},
+};
+
+/// How long an answer may take that Consul does not hold back. Above the seconds for which a
+/// server without leader hopes for one, since its answer says more than a timeout.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is added to the longest time that Consul may hold a question.
+pub(super) const SLACK: Duration = Duration::from_secs(5);
+
+/// Answers older than this are not believed.
+const STALEST: Duration = Duration::from_secs(10);
+
+/// A trusted answer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Answer {
+    /// `X-Consul-Index`, as it came.
+    pub(super) index: u64,
+    /// What is listed.
+    pub(super) listing: Listing,
+}
+
+/// A question without a trusted answer.
+#[derive(Debug, Error)]
+#[error("GET {path} from {server}: {cause}")]
+pub(super) struct RequestError {
+    path: String,
+    server: Arc<str>,
+    #[source]
+    cause: Cause,
+}
+
+/// Why. Each text says what to do, where there is something to do.
+#[derive(Debug, Error)]
+enum Cause {
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    #[error("{0}")]
+    Unresolved(String),
+    #[error("connection refused; check that Consul runs and listens there")]
+    Refused,
+    #[error("no connection ({0}); check the address and the network between")]
+    Unreachable(String),
+    #[error("no TLS ({0}); check scheme, CA certificate, server name and client certificate")]
+    Tls(String),
+    #[error("no connection within {} s; check the address and firewalls", CONNECT_TIMEOUT.as_secs())]
+    ConnectTimeout,
+    #[error("no answer within {:.0} s", .0.as_secs_f64())]
+    Timeout(Duration),
+    #[error(
+        "the connection broke ({0}); Consul's log and its limit http_max_conns_per_client may say why"
+    )]
+    Broken(String),
+    #[error("permission denied{}; the token lacks service:read or node:read", in_brackets(.0))]
+    Denied(String),
+    #[error("there is nothing at this path; check that the address is that of Consul's HTTP API")]
+    NotFound,
+    #[error("status {status}{}", in_brackets(.text))]
+    Status { status: StatusCode, text: String },
+    #[error(
+        "the answer has no X-Consul-Index; check that the address is that of Consul's HTTP API"
+    )]
+    NoIndex,
+    #[error("the Consul servers have no leader, so the answer is not believed")]
+    NoLeader,
+    #[error("the server has not heard of its leader for {} ms, so the answer is not believed", .0.as_millis())]
+    Stale(Duration),
+    #[error("the answer is not the JSON that Consul documents ({0})")]
+    Body(#[from] serde_json::Error),
+}
+
+fn in_brackets(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!(" ({text})")
+    }
+}
+
+/// Bounds of [`ConsulOptions::wait`].
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// See [`SHORTEST_WAIT`].
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Asks one Consul agent or server. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Client(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    server: Arc<str>,
+    datacenter: Option<String>,
+    token: Token,
+    wait: Duration,
+    slack: Duration,
+}
+
+impl Client {
+    /// Builds a client; connects to nothing. `slack` is what a held answer may be late by,
+    /// [`SLACK`] outside of tests.
+    pub(super) fn new(options: &ConsulOptions, slack: Duration) -> Result<Self, InvalidOptions> {
+        let endpoint = options.endpoint()?;
+        let token = Token::new(options.token.as_deref(), options.token_file.clone())
+            .map_err(|error| InvalidOptions::Token(error.to_string()))?;
+        Ok(Self(Arc::new(Inner {
+            server: endpoint.server.as_str().into(),
+            endpoint,
+            datacenter: options.datacenter.clone(),
+            token,
+            wait: options.wait.clamp(SHORTEST_WAIT, LONGEST_WAIT),
+            slack,
+        })))
+    }
+
+    /// The instances of a service, healthy or not. With an `index` above 0 Consul holds the answer
+    /// until something newer than that index happens, or the wait is over.
+    pub(super) async fn health(&self, service: &str, index: u64) -> Result<Answer, RequestError> {
+        self.ask(service, index).await.map_err(|cause| {
+            if matches!(cause, Cause::Denied(_)) {
+                self.0.token.refused();
+            }
+            RequestError {
+                path: health_path(service),
+                server: self.0.server.clone(),
+                cause,
+            }
+        })
+    }
+
+    async fn ask(&self, service: &str, index: u64) -> Result<Answer, Cause> {
+        let inner = &*self.0;
+        let mut url = inner.endpoint.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments
+                .pop_if_empty()
+                .extend(["v1", "health", "service", service]);
+        }
+        if let Some(datacenter) = &inner.datacenter {
+            url.query_pairs_mut().append_pair("dc", datacenter);
+        }
+        let mut timeout = ANSWER_TIMEOUT;
+        if index > 0 {
+            timeout = held_timeout(inner.wait, inner.slack);
+            url.query_pairs_mut()
+                .append_pair("index", &index.to_string())
+                .append_pair("wait", &format!("{}ms", inner.wait.as_millis()));
+        }
+        let mut request = inner.endpoint.http.get(url).timeout(timeout);
+        if let Some(token) = inner.token.current()? {
+            request = request.header("X-Consul-Token", token);
+        }
+        let failed = |error| explain(&error, timeout);
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status();
+        let headers = response.headers().clone();
+        let body = response.bytes().await.map_err(failed)?;
+        match status {
+            StatusCode::OK => {}
+            StatusCode::FORBIDDEN => return Err(Cause::Denied(excerpt(&body))),
+            StatusCode::NOT_FOUND => return Err(Cause::NotFound),
+            status => {
+                let text = excerpt(&body);
+                return Err(Cause::Status { status, text });
+            }
+        }
+        let index = trusted_index(&headers)?;
+        let listing = consul_wire::parse(&body)?;
+        Ok(Answer { index, listing })
+    }
+}
+
+/// The path that is asked for a service's instances, as shown to people.
+pub(super) fn health_path(service: &str) -> String {
+    format!("/v1/health/service/{service}")
+}
+
+/// How long an answer may take that Consul may hold for `wait`: it adds up to a sixteenth, so that
+/// not all watches wake at once.
+fn held_timeout(wait: Duration, slack: Duration) -> Duration {
+    wait + wait / 16 + slack
+}
+
+/// The index of an answer that may be believed. An answer without a leader, or from a server long
+/// cut off from it, may list anything, above all nothing.
+fn trusted_index(headers: &HeaderMap) -> Result<u64, Cause> {
+    let text = |name| headers.get(name).map(HeaderValue::to_str);
+    if text("X-Consul-KnownLeader").is_some_and(|known| known.is_ok_and(|known| known == "false")) {
+        return Err(Cause::NoLeader);
+    }
+    let number = |name| text(name)?.ok()?.parse::<u64>().ok();
+    if let Some(age) = number("X-Consul-LastContact").map(Duration::from_millis)
+        && age > STALEST
+    {
+        return Err(Cause::Stale(age));
+    }
+    number("X-Consul-Index").ok_or(Cause::NoIndex)
+}
+
+/// What kind of failure it is, by the types of the errors in its chain.
+fn explain(error: &reqwest::Error, timeout: Duration) -> Cause {
+    if error.is_timeout() {
+        return if error.is_connect() {
+            Cause::ConnectTimeout
+        } else {
+            Cause::Timeout(timeout)
+        };
+    }
+    if let Some(unresolved) = chain(error).find_map(|cause| cause.downcast_ref::<Unresolved>()) {
+        return Cause::Unresolved(unresolved.to_string());
+    }
+    let is = |kind| {
+        chain(error)
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| cause.kind() == kind)
+    };
+    if is(io::ErrorKind::ConnectionRefused) {
+        Cause::Refused
+    } else if is(io::ErrorKind::InvalidData) {
+        // The TLS library says so of everything but the connection below it.
+        Cause::Tls(innermost(error))
+    } else if error.is_connect() {
+        Cause::Unreachable(innermost(error))
+    } else {
+        Cause::Broken(innermost(error))
+    }
+}
+
+/// What a server wrote about its refusal, fit for one line.
+fn excerpt(body: &[u8]) -> String {
+    const LONGEST: usize = 160;
+    let text = String::from_utf8_lossy(body);
+    let line = text.trim().lines().next().unwrap_or_default();
+    line.chars()
+        .filter(|letter| !letter.is_control())
+        .take(LONGEST)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_answer_has_a_seventeenth_sixteenth_and_the_slack() {
+        assert_eq!(
+            held_timeout(Duration::from_secs(16), SLACK),
+            Duration::from_secs(22)
+        );
+    }
+
+    #[test]
+    fn which_headers_are_trusted() {
+        let row = |leader: &str, contact: &str, index: &str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [
+                ("X-Consul-KnownLeader", leader),
+                ("X-Consul-LastContact", contact),
+                ("X-Consul-Index", index),
+            ] {
+                if !value.is_empty() {
+                    headers.insert(name, value.parse().unwrap());
+                }
+            }
+            trusted_index(&headers).map_err(|cause| cause.to_string())
+        };
+        assert_eq!(row("true", "0", "7"), Ok(7));
+        assert_eq!(row("", "", "0"), Ok(0));
+        assert_eq!(row("true", "10000", "7"), Ok(7));
+        let refused = [
+            (row("false", "0", "7"), "have no leader"),
+            (row("true", "10001", "7"), "for 10001 ms"),
+            (row("true", "0", ""), "no X-Consul-Index"),
+            (row("true", "0", "seven"), "no X-Consul-Index"),
+        ];
+        for (got, part) in refused {
+            let text = got.unwrap_err();
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
