@@ -128,6 +128,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         backends,
         split,
         panic,
+        pending: false,
     }
 }
 
