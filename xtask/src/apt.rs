@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::run;
 
@@ -18,6 +18,9 @@ printf '#!/bin/sh\n# Of `cargo xtask setup`, while it installs: start no service
 chmod 755 "$0"
 "$@"
 "#;
+
+/// Daemons among our packages that their installation has started at every boot.
+const BOOT_SERVICES: [&str; 1] = ["prometheus"];
 
 /// Options that hold for every `apt-get install` of ours: no questions, nothing that was not
 /// asked for, patience while somebody else installs.
@@ -91,10 +94,10 @@ pub(crate) fn unavailable(packages: &[String]) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Installs `packages`.
+/// Installs `packages`, and sees to it that none of them starts by itself, now or later.
 ///
 /// # Errors
-/// `apt-get install` fails.
+/// `apt-get install` fails, or a daemon cannot be kept from starting.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     let mut command = if Path::new(POLICY).exists() {
         // Somebody already decides which services start here.
@@ -108,18 +111,26 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(INSTALL)
         .args(packages);
-    let status = command.status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => bail!(
-            "could not install {}: `apt-get install` ended with {status}",
-            packages.join(", ")
-        ),
-        Err(error) => bail!(
-            "could not install {}: `apt-get install` did not start: {error}",
-            packages.join(", ")
-        ),
+    run::run(&format!("install {}", packages.join(", ")), &mut command)?;
+    for service in BOOT_SERVICES {
+        if packages.iter().any(|package| package == service) {
+            keep_off(service)?;
+        }
     }
+    Ok(())
+}
+
+/// Takes back that `service` starts at boot; where there is no systemd, nothing does that.
+fn keep_off(service: &str) -> Result<()> {
+    let Some(systemctl) = run::find_program("systemctl") else {
+        return Ok(());
+    };
+    let mut disable = Command::new(systemctl);
+    disable.args(["disable", "--quiet", service]);
+    run::run(
+        &format!("keep {service} from starting at boot"),
+        &mut disable,
+    )
 }
 
 /// What to type, as root, to install `packages`.
