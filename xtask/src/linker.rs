@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{run, toolchain::Toolchain, workspace};
 
@@ -54,6 +54,10 @@ pub(crate) fn install(toolchain: Toolchain) -> Result<()> {
         );
     }
     println!("setup: building bpf-linker {VERSION} with LLVM {llvm} (a minute, once)");
+    let tools = workspace::tools_dir();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(env::split_paths(&path).chain([tools.join("bin")]))
+        .context("the path of this tree cannot stand in PATH")?;
     let mut install = run::cargo();
     install
         .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
@@ -63,7 +67,9 @@ pub(crate) fn install(toolchain: Toolchain) -> Result<()> {
             &format!("llvm-{llvm}"),
         ])
         .arg("--root")
-        .arg(workspace::tools_dir())
+        .arg(&tools)
+        // Else cargo advises to add it to PATH, which nobody needs.
+        .env("PATH", path)
         .env(LLVM_PREFIX, llvm_prefix(llvm));
     run::run("install bpf-linker", &mut install)
 }
