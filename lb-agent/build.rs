@@ -1,6 +1,59 @@
-//! placeholder until merged
-fn main() {
-    let out = std::env::var("OUT_DIR").unwrap();
-    std::fs::copy("../target/ebpf/lb-ebpf.o", format!("{out}/lb-ebpf.o")).unwrap();
-    println!("cargo::rerun-if-changed=../target/ebpf/lb-ebpf.o");
+//! Brings into the agent what other tools build: the programs for the kernel, and the messages of
+//! the API.
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // Alone, this line keeps cargo from watching every file of the crate.
+    println!("cargo::rerun-if-changed=build.rs");
+    embed_programs()?;
+    compile_proto()
+}
+
+/// Puts the object with the programs into `OUT_DIR/lb-ebpf.o`. `LB_EBPF_OBJECT` names another one
+/// than that of `cargo xtask build-ebpf`.
+fn embed_programs() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-env-changed=LB_EBPF_OBJECT");
+    let object = env::var_os("LB_EBPF_OBJECT")
+        .map_or_else(|| top_level().join("target/ebpf/lb-ebpf.o"), PathBuf::from);
+    // Also while it does not exist: cargo then looks again at the next build.
+    println!("cargo::rerun-if-changed={}", object.display());
+    if !object.is_file() {
+        // Cargo fails the build for this line; going on to an error of our own would only bury
+        // it under a dump of this script's output.
+        println!(
+            "cargo::error=the programs for the kernel are missing at {}: run `cargo xtask \
+             build-ebpf` first",
+            object.display()
+        );
+        return Ok(());
+    }
+    let embedded = PathBuf::from(env::var("OUT_DIR")?).join("lb-ebpf.o");
+    fs::copy(&object, &embedded)
+        .map_err(|error| format!("could not copy {}: {error}", object.display()))?;
+    Ok(())
+}
+
+/// Generates the API's messages, client and server. protox compiles them without `protoc`.
+fn compile_proto() -> Result<(), Box<dyn Error>> {
+    let proto = top_level().join("proto");
+    println!("cargo::rerun-if-changed={}", proto.display());
+    let messages = protox::compile(["lb/v1/agent.proto"], [&proto])?;
+    tonic_prost_build::configure()
+        // For `-o json`.
+        .type_attribute(".", "#[derive(serde::Serialize)]")
+        .compile_fds(messages)?;
+    Ok(())
+}
+
+/// The top of the source tree. Absolute, since cargo runs this in the crate's directory and
+/// other tools run it elsewhere.
+fn top_level() -> PathBuf {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir.parent().unwrap_or(manifest_dir).to_path_buf()
 }

@@ -1,0 +1,41 @@
+//! `cargo xtask bench`: benchmarks, which need root and are no part of the tests.
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{build_agent, run, setup};
+
+/// What `cargo xtask bench` takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which benchmark
+    name: Name,
+    /// Passed on to the benchmark
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// What the programs in the kernel cost a packet
+    Datapath,
+}
+
+/// Builds and becomes the benchmark.
+///
+/// # Errors
+/// Not root, or set-up or build fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    run::require_root("the benchmark")?;
+    setup::ensure(setup::Purpose::Demo)?;
+    build_agent::run()?;
+    let binary = match args.name {
+        Name::Datapath => "bench-datapath",
+    };
+    let mut cargo = run::cargo();
+    cargo
+        .args(["run", "--quiet", "--release", "--package", "lb-tests"])
+        .args(["--bin", binary, "--"])
+        .args(&args.rest);
+    run::become_command("run the benchmark", &mut cargo)
+}

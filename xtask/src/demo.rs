@@ -1,0 +1,29 @@
+//! `cargo xtask demo`: from a fresh machine to the agent at work.
+
+use anyhow::Result;
+
+use crate::{build_agent, run, setup};
+
+/// What `cargo xtask demo` takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Passed on to the demo
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Sets up, builds, and becomes the demo: its exit code is ours, and Ctrl-C is its to handle.
+///
+/// # Errors
+/// Not root, or set-up or build fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    run::require_root("the demo")?;
+    setup::ensure(setup::Purpose::Demo)?;
+    build_agent::run()?;
+    let mut cargo = run::cargo();
+    cargo
+        .args(["run", "--quiet", "--release", "--package", "lb-tests"])
+        .args(["--bin", "demo", "--"])
+        .args(&args.rest);
+    run::become_command("run the demo", &mut cargo)
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask test`: everything, or one kind. Ends with the test runner's own summary.
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{build_ebpf, run, setup};
+
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// One kind of tests; without it, all
+    kind: Option<Kind>,
+    /// Passed on to the test runner: a part of a test's name, `--nocapture`, …
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// What needs neither root nor the network
+    Unit,
+    /// The programs, in the kernel (as root)
+    Datapath,
+    /// The agent among namespaces and real peers (as root)
+    E2e,
+}
+
+impl Kind {
+    fn selection(kind: Option<Self>) -> &'static [&'static str] {
+        match kind {
+            None => &["--workspace"],
+            Some(Self::Unit) => &["--workspace", "--exclude", "lb-tests"],
+            Some(Self::Datapath) => &["--package", "lb-tests", "--test", "datapath"],
+            Some(Self::E2e) => &["--package", "lb-tests", "--test", "e2e"],
+        }
+    }
+}
+
+/// Sets up, builds and runs the tests.
+///
+/// # Errors
+/// Not root where it is needed, a prerequisite cannot be installed, a build or a test fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let purpose = if args.kind == Some(Kind::Unit) {
+        setup::Purpose::Build
+    } else {
+        run::require_root("this kind of test (all but `cargo xtask test unit`)")?;
+        setup::Purpose::Test
+    };
+    setup::ensure(purpose)?;
+    build_ebpf::build()?;
+    if args.kind != Some(Kind::Unit) {
+        // The tests start the agent's binary, which `cargo test` of another package would not
+        // build.
+        run::run(
+            "build the workspace",
+            run::cargo().args(["build", "--workspace"]),
+        )?;
+    }
+    run::run("pass the tests", run::cargo().args(arguments(args)))
+}
+
+fn arguments(args: &Args) -> Vec<&str> {
+    let mut arguments = vec!["test"];
+    arguments.extend(Kind::selection(args.kind));
+    // One failure must not hide the others.
+    arguments.push("--no-fail-fast");
+    arguments.push("--");
+    if args.kind != Some(Kind::Unit) {
+        // Those that run real peers are after processor time, and many at once would time out.
+        arguments.extend(["--test-threads", "2"]);
+    }
+    arguments.extend(args.rest.iter().map(String::as_str));
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_selects_its_tests() {
+        for (kind, expected) in [
+            (
+                None,
+                "test --workspace --no-fail-fast -- --test-threads 2 x",
+            ),
+            (
+                Some(Kind::Unit),
+                "test --workspace --exclude lb-tests --no-fail-fast -- x",
+            ),
+            (
+                Some(Kind::Datapath),
+                "test --package lb-tests --test datapath --no-fail-fast -- --test-threads 2 x",
+            ),
+            (
+                Some(Kind::E2e),
+                "test --package lb-tests --test e2e --no-fail-fast -- --test-threads 2 x",
+            ),
+        ] {
+            let args = Args {
+                kind,
+                rest: vec!["x".into()],
+            };
+            assert_eq!(arguments(&args).join(" "), expected);
+        }
+    }
+}
