@@ -1,1 +1,33 @@
-//! Harness.
+//! The harness: several hosts on one machine, real peers on them, and everything that needs root.
+//!
+//! # Code map
+//!
+//! - [`cleanup`]: what must be undone, whatever ends the process.
+//! - [`namespace`], [`link`], [`topology`]: hosts, the cables between them, and the usual layout:
+//!   a client, the node, and backends behind it.
+//! - [`scratch`]: a directory for the files of one run.
+//! - [`process`]: children with their output in a file, which never outlive the test.
+//! - [`echo`], [`pattern`], [`backend`]: the service that plays a backend, the bytes it sends, and
+//!   its process.
+//! - [`client`], [`transfer`], [`load`]: single requests, large bodies, steady traffic.
+//! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`stats`]: what counts as "as expected" when chance is involved.
+//!
+//! Traffic only goes to loopback and to addresses inside namespaces made here.
+
+pub mod agent;
+pub mod backend;
+pub mod cleanup;
+pub mod client;
+pub mod consul;
+pub mod echo;
+pub mod link;
+pub mod load;
+pub mod namespace;
+pub mod pattern;
+pub mod process;
+pub mod prometheus;
+pub mod scratch;
+pub mod stats;
+pub mod topology;
+pub mod transfer;

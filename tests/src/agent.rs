@@ -1,0 +1,321 @@
+//! The agent under test, as a process on the node, with everything it keeps in places of its own.
+
+use std::{
+    fmt::Write,
+    fs, io,
+    net::SocketAddr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    backend::program,
+    cleanup::{self, Guard},
+    client::Client,
+    namespace::{Entry, run_tool, stale, unique_name},
+    process::{Process, wait_for},
+    topology::Topology,
+};
+
+/// Where the kernel keeps pinned maps and links.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Variable that names another `lb-agent` than the one built along with the running program.
+pub const BINARY_VARIABLE: &str = "LB_AGENT_BIN";
+
+/// How long the agent may take until it answers.
+const READY: Duration = Duration::from_secs(20);
+
+/// How long taking the programs off may take.
+const DETACH: Duration = Duration::from_secs(10);
+
+/// What to start: the topology's node, plus configuration.
+#[derive(Clone, Debug)]
+pub struct Setup<'a> {
+    topology: &'a Topology,
+    binary: Option<PathBuf>,
+    node: String,
+    config: String,
+}
+
+impl<'a> Setup<'a> {
+    /// An agent for the topology's node, on all of its interfaces.
+    pub fn new(topology: &'a Topology) -> Self {
+        Self {
+            topology,
+            binary: None,
+            node: String::new(),
+            config: String::new(),
+        }
+    }
+
+    /// Uses this program instead of the one of [`BINARY_VARIABLE`] or the one beside the test.
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// Adds lines to the table `[node]`, besides the interfaces and directories given there.
+    pub fn node(mut self, lines: &str) -> Self {
+        self.node.push_str(lines);
+        self.node.push('\n');
+        self
+    }
+
+    /// Adds tables: services, `[consul]`, `[metrics]`.
+    pub fn config(mut self, tables: &str) -> Self {
+        self.config.push_str(tables);
+        self.config.push('\n');
+        self
+    }
+
+    /// Writes the configuration, starts the agent and waits until it answers.
+    pub fn start(self) -> Result<Agent> {
+        let binary = match self
+            .binary
+            .or_else(|| std::env::var_os(BINARY_VARIABLE).map(PathBuf::from))
+        {
+            Some(path) => path,
+            None => program("lb-agent")?,
+        };
+        let namespace = self.topology.node().entry();
+        let directory = self.topology.directory();
+        let pins = Pins::new(&binary, &namespace)?;
+        let files = Files {
+            config: directory.join("lb-agent.toml"),
+            socket: directory.join("run/agent.sock"),
+            log: directory.join("lb-agent.log"),
+        };
+        let mut text = String::from("[node]\n");
+        let path = |path: &Path| format!("{:?}", path.display().to_string());
+        writeln!(text, "interfaces = {:?}", self.topology.node_interfaces())?;
+        writeln!(text, "state_dir = {}", path(&directory.join("state")))?;
+        writeln!(text, "runtime_dir = {}", path(&directory.join("run")))?;
+        writeln!(text, "bpf_dir = {}", path(&pins.directory))?;
+        writeln!(text, "{}\n{}", self.node, self.config)?;
+        write_config(&files.config, &text)?;
+        let agent = Agent {
+            process: launch(&binary, &namespace, &files)?,
+            binary,
+            namespace,
+            files,
+            pins,
+        };
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+}
+
+/// A running (or killed) agent. Dropping it ends it and takes its programs and maps off the node.
+#[derive(Debug)]
+pub struct Agent {
+    // Ends before the pins go.
+    process: Process,
+    binary: PathBuf,
+    namespace: Entry,
+    files: Files,
+    pins: Pins,
+}
+
+#[derive(Debug)]
+struct Files {
+    config: PathBuf,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+/// What a command of the agent's printed, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Agent {
+    /// Runs `lb-agent ARGS` against this agent. That the command fails is no error here.
+    pub fn cli(&self, args: &[&str]) -> Result<Output> {
+        let output = self
+            .namespace
+            .command(&self.binary)?
+            .arg("--socket")
+            .arg(&self.files.socket)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}", self.binary.display()))?;
+        Ok(Output {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// The same, and an error unless it ends with exit code 0. Returns standard output.
+    pub fn command(&self, args: &[&str]) -> Result<String> {
+        let output = self.cli(args)?;
+        ensure!(
+            output.code == 0,
+            "`lb-agent {}` ended with exit code {}: {}",
+            args.join(" "),
+            output.code,
+            output.stderr.trim()
+        );
+        Ok(output.stdout)
+    }
+
+    /// Kills it without a warning; programs and maps stay in the kernel.
+    pub fn kill9(&self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Asks it to end; programs and maps stay in the kernel.
+    pub fn stop(&self) -> Result<()> {
+        let status = self.process.stop()?;
+        ensure!(
+            status.success(),
+            "the agent did not end well ({status}); {}",
+            self.process.tail()
+        );
+        Ok(())
+    }
+
+    /// Starts it again after [`Agent::kill9`] or [`Agent::stop`], and waits until it answers.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.stop()?;
+        self.process = launch(&self.binary, &self.namespace, &self.files)?;
+        self.wait_until_ready()
+    }
+
+    /// What `GET /metrics` answers on `address` inside the node.
+    pub fn metrics(&self, address: SocketAddr) -> Result<String> {
+        let response = Client::at(self.namespace.clone()).get(address, "/metrics")?;
+        ensure!(
+            response.status == 200,
+            "GET /metrics answered with status {}",
+            response.status
+        );
+        Ok(response.text())
+    }
+
+    /// The process, for signals and its output.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> &Path {
+        &self.files.config
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.files.socket
+    }
+
+    /// Where it pins programs and maps.
+    pub fn pins(&self) -> &Path {
+        &self.pins.directory
+    }
+
+    /// It is ready as soon as it answers, whether it likes what it has to say (0) or not (3).
+    fn wait_until_ready(&self) -> Result<()> {
+        wait_for("the agent to answer `status`", READY, || {
+            self.process.ensure_running()?;
+            Ok(matches!(self.cli(&["status"])?.code, 0 | 3).then_some(()))
+        })
+        .with_context(|| self.process.tail())
+    }
+}
+
+fn launch(binary: &Path, namespace: &Entry, files: &Files) -> Result<Process> {
+    let mut command = namespace.command(binary)?;
+    command.arg("run").arg("--config").arg(&files.config);
+    Process::start("lb-agent", command, &files.log)
+}
+
+fn write_config(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A directory for pins on the BPF file system, emptied and removed when dropped.
+#[derive(Debug)]
+struct Pins {
+    directory: PathBuf,
+    _guard: Guard,
+}
+
+impl Pins {
+    fn new(binary: &Path, namespace: &Entry) -> Result<Self> {
+        mount_bpffs()?;
+        let directory = Path::new(BPFFS).join(unique_name("pins"));
+        let guard = cleanup::on_exit({
+            let (directory, binary) = (directory.clone(), binary.to_owned());
+            let namespace = namespace.clone();
+            move || {
+                if directory.exists()
+                    && let Ok(mut command) = namespace.command(binary)
+                {
+                    command.arg("detach").arg("--bpf-dir").arg(&directory);
+                    run_briefly(&mut command);
+                }
+                // Whatever the agent made of it.
+                let _ = fs::remove_dir_all(directory);
+            }
+        });
+        Ok(Self {
+            directory,
+            _guard: guard,
+        })
+    }
+}
+
+/// Runs a command for at most [`DETACH`], and does not care how it ends.
+fn run_briefly(command: &mut Command) {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let Ok(mut child) = command.spawn() else {
+        return;
+    };
+    let deadline = Instant::now() + DETACH;
+    while let Ok(None) = child.try_wait() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Removes the pins of killed runs.
+pub(crate) fn sweep_pins() {
+    for path in stale(Path::new(BPFFS)) {
+        // What cannot be removed is in nobody's way: names are unique.
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+fn mount_bpffs() -> Result<()> {
+    let path = std::ffi::CString::new(Path::new(BPFFS).as_os_str().as_bytes())?;
+    // SAFETY: statfs is plain data, for which all zeroes is a value.
+    let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends in a zero byte and `facts` is writable.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut facts) } != 0 {
+        bail!("cannot look at {BPFFS}: {}", io::Error::last_os_error());
+    }
+    if facts.f_type != libc::BPF_FS_MAGIC {
+        run_tool(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! The echo service that plays a backend. Every HTTP answer names it in `x-backend`.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /` | JSON: `hostname` and `text` |
+//! | `GET /health` | 200, or 503 between `POST /fail` and `POST /heal` |
+//! | `GET /bytes/N` | the first N bytes of [`crate::pattern`] |
+//! | `PUT /upload` | JSON: `bytes` and `sha256` of the body |
+//! | datagram | `NAME:` and the datagram, from the same port over UDP |
+//! | TCP, on a port of its own | the same bytes back |
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::{
+    io,
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::watch,
+    task::JoinSet,
+    time,
+};
+
+use crate::pattern::{PatternBody, hex};
+
+/// Header that names the backend.
+pub const BACKEND_HEADER: &str = "x-backend";
+
+/// How long open requests may take to end after the service was asked to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name in `x-backend`, `hostname` and UDP answers.
+    pub name: String,
+    /// `text` of the answer to `GET /`.
+    pub text: String,
+    /// Addresses for HTTP and UDP.
+    pub listen: Vec<SocketAddr>,
+    /// Port for the plain TCP echo, on the same addresses.
+    pub tcp_echo: Option<u16>,
+}
+
+struct Service {
+    name: String,
+    mark: HeaderValue,
+    text: String,
+    failing: AtomicBool,
+}
+
+type Body = Either<Full<Bytes>, PatternBody>;
+
+/// The request to end.
+#[derive(Clone)]
+struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Waits for it. That nobody is left to ask means the same.
+    async fn requested(&self) {
+        let _ = self.0.clone().wait_for(|stopped| *stopped).await;
+    }
+}
+
+/// Serves until `shutdown`, then lets open requests end for at most two seconds.
+/// Fails if an address cannot be bound.
+pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let service = Arc::new(Service {
+        mark: HeaderValue::from_str(&options.name)
+            .context("the name must do as the value of a header")?,
+        name: options.name,
+        text: options.text,
+        failing: AtomicBool::new(false),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let stopped = Stop(stopped);
+    let mut tasks = JoinSet::new();
+    for address in options.listen {
+        let listener = bind(address).await?;
+        tasks.spawn(accept(
+            listener,
+            Arc::clone(&service),
+            stopped.clone(),
+            serve_http,
+        ));
+        let socket = UdpSocket::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on UDP {address}"))?;
+        tasks.spawn(echo_datagrams(
+            socket,
+            Arc::clone(&service),
+            stopped.clone(),
+        ));
+        if let Some(port) = options.tcp_echo {
+            let listener = bind(SocketAddr::new(address.ip(), port)).await?;
+            tasks.spawn(accept(
+                listener,
+                Arc::clone(&service),
+                stopped.clone(),
+                echo_bytes,
+            ));
+        }
+    }
+    shutdown.await;
+    stop.send_replace(true);
+    // What has not ended by then ends with the process.
+    let _ = time::timeout(GRACE, tasks.join_all()).await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on TCP {address}"))
+}
+
+/// Accepts until asked to stop, then waits for the connections.
+async fn accept<F>(
+    listener: TcpListener,
+    service: Arc<Service>,
+    stopped: Stop,
+    handle: impl Fn(TcpStream, Arc<Service>, Stop) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(handle(stream, Arc::clone(&service), stopped.clone()));
+                }
+                // Out of descriptors, most likely: let some connections end.
+                Err(_) => time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+            _ = stopped.requested() => break,
+        }
+    }
+    drop(listener);
+    connections.join_all().await;
+}
+
+async fn serve_http(stream: TcpStream, service: Arc<Service>, stopped: Stop) {
+    // A failure costs latency only.
+    let _ = stream.set_nodelay(true);
+    let connection = http1::Builder::new().serve_connection(
+        TokioIo::new(stream),
+        service_fn(move |request| {
+            let service = Arc::clone(&service);
+            async move { Ok::<_, Infallible>(service.answer(request).await) }
+        }),
+    );
+    let mut connection = std::pin::pin!(connection);
+    // How a connection ends is the client's business: it reports what it missed.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stopped.requested() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn echo_bytes(mut stream: TcpStream, _: Arc<Service>, stopped: Stop) {
+    let (mut reader, mut writer) = stream.split();
+    tokio::select! {
+        _ = io::copy(&mut reader, &mut writer) => {}
+        _ = stopped.requested() => {}
+    }
+}
+
+async fn echo_datagrams(socket: UdpSocket, service: Arc<Service>, stopped: Stop) {
+    let mark = format!("{}:", service.name);
+    let mut buffer = vec![0; 65_536];
+    buffer[..mark.len()].copy_from_slice(mark.as_bytes());
+    loop {
+        tokio::select! {
+            received = socket.recv_from(&mut buffer[mark.len()..]) => {
+                // Errors are those of earlier answers (port unreachable); datagrams may be lost.
+                if let Ok((length, from)) = received {
+                    let _ = socket.send_to(&buffer[..mark.len() + length], from).await;
+                }
+            }
+            _ = stopped.requested() => return,
+        }
+    }
+}
+
+impl Service {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let mut response = match (request.method(), path.as_str()) {
+            (&Method::GET, "/") => json(&json!({"hostname": self.name, "text": self.text})),
+            (&Method::GET, "/health") if self.failing.load(Ordering::Relaxed) => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "failing\n")
+            }
+            (&Method::GET, "/health") => plain(StatusCode::OK, "ok\n"),
+            (&Method::POST, "/fail") => self.set_failing(true),
+            (&Method::POST, "/heal") => self.set_failing(false),
+            (&Method::PUT, "/upload") => upload(request.into_body()).await,
+            (&Method::GET, other) => match other.strip_prefix("/bytes/").map(str::parse) {
+                Some(Ok(length)) => Response::new(Either::Right(PatternBody::new(length))),
+                Some(Err(_)) => plain(StatusCode::BAD_REQUEST, "GET /bytes/N takes a number\n"),
+                None => plain(StatusCode::NOT_FOUND, "no such path\n"),
+            },
+            _ => plain(StatusCode::NOT_FOUND, "no such path\n"),
+        };
+        response
+            .headers_mut()
+            .insert(BACKEND_HEADER, self.mark.clone());
+        response
+    }
+
+    fn set_failing(&self, failing: bool) -> Response<Body> {
+        self.failing.store(failing, Ordering::Relaxed);
+        plain(StatusCode::OK, "done\n")
+    }
+}
+
+async fn upload(mut body: Incoming) -> Response<Body> {
+    let mut digest = Sha256::new();
+    let mut bytes = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return plain(StatusCode::BAD_REQUEST, "the body broke off\n");
+        };
+        if let Some(data) = frame.data_ref() {
+            digest.update(data);
+            bytes += data.len() as u64;
+        }
+    }
+    json(&json!({"bytes": bytes, "sha256": hex(&digest.finalize())}))
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::from(text)));
+    *response.status_mut() = status;
+    response
+}
+
+fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::from(value.to_string())));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

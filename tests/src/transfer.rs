@@ -1,0 +1,70 @@
+//! Large bodies in both directions, every byte checked.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use hyper::Method;
+
+use crate::{
+    client::{Client, Exchange, RequestError, Response},
+    pattern::{self, PatternBody},
+};
+
+impl Client {
+    /// Downloads `bytes` bytes from an echo service and compares each with the pattern.
+    /// `progress` is the number received so far. `pause` is waited between two reads, to make
+    /// the transfer last. Returns the answer's head (its body is empty).
+    pub fn download(
+        &self,
+        to: SocketAddr,
+        bytes: u64,
+        pause: Duration,
+        progress: &AtomicU64,
+    ) -> Result<Response, RequestError> {
+        let options = &self.options;
+        self.inside(async || {
+            let path = format!("/bytes/{bytes}");
+            let body = PatternBody::new(0);
+            let mut exchange = Exchange::begin(options, to, Method::GET, &path, body).await?;
+            let mut offset = 0;
+            while let Some(data) = exchange.next(options).await? {
+                pattern::verify(offset, &data).map_err(RequestError::Corrupt)?;
+                offset += data.len() as u64;
+                progress.store(offset, Ordering::Relaxed);
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            let response = exchange.collect(options).await?;
+            match (response.status, offset == bytes) {
+                (200, true) => Ok(response),
+                (200, false) => Err(RequestError::Corrupt(offset)),
+                (status, _) => Err(RequestError::Status(status)),
+            }
+        })
+    }
+
+    /// Uploads `bytes` bytes of the pattern to an echo service, which must report their number
+    /// and digest. Returns the answer.
+    pub fn upload(&self, to: SocketAddr, bytes: u64) -> Result<Response, RequestError> {
+        let options = &self.options;
+        let response = self.inside(async || {
+            let body = PatternBody::new(bytes);
+            let exchange = Exchange::begin(options, to, Method::PUT, "/upload", body).await?;
+            exchange.collect(options).await
+        })?;
+        if response.status != 200 {
+            return Err(RequestError::Status(response.status));
+        }
+        let report: serde_json::Value = serde_json::from_slice(&response.body)
+            .map_err(|error| RequestError::Broken(error.to_string()))?;
+        let received = report["bytes"].as_u64().unwrap_or(0);
+        if received != bytes || report["sha256"] != pattern::sha256(bytes) {
+            return Err(RequestError::Corrupt(received.min(bytes)));
+        }
+        Ok(response)
+    }
+}
