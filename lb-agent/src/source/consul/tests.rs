@@ -299,6 +299,7 @@ async fn a_refused_token_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     std::fs::write(&path, "old\n").unwrap();
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
     let mut rig = Rig::with(&["echo"], QUICK, |options| {
         options.token_file = Some(path.clone());
         options.datacenter = Some("dc 1".into());
@@ -306,7 +307,10 @@ async fn a_refused_token_is_read_again() {
     .await;
     let Question { token, query, .. } = rig.fake.question().await;
     assert_eq!((&*token, &*query), ("old", "dc=dc+1"));
+    // Looks as before, as after a change within the file system's idea of a moment.
     std::fs::write(&path, "new\n").unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(written).unwrap();
     rig.fake.answer(Reply {
         status: 403,
         ..ok(1, "Permission denied")
