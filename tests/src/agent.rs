@@ -306,7 +306,8 @@ pub(crate) fn sweep_pins() {
     }
 }
 
-fn mount_bpffs() -> Result<()> {
+/// Mounts the BPF file system where there is none.
+pub fn mount_bpffs() -> Result<()> {
     let path = std::ffi::CString::new(Path::new(BPFFS).as_os_str().as_bytes())?;
     // SAFETY: statfs is plain data, for which all zeroes is a value.
     let mut facts: libc::statfs = unsafe { std::mem::zeroed() };

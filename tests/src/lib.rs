@@ -10,6 +10,7 @@
 //! - [`echo`], [`pattern`], [`backend`]: the service that plays a backend, the bytes it sends, and
 //!   its process.
 //! - [`client`], [`transfer`], [`load`]: single requests, large bodies, steady traffic.
+//! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
@@ -24,6 +25,7 @@ pub mod echo;
 pub mod link;
 pub mod load;
 pub mod namespace;
+pub mod packet;
 pub mod pattern;
 pub mod process;
 pub mod prometheus;
@@ -31,3 +33,4 @@ pub mod scratch;
 pub mod stats;
 pub mod topology;
 pub mod transfer;
+pub mod world;

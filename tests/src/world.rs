@@ -1,0 +1,288 @@
+//! A loaded datapath for test runs: real programs and maps, an interface to a peer, and nothing
+//! attached. The packets are ours, the decisions the kernel's.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_agent::{
+    datapath::{self, Datapath, Mode, Options},
+    domain::{
+        kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
+        plan::advance,
+    },
+};
+use lb_common::{entry::Counter, flow::Lifetimes, maps::MIN_FLOW_SLOTS, verdict::Verdict};
+
+use crate::{
+    cleanup::{self, Guard},
+    link::{self, End},
+    namespace::Namespace,
+    packet::{Packet, dissect},
+};
+
+/// `enum xdp_action` of include/uapi/linux/bpf.h.
+pub mod action {
+    /// Discarded.
+    pub const DROP: u32 = 1;
+    /// To the stack.
+    pub const PASS: u32 = 2;
+    /// Out where it came in.
+    pub const TX: u32 = 3;
+    /// Out of another interface.
+    pub const REDIRECT: u32 = 4;
+}
+
+/// Where clients are, as the node sees them.
+pub const CLIENT: &str = "10.99.0.2";
+/// The same for IPv6.
+pub const CLIENT6: &str = "fd99::2";
+/// The node's address on the backends' link.
+pub const NODE: &str = "10.99.1.1";
+/// The same for IPv6.
+pub const NODE6: &str = "fd99:1::1";
+/// Ports that flows may be given.
+pub const PORTS: (u16, u16) = (20_000, 29_999);
+
+/// A node with two interfaces: `front` towards the clients, `back` towards the backends, which
+/// are addresses with a permanent neighbour entry.
+pub struct World {
+    /// The datapath under test.
+    pub datapath: Datapath,
+    /// Index of the clients' interface.
+    pub front: u32,
+    /// Index of the backends' interface.
+    pub back: u32,
+    view: KernelView,
+    pins: PathBuf,
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The XDP action.
+    pub action: u32,
+    /// The verdict that was counted.
+    pub verdict: Verdict,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Outcome {
+    /// The frame, taken apart.
+    ///
+    /// # Panics
+    ///
+    /// With what is wrong with it, a checksum for instance.
+    pub fn packet(&self) -> Packet {
+        dissect(&self.frame).unwrap_or_else(|error| panic!("{error}: {:02x?}", self.frame))
+    }
+}
+
+/// Directory for the pins of one world; removed with all that is in it.
+struct Pins {
+    path: PathBuf,
+    _guard: Guard,
+}
+
+impl Pins {
+    fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new("/sys/fs/bpf").join(format!("lb-world-{}-{number}", std::process::id()));
+        let undo = path.clone();
+        let guard = cleanup::on_exit(move || drop(datapath::detach(&undo)));
+        Ok(Self { path, _guard: guard })
+    }
+}
+
+impl World {
+    /// Makes a world, calls `f` in its namespace, and takes everything away again.
+    pub fn with<R: Send>(f: impl FnOnce(&mut World) -> R + Send) -> Result<R> {
+        let node = Namespace::new("node")?;
+        let wire = Namespace::new("wire")?;
+        for (interface, peer, addresses) in [
+            ("front", "f", ["10.99.0.1/24", "fd99::1/64"]),
+            ("back", "b", ["10.99.1.1/24", "fd99:1::1/64"]),
+        ] {
+            let addresses = addresses.map(|text| text.parse().expect("a valid prefix"));
+            link::connect(
+                End { namespace: &node, interface, addresses: &addresses },
+                End { namespace: &wire, interface: peer, addresses: &[] },
+            )?;
+        }
+        for number in 2..=9 {
+            let mac = backend_mac(number);
+            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+            for address in [format!("10.99.1.{number}"), format!("fd99:1::{number}")] {
+                node.tool("ip", &["neigh", "add", &address, "lladdr", &mac, "dev", "back", "nud", "permanent"])?;
+            }
+        }
+        crate::agent::mount_bpffs()?;
+        let pins = Pins::new()?;
+        let options = Options {
+            bpf_dir: pins.path.clone(),
+            interfaces: vec!["front".into(), "back".into()],
+            mode: Mode::Auto,
+            flow_slots: MIN_FLOW_SLOTS,
+            ports: PORTS,
+            lifetimes: Lifetimes::DEFAULT_SECONDS,
+        };
+        node.run(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("starting a runtime")?;
+            let datapath = Datapath::open_detached(&options)?;
+            let interface = |name: &str| -> Result<u32> {
+                let name = std::ffi::CString::new(name)?;
+                // SAFETY: a valid C string.
+                let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+                ensure!(index != 0, "no interface {name:?}");
+                Ok(index)
+            };
+            let mut world = World {
+                front: interface("front")?,
+                back: interface("back")?,
+                datapath,
+                view: KernelView::default(),
+                pins: options.bpf_dir.clone(),
+            };
+            runtime.block_on(async {
+                let _resolver = world.datapath.start_resolver().await?;
+                let mut addresses = Vec::new();
+                for number in 2..=9 {
+                    addresses.push(format!("10.99.1.{number}").parse()?);
+                    addresses.push(format!("fd99:1::{number}").parse()?);
+                }
+                for _ in 0..200 {
+                    if world.datapath.unresolved(&addresses)?.is_empty() {
+                        return anyhow::Ok(());
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+                anyhow::bail!("next hops were not resolved")
+            })?;
+            let answer = f(&mut world);
+            drop(world);
+            drop(runtime);
+            Ok(answer)
+        })
+    }
+
+    /// Directory of the pins.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Carries out steps as the controller would.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<()> {
+        let mut coming = self.view.clone();
+        for step in steps {
+            if matches!(step, Step::PutVip(..)) {
+                advance(&mut coming, step);
+            }
+        }
+        self.datapath.set_filter(&coming)?;
+        for step in steps {
+            self.datapath.apply(step)?;
+            advance(&mut self.view, step);
+        }
+        self.datapath.set_filter(&self.view)?;
+        Ok(())
+    }
+
+    /// A service of equal backends: `id` for its table, backend ids from `id * 16` on.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn service(&mut self, id: u32, vip: &str, protocol: u8, backends: &[&str]) -> Result<()> {
+        let mut steps = Vec::new();
+        let mut weights = Vec::new();
+        for (backend, address) in (id * 16..).zip(backends) {
+            let address = address.parse()?;
+            let entry = KernelBackend { service: id, address, active: true };
+            steps.push(Step::PutBackend(backend, entry));
+            weights.push((backend, 1));
+        }
+        steps.push(Step::PutTable(id, Recipe { weights, slots: 1021 }));
+        let key = VipKey { address: vip.parse()?, protocol };
+        steps.push(Step::PutVip(key, KernelVip { service: id, slots: 1021 }));
+        self.apply(&steps)
+    }
+
+    /// Runs a frame that comes in on `ifindex`. Checks that exactly one verdict was counted, with
+    /// the frame's length.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the run, or not exactly one verdict was counted.
+    pub fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Outcome> {
+        let before = self.datapath.verdicts()?;
+        let (action, frame_after) = self.datapath.test_run(frame, ifindex)?;
+        let after = self.datapath.verdicts()?;
+        let counted: BTreeMap<usize, Counter> = before
+            .iter()
+            .zip(&after)
+            .enumerate()
+            .filter(|(_, (before, after))| before != after)
+            .map(|(index, (before, after))| {
+                let packets = after.packets - before.packets;
+                (index, Counter { packets, bytes: after.bytes - before.bytes })
+            })
+            .collect();
+        ensure!(counted.len() == 1, "counted {counted:?} for one frame");
+        let (index, counter) = counted.into_iter().next().context("one verdict")?;
+        let expected = Counter { packets: 1, bytes: frame.len() as u64 };
+        ensure!(counter == expected, "counted {counter:?} for a frame of {} bytes", frame.len());
+        Ok(Outcome { action, verdict: Verdict::ALL[index], frame: frame_after })
+    }
+
+    /// A packet from the clients' side.
+    ///
+    /// # Panics
+    ///
+    /// The kernel refuses the run.
+    pub fn request(&mut self, packet: &Packet) -> Outcome {
+        let front = self.front;
+        self.run(&packet.build(), front).expect("a test run")
+    }
+
+    /// A packet from the backends' side.
+    ///
+    /// # Panics
+    ///
+    /// The kernel refuses the run.
+    pub fn reply(&mut self, packet: &Packet) -> Outcome {
+        let back = self.back;
+        self.run(&packet.build(), back).expect("a test run")
+    }
+}
+
+/// Link address of the backends `10.99.1.N` and `fd99:1::N`.
+pub fn backend_mac(number: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 1, number]
+}
+
+/// What a backend answers to a packet that it received: everything turned round.
+pub fn answer_to(packet: &Packet, flags: u8) -> Packet {
+    Packet {
+        dmac: packet.smac,
+        smac: packet.dmac,
+        src: packet.dst,
+        dst: packet.src,
+        sport: packet.dport,
+        dport: packet.sport,
+        ttl: 64,
+        flags,
+        ..packet.clone()
+    }
+}
