@@ -4,7 +4,7 @@ use std::{error::Error, io, time::Duration};
 
 /// Why a probe did not succeed. Its text becomes the reason of an unhealthy backend.
 #[derive(Debug, thiserror::Error)]
-pub enum ProbeFailure {
+pub(super) enum ProbeFailure {
     /// The whole probe did not end in time.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -76,7 +76,7 @@ impl ProbeFailure {
 
     /// Whether the failure tells anything of the backend. One that does not must not count
     /// against it: an agent out of descriptors would else take every backend out at once.
-    pub fn blames_backend(&self) -> bool {
+    pub(super) fn blames_backend(&self) -> bool {
         !matches!(
             self,
             ProbeFailure::Request(_) | ProbeFailure::Local(_) | ProbeFailure::Aborted(_)

@@ -16,7 +16,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 
-pub use self::{failure::ProbeFailure, stats::ProbeStats};
+pub use self::stats::ProbeStats;
 use crate::domain::{backend::InstanceId, health::Observed, service::ProbeSpec};
 
 /// A backend to probe. Its identity is (service, id, address): another address is another

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{HealthEvent, ProbeFailure, ProbeStats, Target};
+use super::{HealthEvent, ProbeStats, Target, failure::ProbeFailure};
 use crate::domain::{
     backend::InstanceId,
     health::{HealthMachine, Observed, ProbeOutcome},

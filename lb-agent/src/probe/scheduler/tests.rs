@@ -166,7 +166,7 @@ async fn ten_thousand_backends() {
         assert_eq!((from, to), ("unknown", "healthy"));
         assert!(up.insert(port));
     }
-    sleep(20 * interval).await;
+    sleep(6 * interval).await;
     for index in 0..count {
         let began = rig.began(index);
         assert!(began[0] < SECOND + SECOND / 4, "{:?}", began[0]);
@@ -178,7 +178,7 @@ async fn ten_thousand_backends() {
                 "{gap:?}"
             );
         }
-        assert!((19..=24).contains(&began.len()), "{}", began.len());
+        assert!((6..=9).contains(&began.len()), "{}", began.len());
     }
     assert_eq!(rig.stats.late(), 0);
     assert!(rig.events.try_recv().is_err());

@@ -1,0 +1,48 @@
+//! What a scrape asks the controller, and the text it makes of the answers.
+
+use std::{sync::Arc, time::SystemTime};
+
+use prometheus::{TextEncoder, proto::MetricFamily};
+
+use super::{blocks, node, services};
+use crate::{
+    controller::{BlockEntry, Handle, OperatorError, Status, handle::Counters},
+    domain::snapshot::Snapshot,
+    probe::ProbeStats,
+};
+
+/// Everything that one scrape shows.
+pub(super) struct Reading {
+    pub(super) status: Status,
+    pub(super) counters: Counters,
+    pub(super) blocks: Vec<BlockEntry>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) probes: Arc<ProbeStats>,
+}
+
+/// Asks the controller for all of it.
+pub(super) async fn read(
+    handle: &Handle,
+    probes: &Arc<ProbeStats>,
+) -> Result<Reading, OperatorError> {
+    let (status, counters, blocks) =
+        tokio::try_join!(handle.status(), handle.counters(), handle.block_list())?;
+    Ok(Reading {
+        status,
+        counters,
+        blocks,
+        snapshot: handle.snapshot(),
+        probes: Arc::clone(probes),
+    })
+}
+
+/// The reading in the text format.
+pub(super) fn text(reading: &Reading, now: SystemTime) -> prometheus::Result<String> {
+    let families: Vec<MetricFamily> = node::families(&reading.status, &reading.probes, now)
+        .into_iter()
+        .chain(services::families(&reading.snapshot, &reading.counters))
+        .chain(blocks::families(&reading.blocks))
+        .filter_map(|family| family.finish())
+        .collect();
+    TextEncoder::new().encode_to_string(&families)
+}

@@ -1,0 +1,146 @@
+//! Prometheus metrics and a health page over HTTP.
+//!
+//! Nothing is kept here: each scrape asks the controller and writes what it answers. So the
+//! series of a backend or rule that vanishes vanish with it.
+//!
+//! - `collect`: what is asked, and in which order it is written.
+//! - `node`, `services`, `blocks`: the families, by subject.
+//! - `family`: one metric's name, help, type and samples.
+
+mod blocks;
+mod collect;
+mod family;
+mod node;
+mod services;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::oneshot, time};
+
+use crate::{
+    controller::{Handle, OperatorError},
+    probe::ProbeStats,
+};
+
+/// Media type of the text format, version 0.0.4.
+const CONTENT_TYPE: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// How long the controller may take to answer; shorter than Prometheus' own 10 s, so that the
+/// reason arrives there.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long answers under way may take once the agent shuts down.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Serves `GET /metrics` and `GET /healthz` until `shutdown` completes.
+///
+/// `/metrics` answers 200 with the Prometheus text format. `/healthz` answers 200 and `ok`, or
+/// 503 and the problems, one on each line. Both answer 503 and a sentence while the controller
+/// does not answer.
+pub async fn serve(
+    listener: TcpListener,
+    handle: Handle,
+    probe_stats: Arc<ProbeStats>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .fallback(not_found)
+        .with_state(Sources {
+            handle,
+            probe_stats,
+        });
+    let (stopping, stopped) = oneshot::channel();
+    let server = axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            shutdown.await;
+            // Whoever would hear it has ended already otherwise.
+            stopping.send(()).ok();
+        })
+        .into_future();
+    let grace_is_over = async {
+        stopped.await.ok();
+        time::sleep(GRACE).await;
+    };
+    // A client that neither asks nor goes away must not keep the agent from ending.
+    tokio::select! {
+        ended = server => {
+            if let Err(error) = ended {
+                tracing::error!("metrics are no longer served: {error}");
+            }
+        }
+        () = grace_is_over => {}
+    }
+}
+
+#[derive(Clone)]
+struct Sources {
+    handle: Handle,
+    probe_stats: Arc<ProbeStats>,
+}
+
+async fn metrics(State(sources): State<Sources>) -> Result<Response, Unavailable> {
+    let reading = in_time(collect::read(&sources.handle, &sources.probe_stats)).await?;
+    let text = collect::text(&reading, SystemTime::now()).map_err(Unavailable::Encoding)?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+async fn healthz(State(sources): State<Sources>) -> Result<Response, Unavailable> {
+    let status = in_time(sources.handle.status()).await?;
+    if status.problems.is_empty() {
+        return Ok("ok\n".into_response());
+    }
+    let mut lines = status.problems.join("\n");
+    lines.push('\n');
+    Ok((StatusCode::SERVICE_UNAVAILABLE, lines).into_response())
+}
+
+async fn not_found() -> impl IntoResponse {
+    (
+        StatusCode::NOT_FOUND,
+        "nothing here; ask for /metrics or /healthz\n",
+    )
+}
+
+/// Bounds a question to the controller.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, OperatorError>>,
+) -> Result<T, Unavailable> {
+    match time::timeout(PATIENCE, answer).await {
+        Ok(answer) => answer.map_err(Unavailable::Controller),
+        Err(_) => Err(Unavailable::Silence),
+    }
+}
+
+/// Why there is nothing to show. Always answered as 503.
+#[derive(Debug, thiserror::Error)]
+enum Unavailable {
+    #[error("{0}")]
+    Controller(#[source] OperatorError),
+    #[error(
+        "the agent's controller has not answered within {}; see the agent's log",
+        humantime::format_duration(PATIENCE)
+    )]
+    Silence,
+    #[error("cannot write the metrics as text: {0}")]
+    Encoding(#[source] prometheus::Error),
+}
+
+impl IntoResponse for Unavailable {
+    fn into_response(self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{self}\n")).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! What the scripted controller answers.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use lb_common::{entry::Counter, flow, verdict::Verdict};
+
+use crate::{
+    controller::{
+        BackendCounters, BlockEntry, FlowTableUse, InterfaceStatus, Status, handle::Counters,
+    },
+    domain::{
+        backend::{CatalogHealth, Instance, InstanceId},
+        block::{BlockRule, parse_prefix},
+        health::Observed,
+        service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
+        snapshot::{BackendState, Held, ServiceState, Snapshot},
+        split::{ActiveSplit, Shares, SplitSource},
+        sync::WatchStatus,
+    },
+};
+
+fn counter(packets: u64) -> Counter {
+    Counter {
+        packets,
+        bytes: packets * 100,
+    }
+}
+
+fn counters(packets: u64) -> BackendCounters {
+    BackendCounters {
+        inbound: counter(packets),
+        outbound: counter(packets + 1),
+        flows: packets + 2,
+        live_flows: packets + 3,
+    }
+}
+
+pub(super) fn status() -> Status {
+    let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let watch = |last_success, error: Option<&str>, errors| WatchStatus {
+        last_success,
+        error: error.map(str::to_owned),
+        errors,
+        ..WatchStatus::default()
+    };
+    let mut used = [0; 9];
+    used[flow::State::Free as usize] = 900;
+    used[flow::State::Established as usize] = 24;
+    Status {
+        version: 17,
+        started,
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".into(),
+            mode: "native",
+            adopted: true,
+        }],
+        consul: None,
+        watches: BTreeMap::from([
+            ("health/echo".into(), watch(Some(started), None, 4)),
+            (
+                "health/stale".into(),
+                watch(Some(started), Some("timed out"), 5),
+            ),
+            ("health/never".into(), watch(None, None, 0)),
+        ]),
+        flows4: FlowTableUse { slots: 1024, used },
+        flows6: FlowTableUse::default(),
+        verdicts: vec![
+            (Verdict::DropBlocked, counter(7)),
+            (Verdict::ForwardRequest, counter(1_000_000_000_000)),
+        ],
+        blocks: 2,
+        problems: Vec::new(),
+        maglev_rebuilds: (
+            Duration::from_micros(1500),
+            Duration::from_millis(2500),
+            1234,
+        ),
+        last_apply: Duration::from_millis(3),
+    }
+}
+
+fn backend(id: &str, address: &str, health: CatalogHealth, observed: Observed) -> BackendState {
+    BackendState {
+        instance: Instance {
+            id: InstanceId(id.into()),
+            address: address.parse().unwrap(),
+            weight: 1,
+            tags: Vec::new(),
+            meta: BTreeMap::new(),
+            subset: None,
+            health,
+        },
+        subset: None,
+        observed,
+        drain: None,
+        held: None,
+        weight: 100,
+        reason: String::new(),
+    }
+}
+
+pub(super) fn snapshot() -> Snapshot {
+    let since = SystemTime::UNIX_EPOCH;
+    let spec = ServiceSpec {
+        name: "echo".into(),
+        vips: vec!["198.51.100.10:80".parse().unwrap()],
+        protocol: Protocol::Tcp,
+        forwarding: Forwarding::Nat,
+        catalog: Catalog::Static(Vec::new()),
+        subsets: BTreeMap::new(),
+        split: None,
+        probe: None,
+        origin: Origin {
+            file: "config.toml".into(),
+            line: 1,
+        },
+    };
+    let unhealthy = Observed::Unhealthy {
+        since,
+        reason: "connection refused".into(),
+    };
+    let backends = vec![
+        BackendState {
+            subset: Some("v1".into()),
+            ..backend(
+                "node-a/echo-1",
+                "10.1.0.2:8080",
+                CatalogHealth::Critical("TTL expired".into()),
+                Observed::Healthy { since },
+            )
+        },
+        BackendState {
+            weight: 0,
+            held: Some(Held {
+                since,
+                until: since,
+            }),
+            ..backend(
+                "node-a/\"odd\"\\id",
+                "10.1.0.3:8080",
+                CatalogHealth::Passing,
+                unhealthy,
+            )
+        },
+        backend(
+            "c",
+            "[fd00::4]:80",
+            CatalogHealth::Maintenance(String::new()),
+            Observed::Unknown,
+        ),
+        backend(
+            "d",
+            "10.1.0.5:80",
+            CatalogHealth::Critical("TTL expired".into()),
+            Observed::Unknown,
+        ),
+    ];
+    let echo = ServiceState {
+        spec: Arc::new(spec),
+        backends,
+        split: Some(ActiveSplit {
+            shares: Shares::parse(&["v1=1", "v2=3"]).unwrap(),
+            source: SplitSource::Cli,
+        }),
+        panic: true,
+    };
+    Snapshot {
+        version: 17,
+        services: BTreeMap::from([("echo".into(), Arc::new(echo))]),
+    }
+}
+
+pub(super) fn all_counters() -> Counters {
+    let key = |id: &str, address: &str| {
+        let address: SocketAddr = address.parse().unwrap();
+        ("echo".to_owned(), InstanceId(id.into()), address)
+    };
+    Counters {
+        services: BTreeMap::from([
+            ("echo".into(), counters(50)),
+            ("vanished".into(), counters(60)),
+        ]),
+        backends: BTreeMap::from([
+            (key("node-a/echo-1", "10.1.0.2:8080"), counters(40)),
+            (key("node-a/vanished", "10.1.0.9:8080"), counters(10)),
+        ]),
+    }
+}
+
+pub(super) fn blocked(prefix: &str, packets: u64) -> BlockEntry {
+    BlockEntry {
+        rule: BlockRule {
+            prefix: parse_prefix(prefix).unwrap(),
+            reason: "scan".into(),
+            added: SystemTime::UNIX_EPOCH,
+            expires: None,
+        },
+        dropped: counter(packets),
+    }
+}
