@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use crate::{
-    maps::{FLOWS4, FLOWS6},
+    maps::{DRAFT4, DRAFT6, FLOWS4, FLOWS6},
     settings::setting,
 };
 
@@ -38,6 +38,24 @@ pub(crate) struct Key<A> {
     pub(crate) proto: u8,
 }
 
+/// A new flow in the making. It lies in a per-CPU map: the stack has no room for it, and what is
+/// read back from memory is unknown to the verifier, which keeps it from following every case of
+/// every field through the functions below.
+#[repr(C)]
+pub(crate) struct Draft<A> {
+    pub(crate) key: Key<A>,
+    pub(crate) hash: u64,
+    pub(crate) now: u32,
+    pub(crate) ingress: u32,
+    pub(crate) flags: u8,
+    /// Address of the node towards the backend.
+    pub(crate) source: A,
+    /// Address of the backend.
+    pub(crate) destination: A,
+    /// First the reply half, then the forward half.
+    pub(crate) half: Half<A>,
+}
+
 /// An address family's table and hash.
 pub(crate) trait Family {
     /// Address as it stands in keys.
@@ -49,6 +67,13 @@ pub(crate) trait Family {
 
     /// The first byte of a bucket.
     fn bucket(index: u32) -> Option<*mut u8>;
+
+    /// This CPU's scratch memory.
+    fn draft() -> Option<*mut Draft<Self::Addr>>;
+
+    /// [`insert_draft`] as a function of the program that the verifier checks once by itself,
+    /// not again for each of its callers and each turn of their loops.
+    fn insert(hash: u64, kind: u32) -> u64;
 }
 
 /// IPv4.
@@ -69,6 +94,16 @@ impl Family for V4 {
     fn bucket(index: u32) -> Option<*mut u8> {
         FLOWS4.get_ptr_mut(index).map(<*mut Bucket4>::cast)
     }
+
+    #[inline(always)]
+    fn draft() -> Option<*mut Draft<u32>> {
+        DRAFT4.get_ptr_mut(0)
+    }
+
+    #[inline(always)]
+    fn insert(hash: u64, kind: u32) -> u64 {
+        lb_insert4(hash, kind)
+    }
 }
 
 impl Family for V6 {
@@ -84,6 +119,30 @@ impl Family for V6 {
     fn bucket(index: u32) -> Option<*mut u8> {
         FLOWS6.get_ptr_mut(index).map(<*mut Bucket6>::cast)
     }
+
+    #[inline(always)]
+    fn draft() -> Option<*mut Draft<[u32; 4]>> {
+        DRAFT6.get_ptr_mut(0)
+    }
+
+    #[inline(always)]
+    fn insert(hash: u64, kind: u32) -> u64 {
+        lb_insert6(hash, kind)
+    }
+}
+
+/// See [`Family::insert`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_insert4(hash: u64, kind: u32) -> u64 {
+    insert_draft::<V4>(hash, kind)
+}
+
+/// See [`Family::insert`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_insert6(hash: u64, kind: u32) -> u64 {
+    insert_draft::<V6>(hash, kind)
 }
 
 /// A slot in map memory.
@@ -150,6 +209,14 @@ fn same_key<A: Copy + PartialEq>(half: *const Half<A>, key: &Key<A>) -> bool {
     // reading differ.
     unsafe {
         (*half).ports == key.ports && (*half).saddr == key.saddr && (*half).daddr == key.daddr
+    }
+}
+
+#[inline(always)]
+fn same_half<A: Copy + PartialEq>(half: *const Half<A>, other: &Half<A>) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        (*half).ports == other.ports && (*half).saddr == other.saddr && (*half).daddr == other.daddr
     }
 }
 
@@ -227,12 +294,6 @@ struct Scan {
 #[inline(always)]
 fn scan<F: Family>(half: &Half<F::Addr>, proto: u8, hash: u64, ignore: u32, now: u32) -> Scan {
     let mask = setting!(bucket_mask);
-    let key = Key {
-        saddr: half.saddr,
-        daddr: half.daddr,
-        ports: half.ports,
-        proto,
-    };
     let mut result = Scan {
         victim: None,
         exists: false,
@@ -247,7 +308,7 @@ fn scan<F: Family>(half: &Half<F::Addr>, proto: u8, hash: u64, ignore: u32, now:
         let Some(base) = F::bucket(bucket) else { break };
         let slot = SlotRef::new::<F>(base, bucket, way);
         let tag = slot.tag();
-        if tag.matches(hash, proto) && slot.index != ignore && same_key(slot.half, &key) {
+        if tag.matches(hash, proto) && slot.index != ignore && same_half(slot.half, half) {
             result.exists = true;
             return result;
         }
@@ -259,18 +320,12 @@ fn scan<F: Family>(half: &Half<F::Addr>, proto: u8, hash: u64, ignore: u32, now:
     result
 }
 
-/// Takes a free or expired slot, fills it with `half` and publishes it as half-open.
+/// Takes a free or expired slot, fills it with the draft's half and publishes it as half-open.
 ///
 /// Answers with the slot's number. The half's own key fields are the key.
 #[inline(always)]
-pub(crate) fn insert<F: Family>(
-    half: &Half<F::Addr>,
-    hash: u64,
-    kind: Kind,
-    proto: u8,
-    now: u32,
-) -> Result<u32, InsertError> {
-    match insert_half::<F>(half, hash, kind, proto, now) {
+pub(crate) fn insert<F: Family>(hash: u64, kind: Kind) -> Result<u32, InsertError> {
+    match F::insert(hash, kind as u32) {
         EXISTS => Err(InsertError::Exists),
         FULL => Err(InsertError::Full),
         CONTENDED => Err(InsertError::Contended),
@@ -278,22 +333,22 @@ pub(crate) fn insert<F: Family>(
     }
 }
 
-/// Answers of [`insert_half`] beyond all slot numbers; one register instead of a `Result`.
+/// Answers of [`insert_draft`] beyond all slot numbers; one register instead of a `Result`.
 const EXISTS: u64 = u64::MAX;
 const FULL: u64 = u64::MAX - 1;
 const CONTENDED: u64 = u64::MAX - 2;
 
-/// [`insert`], as a function of its own in the program: it is called twice per flow.
-#[inline(never)]
-fn insert_half<F: Family>(
-    half: *const Half<F::Addr>,
-    hash: u64,
-    kind: Kind,
-    proto: u8,
-    now: u32,
-) -> u64 {
-    // SAFETY: `insert` passes a reference.
-    let half = unsafe { &*half };
+/// [`insert`] in plain numbers.
+#[inline(always)]
+fn insert_draft<F: Family>(hash: u64, kind: u32) -> u64 {
+    let Some(draft) = F::draft() else { return FULL };
+    // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU meanwhile.
+    let (half, proto, now) = unsafe { (&(*draft).half, (*draft).key.proto, (*draft).now) };
+    let kind = if kind == Kind::Forward as u32 {
+        Kind::Forward
+    } else {
+        Kind::Reply
+    };
     for _ in 0..2 {
         let Scan { victim, exists } = scan::<F>(half, proto, hash, u32::MAX, now);
         if exists {

@@ -13,9 +13,9 @@ use lb_common::{
 };
 
 use crate::{
-    flow::{self, Family, Found, InsertError, Key, SlotRef, V4, V6},
+    flow::{self, Draft, Family, Found, InsertError, Key, SlotRef, V4, V6},
     lookup,
-    maps::{DRAFT4, DRAFT6, NEXTHOPS},
+    maps::NEXTHOPS,
     packet::{Ipv4, Ipv6},
     parse::Packet,
     rewrite::{self, Rewrite, RewriteNetwork},
@@ -28,14 +28,14 @@ const PORT_PROBES: u32 = 12;
 
 /// What a family adds for new flows.
 pub(crate) trait NewFlow: Family {
-    /// This CPU's scratch memory.
-    fn draft() -> Option<*mut Draft<Self::Addr>>;
+    /// [`create`] as a function of the program that the verifier checks by itself.
+    fn create() -> Created;
 
     /// The service that a packet to this destination is for.
-    fn service(key: &Key<Self::Addr>) -> Option<ServiceEntry>;
+    fn service(key: &Key<Self::Addr>) -> Option<&'static ServiceEntry>;
 
-    /// An address out of a backend entry.
-    fn address(words: &[u32; 4]) -> Self::Addr;
+    /// Takes an address out of a backend entry.
+    fn copy_address(address: &mut Self::Addr, words: &[u32; 4]);
 
     /// Unfolded checksum delta of one address in place of another.
     fn replace(old: &Self::Addr, new: &Self::Addr) -> u32;
@@ -78,7 +78,7 @@ where
                 (*draft).flags = packet.flags;
                 (*draft).half.dmac = (*packet.ethernet).source;
             }
-            let slot = created(create::<F>(draft))?;
+            let slot = created(F::create())?;
             let slot = SlotRef::at::<F>(slot).ok_or(Verdict::DropInternal)?;
             let tag = slot.tag();
             Found { slot, tag }
@@ -204,18 +204,6 @@ where
     Ok((action as u32, verdict))
 }
 
-/// A new flow in the making. It lies in a per-CPU map, because the stack has no room for it.
-#[repr(C)]
-pub(crate) struct Draft<A> {
-    key: Key<A>,
-    hash: u64,
-    now: u32,
-    ingress: u32,
-    flags: u8,
-    /// First the reply half, then the forward half. The caller sets `dmac`.
-    half: Half<A>,
-}
-
 /// Answer of [`create`] and [`claim_port`]: a slot number, or a verdict above all slot numbers.
 /// One register instead of a `Result`, which would go through memory.
 type Created = u64;
@@ -253,12 +241,29 @@ fn created(answer: Created) -> Result<u32, Verdict> {
 
 /// Makes a new flow, reply half first; answers with the forward half's slot, or the verdict for a
 /// packet that gets no flow.
-#[inline(never)]
-fn create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Created {
+#[inline(always)]
+fn create<F: NewFlow>() -> Created {
+    let Some(draft) = F::draft() else {
+        return refuse(Verdict::DropInternal);
+    };
     match try_create::<F>(draft) {
         Ok(slot) => slot as u64,
         Err(verdict) => refuse(verdict),
     }
+}
+
+/// See [`NewFlow::create`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_create4() -> u64 {
+    create::<V4>()
+}
+
+/// See [`NewFlow::create`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_create6() -> u64 {
+    create::<V6>()
 }
 
 #[inline(always)]
@@ -270,39 +275,29 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
     }
-    let (backend_id, backend) = lookup::select(&service, draft.hash)?;
+    let (backend_id, backend) = lookup::select(service, draft.hash)?;
     let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
     if next.ifindex == 0 {
         return Err(Verdict::PassUnresolved);
     }
-    let half = &mut draft.half;
-    half.hop = interface_position(draft.ingress).ok_or(Verdict::DropInternal)?;
-    half.backend = backend_id;
-    half.seen = draft.now;
-    half.reserved = 0;
+    let client_hop = interface_position(draft.ingress).ok_or(Verdict::DropInternal)?;
+    F::copy_address(&mut draft.destination, &backend.addr);
+    F::copy_address(&mut draft.source, &backend.source);
+    draft.half.hop = client_hop;
+    draft.half.backend = backend_id;
+    draft.half.seen = draft.now;
+    draft.half.reserved = 0;
+    draft.half.partner = NO_PARTNER;
+    draft.half.new_ports = join_ports(vip_port, client_port);
+    let reply = claim_port::<F>(draft, backend.port, client_port)?;
 
-    half.saddr = F::address(&backend.addr);
-    half.daddr = F::address(&backend.source);
-    half.new_saddr = draft.key.daddr;
-    half.new_daddr = draft.key.saddr;
-    half.new_ports = join_ports(vip_port, client_port);
-    half.partner = NO_PARTNER;
-    let reply = claim_port::<F>(draft, backend.port)?;
-
-    let half = &mut draft.half;
-    let [_, port] = split_ports(half.ports);
-    let (source, destination) = (half.daddr, half.saddr);
-    half.saddr = draft.key.saddr;
-    half.daddr = draft.key.daddr;
-    half.new_saddr = source;
-    half.new_daddr = destination;
-    half.ports = draft.key.ports;
-    half.new_ports = join_ports(port, backend.port);
-    set_deltas::<F>(half);
-    half.hop = backend.hop;
-    half.partner = reply;
-    let proto = draft.key.proto;
-    match flow::insert::<F>(&draft.half, draft.hash, Kind::Forward, proto, draft.now) {
+    let [_, port] = split_ports(draft.half.ports);
+    draft.half.ports = draft.key.ports;
+    draft.half.new_ports = join_ports(port, backend.port);
+    draft.half.hop = backend.hop;
+    draft.half.partner = reply;
+    set_forward::<F>(draft);
+    match flow::insert::<F>(draft.hash, Kind::Forward) {
         Ok(slot) => {
             let reply = SlotRef::at::<F>(reply).ok_or(Verdict::DropInternal)?;
             // SAFETY: map memory; the reply half is this CPU's since `claim_port`.
@@ -331,13 +326,46 @@ fn set_deltas<F: NewFlow>(half: &mut Half<F::Addr>) {
         checksum::fold(addresses as u32 + checksum::replace32(half.ports, half.new_ports));
 }
 
+/// Makes the draft's half the reply half, but for what does not depend on the family; answers
+/// with its hash. A function of its own for the sake of the stack.
+#[inline(never)]
+fn set_reply<F: NewFlow>(draft: *mut Draft<F::Addr>) -> u64 {
+    // SAFETY: the caller's reference.
+    let draft = unsafe { &mut *draft };
+    draft.half.saddr = draft.destination;
+    draft.half.daddr = draft.source;
+    draft.half.new_saddr = draft.key.daddr;
+    draft.half.new_daddr = draft.key.saddr;
+    set_deltas::<F>(&mut draft.half);
+    F::hash(&Key {
+        saddr: draft.half.saddr,
+        daddr: draft.half.daddr,
+        ports: draft.half.ports,
+        proto: draft.key.proto,
+    })
+}
+
+/// The same for the forward half, whose hash is known.
+#[inline(never)]
+fn set_forward<F: NewFlow>(draft: *mut Draft<F::Addr>) {
+    // SAFETY: the caller's reference.
+    let draft = unsafe { &mut *draft };
+    draft.half.saddr = draft.key.saddr;
+    draft.half.daddr = draft.key.daddr;
+    draft.half.new_saddr = draft.source;
+    draft.half.new_daddr = draft.destination;
+    set_deltas::<F>(&mut draft.half);
+}
+
 /// Finds a port on the node's address that is free towards the backend, by inserting the reply
 /// half with it; answers with its slot. The client's own port is kept where it is free and within
 /// the node's range.
 #[inline(always)]
-fn claim_port<F: NewFlow>(draft: &mut Draft<F::Addr>, backend_port: u16) -> Result<u32, Verdict> {
-    let [client_port, _] = split_ports(draft.key.ports);
-    let proto = draft.key.proto;
+fn claim_port<F: NewFlow>(
+    draft: &mut Draft<F::Addr>,
+    backend_port: u16,
+    client_port: u16,
+) -> Result<u32, Verdict> {
     let (first, last) = (setting!(port_first) as u32, setting!(port_last) as u32);
     let range = last - first + 1;
     let kept = u16::from_be(client_port) as u32;
@@ -349,16 +377,9 @@ fn claim_port<F: NewFlow>(draft: &mut Draft<F::Addr>, backend_port: u16) -> Resu
             let drawn = hash::mix(draft.hash, probe as u64 + 1);
             ((first + hash::scale(drawn, range)) as u16).to_be()
         };
-        let half = &mut draft.half;
-        half.ports = join_ports(backend_port, port);
-        set_deltas::<F>(half);
-        let key = Key {
-            saddr: half.saddr,
-            daddr: half.daddr,
-            ports: half.ports,
-            proto,
-        };
-        match flow::insert::<F>(half, F::hash(&key), Kind::Reply, proto, draft.now) {
+        draft.half.ports = join_ports(backend_port, port);
+        let hash = set_reply::<F>(draft);
+        match flow::insert::<F>(hash, Kind::Reply) {
             Ok(slot) => return Ok(slot),
             // Taken, or its buckets are: another port has other buckets.
             Err(InsertError::Exists) => {}
@@ -395,12 +416,12 @@ impl NewFlow for V4 {
     const NETWORK_CHECKSUM: bool = true;
 
     #[inline(always)]
-    fn draft() -> Option<*mut Draft<u32>> {
-        DRAFT4.get_ptr_mut(0)
+    fn create() -> Created {
+        lb_create4()
     }
 
     #[inline(always)]
-    fn service(key: &Key<u32>) -> Option<ServiceEntry> {
+    fn service(key: &Key<u32>) -> Option<&'static ServiceEntry> {
         let [_, port] = split_ports(key.ports);
         lookup::service(&lb_common::entry::ServiceKey {
             addr: [key.daddr, 0, 0, 0],
@@ -411,8 +432,8 @@ impl NewFlow for V4 {
     }
 
     #[inline(always)]
-    fn address(words: &[u32; 4]) -> u32 {
-        words[0]
+    fn copy_address(address: &mut u32, words: &[u32; 4]) {
+        *address = words[0];
     }
 
     #[inline(always)]
@@ -425,12 +446,12 @@ impl NewFlow for V6 {
     const NETWORK_CHECKSUM: bool = false;
 
     #[inline(always)]
-    fn draft() -> Option<*mut Draft<[u32; 4]>> {
-        DRAFT6.get_ptr_mut(0)
+    fn create() -> Created {
+        lb_create6()
     }
 
     #[inline(always)]
-    fn service(key: &Key<[u32; 4]>) -> Option<ServiceEntry> {
+    fn service(key: &Key<[u32; 4]>) -> Option<&'static ServiceEntry> {
         let [_, port] = split_ports(key.ports);
         lookup::service(&lb_common::entry::ServiceKey {
             addr: key.daddr,
@@ -441,8 +462,8 @@ impl NewFlow for V6 {
     }
 
     #[inline(always)]
-    fn address(words: &[u32; 4]) -> [u32; 4] {
-        *words
+    fn copy_address(address: &mut [u32; 4], words: &[u32; 4]) {
+        *address = *words;
     }
 
     #[inline(always)]

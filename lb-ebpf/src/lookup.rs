@@ -10,10 +10,10 @@ use crate::maps::{BACKENDS, MAGLEV, SERVICES};
 
 /// The service behind a VIP, port and protocol.
 #[inline(always)]
-pub(crate) fn service(key: &ServiceKey) -> Option<ServiceEntry> {
-    // SAFETY: the entry is copied; a concurrent update may mix old and new words, and each mix is
-    // an entry whose table is bounds-checked.
-    unsafe { SERVICES.get(key) }.copied()
+pub(crate) fn service(key: &ServiceKey) -> Option<&'static ServiceEntry> {
+    // SAFETY: a concurrent update replaces the entry, and the old one outlives the program's run
+    // (RCU); one that is reused meanwhile holds another entry, whose table is bounds-checked.
+    unsafe { SERVICES.get(key) }
 }
 
 /// Chooses a backend by the flow's hash.

@@ -1,0 +1,430 @@
+//! The composition root: makes every part, wires them with channels, and ends them in order.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use lb_common::flow::Lifetimes;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    api,
+    config::{Config, ConsulConfig, NatPorts, Token, XdpMode},
+    controller::{Channels, Controller, Handle, InterfaceStatus, Setup},
+    datapath::{Datapath, FlowTables, Mode, Options},
+    domain::{block::Vital, kernel::Census, snapshot::Snapshot},
+    metrics, probe,
+    source::consul::{self, ConsulOptions},
+    state::{PersistedState, StateDir},
+};
+
+/// Between two passes over the flow tables.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Runs the agent until SIGTERM or SIGINT. The programs stay attached; traffic goes on.
+///
+/// # Errors
+///
+/// What keeps it from starting: the configuration, missing rights, the kernel's refusal, an
+/// address in use, another agent.
+pub async fn run(config_path: &Path) -> anyhow::Result<()> {
+    let config = crate::config::load(config_path)?;
+    check_rights()?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %config_path.display(),
+        services = config.services.len(),
+        "starting"
+    );
+    let socket = api::bind(&config.node.socket()).await?;
+    let metrics_listener = TcpListener::bind(config.metrics.listen)
+        .await
+        .with_context(|| format!("listening on {} for metrics", config.metrics.listen))?;
+    let mut problems = Vec::new();
+    let state_dir = StateDir::open(&config.node.state_dir)?;
+    let loaded = state_dir.load();
+    problems.extend(loaded.problem);
+
+    let options = datapath_options(&config)?;
+    // Verification and calibration block; nothing else runs yet.
+    let datapath = Datapath::open(&options)?;
+    if datapath.flow_slots() != options.flow_slots {
+        problems.push(format!(
+            "flow_slots is {} but the tables in the kernel have {}; `lb-agent detach` and a start make new ones",
+            options.flow_slots,
+            datapath.flow_slots()
+        ));
+    }
+    let interfaces: Vec<InterfaceStatus> = datapath
+        .attached()
+        .iter()
+        .map(|attached| {
+            info!(interface = attached.name, mode = attached.mode, adopted = attached.adopted, "XDP program in place");
+            InterfaceStatus {
+                name: attached.name.clone(),
+                mode: attached.mode,
+                adopted: attached.adopted,
+            }
+        })
+        .collect();
+    let _resolver = datapath.start_resolver().await?;
+    let flows = datapath.flows();
+
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = Tasks { set: JoinSet::new(), stopped };
+    let (commands, command_receiver) = mpsc::channel(64);
+    let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
+    let (catalog, catalog_receiver) = watch::channel(Arc::default());
+    let (consul_services, consul_services_receiver) = watch::channel(BTreeSet::new());
+    let (health, health_receiver) = mpsc::channel(1024);
+    let (census, census_receiver) = watch::channel(Arc::new(Census::default()));
+    let (state, state_receiver) = watch::channel(loaded.state.clone());
+    let (save_problem, save_problem_receiver) = watch::channel(None);
+    let (targets, targets_receiver) = watch::channel(Arc::default());
+    let handle = Handle::new(commands, snapshot_receiver.clone());
+
+    let vital_consul = consul_addresses(&config).await;
+    let setup = Setup {
+        config: config.clone(),
+        config_path: config_path.to_owned(),
+        state: loaded.state,
+        problems,
+        interfaces,
+        vital: Box::new(move || vital(&vital_consul)),
+    };
+    let channels = Channels {
+        commands: command_receiver,
+        snapshots,
+        catalog: catalog_receiver,
+        consul_services,
+        health: health_receiver,
+        census: census_receiver,
+        state,
+        save_problem: save_problem_receiver,
+    };
+    let controller = Controller::start(datapath, setup, channels).await?;
+
+    sweep(flows, census);
+    if let Some(consul) = &config.consul {
+        let options = consul_options(consul);
+        tasks.spawn("the Consul source", |shutdown| async move {
+            consul::run(options, consul_services_receiver, catalog, shutdown)
+                .await
+                .map_err(anyhow::Error::from)
+        });
+    }
+    let stats = Arc::new(probe::ProbeStats::default());
+    let probe_stats = stats.clone();
+    tasks.spawn("the probes", |shutdown| async move {
+        probe::run(targets_receiver, health, probe_stats, shutdown).await;
+        Ok(())
+    });
+    tasks.spawn("the list of probes", |shutdown| async move {
+        tokio::select! {
+            () = shutdown => {}
+            () = derive_targets(snapshot_receiver, targets) => {}
+        }
+        Ok(())
+    });
+    let state_task = tokio::spawn(save_states(state_dir, state_receiver, save_problem));
+    tasks.spawn("the controller", |shutdown| async move {
+        controller.run(shutdown).await;
+        Ok(())
+    });
+    let metrics_handle = handle.clone();
+    tasks.spawn("the metrics endpoint", |shutdown| async move {
+        metrics::serve(metrics_listener, metrics_handle, stats, shutdown).await?;
+        Ok(())
+    });
+    let api_handle = handle.clone();
+    tasks.spawn("the API", |shutdown| async move {
+        api::serve(socket, api_handle, shutdown).await?;
+        Ok(())
+    });
+    info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
+
+    let result = wait_for_end(&mut tasks, &handle).await;
+    stop.send_replace(true);
+    // Everything that answers requests gets a moment to finish; what hangs is cut off.
+    let drained = async { while tasks.set.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(5), drained).await.is_err() {
+        warn!("some parts did not stop in time");
+    }
+    tasks.set.shutdown().await;
+    // Ends when the controller has dropped its end, after the last state is on disk.
+    if let Err(error) = state_task.await {
+        error!(%error, "the state could not be saved");
+    }
+    let _ = fs::remove_file(config.node.socket());
+    info!("stopped; the programs stay attached and traffic goes on");
+    result
+}
+
+/// The agent's tasks, all of which end with `stopped`.
+struct Tasks {
+    set: JoinSet<(&'static str, anyhow::Result<()>)>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Tasks {
+    fn spawn<F>(&mut self, name: &'static str, task: impl FnOnce(Shutdown) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let mut stopped = self.stopped.clone();
+        let shutdown: Shutdown = Box::pin(async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        });
+        let future = task(shutdown);
+        self.set.spawn(async move { (name, future.await) });
+    }
+}
+
+type Shutdown = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits for a signal to stop, reloading on SIGHUP meanwhile; or for a part that ends by itself,
+/// which none should.
+async fn wait_for_end(tasks: &mut Tasks, handle: &Handle) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                info!("SIGTERM received");
+                return Ok(());
+            }
+            _ = interrupt.recv() => {
+                info!("SIGINT received");
+                return Ok(());
+            }
+            // The controller logs how it went.
+            _ = hangup.recv() => { let _ = handle.reload().await; }
+            Some(ended) = tasks.set.join_next() => {
+                let (name, result) = ended.context("a part of the agent failed")?;
+                result.with_context(|| format!("{name} failed"))?;
+                bail!("{name} ended unexpectedly");
+            }
+        }
+    }
+}
+
+/// Bits of capabilities (include/uapi/linux/capability.h).
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+fn check_rights() -> anyhow::Result<()> {
+    let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|word| u64::from_str_radix(word.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |bit: u32| effective & (1 << bit) != 0;
+    if has(CAP_NET_ADMIN) && (has(CAP_BPF) || has(CAP_SYS_ADMIN)) {
+        return Ok(());
+    }
+    bail!(
+        "loading programs into the kernel needs root (or the capabilities CAP_BPF and CAP_NET_ADMIN); start it with sudo or as a systemd service"
+    )
+}
+
+fn datapath_options(config: &Config) -> anyhow::Result<Options> {
+    let ports = match config.node.nat_ports {
+        NatPorts::Range { first, last } => (first, last),
+        NatPorts::Auto => free_port_range()?,
+    };
+    info!(first = ports.0, last = ports.1, "ports for translated flows");
+    Ok(Options {
+        bpf_dir: config.node.bpf_dir.clone(),
+        interfaces: config.node.interfaces.clone(),
+        mode: match config.node.xdp_mode {
+            XdpMode::Auto => Mode::Auto,
+            XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+        },
+        flow_slots: config.node.flow_slots,
+        ports,
+        lifetimes: Lifetimes::DEFAULT_SECONDS,
+    })
+}
+
+/// The larger of the two port ranges that the host's own connections do not use: below and above
+/// its ephemeral range.
+fn free_port_range() -> anyhow::Result<(u16, u16)> {
+    const FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = fs::read_to_string(FILE).with_context(|| format!("reading {FILE}"))?;
+    let mut words = text.split_whitespace().map(str::parse::<u16>);
+    let (Some(Ok(first)), Some(Ok(last))) = (words.next(), words.next()) else {
+        bail!("{FILE} says {text:?}, which is no range of ports; set node.nat_ports");
+    };
+    let below = (1024, first.saturating_sub(1).max(1024));
+    let above = (last.saturating_add(1), u16::MAX);
+    let size = |(first, last): (u16, u16)| u32::from(last.saturating_sub(first));
+    let range = if size(below) >= size(above) { below } else { above };
+    if size(range) < 1000 {
+        bail!(
+            "the host's ephemeral range {first}-{last} leaves no room for translated flows; narrow it (sysctl net.ipv4.ip_local_port_range) or set node.nat_ports"
+        );
+    }
+    Ok(range)
+}
+
+fn consul_options(config: &ConsulConfig) -> ConsulOptions {
+    let (token, token_file) = match &config.token {
+        Token::None => (None, None),
+        Token::Inline(token) => (Some(token.clone()), None),
+        Token::File(path) => (None, Some(path.clone())),
+    };
+    ConsulOptions {
+        address: config.address.clone(),
+        token,
+        token_file,
+        ca_cert: config.ca_cert.clone(),
+        client_cert: config.client_identity.as_ref().map(|identity| identity.cert.clone()),
+        client_key: config.client_identity.as_ref().map(|identity| identity.key.clone()),
+        tls_server_name: config.tls_server_name.clone(),
+        datacenter: config.datacenter.clone(),
+        wait: config.wait,
+    }
+}
+
+/// Addresses of the Consul server, which must not be blocked.
+async fn consul_addresses(config: &Config) -> Vec<IpAddr> {
+    let Some(consul) = &config.consul else { return Vec::new() };
+    let host = consul.address.split("://").last().unwrap_or_default();
+    let host = if host.rsplit(']').next().is_some_and(|rest| rest.contains(':')) {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    match tokio::time::timeout(Duration::from_secs(2), tokio::net::lookup_host(&host)).await {
+        Ok(Ok(addresses)) => addresses.map(|address| address.ip().to_canonical()).collect(),
+        Ok(Err(error)) => {
+            warn!(%error, host, "the Consul server's address is not known, so it is not kept from being blocked");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// What would be foolish to block besides the backends.
+fn vital(consul: &[IpAddr]) -> Vital {
+    let mut addresses: Vec<(IpAddr, String)> =
+        consul.iter().map(|address| (*address, "the Consul server".to_owned())).collect();
+    match nix::ifaddrs::getifaddrs() {
+        Ok(interfaces) => {
+            for interface in interfaces {
+                let Some(storage) = interface.address else { continue };
+                let ip = storage
+                    .as_sockaddr_in()
+                    .map(|v4| IpAddr::V4(v4.ip()))
+                    .or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
+                if let Some(ip) = ip {
+                    let what = format!("this node's own address on {}", interface.interface_name);
+                    addresses.push((ip, what));
+                }
+            }
+        }
+        Err(error) => warn!(%error, "the node's own addresses are not known"),
+    }
+    Vital { addresses }
+}
+
+/// Counts and sweeps the flow tables on a thread of its own, as long as anybody wants to know.
+fn sweep(flows: FlowTables, census: watch::Sender<Arc<Census>>) {
+    tokio::task::spawn_blocking(move || {
+        let mut pass = 0;
+        loop {
+            match flows.sweep() {
+                Ok(found) => {
+                    pass += 1;
+                    if census.send(Arc::new(Census { pass, ..found })).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => error!(%error, "the flow tables could not be swept"),
+            }
+            let steps = 50;
+            for _ in 0..steps {
+                std::thread::sleep(SWEEP / steps);
+                if census.is_closed() {
+                    return;
+                }
+            }
+        }
+    });
+}
+
+/// Derives from each snapshot what is to be probed.
+async fn derive_targets(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    targets: watch::Sender<Arc<Vec<probe::Target>>>,
+) {
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        let list: Vec<probe::Target> = snapshot
+            .services
+            .values()
+            .filter_map(|service| Some((service, service.spec.probe.as_ref()?)))
+            .flat_map(|(service, spec)| {
+                service.backends.iter().map(move |backend| probe::Target {
+                    service: service.spec.name.clone(),
+                    id: backend.id().clone(),
+                    address: backend.address(),
+                    spec: spec.clone(),
+                })
+            })
+            .collect();
+        targets.send_if_modified(|current| {
+            let changed = **current != list;
+            if changed {
+                *current = Arc::new(list);
+            }
+            changed
+        });
+        if snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes the latest state to disk whenever it changes; the last one before it ends.
+async fn save_states(
+    dir: StateDir,
+    mut states: watch::Receiver<PersistedState>,
+    problem: watch::Sender<Option<String>>,
+) {
+    let dir = Arc::new(dir);
+    while states.changed().await.is_ok() {
+        let state = states.borrow_and_update().clone();
+        let dir = dir.clone();
+        let saved = tokio::task::spawn_blocking(move || dir.save(&state)).await;
+        let failure = match saved {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(format!("saving the state: {error}")),
+        };
+        if let Some(failure) = &failure {
+            error!("{failure}");
+        }
+        problem.send_if_modified(|current| {
+            let changed = *current != failure;
+            *current = failure;
+            changed
+        });
+    }
+}
