@@ -60,7 +60,10 @@ impl Packet {
 
     /// A UDP datagram with a small payload.
     pub fn udp(src: &str, sport: u16, dst: &str, dport: u16) -> Self {
-        Self { proto: 17, ..Self::tcp(src, sport, dst, dport, 0) }
+        Self {
+            proto: 17,
+            ..Self::tcp(src, sport, dst, dport, 0)
+        }
     }
 
     /// The frame.
@@ -105,7 +108,9 @@ impl Packet {
         l4.extend(self.sport.to_be_bytes());
         l4.extend(self.dport.to_be_bytes());
         let checksum_at = if self.proto == 6 {
-            l4.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0]);
+            l4.extend([
+                0, 0, 0, 1, 0, 0, 0, 2, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0,
+            ]);
             16
         } else {
             l4.extend(((8 + self.payload.len()) as u16).to_be_bytes());
@@ -115,7 +120,11 @@ impl Packet {
         l4.extend(&self.payload);
         if !self.no_checksum {
             let sum = checksum::compute(&l4, self.pseudo_header(l4.len()));
-            let sum = if sum == 0 && self.proto == 17 { u16::MAX } else { sum };
+            let sum = if sum == 0 && self.proto == 17 {
+                u16::MAX
+            } else {
+                sum
+            };
             l4[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
         }
         l4
@@ -128,14 +137,17 @@ impl Packet {
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
         let words = [octets(self.src), octets(self.dst)].concat();
-        let addresses: u32 =
-            words.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+        let addresses: u32 = words
+            .chunks_exact(2)
+            .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
+            .sum();
         addresses + u32::from(self.proto) + length as u32
     }
 }
 
 fn parse(ip: &str) -> IpAddr {
-    ip.parse().unwrap_or_else(|_| panic!("`{ip}` is no IP address"))
+    ip.parse()
+        .unwrap_or_else(|_| panic!("`{ip}` is no IP address"))
 }
 
 /// Reads a frame back that [`Packet::build`] or a program made of one. Every checksum is
@@ -146,10 +158,14 @@ fn parse(ip: &str) -> IpAddr {
 /// What is wrong with the frame, in words.
 pub fn dissect(frame: &[u8]) -> Result<Packet, String> {
     let at = |range: std::ops::Range<usize>| {
-        frame.get(range.clone()).ok_or_else(|| format!("frame ends before {range:?}"))
+        frame
+            .get(range.clone())
+            .ok_or_else(|| format!("frame ends before {range:?}"))
     };
     let mac = |offset: usize| -> Result<[u8; 6], String> {
-        at(offset..offset + 6)?.try_into().map_err(|_| "no link address".to_owned())
+        at(offset..offset + 6)?
+            .try_into()
+            .map_err(|_| "no link address".to_owned())
     };
     let word = |offset: usize| -> Result<u16, String> {
         let bytes = at(offset..offset + 2)?;
@@ -163,8 +179,9 @@ pub fn dissect(frame: &[u8]) -> Result<Packet, String> {
                 return Err("the IPv4 header's checksum is wrong".into());
             }
             let address = |offset: usize| -> Result<IpAddr, String> {
-                let octets: [u8; 4] =
-                    at(offset..offset + 4)?.try_into().map_err(|_| "no address".to_owned())?;
+                let octets: [u8; 4] = at(offset..offset + 4)?
+                    .try_into()
+                    .map_err(|_| "no address".to_owned())?;
                 Ok(IpAddr::from(octets))
             };
             let end = 14 + usize::from(word(16)?);
@@ -181,18 +198,31 @@ pub fn dissect(frame: &[u8]) -> Result<Packet, String> {
         }
         0x86dd => {
             let address = |offset: usize| -> Result<IpAddr, String> {
-                let octets: [u8; 16] =
-                    at(offset..offset + 16)?.try_into().map_err(|_| "no address".to_owned())?;
+                let octets: [u8; 16] = at(offset..offset + 16)?
+                    .try_into()
+                    .map_err(|_| "no address".to_owned())?;
                 Ok(IpAddr::from(octets))
             };
             let end = 54 + usize::from(word(18)?);
-            (address(22)?, address(38)?, at(21..22)?[0], at(20..21)?[0], 0, Vec::new(), 54, end)
+            (
+                address(22)?,
+                address(38)?,
+                at(21..22)?[0],
+                at(20..21)?[0],
+                0,
+                Vec::new(),
+                54,
+                end,
+            )
         }
         other => return Err(format!("EtherType {other:#06x}")),
     };
     let l4 = at(l4_at..end)?;
-    let (header_length, checksum_at, flags) =
-        if proto == 6 { (20, 16, l4[13]) } else { (8, 6, 0) };
+    let (header_length, checksum_at, flags) = if proto == 6 {
+        (20, 16, l4[13])
+    } else {
+        (8, 6, 0)
+    };
     let packet = Packet {
         dmac: mac(0)?,
         smac: mac(6)?,

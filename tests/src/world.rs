@@ -92,10 +92,14 @@ impl Pins {
     fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new("/sys/fs/bpf").join(format!("lb-world-{}-{number}", std::process::id()));
+        let path =
+            Path::new("/sys/fs/bpf").join(format!("lb-world-{}-{number}", std::process::id()));
         let undo = path.clone();
         let guard = cleanup::on_exit(move || drop(datapath::detach(&undo)));
-        Ok(Self { path, _guard: guard })
+        Ok(Self {
+            path,
+            _guard: guard,
+        })
     }
 }
 
@@ -110,15 +114,36 @@ impl World {
         ] {
             let addresses = addresses.map(|text| text.parse().expect("a valid prefix"));
             link::connect(
-                End { namespace: &node, interface, addresses: &addresses },
-                End { namespace: &wire, interface: peer, addresses: &[] },
+                End {
+                    namespace: &node,
+                    interface,
+                    addresses: &addresses,
+                },
+                End {
+                    namespace: &wire,
+                    interface: peer,
+                    addresses: &[],
+                },
             )?;
         }
         for number in 2..=9 {
             let mac = backend_mac(number);
             let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
             for address in [format!("10.99.1.{number}"), format!("fd99:1::{number}")] {
-                node.tool("ip", &["neigh", "add", &address, "lladdr", &mac, "dev", "back", "nud", "permanent"])?;
+                node.tool(
+                    "ip",
+                    &[
+                        "neigh",
+                        "add",
+                        &address,
+                        "lladdr",
+                        &mac,
+                        "dev",
+                        "back",
+                        "nud",
+                        "permanent",
+                    ],
+                )?;
             }
         }
         crate::agent::mount_bpffs()?;
@@ -209,13 +234,32 @@ impl World {
         let mut weights = Vec::new();
         for (backend, address) in (id * 16..).zip(backends) {
             let address = address.parse()?;
-            let entry = KernelBackend { service: id, address, active: true };
+            let entry = KernelBackend {
+                service: id,
+                address,
+                active: true,
+            };
             steps.push(Step::PutBackend(backend, entry));
             weights.push((backend, 1));
         }
-        steps.push(Step::PutTable(id, Recipe { weights, slots: 1021 }));
-        let key = VipKey { address: vip.parse()?, protocol };
-        steps.push(Step::PutVip(key, KernelVip { service: id, slots: 1021 }));
+        steps.push(Step::PutTable(
+            id,
+            Recipe {
+                weights,
+                slots: 1021,
+            },
+        ));
+        let key = VipKey {
+            address: vip.parse()?,
+            protocol,
+        };
+        steps.push(Step::PutVip(
+            key,
+            KernelVip {
+                service: id,
+                slots: 1021,
+            },
+        ));
         self.apply(&steps)
     }
 
@@ -236,14 +280,31 @@ impl World {
             .filter(|(_, (before, after))| before != after)
             .map(|(index, (before, after))| {
                 let packets = after.packets - before.packets;
-                (index, Counter { packets, bytes: after.bytes - before.bytes })
+                (
+                    index,
+                    Counter {
+                        packets,
+                        bytes: after.bytes - before.bytes,
+                    },
+                )
             })
             .collect();
         ensure!(counted.len() == 1, "counted {counted:?} for one frame");
         let (index, counter) = counted.into_iter().next().context("one verdict")?;
-        let expected = Counter { packets: 1, bytes: frame.len() as u64 };
-        ensure!(counter == expected, "counted {counter:?} for a frame of {} bytes", frame.len());
-        Ok(Outcome { action, verdict: Verdict::ALL[index], frame: frame_after })
+        let expected = Counter {
+            packets: 1,
+            bytes: frame.len() as u64,
+        };
+        ensure!(
+            counter == expected,
+            "counted {counter:?} for a frame of {} bytes",
+            frame.len()
+        );
+        Ok(Outcome {
+            action,
+            verdict: Verdict::ALL[index],
+            frame: frame_after,
+        })
     }
 
     /// A packet from the clients' side.

@@ -11,7 +11,9 @@ const VIP: &str = "198.51.100.10";
 #[test]
 fn round_trip() {
     World::with(|world| {
-        world.service(0, "198.51.100.10:80", 6, &["10.99.1.2:8080"]).unwrap();
+        world
+            .service(0, "198.51.100.10:80", 6, &["10.99.1.2:8080"])
+            .unwrap();
         let syn = Packet::tcp(CLIENT, 40_000, VIP, 80, SYN);
         let out = world.request(&syn);
         println!("{out:?}");
@@ -26,7 +28,10 @@ fn round_trip() {
         let back = world.reply(&answer_to(&sent, SYN | ACK));
         assert_eq!(back.verdict, Verdict::ForwardReply);
         let got = back.packet();
-        assert_eq!((got.src, got.sport, got.dst, got.dport), (syn.dst, 80, syn.src, 40_000));
+        assert_eq!(
+            (got.src, got.sport, got.dst, got.dport),
+            (syn.dst, 80, syn.src, 40_000)
+        );
         assert_eq!(got.dmac, syn.smac);
     })
     .unwrap();

@@ -14,6 +14,8 @@ mod desired;
 pub mod handle;
 mod reconcile;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,

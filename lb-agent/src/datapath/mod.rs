@@ -6,6 +6,8 @@
 mod block;
 mod clock;
 mod encode;
+#[cfg(test)]
+pub(crate) mod fake;
 mod flows;
 mod loader;
 mod nexthop;

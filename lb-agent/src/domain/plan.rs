@@ -317,6 +317,7 @@ mod tests {
             backends,
             split: None,
             panic: false,
+            pending: false,
         })
     }
 

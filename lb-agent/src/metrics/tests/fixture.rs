@@ -169,6 +169,7 @@ pub(super) fn snapshot() -> Snapshot {
             source: SplitSource::Cli,
         }),
         panic: true,
+        pending: false,
     };
     Snapshot {
         version: 17,

@@ -1,0 +1,413 @@
+//! The controller on a kernel in memory: commands, catalogs, health, restarts.
+
+use std::{path::Path, time::Duration};
+
+use super::*;
+use crate::{
+    datapath::fake::FakeKernel,
+    domain::{
+        backend::{CatalogHealth, Instance, InstanceId},
+        health::Observed,
+        split::Shares,
+    },
+};
+
+const CONFIG: &str = r#"
+[node]
+interfaces = ["eth0"]
+
+[consul]
+address = "http://127.0.0.1:8500"
+
+[[service]]
+name = "echo"
+vip = ["198.51.100.10:80"]
+subsets = { v1 = { tag = "v1" }, v2 = { tag = "v2" } }
+consul = { service = "echo" }
+health = { kind = "tcp" }
+
+[[service]]
+name = "fixed"
+vip = ["198.51.100.11:80"]
+backends = [{ address = "10.2.0.1:80" }, { address = "10.2.0.2:80", weight = 3 }]
+"#;
+
+/// A running controller and the other ends of its channels.
+struct Bench {
+    handle: Handle,
+    kernel: FakeKernel,
+    catalog: watch::Sender<Arc<CatalogState>>,
+    health: mpsc::Sender<HealthEvent>,
+    state: watch::Receiver<PersistedState>,
+    _census: watch::Sender<Arc<Census>>,
+    _save_problem: watch::Sender<Option<String>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    async fn start(kernel: FakeKernel, saved: PersistedState) -> Self {
+        let config = crate::config::parse_in(CONFIG, Path::new("test.toml"), &|_| None).unwrap();
+        let (commands, command_receiver) = mpsc::channel(8);
+        let (snapshots, snapshot_receiver) = watch::channel(Arc::default());
+        let (catalog, catalog_receiver) = watch::channel(Arc::default());
+        let (consul_services, _) = watch::channel(BTreeSet::new());
+        let (health, health_receiver) = mpsc::channel(8);
+        let (census, census_receiver) = watch::channel(Arc::default());
+        let (state, state_receiver) = watch::channel(saved.clone());
+        let (save_problem, save_problem_receiver) = watch::channel(None);
+        let setup = Setup {
+            config,
+            config_path: "test.toml".into(),
+            state: saved,
+            problems: Vec::new(),
+            interfaces: Vec::new(),
+            vital: Box::new(|| Vital {
+                addresses: vec![("192.0.2.1".parse().unwrap(), "the Consul server".into())],
+            }),
+        };
+        let channels = Channels {
+            commands: command_receiver,
+            snapshots,
+            catalog: catalog_receiver,
+            consul_services,
+            health: health_receiver,
+            census: census_receiver,
+            state,
+            save_problem: save_problem_receiver,
+        };
+        let controller = Controller::start(kernel.clone(), setup, channels)
+            .await
+            .unwrap();
+        let task = tokio::spawn(controller.run(std::future::pending()));
+        Self {
+            handle: Handle::new(commands, snapshot_receiver),
+            kernel,
+            catalog,
+            health,
+            state: state_receiver,
+            _census: census,
+            _save_problem: save_problem,
+            task,
+        }
+    }
+
+    async fn new() -> Self {
+        Self::start(FakeKernel::default(), PersistedState::default()).await
+    }
+
+    /// Consul lists these: number and tag.
+    async fn list(&self, instances: &[(u8, &str)]) {
+        let instances = instances
+            .iter()
+            .map(|(number, tag)| instance(*number, tag))
+            .collect();
+        let mut state = CatalogState::default();
+        state.services.insert("echo".into(), Arc::new(instances));
+        self.catalog.send_replace(Arc::new(state));
+        self.settle().await;
+    }
+
+    async fn probe(&self, number: u8, healthy: bool) {
+        let since = SystemTime::now();
+        let observed = if healthy {
+            Observed::Healthy { since }
+        } else {
+            Observed::Unhealthy {
+                since,
+                reason: "connection refused".into(),
+            }
+        };
+        let instance = instance(number, "");
+        let event = HealthEvent {
+            service: "echo".into(),
+            id: instance.id,
+            address: instance.address,
+            observed,
+            previous: Observed::Unknown,
+            took: Duration::ZERO,
+        };
+        self.health.send(event).await.unwrap();
+        self.settle().await;
+    }
+
+    /// Lets the controller handle what was sent.
+    async fn settle(&self) {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        self.handle.status().await.unwrap();
+    }
+
+    /// Kernel weights of the backends of `echo`.
+    fn echo(&self) -> Vec<(String, u32)> {
+        let weights = self.kernel.weights();
+        weights
+            .into_iter()
+            .filter(|(address, _)| address.starts_with("10.1."))
+            .collect()
+    }
+}
+
+fn instance(number: u8, tag: &str) -> Instance {
+    Instance {
+        id: InstanceId(format!("node/echo-{number}")),
+        address: ([10, 1, 0, number], 8080).into(),
+        weight: 1,
+        tags: vec![tag.to_owned()],
+        meta: Default::default(),
+        subset: None,
+        health: CatalogHealth::Passing,
+    }
+}
+
+fn shares(words: &[&str]) -> Shares {
+    Shares::parse(words).unwrap()
+}
+
+fn addresses(weights: &[(String, u32)]) -> Vec<&str> {
+    weights
+        .iter()
+        .map(|(address, _)| address.as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn file_and_consul_reach_the_kernel() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.kernel.weights()["10.2.0.2:80"], 3);
+    assert!(bench.echo().is_empty());
+    let problems = bench.handle.status().await.unwrap().problems;
+    assert!(
+        problems.iter().any(|problem| problem.contains("echo")),
+        "{problems:?}"
+    );
+
+    bench.list(&[(1, "v1"), (2, "v2")]).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080", "10.1.0.2:8080"]);
+    assert!(bench.handle.status().await.unwrap().problems.is_empty());
+}
+
+#[tokio::test]
+async fn splits_are_checked_applied_saved_and_forgotten() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1"), (2, "v2")]).await;
+    let active = bench
+        .handle
+        .split_set("echo", shares(&["v1=90", "v2=10"]))
+        .await
+        .unwrap();
+    assert_eq!(active.shares.to_string(), "v1=90 v2=10");
+    let weights = bench.echo();
+    assert_eq!(weights[0].1, weights[1].1 * 9);
+    assert_eq!(
+        bench.state.borrow().splits["echo"].to_string(),
+        "v1=90 v2=10"
+    );
+
+    let error = bench
+        .handle
+        .split_set("nope", shares(&["v1=1"]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no service `nope`; configured are echo, fixed"
+    );
+    let error = bench
+        .handle
+        .split_set("echo", shares(&["v3=1"]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "service `echo` has no subset `v3`; it has v1, v2"
+    );
+
+    assert_eq!(bench.handle.split_reset("echo").await.unwrap(), None);
+    assert!(bench.state.borrow().splits.is_empty());
+    assert_eq!(bench.echo()[0].1, bench.echo()[1].1);
+}
+
+#[tokio::test]
+async fn probes_take_out_and_bring_back() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.probe(1, false).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+    // Nobody left: everybody is used, and it is said.
+    bench.probe(2, false).await;
+    assert_eq!(bench.echo().len(), 2);
+    let problems = bench.handle.status().await.unwrap().problems;
+    assert!(
+        problems[0].contains("no backend is healthy"),
+        "{problems:?}"
+    );
+    bench.probe(2, true).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+}
+
+#[tokio::test]
+async fn sudden_emptiness_is_not_believed() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, ""), (3, "")]).await;
+    bench.list(&[]).await;
+    assert_eq!(bench.echo().len(), 3);
+    let problems = bench.handle.status().await.unwrap().problems;
+    assert!(problems[0].contains("3 backends vanished"), "{problems:?}");
+    // Our own probes confirm one of them.
+    bench.probe(2, false).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080", "10.1.0.3:8080"]);
+    // One of three that leaves alone is believed at once.
+    bench.list(&[(1, ""), (2, ""), (3, "")]).await;
+    bench.probe(2, true).await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080", "10.1.0.2:8080"]);
+}
+
+#[tokio::test]
+async fn drain_by_id_or_address() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.handle.drain("echo", "10.1.0.1:8080").await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+    let error = bench
+        .handle
+        .undrain("echo", "10.1.0.2:8080")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("is not drained"), "{error}");
+    let error = bench.handle.drain("echo", "10.9.9.9:1").await.unwrap_err();
+    assert!(matches!(error, OperatorError::UnknownBackend { .. }));
+    bench.handle.undrain("echo", "node/echo-1").await.unwrap();
+    assert_eq!(bench.echo().len(), 2);
+}
+
+#[tokio::test]
+async fn blocks_come_go_and_object() {
+    let bench = Bench::new().await;
+    let net = |text: &str| crate::domain::block::parse_prefix(text).unwrap();
+    let add = |text: &str, ttl, force| {
+        bench
+            .handle
+            .block_add(vec![net(text)], ttl, "test".into(), force)
+    };
+    let refused = [
+        ("0.0.0.0/0", "is everybody"),
+        ("192.0.2.0/24", "the Consul server"),
+        ("10.2.0.1", "a backend of service fixed"),
+    ];
+    for (prefix, why) in refused {
+        let error = add(prefix, None, false).await.unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("--force"), "{error}");
+    }
+    assert!(bench.kernel.inside().blocked.is_empty());
+    add("192.0.2.0/24", None, true).await.unwrap();
+    add("203.0.113.7", Some(Duration::from_millis(50)), false)
+        .await
+        .unwrap();
+    assert_eq!(bench.kernel.inside().cut.len(), 2);
+    assert_eq!(bench.handle.block_list().await.unwrap().len(), 2);
+    // The second ends by itself.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(bench.handle.block_list().await.unwrap().len(), 1);
+    assert_eq!(bench.kernel.inside().blocked.len(), 1);
+    let error = bench
+        .handle
+        .block_del(vec![net("203.0.113.7")])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, OperatorError::NotBlocked(_)));
+    assert_eq!(
+        bench
+            .handle
+            .block_del(vec![net("192.0.2.0/24")])
+            .await
+            .unwrap(),
+        1
+    );
+    assert!(bench.kernel.inside().blocked.is_empty());
+}
+
+/// A batch that the kernel refuses half way leaves nothing behind.
+#[tokio::test]
+async fn failures_are_told_and_mended() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1"), (2, "v2")]).await;
+    bench.kernel.inside().failing = Some("no space left".into());
+    let error = bench
+        .handle
+        .split_set("echo", shares(&["v1=1"]))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("no space left"), "{error}");
+    let problems = bench.handle.status().await.unwrap().problems;
+    assert!(
+        problems[0].contains("the kernel does not follow"),
+        "{problems:?}"
+    );
+    let blocked = vec!["203.0.113.0/24".parse().unwrap()];
+    assert!(
+        bench
+            .handle
+            .block_add(blocked, None, String::new(), false)
+            .await
+            .is_err()
+    );
+    assert!(bench.handle.block_list().await.unwrap().is_empty());
+    // Healed, the next occasion brings the kernel to what was asked.
+    bench.kernel.inside().failing = None;
+    bench.probe(2, true).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+    assert!(bench.handle.status().await.unwrap().problems.is_empty());
+}
+
+/// What a person set and what Consul last said outlives the agent, while Consul is silent.
+#[tokio::test]
+async fn restart_with_consul_away() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1"), (2, "v2")]).await;
+    bench
+        .handle
+        .split_set("echo", shares(&["v1=3", "v2=1"]))
+        .await
+        .unwrap();
+    bench.handle.drain("fixed", "10.2.0.2:80").await.unwrap();
+    let prefix = vec!["203.0.113.0/24".parse().unwrap()];
+    bench
+        .handle
+        .block_add(prefix, None, "abuse".into(), false)
+        .await
+        .unwrap();
+    let (kernel, saved) = (bench.kernel.clone(), bench.state.borrow().clone());
+    bench.task.abort();
+    let before = kernel.weights();
+
+    kernel.inside().steps.clear();
+    let again = Bench::start(kernel.clone(), saved).await;
+    assert_eq!(kernel.weights(), before);
+    let steps = kernel.inside().steps.clone();
+    use crate::domain::kernel::Step;
+    assert!(
+        steps.iter().all(|step| matches!(step, Step::PutTable(..))),
+        "{steps:?}"
+    );
+    assert_eq!(
+        again.handle.block_list().await.unwrap()[0].rule.reason,
+        "abuse"
+    );
+
+    // With the state lost as well, what the kernel holds of Consul's services stays.
+    again.task.abort();
+    let third = Bench::start(kernel.clone(), PersistedState::default()).await;
+    let active = kernel
+        .inside()
+        .view
+        .backends
+        .values()
+        .filter(|backend| backend.active)
+        .count();
+    assert_eq!(active, 4);
+    assert!(kernel.inside().blocked.is_empty());
+    third.list(&[(1, "v1"), (2, "v2")]).await;
+    assert_eq!(third.echo().len(), 2);
+}
