@@ -45,6 +45,8 @@ fn compile_proto() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", proto.display());
     let messages = protox::compile(["lb/v1/agent.proto"], [&proto])?;
     tonic_prost_build::configure()
+        // Sorted maps print the same every time.
+        .btree_map(".")
         // For `-o json`.
         .type_attribute(".", "#[derive(serde::Serialize)]")
         .compile_fds(messages)?;

@@ -8,14 +8,21 @@
 //! - [`probe`]: asks the backends how they are.
 //! - [`state`]: what outlives the agent, on disk.
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
+//! - [`api`]: the agent's gRPC service on a Unix socket. [`cli`]: the command line.
+//! - [`run`]: makes every part and wires them.
+//! - [`logging`]: structured logs on stderr.
 //! - [`metrics`]: the Prometheus endpoint.
 //! - [`datapath`]: the kernel half; the only place that names aya.
 
+pub mod api;
+pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod datapath;
 pub mod domain;
+pub mod logging;
 pub mod metrics;
 pub mod probe;
+pub mod run;
 pub mod source;
 pub mod state;

@@ -1,18 +1,11 @@
 //! The composition root: makes every part, wires them with channels, and ends them in order.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use lb_common::flow::Lifetimes;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
@@ -33,22 +26,19 @@ use crate::{
 /// Between two passes over the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Runs the agent until SIGTERM or SIGINT. The programs stay attached; traffic goes on.
+/// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The programs stay attached; traffic goes on.
 ///
 /// # Errors
 ///
-/// What keeps it from starting: the configuration, missing rights, the kernel's refusal, an
-/// address in use, another agent.
-pub async fn run(config_path: &Path) -> anyhow::Result<()> {
-    let config = crate::config::load(config_path)?;
-    check_rights()?;
+/// What keeps it from starting: the kernel's refusal, an address in use, another agent.
+pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %config_path.display(),
         services = config.services.len(),
         "starting"
     );
-    let socket = api::bind(&config.node.socket()).await?;
+    let (socket, _socket_guard) = api::socket::bind(&config.node.socket())?;
     let metrics_listener = TcpListener::bind(config.metrics.listen)
         .await
         .with_context(|| format!("listening on {} for metrics", config.metrics.listen))?;
@@ -71,7 +61,12 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         .attached()
         .iter()
         .map(|attached| {
-            info!(interface = attached.name, mode = attached.mode, adopted = attached.adopted, "XDP program in place");
+            info!(
+                interface = attached.name,
+                mode = attached.mode,
+                adopted = attached.adopted,
+                "XDP program in place"
+            );
             InterfaceStatus {
                 name: attached.name.clone(),
                 mode: attached.mode,
@@ -83,7 +78,10 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let flows = datapath.flows();
 
     let (stop, stopped) = watch::channel(false);
-    let mut tasks = Tasks { set: JoinSet::new(), stopped };
+    let mut tasks = Tasks {
+        set: JoinSet::new(),
+        stopped,
+    };
     let (commands, command_receiver) = mpsc::channel(64);
     let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog, catalog_receiver) = watch::channel(Arc::default());
@@ -145,7 +143,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     });
     let metrics_handle = handle.clone();
     tasks.spawn("the metrics endpoint", |shutdown| async move {
-        metrics::serve(metrics_listener, metrics_handle, stats, shutdown).await?;
+        metrics::serve(metrics_listener, metrics_handle, stats, shutdown).await;
         Ok(())
     });
     let api_handle = handle.clone();
@@ -159,7 +157,10 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     stop.send_replace(true);
     // Everything that answers requests gets a moment to finish; what hangs is cut off.
     let drained = async { while tasks.set.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_secs(5), drained).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), drained)
+        .await
+        .is_err()
+    {
         warn!("some parts did not stop in time");
     }
     tasks.set.shutdown().await;
@@ -167,7 +168,6 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     if let Err(error) = state_task.await {
         error!(%error, "the state could not be saved");
     }
-    let _ = fs::remove_file(config.node.socket());
     info!("stopped; the programs stay attached and traffic goes on");
     result
 }
@@ -221,33 +221,16 @@ async fn wait_for_end(tasks: &mut Tasks, handle: &Handle) -> anyhow::Result<()> 
     }
 }
 
-/// Bits of capabilities (include/uapi/linux/capability.h).
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_BPF: u32 = 39;
-
-fn check_rights() -> anyhow::Result<()> {
-    let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|word| u64::from_str_radix(word.trim(), 16).ok())
-        .unwrap_or(0);
-    let has = |bit: u32| effective & (1 << bit) != 0;
-    if has(CAP_NET_ADMIN) && (has(CAP_BPF) || has(CAP_SYS_ADMIN)) {
-        return Ok(());
-    }
-    bail!(
-        "loading programs into the kernel needs root (or the capabilities CAP_BPF and CAP_NET_ADMIN); start it with sudo or as a systemd service"
-    )
-}
-
 fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     let ports = match config.node.nat_ports {
         NatPorts::Range { first, last } => (first, last),
         NatPorts::Auto => free_port_range()?,
     };
-    info!(first = ports.0, last = ports.1, "ports for translated flows");
+    info!(
+        first = ports.0,
+        last = ports.1,
+        "ports for translated flows"
+    );
     Ok(Options {
         bpf_dir: config.node.bpf_dir.clone(),
         interfaces: config.node.interfaces.clone(),
@@ -274,7 +257,11 @@ fn free_port_range() -> anyhow::Result<(u16, u16)> {
     let below = (1024, first.saturating_sub(1).max(1024));
     let above = (last.saturating_add(1), u16::MAX);
     let size = |(first, last): (u16, u16)| u32::from(last.saturating_sub(first));
-    let range = if size(below) >= size(above) { below } else { above };
+    let range = if size(below) >= size(above) {
+        below
+    } else {
+        above
+    };
     if size(range) < 1000 {
         bail!(
             "the host's ephemeral range {first}-{last} leaves no room for translated flows; narrow it (sysctl net.ipv4.ip_local_port_range) or set node.nat_ports"
@@ -294,8 +281,14 @@ fn consul_options(config: &ConsulConfig) -> ConsulOptions {
         token,
         token_file,
         ca_cert: config.ca_cert.clone(),
-        client_cert: config.client_identity.as_ref().map(|identity| identity.cert.clone()),
-        client_key: config.client_identity.as_ref().map(|identity| identity.key.clone()),
+        client_cert: config
+            .client_identity
+            .as_ref()
+            .map(|identity| identity.cert.clone()),
+        client_key: config
+            .client_identity
+            .as_ref()
+            .map(|identity| identity.key.clone()),
         tls_server_name: config.tls_server_name.clone(),
         datacenter: config.datacenter.clone(),
         wait: config.wait,
@@ -304,15 +297,23 @@ fn consul_options(config: &ConsulConfig) -> ConsulOptions {
 
 /// Addresses of the Consul server, which must not be blocked.
 async fn consul_addresses(config: &Config) -> Vec<IpAddr> {
-    let Some(consul) = &config.consul else { return Vec::new() };
+    let Some(consul) = &config.consul else {
+        return Vec::new();
+    };
     let host = consul.address.split("://").last().unwrap_or_default();
-    let host = if host.rsplit(']').next().is_some_and(|rest| rest.contains(':')) {
+    let host = if host
+        .rsplit(']')
+        .next()
+        .is_some_and(|rest| rest.contains(':'))
+    {
         host.to_owned()
     } else {
         format!("{host}:80")
     };
     match tokio::time::timeout(Duration::from_secs(2), tokio::net::lookup_host(&host)).await {
-        Ok(Ok(addresses)) => addresses.map(|address| address.ip().to_canonical()).collect(),
+        Ok(Ok(addresses)) => addresses
+            .map(|address| address.ip().to_canonical())
+            .collect(),
         Ok(Err(error)) => {
             warn!(%error, host, "the Consul server's address is not known, so it is not kept from being blocked");
             Vec::new()
@@ -323,12 +324,16 @@ async fn consul_addresses(config: &Config) -> Vec<IpAddr> {
 
 /// What would be foolish to block besides the backends.
 fn vital(consul: &[IpAddr]) -> Vital {
-    let mut addresses: Vec<(IpAddr, String)> =
-        consul.iter().map(|address| (*address, "the Consul server".to_owned())).collect();
+    let mut addresses: Vec<(IpAddr, String)> = consul
+        .iter()
+        .map(|address| (*address, "the Consul server".to_owned()))
+        .collect();
     match nix::ifaddrs::getifaddrs() {
         Ok(interfaces) => {
             for interface in interfaces {
-                let Some(storage) = interface.address else { continue };
+                let Some(storage) = interface.address else {
+                    continue;
+                };
                 let ip = storage
                     .as_sockaddr_in()
                     .map(|v4| IpAddr::V4(v4.ip()))

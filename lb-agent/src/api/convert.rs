@@ -1,0 +1,346 @@
+//! Domain values into messages: pure, and the only place that knows both.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lb_common::{entry::Counter, flow::State, verdict::Verdict};
+
+use super::proto;
+use crate::{
+    controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
+    domain::{
+        backend::CatalogHealth,
+        block::BlockRule,
+        health::Observed,
+        service::{Catalog, ProbeKind, ProbeSpec},
+        snapshot::{BackendState, ServiceState, Snapshot},
+        split::{ActiveSplit, Shares},
+        sync::WatchStatus,
+    },
+};
+
+/// Milliseconds since 1970, rounded down; negative before it.
+pub(super) fn unix_ms(at: SystemTime) -> i64 {
+    let clamp = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    match at.duration_since(UNIX_EPOCH) {
+        Ok(after) => clamp(after),
+        Err(before) => -clamp(before.duration()),
+    }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The maps' sizes bound every count that goes through here.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+pub(super) fn status(
+    status: &Status,
+    snapshot: &Snapshot,
+    now: SystemTime,
+) -> proto::StatusResponse {
+    let (last, total, rebuilds) = status.maglev_rebuilds;
+    proto::StatusResponse {
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        snapshot_version: status.version,
+        now_unix_ms: unix_ms(now),
+        started_unix_ms: unix_ms(status.started),
+        interfaces: status
+            .interfaces
+            .iter()
+            .map(|interface| proto::Interface {
+                name: interface.name.clone(),
+                mode: interface.mode.into(),
+                adopted: interface.adopted,
+            })
+            .collect(),
+        consul_address: status.consul.clone(),
+        watches: status
+            .watches
+            .iter()
+            .map(|(name, state)| watch(name, state))
+            .collect(),
+        catalog: Some(catalog_counts(snapshot)),
+        flow_tables: vec![
+            flow_table("ipv4", &status.flows4),
+            flow_table("ipv6", &status.flows6),
+        ],
+        verdicts: status
+            .verdicts
+            .iter()
+            .map(|(verdict, counter)| verdict_count(*verdict, *counter))
+            .collect(),
+        block_rules: status.blocks as u64,
+        maglev_rebuilds: Some(proto::MaglevRebuilds {
+            count: rebuilds,
+            last_us: micros(last),
+            total_us: micros(total),
+        }),
+        last_apply_us: micros(status.last_apply),
+        problems: status.problems.clone(),
+    }
+}
+
+fn watch(name: &str, state: &WatchStatus) -> proto::Watch {
+    proto::Watch {
+        name: name.into(),
+        last_success_unix_ms: state.last_success.map(unix_ms),
+        last_change_unix_ms: state.last_change.map(unix_ms),
+        index: state.index,
+        error: state.error.clone(),
+        errors: state.errors,
+    }
+}
+
+fn catalog_counts(snapshot: &Snapshot) -> proto::CatalogCounts {
+    let mut counts = proto::CatalogCounts::default();
+    for service in snapshot.services.values() {
+        let healthy = healthy(service);
+        counts.services += 1;
+        counts.services_healthy += u32::from(healthy > 0);
+        counts.backends += count(service.backends.len());
+        counts.backends_healthy += healthy;
+    }
+    counts
+}
+
+fn flow_table(family: &str, table: &FlowTableUse) -> proto::FlowTable {
+    let used_by_state: BTreeMap<String, u64> = table
+        .used
+        .iter()
+        .zip(0_u8..)
+        .filter_map(|(used, bits)| Some((State::from_bits(bits)?, *used)))
+        .filter(|(state, used)| *state != State::Free && *used > 0)
+        .map(|(state, used)| (state.name().to_owned(), used))
+        .collect();
+    proto::FlowTable {
+        family: family.into(),
+        slots: table.slots,
+        used: used_by_state.values().sum(),
+        used_by_state,
+    }
+}
+
+fn verdict_count(verdict: Verdict, counter: Counter) -> proto::VerdictCount {
+    proto::VerdictCount {
+        action: verdict.action().name().into(),
+        name: verdict.name().into(),
+        help: verdict.help().trim().into(),
+        packets: counter.packets,
+        bytes: counter.bytes,
+    }
+}
+
+pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Service {
+    let spec = &state.spec;
+    proto::Service {
+        name: spec.name.clone(),
+        protocol: spec.protocol.name().into(),
+        forwarding: spec.forwarding.name().into(),
+        vips: spec.vips.iter().map(ToString::to_string).collect(),
+        origin: spec.origin.to_string(),
+        consul_service: match &spec.catalog {
+            Catalog::Static(_) => None,
+            Catalog::Consul { service } => Some(service.clone()),
+        },
+        probe: spec.probe.as_ref().map(probe),
+        split: state.split.as_ref().map(split),
+        backends: count(state.backends.len()),
+        backends_healthy: healthy(state),
+        backends_active: active(state.backends.iter()),
+        panic: state.panic,
+        counters: Some(traffic(counters.services.get(&spec.name))),
+    }
+}
+
+fn probe(spec: &ProbeSpec) -> proto::Probe {
+    let mut probe = proto::Probe {
+        port: spec.port.map(u32::from),
+        interval_ms: millis(spec.interval),
+        timeout_ms: millis(spec.timeout),
+        rise: spec.rise,
+        fall: spec.fall,
+        ..Default::default()
+    };
+    match &spec.kind {
+        ProbeKind::Tcp => probe.kind = "tcp".into(),
+        ProbeKind::Http { path, host, status } => {
+            probe.kind = "http".into();
+            probe.path = Some(path.clone());
+            probe.host = host.clone();
+            probe.status_min = Some(status.0.into());
+            probe.status_max = Some(status.1.into());
+        }
+    }
+    probe
+}
+
+fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
+    let counters = counters.copied().unwrap_or_default();
+    proto::Counters {
+        packets_in: counters.inbound.packets,
+        bytes_in: counters.inbound.bytes,
+        packets_out: counters.outbound.packets,
+        bytes_out: counters.outbound.bytes,
+        flows_created: counters.flows,
+        flows_live: counters.live_flows,
+    }
+}
+
+fn shares(shares: &Shares) -> BTreeMap<String, u32> {
+    shares
+        .iter()
+        .map(|(subset, share)| (subset.to_owned(), share))
+        .collect()
+}
+
+pub(super) fn split(split: &ActiveSplit) -> proto::Split {
+    proto::Split {
+        shares: shares(&split.shares),
+        source: split.source.name().into(),
+    }
+}
+
+pub(super) fn service_split(state: &ServiceState) -> proto::ServiceSplit {
+    let in_force = state.split.as_ref().map(|split| &split.shares);
+    let mut subsets: BTreeSet<String> = state.spec.subset_names();
+    subsets.extend(
+        in_force
+            .into_iter()
+            .flat_map(Shares::iter)
+            .map(|(subset, _)| subset.to_owned()),
+    );
+    subsets.extend(state.backends.iter().filter_map(|b| b.subset.clone()));
+    let total = total_weight(state);
+    let subset = |name: String| {
+        let members = || {
+            let name = &name;
+            let backends = state.backends.iter();
+            backends.filter(move |backend| backend.subset.as_ref() == Some(name))
+        };
+        proto::SubsetShare {
+            share: in_force.and_then(|shares| shares.get(&name)),
+            share_percent: percent(members().map(|b| u64::from(b.weight)).sum(), total),
+            backends: count(members().count()),
+            backends_active: active(members()),
+            subset: name,
+        }
+    };
+    proto::ServiceSplit {
+        service: state.spec.name.clone(),
+        split: state.split.as_ref().map(split),
+        configured_shares: state.spec.split.as_ref().map(shares).unwrap_or_default(),
+        subsets: subsets.into_iter().map(subset).collect(),
+    }
+}
+
+/// All backends of a service, in the snapshot's order.
+pub(super) fn backends(state: &ServiceState, counters: &Counters) -> Vec<proto::Backend> {
+    let service = &state.spec.name;
+    let total = total_weight(state);
+    state
+        .backends
+        .iter()
+        .map(|backend| {
+            let key = (service.clone(), backend.id().clone(), backend.address());
+            let mut message = self::backend(service, backend);
+            message.share_percent = percent(backend.weight.into(), total);
+            message.counters = Some(traffic(counters.backends.get(&key)));
+            message
+        })
+        .collect()
+}
+
+/// A backend by itself: without what depends on the others, and without counters.
+fn backend(service: &str, state: &BackendState) -> proto::Backend {
+    let (catalog_health, catalog_detail) = match &state.instance.health {
+        CatalogHealth::Passing => ("passing", ""),
+        CatalogHealth::Warning(detail) => ("warning", detail.as_str()),
+        CatalogHealth::Critical(detail) => ("critical", detail.as_str()),
+        CatalogHealth::Maintenance(detail) => ("maintenance", detail.as_str()),
+    };
+    let (observed, since, observed_reason) = match &state.observed {
+        Observed::Unknown => ("unknown", None, ""),
+        Observed::Healthy { since } => ("healthy", Some(*since), ""),
+        Observed::Unhealthy { since, reason } => ("unhealthy", Some(*since), reason.as_str()),
+    };
+    proto::Backend {
+        service: service.into(),
+        id: state.id().0.clone(),
+        address: state.address().to_string(),
+        subset: state.subset.clone(),
+        registered_weight: state.instance.weight,
+        weight: state.weight,
+        reason: state.reason.clone(),
+        health: health(state).into(),
+        catalog_health: catalog_health.into(),
+        catalog_detail: catalog_detail.into(),
+        observed: observed.into(),
+        observed_reason: observed_reason.into(),
+        observed_since_unix_ms: since.map(unix_ms),
+        draining_since_unix_ms: state.drain.as_ref().map(|drain| unix_ms(drain.since)),
+        held_until_unix_ms: state.held.as_ref().map(|held| unix_ms(held.until)),
+        ..Default::default()
+    }
+}
+
+/// What catalog and probes come to, in one word. Weights follow the same order of precedence
+/// (`domain::weigh`); draining is another matter and not part of it.
+fn health(backend: &BackendState) -> &'static str {
+    match (&backend.instance.health, &backend.observed) {
+        (CatalogHealth::Maintenance(_), _) => "maintenance",
+        (CatalogHealth::Critical(_), _) | (_, Observed::Unhealthy { .. }) => "unhealthy",
+        (CatalogHealth::Warning(_), _) => "warning",
+        (CatalogHealth::Passing, Observed::Healthy { .. } | Observed::Unknown) => "healthy",
+    }
+}
+
+fn healthy(state: &ServiceState) -> u32 {
+    let usable = |backend: &&BackendState| matches!(health(backend), "healthy" | "warning");
+    count(state.backends.iter().filter(usable).count())
+}
+
+fn active<'a>(backends: impl Iterator<Item = &'a BackendState>) -> u32 {
+    count(backends.filter(|backend| backend.weight > 0).count())
+}
+
+fn total_weight(state: &ServiceState) -> u64 {
+    state.backends.iter().map(|b| u64::from(b.weight)).sum()
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 * 100.0 / whole as f64
+    }
+}
+
+pub(super) fn block_rule(rule: &BlockRule) -> proto::BlockRule {
+    proto::BlockRule {
+        prefix: rule.prefix.to_string(),
+        reason: rule.reason.clone(),
+        added_unix_ms: unix_ms(rule.added),
+        expires_unix_ms: rule.expires.map(unix_ms),
+    }
+}
+
+pub(super) fn block_entry(entry: &BlockEntry) -> proto::BlockEntry {
+    proto::BlockEntry {
+        rule: Some(block_rule(&entry.rule)),
+        dropped_packets: entry.dropped.packets,
+        dropped_bytes: entry.dropped.bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests;

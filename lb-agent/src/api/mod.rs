@@ -1,0 +1,56 @@
+//! The agent's gRPC service: how the command line (and anything else on the node) asks and steers.
+//!
+//! It is served on a Unix socket only, so that the file system's permissions decide who may. The
+//! messages stop here: [`input`] turns requests into domain values, [`convert`] domain values
+//! into replies, and nothing else in the agent knows them but the command line.
+
+use std::future::Future;
+
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+
+use crate::controller::Handle;
+
+mod convert;
+mod input;
+mod service;
+pub mod socket;
+
+/// Messages, client and server, generated from `proto/lb/v1/agent.proto`, which documents them.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated; the .proto file is the documentation"
+)]
+pub mod proto {
+    tonic::include_proto!("lb.v1");
+}
+
+/// Where the agent listens and the command line asks, unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lb-agent/agent.sock";
+
+/// The server stopped for another reason than `shutdown`.
+#[derive(Debug, Error)]
+#[error("serving the agent's socket failed: {0}")]
+pub struct ServeError(#[from] tonic::transport::Error);
+
+/// Answers on `listener` until `shutdown` completes; requests under way are finished first.
+///
+/// # Errors
+///
+/// The transport gave up. What is wrong with a single connection or request is no such reason.
+pub async fn serve(
+    listener: UnixListener,
+    handle: Handle,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    tonic::transport::Server::builder()
+        .add_service(proto::agent_server::AgentServer::new(
+            service::Service::new(handle),
+        ))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! The service itself: each call asks the controller once or twice and converts the answer.
+
+use std::time::SystemTime;
+
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    convert,
+    input::{self, BlockOptions, InvalidRequest, Prefixes},
+    proto::{self, agent_server::Agent},
+};
+use crate::{
+    controller::{Handle, OperatorError},
+    domain::snapshot::{ServiceState, Snapshot},
+};
+
+/// Answers for the controller.
+pub(super) struct Service {
+    handle: Handle,
+}
+
+impl Service {
+    pub(super) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+}
+
+impl From<InvalidRequest> for Status {
+    fn from(error: InvalidRequest) -> Self {
+        Status::invalid_argument(error.to_string())
+    }
+}
+
+impl From<OperatorError> for Status {
+    fn from(error: OperatorError) -> Self {
+        let code = match &error {
+            OperatorError::UnknownService { .. }
+            | OperatorError::UnknownBackend { .. }
+            | OperatorError::UnknownSubset { .. }
+            | OperatorError::NotBlocked(_) => Code::NotFound,
+            OperatorError::Refused(_) => Code::FailedPrecondition,
+            OperatorError::Failed(_) => Code::Internal,
+            OperatorError::ShuttingDown => Code::Unavailable,
+        };
+        Status::new(code, error.to_string())
+    }
+}
+
+/// The service of that name, or the error that says which ones there are.
+fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceState, OperatorError> {
+    match snapshot.services.get(name) {
+        Some(service) => Ok(service),
+        None => Err(OperatorError::UnknownService {
+            name: name.to_owned(),
+            known: snapshot.services.keys().cloned().collect(),
+        }),
+    }
+}
+
+/// The one service that is asked for, or all.
+fn select<'a>(
+    snapshot: &'a Snapshot,
+    name: Option<&str>,
+) -> Result<Vec<&'a ServiceState>, OperatorError> {
+    match name {
+        Some(name) => Ok(vec![find(snapshot, name)?]),
+        None => Ok(snapshot.services.values().map(AsRef::as_ref).collect()),
+    }
+}
+
+fn now_unix_ms() -> i64 {
+    convert::unix_ms(SystemTime::now())
+}
+
+#[tonic::async_trait]
+impl Agent for Service {
+    async fn status(
+        &self,
+        _: Request<proto::StatusRequest>,
+    ) -> Result<Response<proto::StatusResponse>, Status> {
+        let status = self.handle.status().await?;
+        let snapshot = self.handle.snapshot();
+        Ok(Response::new(convert::status(
+            &status,
+            &snapshot,
+            SystemTime::now(),
+        )))
+    }
+
+    async fn list_services(
+        &self,
+        _: Request<proto::ListServicesRequest>,
+    ) -> Result<Response<proto::ListServicesResponse>, Status> {
+        let counters = self.handle.counters().await?;
+        let snapshot = self.handle.snapshot();
+        let services = snapshot
+            .services
+            .values()
+            .map(|state| convert::service(state, &counters))
+            .collect();
+        Ok(Response::new(proto::ListServicesResponse { services }))
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<proto::GetServiceRequest>,
+    ) -> Result<Response<proto::GetServiceResponse>, Status> {
+        let counters = self.handle.counters().await?;
+        let snapshot = self.handle.snapshot();
+        let state = find(&snapshot, &request.get_ref().name)?;
+        Ok(Response::new(proto::GetServiceResponse {
+            service: Some(convert::service(state, &counters)),
+            backends: convert::backends(state, &counters),
+            now_unix_ms: now_unix_ms(),
+        }))
+    }
+
+    async fn list_backends(
+        &self,
+        request: Request<proto::ListBackendsRequest>,
+    ) -> Result<Response<proto::ListBackendsResponse>, Status> {
+        let counters = self.handle.counters().await?;
+        let snapshot = self.handle.snapshot();
+        let backends = select(&snapshot, request.get_ref().service.as_deref())?
+            .into_iter()
+            .flat_map(|state| convert::backends(state, &counters))
+            .collect();
+        Ok(Response::new(proto::ListBackendsResponse {
+            backends,
+            now_unix_ms: now_unix_ms(),
+        }))
+    }
+
+    async fn set_split(
+        &self,
+        request: Request<proto::SetSplitRequest>,
+    ) -> Result<Response<proto::SetSplitResponse>, Status> {
+        let proto::SetSplitRequest { service, shares } = request.into_inner();
+        let shares = input::shares(shares)?;
+        let split = self.handle.split_set(&service, shares).await?;
+        Ok(Response::new(proto::SetSplitResponse {
+            service,
+            split: Some(convert::split(&split)),
+        }))
+    }
+
+    async fn show_split(
+        &self,
+        request: Request<proto::ShowSplitRequest>,
+    ) -> Result<Response<proto::ShowSplitResponse>, Status> {
+        let snapshot = self.handle.snapshot();
+        let name = request.get_ref().service.as_deref();
+        let services = select(&snapshot, name)?
+            .into_iter()
+            .map(convert::service_split)
+            // A service that was asked for is shown even if there is nothing to say of it.
+            .filter(|split| name.is_some() || split.split.is_some() || !split.subsets.is_empty())
+            .collect();
+        Ok(Response::new(proto::ShowSplitResponse { services }))
+    }
+
+    async fn reset_split(
+        &self,
+        request: Request<proto::ResetSplitRequest>,
+    ) -> Result<Response<proto::ResetSplitResponse>, Status> {
+        let proto::ResetSplitRequest { service } = request.into_inner();
+        let split = self.handle.split_reset(&service).await?;
+        Ok(Response::new(proto::ResetSplitResponse {
+            service,
+            split: split.as_ref().map(convert::split),
+        }))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<proto::DrainRequest>,
+    ) -> Result<Response<proto::DrainResponse>, Status> {
+        let proto::DrainRequest { service, backend } = request.into_inner();
+        let backend_id = self.handle.drain(&service, &backend).await?.0;
+        Ok(Response::new(proto::DrainResponse {
+            service,
+            backend_id,
+        }))
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<proto::UndrainRequest>,
+    ) -> Result<Response<proto::UndrainResponse>, Status> {
+        let proto::UndrainRequest { service, backend } = request.into_inner();
+        let backend_id = self.handle.undrain(&service, &backend).await?.0;
+        Ok(Response::new(proto::UndrainResponse {
+            service,
+            backend_id,
+        }))
+    }
+
+    async fn add_blocks(
+        &self,
+        request: Request<proto::AddBlocksRequest>,
+    ) -> Result<Response<proto::AddBlocksResponse>, Status> {
+        let proto::AddBlocksRequest { prefixes, options } = request.into_inner();
+        let prefixes = input::prefixes(&prefixes)?;
+        let BlockOptions { ttl, reason, force } = options.try_into()?;
+        let rules = self.handle.block_add(prefixes, ttl, reason, force).await?;
+        Ok(Response::new(proto::AddBlocksResponse {
+            rules: rules.iter().map(convert::block_rule).collect(),
+            now_unix_ms: now_unix_ms(),
+        }))
+    }
+
+    async fn delete_blocks(
+        &self,
+        request: Request<proto::DeleteBlocksRequest>,
+    ) -> Result<Response<proto::DeleteBlocksResponse>, Status> {
+        let prefixes = input::prefixes(&request.get_ref().prefixes)?;
+        let deleted = self.handle.block_del(prefixes).await? as u64;
+        Ok(Response::new(proto::DeleteBlocksResponse { deleted }))
+    }
+
+    async fn list_blocks(
+        &self,
+        _: Request<proto::ListBlocksRequest>,
+    ) -> Result<Response<proto::ListBlocksResponse>, Status> {
+        let entries = self.handle.block_list().await?;
+        Ok(Response::new(proto::ListBlocksResponse {
+            blocks: entries.iter().map(convert::block_entry).collect(),
+            now_unix_ms: now_unix_ms(),
+        }))
+    }
+
+    async fn import_blocks(
+        &self,
+        request: Request<Streaming<proto::ImportBlocksRequest>>,
+    ) -> Result<Response<proto::ImportBlocksResponse>, Status> {
+        let mut parts = request.into_inner();
+        let mut prefixes = Prefixes::default();
+        let mut options = None;
+        while let Some(part) = parts.message().await? {
+            if options.is_none() {
+                options = Some(BlockOptions::try_from(part.options)?);
+            }
+            prefixes.extend(&part.prefixes)?;
+        }
+        let prefixes = prefixes.finish()?;
+        let BlockOptions { ttl, reason, force } = options.unwrap_or_default();
+        let rules = self.handle.block_add(prefixes, ttl, reason, force).await?;
+        Ok(Response::new(proto::ImportBlocksResponse {
+            imported: rules.len() as u64,
+        }))
+    }
+
+    async fn reload(
+        &self,
+        _: Request<proto::ReloadRequest>,
+    ) -> Result<Response<proto::ReloadResponse>, Status> {
+        self.handle.reload().await?;
+        Ok(Response::new(proto::ReloadResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every refusal of the controller has a code, and its sentence arrives unchanged.
+    #[test]
+    fn refusals_become_codes() {
+        let rows = [
+            (
+                OperatorError::UnknownService {
+                    name: "x".into(),
+                    known: vec!["echo".into()],
+                },
+                Code::NotFound,
+            ),
+            (
+                OperatorError::UnknownBackend {
+                    service: "echo".into(),
+                    name: "x".into(),
+                },
+                Code::NotFound,
+            ),
+            (
+                OperatorError::UnknownSubset {
+                    service: "echo".into(),
+                    name: "x".into(),
+                    known: vec![],
+                },
+                Code::NotFound,
+            ),
+            (
+                OperatorError::NotBlocked("192.0.2.0/24".parse().unwrap()),
+                Code::NotFound,
+            ),
+            (
+                OperatorError::Refused("that would block you".into()),
+                Code::FailedPrecondition,
+            ),
+            (OperatorError::Failed("disk full".into()), Code::Internal),
+            (OperatorError::ShuttingDown, Code::Unavailable),
+        ];
+        for (error, code) in rows {
+            let sentence = error.to_string();
+            let status = Status::from(error);
+            assert_eq!(status.code(), code, "{sentence}");
+            assert_eq!(status.message(), sentence);
+        }
+    }
+}

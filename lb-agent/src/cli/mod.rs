@@ -1,0 +1,237 @@
+//! The command line: `run` is the agent itself, everything else asks or steers a running one.
+//!
+//! Each command group has a file of its own, which holds its arguments, the call it makes and the
+//! table it prints. [`output`] knows how things are printed, [`failure`] what is said and which
+//! exit code is returned when they cannot be.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+use self::{
+    client::Agent,
+    failure::Failure,
+    output::{Format, Printer},
+};
+use crate::api::DEFAULT_SOCKET;
+
+mod backend;
+mod block;
+mod check;
+mod client;
+mod detach;
+mod drain;
+mod failure;
+mod import;
+mod output;
+mod privilege;
+mod reload;
+mod run;
+mod service;
+mod split;
+mod status;
+mod table;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed at run time
+  2  wrong usage, or an invalid configuration or argument
+  3  unhealthy: `status` lists problems
+  4  the agent cannot be reached";
+
+/// Balances TCP and UDP services and blocks addresses inside the kernel of this node.
+#[derive(Debug, Parser)]
+#[command(name = "lb-agent", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// Socket of the running agent
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "LB_AGENT_SOCKET",
+        default_value = DEFAULT_SOCKET
+    )]
+    socket: PathBuf,
+
+    /// How to print: for people, or the agent's reply as one JSON document
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    output: Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent
+    Run(run::Args),
+    /// Validate a configuration; tells every fault with its line
+    Check(check::Args),
+    /// Take the programs and maps off the node: traffic to the VIPs ends
+    Detach(detach::Args),
+    /// Ask or steer the running agent
+    #[command(flatten)]
+    Remote(Remote),
+}
+
+/// What needs a running agent.
+#[derive(Debug, Subcommand)]
+enum Remote {
+    /// Show what the agent is doing, and what is wrong (then the exit code is 3)
+    Status,
+    /// Show services
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Show backends
+    #[command(subcommand)]
+    Backend(backend::Command),
+    /// Show or shift the shares of a service's subsets
+    #[command(subcommand)]
+    Split(split::Command),
+    /// Take a backend out for new connections; the existing ones go on
+    Drain(drain::Args),
+    /// Put a drained backend back
+    Undrain(drain::Args),
+    /// Block addresses in the kernel
+    #[command(subcommand)]
+    Block(block::Command),
+    /// Let the agent read its configuration again; an invalid one changes nothing
+    Reload,
+}
+
+/// The whole program: reads the arguments, does what they say, prints, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and go to stdout; a closed pipe is no matter.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match execute(cli, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody is left to be told if stderr is closed.
+            let _ = failure.report(&mut io::stderr().lock());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
+    let mut printer = Printer::new(cli.output, stdout);
+    match cli.command {
+        Command::Run(args) => runtime(Builder::new_multi_thread())?.block_on(run::execute(&args)),
+        Command::Check(args) => check::execute(args, &mut printer),
+        Command::Detach(args) => runtime(Builder::new_current_thread())?.block_on(detach::execute(
+            args,
+            &cli.socket,
+            &mut printer,
+        )),
+        Command::Remote(command) => {
+            let agent = Agent::at(&cli.socket);
+            runtime(Builder::new_current_thread())?.block_on(command.execute(agent, &mut printer))
+        }
+    }
+}
+
+impl Remote {
+    async fn execute(self, agent: Agent<'_>, printer: &mut Printer<'_>) -> Result<(), Failure> {
+        match self {
+            Remote::Status => status::execute(agent, printer).await,
+            Remote::Service(command) => command.execute(agent, printer).await,
+            Remote::Backend(command) => command.execute(agent, printer).await,
+            Remote::Split(command) => command.execute(agent, printer).await,
+            Remote::Drain(args) => drain::drain(args, agent, printer).await,
+            Remote::Undrain(args) => drain::undrain(args, agent, printer).await,
+            Remote::Block(command) => command.execute(agent, printer).await,
+            Remote::Reload => reload::execute(agent, printer).await,
+        }
+    }
+}
+
+fn runtime(mut builder: Builder) -> Result<Runtime, Failure> {
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Run(anyhow::Error::new(error).context("cannot start threads")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Everything that clap can find wrong with the definition itself.
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Rows of command lines that must parse, and of such that must not.
+    #[test]
+    fn command_lines_parse_or_are_refused() {
+        let good = [
+            "run",
+            "run --config x.toml",
+            "status -o json",
+            "--socket /x status",
+            "status --socket /x",
+            "service list",
+            "service show echo",
+            "backend list",
+            "backend list echo",
+            "split set echo v1=90 v2=10",
+            "split show",
+            "split show echo",
+            "split reset echo",
+            "drain echo 10.1.0.2:8080",
+            "undrain echo 10.1.0.2:8080",
+            "block add 192.0.2.7 2001:db8::/32 --ttl 15m --reason scan --force",
+            "block del 192.0.2.7",
+            "block list",
+            "block import - --ttl 1h",
+            "reload",
+            "check config.toml",
+            "detach",
+            "detach --bpf-dir /sys/fs/bpf/x --force",
+        ];
+        for line in good {
+            let words = std::iter::once("lb-agent").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        let bad = [
+            "",
+            "frobnicate",
+            "status -o yaml",
+            "service",
+            "service show",
+            "split set echo",
+            "drain echo",
+            "block add",
+            "block add 192.0.2.7 --ttl soon",
+            "block del",
+            "block import",
+        ];
+        for line in bad {
+            let words = std::iter::once("lb-agent").chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `split`: the shares of a service's subsets.
+
+use std::collections::BTreeMap;
+
+use clap::Subcommand;
+
+use super::{
+    client::{self, Agent},
+    failure::Failure,
+    output::{Printer, percent},
+    table::{Column, Table},
+};
+use crate::{
+    api::proto::{
+        ResetSplitRequest, ServiceSplit, SetSplitRequest, ShowSplitRequest, ShowSplitResponse,
+        Split,
+    },
+    domain::split::Shares,
+};
+
+/// What can be done with splits.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Set the shares of a service, as in `split set echo v1=90 v2=10`
+    ///
+    /// They need not sum to 100, and count until `split reset`, over restarts of the agent.
+    /// Subsets that are not named get nothing.
+    Set {
+        /// Name of the service
+        service: String,
+        /// Share of a subset, a whole number from 0 to 10000
+        #[arg(required = true, value_name = "SUBSET=SHARE")]
+        shares: Vec<String>,
+    },
+    /// Show the splits in force, and what each subset takes as things are
+    Show {
+        /// Name of the service; all that have subsets if left out
+        service: Option<String>,
+    },
+    /// Forget what `split set` said; the configured shares count again
+    Reset {
+        /// Name of the service
+        service: String,
+    },
+}
+
+impl Command {
+    pub(super) async fn execute(
+        self,
+        agent: Agent<'_>,
+        printer: &mut Printer<'_>,
+    ) -> Result<(), Failure> {
+        match self {
+            Command::Set { service, shares } => {
+                let shares = Shares::parse(&shares).map_err(Failure::invalid)?.into();
+                let mut client = agent.connect().await?;
+                let request = SetSplitRequest { service, shares };
+                let reply = client::reply(client.set_split(request)).await?;
+                printer.print(&reply, |reply| {
+                    sentence(&reply.service, reply.split.as_ref())
+                })?;
+            }
+            Command::Show { service } => {
+                let mut client = agent.connect().await?;
+                let request = ShowSplitRequest { service };
+                let reply = client::reply(client.show_split(request)).await?;
+                printer.print(&reply, splits)?;
+            }
+            Command::Reset { service } => {
+                let mut client = agent.connect().await?;
+                let request = ResetSplitRequest { service };
+                let reply = client::reply(client.reset_split(request)).await?;
+                printer.print(&reply, |reply| {
+                    sentence(&reply.service, reply.split.as_ref())
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shares as they are typed, as in `v1=90 v2=10`.
+pub(super) fn shares(shares: &BTreeMap<String, u32>) -> String {
+    let words: Vec<String> = shares
+        .iter()
+        .map(|(subset, share)| format!("{subset}={share}"))
+        .collect();
+    words.join(" ")
+}
+
+fn sentence(service: &str, split: Option<&Split>) -> String {
+    match split {
+        Some(split) => format!(
+            "{service} is split {} (set by {})",
+            shares(&split.shares),
+            split.source
+        ),
+        None => format!("{service} is not split; its backends share by their weights"),
+    }
+}
+
+fn splits(reply: &ShowSplitResponse) -> String {
+    if reply.services.is_empty() {
+        return "no service has subsets".into();
+    }
+    let mut table = Table::new(&[
+        Column::Words("SERVICE"),
+        Column::Words("SUBSET"),
+        Column::Number("SHARE"),
+        Column::Number("SHARE%"),
+        Column::Number("BACKENDS"),
+        Column::Words("SET BY"),
+        Column::Words("CONFIGURED"),
+    ]);
+    for service in &reply.services {
+        rows(service, &mut table);
+    }
+    table.render()
+}
+
+fn rows(service: &ServiceSplit, table: &mut Table) {
+    let source = || {
+        let split = service.split.as_ref();
+        split.map_or("-".to_owned(), |split| split.source.clone())
+    };
+    let name = || service.service.clone();
+    if service.subsets.is_empty() {
+        let empty = String::new;
+        table.row([
+            name(),
+            empty(),
+            empty(),
+            empty(),
+            empty(),
+            source(),
+            empty(),
+        ]);
+    }
+    for subset in &service.subsets {
+        let configured = service.configured_shares.get(&subset.subset);
+        table.row([
+            name(),
+            subset.subset.clone(),
+            subset.share.map(|n| n.to_string()).unwrap_or_default(),
+            percent(subset.share_percent),
+            format!("{}/{}", subset.backends_active, subset.backends),
+            source(),
+            configured.map(u32::to_string).unwrap_or_default(),
+        ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::proto::SubsetShare;
+
+    fn split(words: &[&str], source: &str) -> Split {
+        Split {
+            shares: Shares::parse(words).unwrap().into(),
+            source: source.into(),
+        }
+    }
+
+    #[test]
+    fn a_subset_without_backends_shows_where_its_share_went() {
+        let subset = |name: &str, share, share_percent, backends| SubsetShare {
+            subset: name.into(),
+            share: Some(share),
+            share_percent,
+            backends,
+            backends_active: backends,
+        };
+        let reply = ShowSplitResponse {
+            services: vec![
+                ServiceSplit {
+                    service: "dns".into(),
+                    ..Default::default()
+                },
+                ServiceSplit {
+                    service: "echo".into(),
+                    split: Some(split(&["v1=90", "v2=10"], "cli")),
+                    configured_shares: BTreeMap::from([("v1".into(), 100)]),
+                    subsets: vec![subset("v1", 90, 100.0, 2), subset("v2", 10, 0.0, 0)],
+                },
+            ],
+        };
+        assert_eq!(
+            splits(&reply),
+            "\
+SERVICE  SUBSET  SHARE  SHARE%  BACKENDS  SET BY  CONFIGURED
+dns      -           -       -         -  -       -
+echo     v1         90  100.0%       2/2  cli     100
+echo     v2         10    0.0%       0/0  cli     -
+"
+        );
+        assert_eq!(
+            splits(&ShowSplitResponse::default()),
+            "no service has subsets"
+        );
+    }
+
+    #[test]
+    fn a_split_reads_as_a_sentence() {
+        assert_eq!(
+            sentence("echo", Some(&split(&["v2=10", "v1=90"], "cli"))),
+            "echo is split v1=90 v2=10 (set by cli)"
+        );
+        assert_eq!(
+            sentence("echo", None),
+            "echo is not split; its backends share by their weights"
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! `status`: what the agent is doing, and what is wrong.
+
+use std::time::Duration;
+
+use super::{
+    client::{self, Agent},
+    failure::Failure,
+    output::{Printer, between, bytes, counted, one_line, percent, span},
+    table::{Column, Table, facts},
+};
+use crate::api::proto::{FlowTable, Interface, StatusRequest, StatusResponse, VerdictCount, Watch};
+
+pub(super) async fn execute(agent: Agent<'_>, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let mut client = agent.connect().await?;
+    let reply = client::reply(client.status(StatusRequest {})).await?;
+    printer.print(&reply, text)?;
+    if reply.problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Unhealthy)
+    }
+}
+
+fn text(status: &StatusResponse) -> String {
+    let mut parts = vec![overview(status)];
+    if !status.watches.is_empty() {
+        parts.push(watches(&status.watches, status.now_unix_ms));
+    }
+    parts.push(flow_tables(&status.flow_tables));
+    if status.verdicts.iter().any(|verdict| verdict.packets > 0) {
+        parts.push(verdicts(&status.verdicts));
+    }
+    parts.push(if status.problems.is_empty() {
+        "healthy: nothing is known to be wrong\n".into()
+    } else {
+        status
+            .problems
+            .iter()
+            .map(|problem| format!("✗ {}\n", one_line(problem)))
+            .collect()
+    });
+    parts.join("\n")
+}
+
+fn overview(status: &StatusResponse) -> String {
+    let catalog = status.catalog.unwrap_or_default();
+    let maglev = status.maglev_rebuilds.unwrap_or_default();
+    let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
+    let rebuilds = match maglev.count {
+        0 => "none built yet".into(),
+        n => format!(
+            "{}, the last took {}",
+            counted(n, "rebuild"),
+            span(Duration::from_micros(maglev.last_us))
+        ),
+    };
+    facts(&[
+        (
+            "agent",
+            format!(
+                "{}, up {}, state version {}",
+                status.agent_version,
+                span(between(status.started_unix_ms, status.now_unix_ms)),
+                status.snapshot_version
+            ),
+        ),
+        (
+            "interfaces",
+            if interfaces.is_empty() {
+                "none".into()
+            } else {
+                interfaces.join(", ")
+            },
+        ),
+        (
+            "consul",
+            status
+                .consul_address
+                .clone()
+                .unwrap_or_else(|| "not configured".into()),
+        ),
+        (
+            "services",
+            format!(
+                "{} of {} with a healthy backend",
+                catalog.services_healthy, catalog.services
+            ),
+        ),
+        (
+            "backends",
+            format!(
+                "{} of {} healthy",
+                catalog.backends_healthy, catalog.backends
+            ),
+        ),
+        ("block list", counted(status.block_rules, "rule")),
+        ("maglev", rebuilds),
+        (
+            "last change",
+            format!(
+                "in the kernel after {}",
+                span(Duration::from_micros(status.last_apply_us))
+            ),
+        ),
+    ])
+}
+
+fn interface(interface: &Interface) -> String {
+    let adopted = if interface.adopted { ", adopted" } else { "" };
+    format!("{} ({}{adopted})", interface.name, interface.mode)
+}
+
+fn watches(watches: &[Watch], now_unix_ms: i64) -> String {
+    let mut table = Table::new(&[
+        Column::Words("WATCH"),
+        Column::Number("ANSWERED"),
+        Column::Number("CHANGED"),
+        Column::Number("ERRORS"),
+        Column::Words("LAST ERROR"),
+    ]);
+    let ago = |at: Option<i64>| match at {
+        Some(at) => format!("{} ago", span(whole_seconds(between(at, now_unix_ms)))),
+        None => "never".into(),
+    };
+    for watch in watches {
+        table.row([
+            watch.name.clone(),
+            ago(watch.last_success_unix_ms),
+            ago(watch.last_change_unix_ms),
+            watch.errors.to_string(),
+            watch.error.clone().unwrap_or_default(),
+        ]);
+    }
+    table.render()
+}
+
+/// Ages are of seconds at best; milliseconds would only flicker.
+fn whole_seconds(span: Duration) -> Duration {
+    Duration::from_secs(span.as_secs())
+}
+
+fn flow_tables(tables: &[FlowTable]) -> String {
+    let mut table = Table::new(&[
+        Column::Words("FLOW TABLE"),
+        Column::Number("SLOTS"),
+        Column::Number("USED"),
+        Column::Number("USED%"),
+        Column::Words("STATES"),
+    ]);
+    for flows in tables {
+        let used = match flows.slots {
+            0 => 0.0,
+            slots => flows.used as f64 * 100.0 / slots as f64,
+        };
+        let states: Vec<String> = flows
+            .used_by_state
+            .iter()
+            .map(|(state, used)| format!("{state}={used}"))
+            .collect();
+        table.row([
+            flows.family.clone(),
+            flows.slots.to_string(),
+            flows.used.to_string(),
+            percent(used),
+            states.join(" "),
+        ]);
+    }
+    table.render()
+}
+
+fn verdicts(verdicts: &[VerdictCount]) -> String {
+    let mut table = Table::new(&[
+        Column::Words("ACTION"),
+        Column::Words("VERDICT"),
+        Column::Number("PACKETS"),
+        Column::Number("BYTES"),
+        Column::Words("MEANING"),
+    ]);
+    for verdict in verdicts.iter().filter(|verdict| verdict.packets > 0) {
+        table.row([
+            verdict.action.clone(),
+            verdict.name.clone(),
+            verdict.packets.to_string(),
+            bytes(verdict.bytes),
+            verdict.help.clone(),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::proto::{CatalogCounts, MaglevRebuilds};
+
+    fn busy() -> StatusResponse {
+        let verdict = |action: &str, name: &str, packets| VerdictCount {
+            action: action.into(),
+            name: name.into(),
+            help: "A sentence.".into(),
+            packets,
+            bytes: packets * 100,
+        };
+        StatusResponse {
+            agent_version: "0.1.0".into(),
+            snapshot_version: 42,
+            now_unix_ms: 1_000_000,
+            started_unix_ms: 940_000,
+            interfaces: vec![
+                Interface {
+                    name: "eth0".into(),
+                    mode: "native".into(),
+                    adopted: true,
+                },
+                Interface {
+                    name: "eth1".into(),
+                    mode: "generic".into(),
+                    adopted: false,
+                },
+            ],
+            consul_address: Some("http://127.0.0.1:8500".into()),
+            watches: vec![
+                Watch {
+                    name: "health/echo".into(),
+                    last_success_unix_ms: Some(997_400),
+                    last_change_unix_ms: Some(950_000),
+                    index: 7,
+                    error: None,
+                    errors: 0,
+                },
+                Watch {
+                    name: "services".into(),
+                    errors: 3,
+                    error: Some("connection refused".into()),
+                    ..Default::default()
+                },
+            ],
+            catalog: Some(CatalogCounts {
+                services: 2,
+                services_healthy: 1,
+                backends: 5,
+                backends_healthy: 3,
+            }),
+            flow_tables: vec![FlowTable {
+                family: "ipv4".into(),
+                slots: 1000,
+                used: 40,
+                used_by_state: [("established".into(), 30), ("half_open".into(), 10)].into(),
+            }],
+            verdicts: vec![
+                verdict("forward", "request", 12),
+                verdict("drop", "internal", 0),
+            ],
+            block_rules: 1,
+            maglev_rebuilds: Some(MaglevRebuilds {
+                count: 2,
+                last_us: 1500,
+                total_us: 3000,
+            }),
+            last_apply_us: 800,
+            problems: vec!["service `dns` has no healthy backend".into()],
+        }
+    }
+
+    #[test]
+    fn everything_is_shown_and_problems_come_last() {
+        assert_eq!(
+            text(&busy()),
+            "\
+agent        0.1.0, up 1m, state version 42
+interfaces   eth0 (native, adopted), eth1 (generic)
+consul       http://127.0.0.1:8500
+services     1 of 2 with a healthy backend
+backends     3 of 5 healthy
+block list   1 rule
+maglev       2 rebuilds, the last took 1ms
+last change  in the kernel after 800µs
+
+WATCH        ANSWERED  CHANGED  ERRORS  LAST ERROR
+health/echo    2s ago  50s ago       0  -
+services        never    never       3  connection refused
+
+FLOW TABLE  SLOTS  USED  USED%  STATES
+ipv4         1000    40   4.0%  established=30 half_open=10
+
+ACTION   VERDICT  PACKETS     BYTES  MEANING
+forward  request       12  1.17 KiB  A sentence.
+
+✗ service `dns` has no healthy backend
+"
+        );
+    }
+
+    #[test]
+    fn an_idle_agent_shows_no_empty_tables() {
+        let mut status = busy();
+        status.consul_address = None;
+        status.watches.clear();
+        status.verdicts.clear();
+        status.interfaces.clear();
+        status.maglev_rebuilds = None;
+        status.problems.clear();
+        let text = text(&status);
+        for expected in [
+            "interfaces   none\n",
+            "consul       not configured\n",
+            "maglev       none built yet\n",
+            "\nhealthy: nothing is known to be wrong\n",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+        assert!(
+            !text.contains("WATCH") && !text.contains("VERDICT"),
+            "{text}"
+        );
+    }
+}
