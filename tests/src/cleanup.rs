@@ -118,6 +118,7 @@ fn watch(ready: &mpsc::Sender<()>) {
             kind = came(&mut hangup, SignalKind::hangup()) => kind,
         }
     });
+    eprintln!("interrupted; removing what was set up");
     undo_all();
     process::exit(128 + kind.as_raw_value());
 }
