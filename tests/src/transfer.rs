@@ -9,7 +9,8 @@ use std::{
 use hyper::Method;
 
 use crate::{
-    client::{Client, Exchange, RequestError, Response},
+    client::{Client, RequestError, Response},
+    exchange::Exchange,
     pattern::{self, PatternBody},
 };
 

@@ -2,8 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fmt::Write,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
 };
 
 use lb_tests::{cleanup, client::Spread};
@@ -99,7 +98,13 @@ impl Screen {
     fn print(&self, text: &str) {
         // What is measured while a signal takes everything apart is nobody's concern.
         cleanup::park_if_interrupted();
-        print!("{text}");
+        let mut out = io::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if written.is_err() {
+            // Nobody reads on, as in `demo | head`.
+            drop(out);
+            cleanup::exit(1);
+        }
     }
 }
 
@@ -110,10 +115,9 @@ fn wants_colour(terminal: bool, no_color: Option<&OsStr>) -> bool {
 
 fn indented(text: &str, by: usize) -> String {
     let lines = text.trim_end().lines();
-    lines.fold(String::new(), |mut all, line| {
-        let _ = writeln!(all, "{}", format!("{:by$}{line}", "").trim_end());
-        all
-    })
+    lines
+        .map(|line| format!("{}\n", format!("{:by$}{line}", "").trim_end()))
+        .collect()
 }
 
 /// One line for each backend: name, answers, share, and the share as a bar.

@@ -24,17 +24,18 @@ use crate::{
 /// Standard deviations that a share may be off: chance alone fails one run in many thousands.
 const DEVIATIONS: f64 = 4.0;
 
+const PICTURE: &str = "
+                                       ┌── b1  10.77.1.2:8080  version v1
+client 10.77.0.2 and .3 ─── node ──────┼── b2  10.77.2.2:8080  version v1
+                       lb-agent, XDP   └── b3  10.77.3.2:8080  version v2";
+
 /// Lays everything out and starts the agent.
 pub(crate) fn set_up(screen: &mut Screen, with_consul: bool) -> Result<Stage> {
     screen.heading("Five hosts on this machine");
-    screen.say(
-        "Each host is a network namespace; cables between them are veth pairs.\n\
-         \n                                       ┌── b1  10.77.1.2:8080  version v1\n\
-         client 10.77.0.2, .3 ─── node ─────────┼── b2  10.77.2.2:8080  version v1\n                         \
-         lb-agent, XDP  └── b3  10.77.3.2:8080  version v2\n",
-    );
+    screen.say("Each host is a network namespace; cables between them are veth pairs.");
+    screen.output(PICTURE);
     screen.say(&format!(
-        "Clients ask for http://{VIP}/ or http://{VIP6}/.\n\
+        "\nClients ask for http://{VIP}/ or http://{VIP6}/.\n\
          No host has that address: the node rewrites such packets in its network driver (XDP),\n\
          to one of the backends and back. It forwards nothing else."
     ));
