@@ -87,16 +87,18 @@ fn the_second_client_address_is_used_only_on_demand() {
         ),
     ];
     for ([first, second], node) in sources {
+        // Bound once: a child that another test is just starting may hold a closed socket open
+        // for a moment.
+        let server = topology
+            .node()
+            .run(|| std::net::UdpSocket::bind(node).unwrap());
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
         let seen = |client: Option<std::net::IpAddr>| {
-            let server = topology
-                .node()
-                .run(|| std::net::UdpSocket::bind(node).unwrap());
             topology.client().run(|| {
                 let any = client.map_or(SocketAddr::new(unspecified(node), 0), |ip| (ip, 0).into());
                 let socket = std::net::UdpSocket::bind(any).unwrap();
                 socket.send_to(b"who am I?", node).unwrap();
             });
-            server.set_read_timeout(Some(PATIENCE)).unwrap();
             server.recv_from(&mut [0; 64]).unwrap().1.ip()
         };
         assert_eq!(seen(None), first);
