@@ -143,9 +143,7 @@ pub struct Output {
 impl Agent {
     /// Runs `lb-agent ARGS` against this agent. That the command fails is no error here.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
-        let output = self
-            .namespace
-            .command(&self.binary)?
+        let output = command(&self.namespace, &self.binary)?
             .arg("--socket")
             .arg(&self.files.socket)
             .args(args)
@@ -237,9 +235,22 @@ impl Agent {
 }
 
 fn launch(binary: &Path, namespace: &Entry, files: &Files) -> Result<Process> {
-    let mut command = namespace.command(binary)?;
+    let mut command = command(namespace, binary)?;
     command.arg("run").arg("--config").arg(&files.config);
     Process::start("lb-agent", command, &files.log)
+}
+
+/// The agent's program, inside the node, without settings that the caller's shell may hold for
+/// another agent or for another Consul.
+fn command(namespace: &Entry, binary: &Path) -> Result<Command> {
+    let mut command = namespace.command(binary)?;
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CONSUL_") || text.starts_with("LB_AGENT_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
 }
 
 fn write_config(path: &Path, text: &str) -> Result<()> {

@@ -18,16 +18,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 type Undo = Box<dyn FnOnce() + Send>;
 
-/// How long a signal waits for guards that are being dropped at that very moment.
-const RUNNING_GUARDS: Duration = Duration::from_secs(10);
+/// How long the end of the process waits for what other threads are undoing at that very moment.
+const OTHER_THREADS: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Registry {
     next: u64,
     undo: BTreeMap<u64, Undo>,
-    /// Guards whose undo is under way on their own thread.
+    /// Undos that are under way, on whatever thread.
     running: usize,
-    /// A signal has come: nothing new may begin.
+    /// The process is about to end: nothing new may begin.
     closing: bool,
 }
 
@@ -64,19 +64,16 @@ impl Drop for Guard {
         let undo = {
             let mut registry = registry();
             let undo = registry.undo.remove(&self.id);
-            registry.running += 1;
+            registry.running += usize::from(undo.is_some());
             undo
         };
         if let Some(undo) = undo {
-            // A second panic during unwinding would abort and leave the rest behind.
-            let _ = catch_unwind(AssertUnwindSafe(undo));
+            run(undo);
         }
-        registry().running -= 1;
-        RUNNING_CHANGED.notify_all();
     }
 }
 
-/// Stops the calling thread for good if a signal has come. A program calls it before it prints a
+/// Stops the calling thread for good if the process is about to end. A program calls it before it prints a
 /// result, which would otherwise tell of things vanishing under it.
 pub fn park_if_interrupted() {
     if registry().closing {
@@ -118,20 +115,35 @@ fn watch(ready: &mpsc::Sender<()>) {
             kind = came(&mut hangup, SignalKind::hangup()) => kind,
         }
     });
+    eprintln!("interrupted; removing what was set up");
+    exit(128 + kind.as_raw_value())
+}
+
+/// Undoes everything that is registered, newest first, and ends the process with `code`.
+pub fn exit(code: i32) -> ! {
     undo_all();
-    process::exit(128 + kind.as_raw_value());
+    process::exit(code)
 }
 
 fn undo_all() {
     let mut registry = registry();
     registry.closing = true;
     while let Some((_, undo)) = registry.undo.pop_last() {
+        registry.running += 1;
         drop(registry);
-        let _ = catch_unwind(AssertUnwindSafe(undo));
+        run(undo);
         registry = self::registry();
     }
     let _ = RUNNING_CHANGED
-        .wait_timeout_while(registry, RUNNING_GUARDS, |registry| registry.running > 0);
+        .wait_timeout_while(registry, OTHER_THREADS, |registry| registry.running > 0);
+}
+
+/// Runs an undo that has been counted as running.
+fn run(undo: Undo) {
+    // A panic here would leave the rest behind; one during unwinding would even abort.
+    let _ = catch_unwind(AssertUnwindSafe(undo));
+    registry().running -= 1;
+    RUNNING_CHANGED.notify_all();
 }
 
 #[cfg(test)]

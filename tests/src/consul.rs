@@ -144,7 +144,7 @@ impl Consul {
 
     /// Freezes it: connections stay open, nothing is answered.
     pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::Stop)
+        self.process.freeze()
     }
 
     /// Ends the freeze.

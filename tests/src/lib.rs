@@ -9,7 +9,8 @@
 //! - [`process`]: children with their output in a file, which never outlive the test.
 //! - [`echo`], [`pattern`], [`backend`]: the service that plays a backend, the bytes it sends, and
 //!   its process.
-//! - [`client`], [`transfer`], [`load`]: single requests, large bodies, steady traffic.
+//! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
+//!   traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -22,6 +23,7 @@ pub mod cleanup;
 pub mod client;
 pub mod consul;
 pub mod echo;
+mod exchange;
 pub mod link;
 pub mod load;
 pub mod namespace;

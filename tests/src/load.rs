@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::client::{Client, RequestError, Spread, get_mark, runtime_inside};
+use crate::{
+    client::{Client, RequestError, Spread, runtime_inside},
+    exchange::get_mark,
+};
 
 /// Rest after a failed request, so that a dead server does not cost a core.
 const AFTER_FAILURE: Duration = Duration::from_millis(5);

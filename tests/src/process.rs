@@ -43,9 +43,9 @@ pub enum Signal {
     Terminate,
     /// End at once, without a chance to clean up.
     Kill,
-    /// Freeze.
+    /// Stand still; see [`Process::freeze`].
     Stop,
-    /// Go on after a freeze.
+    /// Go on.
     Continue,
     /// Read the configuration again.
     Hangup,
@@ -113,6 +113,17 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         send(&mut lock(&self.child), signal)
             .with_context(|| format!("cannot send {signal:?} to {}", self.name))
+    }
+
+    /// Freezes it, and returns when every thread stands still: the signal alone takes its time.
+    /// [`Signal::Continue`] ends it.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::Stop)?;
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        wait_for(&format!("{} to stand still", self.name), GRACE, || {
+            self.ensure_running()?;
+            Ok(all_stopped(&tasks)?.then_some(()))
+        })
     }
 
     /// Kills it without a warning and waits until it is gone.
@@ -195,6 +206,22 @@ pub fn wait_for<T>(
         thread::sleep(pause.min(left));
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+}
+
+/// Whether all threads in a directory of /proc are in state `T` (proc_pid_stat(5)).
+fn all_stopped(tasks: &Path) -> Result<bool> {
+    for task in fs::read_dir(tasks)? {
+        let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else {
+            // It has just ended: look again.
+            return Ok(false);
+        };
+        // The name before the state may hold anything, parentheses as well.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
+        if state != Some(b'T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a program can be found in `PATH`.
@@ -333,6 +360,18 @@ mod tests {
         .unwrap();
         let status = end(&process.child, Duration::from_millis(50)).unwrap();
         assert_eq!(status.signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_frozen_child_does_nothing_and_can_be_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let process = shell("while :; do echo; done", &directory.path().join("log"));
+        process.freeze().unwrap();
+        let size = process.output().len();
+        thread::yield_now();
+        assert_eq!(process.output().len(), size);
+        let status = process.stop().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGTERM));
     }
 
     #[test]

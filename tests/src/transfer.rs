@@ -9,19 +9,20 @@ use std::{
 use hyper::Method;
 
 use crate::{
-    client::{Client, Exchange, RequestError, Response},
+    client::{Client, RequestError, Response},
+    exchange::Exchange,
     pattern::{self, PatternBody},
 };
 
 impl Client {
     /// Downloads `bytes` bytes from an echo service and compares each with the pattern.
-    /// `progress` is the number received so far. `pause` is waited between two reads, to make
-    /// the transfer last. Returns the answer's head (its body is empty).
+    /// `progress` is the number received so far. With a `rate`, in bytes a second, it reads no
+    /// faster, to make the transfer last. Returns the answer's head (its body is empty).
     pub fn download(
         &self,
         to: SocketAddr,
         bytes: u64,
-        pause: Duration,
+        rate: Option<u32>,
         progress: &AtomicU64,
     ) -> Result<Response, RequestError> {
         let options = &self.options;
@@ -29,13 +30,15 @@ impl Client {
             let path = format!("/bytes/{bytes}");
             let body = PatternBody::new(0);
             let mut exchange = Exchange::begin(options, to, Method::GET, &path, body).await?;
+            let start = tokio::time::Instant::now();
             let mut offset = 0;
             while let Some(data) = exchange.next(options).await? {
                 pattern::verify(offset, &data).map_err(RequestError::Corrupt)?;
                 offset += data.len() as u64;
                 progress.store(offset, Ordering::Relaxed);
-                if !pause.is_zero() {
-                    tokio::time::sleep(pause).await;
+                if let Some(rate) = rate {
+                    let due = Duration::from_secs_f64(offset as f64 / f64::from(rate));
+                    tokio::time::sleep_until(start + due).await;
                 }
             }
             let response = exchange.collect(options).await?;

@@ -65,31 +65,34 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         .iter()
         .map(|backend| standing(spec, split.as_ref(), backend))
         .collect();
-    let healthy = standings
-        .iter()
-        .any(|standing| matches!(standing, Standing::Usable));
-    let panic = !healthy
-        && standings
-            .iter()
-            .any(|standing| matches!(standing, Standing::Unhealthy(_)));
-    let takes = |standing: &Standing| match standing {
+    // Each family's VIPs have their own backends: they are counted, and panic, apart.
+    let in_panic = [false, true].map(|v6| {
+        let family = || {
+            let all = backends.iter().zip(&standings);
+            all.filter(move |(backend, _)| backend.address().is_ipv6() == v6)
+                .map(|(_, standing)| standing)
+        };
+        !family().any(|standing| matches!(standing, Standing::Usable))
+            && family().any(|standing| matches!(standing, Standing::Unhealthy(_)))
+    });
+    let takes = |backend: &BackendState, standing: &Standing| match standing {
         Standing::Usable => true,
-        Standing::Unhealthy(_) => panic,
+        Standing::Unhealthy(_) => in_panic[usize::from(backend.address().is_ipv6())],
         Standing::Out(_) => false,
     };
 
-    // Registered weight that each subset has to give its share to.
-    let mut subset_weight: BTreeMap<String, u64> = BTreeMap::new();
-    for (backend, _) in backends
-        .iter()
-        .zip(&standings)
-        .filter(|(_, standing)| takes(standing))
-    {
-        let subset = backend.subset.clone().unwrap_or_default();
-        *subset_weight.entry(subset).or_default() += u64::from(backend.instance.weight);
+    // Registered weight that each subset has to give its share to, by family.
+    let mut subset_weight: BTreeMap<(String, bool), u64> = BTreeMap::new();
+    for (backend, standing) in backends.iter().zip(&standings) {
+        if takes(backend, standing) {
+            let subset = backend.subset.clone().unwrap_or_default();
+            *subset_weight
+                .entry((subset, backend.address().is_ipv6()))
+                .or_default() += u64::from(backend.instance.weight);
+        }
     }
     for (backend, standing) in backends.iter_mut().zip(&standings) {
-        if !takes(standing) {
+        if !takes(backend, standing) {
             backend.reason = match standing {
                 Standing::Out(reason) | Standing::Unhealthy(reason) => reason.clone(),
                 Standing::Usable => String::new(),
@@ -99,7 +102,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         let registered = backend.instance.weight;
         let base = match (&split, &backend.subset) {
             (Some(split), Some(subset)) => {
-                let total = subset_weight[subset];
+                let total = subset_weight[&(subset.clone(), backend.address().is_ipv6())];
                 let share = split.shares.get(subset).unwrap_or(0);
                 let units = u64::from(share) * SHARE_UNITS * u64::from(registered) / total;
                 backend.weight = u32::try_from(units.max(1)).unwrap_or(u32::MAX);
@@ -127,7 +130,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         spec: spec.clone(),
         backends,
         split,
-        panic,
+        panic: in_panic[0] || in_panic[1],
         pending: false,
     }
 }
@@ -467,6 +470,61 @@ mod tests {
             let reason = &state.backends.last().unwrap().reason;
             assert!(reason.contains(word), "row {index}: {reason}");
         }
+    }
+
+    /// Each family's backends share among themselves.
+    #[test]
+    fn families_are_apart() {
+        let mut spec = ServiceSpec::clone(&weights(&[], Some("a=90 b=10"), None).spec);
+        spec.vips.push("[2001:db8::1]:80".parse().unwrap());
+        let instances = [
+            ("a", "10.0.0.1:80"),
+            ("a", "10.0.0.2:80"),
+            ("b", "10.0.0.3:80"),
+        ]
+        .into_iter()
+        .chain([
+            ("a", "[fd00::1]:80"),
+            ("b", "[fd00::2]:80"),
+            ("b", "[fd00::3]:80"),
+        ])
+        .map(|(subset, address)| {
+            let instance = Instance {
+                id: InstanceId(address.into()),
+                address: address.parse().unwrap(),
+                weight: 1,
+                tags: Vec::new(),
+                meta: BTreeMap::new(),
+                subset: Some(subset.into()),
+                health: if address.starts_with('[') {
+                    CatalogHealth::Critical(String::new())
+                } else {
+                    CatalogHealth::Passing
+                },
+            };
+            (instance, None)
+        })
+        .collect();
+        let state = weigh(
+            &Arc::new(spec),
+            Inputs {
+                instances,
+                observed: &|_| Observed::Unknown,
+                drains: None,
+                cli_split: None,
+            },
+        );
+        let of = |v6: bool| -> Vec<u32> {
+            let all = state
+                .backends
+                .iter()
+                .filter(|b| b.address().is_ipv6() == v6);
+            all.map(|backend| backend.weight / SHARE_UNITS as u32)
+                .collect()
+        };
+        assert_eq!(of(false), [45, 45, 10]);
+        assert_eq!(of(true), [90, 5, 5]);
+        assert!(state.panic);
     }
 
     /// The largest shares and weights do not overflow, the smallest do not vanish.
