@@ -1,7 +1,7 @@
 //! The agent's gRPC service: how the command line (and anything else on the node) asks and steers.
 //!
 //! It is served on a Unix socket only, so that the file system's permissions decide who may. The
-//! messages stop here: [`input`] turns requests into domain values, [`convert`] domain values
+//! messages stop here: `input` turns requests into domain values, `convert` domain values
 //! into replies, and nothing else in the agent knows them but the command line.
 
 use std::future::Future;

@@ -1,6 +1,7 @@
 //! Reaches the running agent over its socket.
 
 use std::{
+    error::Error,
     future::Future,
     io,
     path::{Path, PathBuf},
@@ -47,11 +48,6 @@ pub(super) enum Unreachable {
     Denied(PathBuf),
     #[error("cannot connect to the agent's socket {}: {source}", path.display())]
     Connect { path: PathBuf, source: io::Error },
-    #[error("cannot speak with the agent on {}: {source}", path.display())]
-    Handshake {
-        path: PathBuf,
-        source: tonic::transport::Error,
-    },
     #[error(
         "the agent did not answer within {} s; `journalctl -u lb-agent` may tell why",
         PATIENCE.as_secs()
@@ -64,6 +60,27 @@ pub(super) enum Unreachable {
     Broken(String),
     #[error("{0}")]
     GoingAway(String),
+}
+
+impl Unreachable {
+    /// What it means that connecting to `path` failed.
+    fn connecting(path: PathBuf, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Unreachable::NoSocket(path),
+            io::ErrorKind::ConnectionRefused => Unreachable::NobodyListens(path),
+            io::ErrorKind::PermissionDenied => Unreachable::Denied(path),
+            _ => Unreachable::Connect { path, source },
+        }
+    }
+
+    /// A connection that ended early. The layers above the first cause say "transport error".
+    pub(super) fn broken(error: &dyn Error) -> Self {
+        let mut cause = error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        Unreachable::Broken(cause.to_string())
+    }
 }
 
 /// Where the agent is.
@@ -80,19 +97,9 @@ impl<'a> Agent<'a> {
     /// Connects. To be called when everything that can be wrong with the request has been
     /// checked, so that it is told whether an agent runs or not.
     pub(super) async fn connect(self) -> Result<Client, Unreachable> {
-        let path = || self.socket.to_owned();
-        let stream =
-            UnixStream::connect(self.socket)
-                .await
-                .map_err(|source| match source.kind() {
-                    io::ErrorKind::NotFound => Unreachable::NoSocket(path()),
-                    io::ErrorKind::ConnectionRefused => Unreachable::NobodyListens(path()),
-                    io::ErrorKind::PermissionDenied => Unreachable::Denied(path()),
-                    _ => Unreachable::Connect {
-                        path: path(),
-                        source,
-                    },
-                })?;
+        let stream = UnixStream::connect(self.socket)
+            .await
+            .map_err(|source| Unreachable::connecting(self.socket.to_owned(), source))?;
         // One command is one connection: the connector hands out the stream once, and a second
         // try after it broke fails instead of repeating a request that may have been carried out.
         let mut stream = Some(TokioIo::new(stream));
@@ -104,10 +111,7 @@ impl<'a> Agent<'a> {
         let channel = Endpoint::from_static("http://lb-agent")
             .connect_with_connector(connector)
             .await
-            .map_err(|source| Unreachable::Handshake {
-                path: path(),
-                source,
-            })?;
+            .map_err(|error| Unreachable::broken(&error))?;
         // The agent is trusted, and lists of backends may be long.
         Ok(AgentClient::new(channel).max_decoding_message_size(usize::MAX))
     }
@@ -136,15 +140,19 @@ mod tests {
         assert!(failure.to_string().contains("within 30 s"), "{failure}");
     }
 
-    #[tokio::test]
-    async fn what_is_in_the_way_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("agent.sock");
-        let missing = Agent::at(&socket).connect().await.unwrap_err();
-        assert!(matches!(missing, Unreachable::NoSocket(_)), "{missing}");
-
-        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-        let dead = Agent::at(&socket).connect().await.unwrap_err();
-        assert!(matches!(dead, Unreachable::NobodyListens(_)), "{dead}");
+    /// What the system says when connecting, and what the person is told to do.
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let rows = [
+            (io::ErrorKind::NotFound, "`systemctl start lb-agent`"),
+            (io::ErrorKind::ConnectionRefused, "nobody listens on"),
+            (io::ErrorKind::PermissionDenied, "run this as root"),
+            (io::ErrorKind::InvalidInput, "cannot connect to"),
+        ];
+        for (kind, expected) in rows {
+            let error = Unreachable::connecting("/x.sock".into(), kind.into()).to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.contains("/x.sock"), "{error}");
+        }
     }
 }

@@ -103,11 +103,7 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         // A status with a source was made on this side, of an error of the connection.
         if let Some(source) = status.source() {
-            let mut root = source;
-            while let Some(deeper) = root.source() {
-                root = deeper;
-            }
-            return Unreachable::Broken(root.to_string()).into();
+            return Unreachable::broken(source).into();
         }
         let sentence = status.message().to_owned();
         match status.code() {

@@ -1,7 +1,7 @@
 //! The command line: `run` is the agent itself, everything else asks or steers a running one.
 //!
 //! Each command group has a file of its own, which holds its arguments, the call it makes and the
-//! table it prints. [`output`] knows how things are printed, [`failure`] what is said and which
+//! table it prints. `output` knows how things are printed, `failure` what is said and which
 //! exit code is returned when they cannot be.
 
 use std::{
@@ -49,21 +49,23 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "lb-agent", version, after_help = EXIT_CODES)]
 struct Cli {
-    /// Socket of the running agent
+    /// Socket of the running agent (`run` itself takes it from its configuration)
     #[arg(
         long,
         global = true,
+        help_heading = "Global options",
         value_name = "PATH",
         env = "LB_AGENT_SOCKET",
         default_value = DEFAULT_SOCKET
     )]
     socket: PathBuf,
 
-    /// How to print: for people, or the agent's reply as one JSON document
+    /// Print text for people, or the agent's reply as one JSON document
     #[arg(
         short,
         long,
         global = true,
+        help_heading = "Global options",
         value_name = "FORMAT",
         value_enum,
         default_value_t

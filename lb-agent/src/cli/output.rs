@@ -11,10 +11,9 @@ use serde::Serialize;
 /// What `--output` can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// Aligned text
+    // Not doc comments: the option's own help says it, and stays on one line without them.
     #[default]
     Table,
-    /// One JSON document
     Json,
 }
 

@@ -1,0 +1,394 @@
+//! An agent without kernel: the real API on a real socket, before a controller that keeps its
+//! state in memory.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ipnet::IpNet;
+use lb_agent::{
+    api,
+    controller::{
+        BackendCounters, BlockEntry, Command, FlowTableUse, Handle, InterfaceStatus, OperatorError,
+        Status, handle::Counters,
+    },
+    domain::{
+        backend::{CatalogHealth, Instance, InstanceId},
+        block::BlockRule,
+        health::Observed,
+        service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
+        snapshot::{BackendState, Drain, ServiceState, Snapshot},
+        split::{ActiveSplit, Shares, SplitSource},
+    },
+};
+use lb_common::{entry::Counter, verdict::Verdict};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+/// The program under test.
+pub(crate) fn program() -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_lb-agent"));
+    command
+        .env_remove("LB_AGENT_SOCKET")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("it exits by itself"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// What the controller does besides keeping state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mood {
+    /// `status` lists a problem.
+    pub(crate) troubled: bool,
+    /// It has stopped answering, as on shutdown.
+    pub(crate) leaving: bool,
+}
+
+/// A running agent; dropped, it is gone.
+pub(crate) struct FakeAgent {
+    pub(crate) dir: tempfile::TempDir,
+    socket: PathBuf,
+    shutdown: Option<oneshot::Sender<()>>,
+    server: JoinHandle<Result<(), api::ServeError>>,
+    controller: JoinHandle<()>,
+    guard: api::socket::SocketGuard,
+}
+
+impl FakeAgent {
+    pub(crate) fn start(mood: Mood) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/agent.sock");
+        let (listener, guard) = api::socket::bind(&socket).unwrap();
+        let (commands, inbox) = mpsc::channel(8);
+        let (snapshots, latest) = watch::channel(Arc::new(snapshot(&BTreeMap::new(), None)));
+        let handle = Handle::new(commands, latest);
+        let controller = tokio::spawn(control(inbox, snapshots, mood));
+        let (shutdown, stop) = oneshot::channel::<()>();
+        let server = tokio::spawn(api::serve(listener, handle, async {
+            let _ = stop.await;
+        }));
+        Self {
+            dir,
+            socket,
+            shutdown: Some(shutdown),
+            server,
+            controller,
+            guard,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Runs the program against this agent, with `words` separated by blanks.
+    pub(crate) async fn run(&self, words: &str) -> Ran {
+        program()
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(words.split_whitespace())
+            .output()
+            .await
+            .unwrap()
+            .into()
+    }
+
+    /// Like [`Self::run`], for what must succeed; the reply as JSON.
+    pub(crate) async fn json(&self, words: &str) -> serde_json::Value {
+        let ran = self.run(&format!("-o json {words}")).await;
+        assert_eq!(ran.code, 0, "{words}: {}", ran.stderr);
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
+    /// Shuts the server down and waits until it and the controller have ended.
+    pub(crate) async fn stop(mut self) {
+        drop(self.shutdown.take());
+        self.server.await.unwrap().unwrap();
+        self.controller.await.unwrap();
+        drop(self.guard);
+        assert!(!self.socket.exists());
+    }
+}
+
+/// Service `echo` with a backend in each of its subsets, and `dns` without any.
+fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shares>) -> Snapshot {
+    let service = |name: &str, backends: Vec<BackendState>| ServiceState {
+        spec: Arc::new(ServiceSpec {
+            name: name.into(),
+            vips: vec!["198.51.100.10:80".parse().unwrap()],
+            protocol: Protocol::Tcp,
+            forwarding: Forwarding::Nat,
+            catalog: Catalog::Static(vec![]),
+            subsets: backends
+                .iter()
+                .filter_map(|backend| Some((backend.subset.clone()?, SubsetRule::default())))
+                .collect(),
+            split: None,
+            probe: None,
+            origin: Origin {
+                file: "/etc/lb-agent/config.toml".into(),
+                line: 7,
+            },
+        }),
+        backends,
+        split: None,
+        panic: false,
+    };
+    let backend = |host: u8, subset: &str| {
+        let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));
+        let id = InstanceId(address.to_string());
+        let drain = drains.get(&id).cloned();
+        BackendState {
+            subset: Some(subset.into()),
+            observed: Observed::Unknown,
+            weight: if drain.is_some() { 0 } else { 1 },
+            reason: if drain.is_some() {
+                "drained"
+            } else {
+                "weight 1"
+            }
+            .into(),
+            drain,
+            held: None,
+            instance: Instance {
+                id,
+                address,
+                weight: 1,
+                tags: vec![],
+                meta: BTreeMap::new(),
+                subset: Some(subset.into()),
+                health: CatalogHealth::Passing,
+            },
+        }
+    };
+    let mut echo = service("echo", vec![backend(2, "v1"), backend(3, "v2")]);
+    echo.split = split.map(|shares| ActiveSplit {
+        shares: shares.clone(),
+        source: SplitSource::Cli,
+    });
+    let services = [service("dns", vec![]), echo];
+    Snapshot {
+        version: 1,
+        services: services
+            .into_iter()
+            .map(|service| (service.spec.name.clone(), Arc::new(service)))
+            .collect(),
+    }
+}
+
+/// What the controller remembers.
+#[derive(Default)]
+struct Memory {
+    split: Option<Shares>,
+    drains: BTreeMap<InstanceId, Drain>,
+    blocks: BTreeMap<IpNet, BlockRule>,
+}
+
+impl Memory {
+    fn known(service: &str) -> Result<(), OperatorError> {
+        if service == "echo" || service == "dns" {
+            return Ok(());
+        }
+        Err(OperatorError::UnknownService {
+            name: service.into(),
+            known: vec!["dns".into(), "echo".into()],
+        })
+    }
+
+    fn backend(service: &str, name: &str) -> Result<InstanceId, OperatorError> {
+        Self::known(service)?;
+        if ["10.1.0.2:8080", "10.1.0.3:8080"].contains(&name) {
+            return Ok(InstanceId(name.into()));
+        }
+        Err(OperatorError::UnknownBackend {
+            service: service.into(),
+            name: name.into(),
+        })
+    }
+
+    fn add(
+        &mut self,
+        prefixes: Vec<IpNet>,
+        ttl: Option<Duration>,
+        reason: &str,
+        force: bool,
+    ) -> Result<Vec<BlockRule>, OperatorError> {
+        if prefixes.iter().any(|prefix| prefix.prefix_len() == 0) && !force {
+            return Err(OperatorError::Refused("0.0.0.0/0 is everybody".into()));
+        }
+        let added = SystemTime::now();
+        let rules: Vec<BlockRule> = prefixes
+            .into_iter()
+            .map(|prefix| BlockRule {
+                prefix,
+                reason: reason.into(),
+                added,
+                expires: ttl.map(|ttl| added + ttl),
+            })
+            .collect();
+        let entries = rules.iter().map(|rule| (rule.prefix, rule.clone()));
+        self.blocks.extend(entries);
+        Ok(rules)
+    }
+
+    fn delete(&mut self, prefixes: &[IpNet]) -> Result<usize, OperatorError> {
+        let missing = |prefix: &&IpNet| !self.blocks.contains_key(prefix);
+        if let Some(missing) = prefixes.iter().find(missing) {
+            return Err(OperatorError::NotBlocked(*missing));
+        }
+        self.blocks.retain(|prefix, _| !prefixes.contains(prefix));
+        Ok(prefixes.len())
+    }
+}
+
+async fn control(
+    mut inbox: mpsc::Receiver<Command>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    mood: Mood,
+) {
+    if mood.leaving {
+        return;
+    }
+    let mut memory = Memory::default();
+    while let Some(command) = inbox.recv().await {
+        // Answers go out after the snapshot, as the agent's do.
+        let answer: Box<dyn FnOnce() + Send> = match command {
+            Command::SplitSet(service, shares, reply) => {
+                let result = Memory::known(&service).map(|()| ActiveSplit {
+                    shares: shares.clone(),
+                    source: SplitSource::Cli,
+                });
+                if result.is_ok() {
+                    memory.split = Some(shares);
+                }
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::SplitReset(service, reply) => {
+                let result = Memory::known(&service).map(|()| None);
+                if result.is_ok() {
+                    memory.split = None;
+                }
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::Drain(service, name, reply) => {
+                let result = Memory::backend(&service, &name);
+                if let Ok(id) = &result {
+                    let since = SystemTime::now();
+                    memory.drains.insert(id.clone(), Drain { since });
+                }
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::Undrain(service, name, reply) => {
+                let result = Memory::backend(&service, &name);
+                if let Ok(id) = &result {
+                    memory.drains.remove(id);
+                }
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::BlockAdd(prefixes, ttl, reason, force, reply) => {
+                let result = memory.add(prefixes, ttl, &reason, force);
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::BlockDel(prefixes, reply) => {
+                let result = memory.delete(&prefixes);
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::BlockList(reply) => {
+                let entries = memory.blocks.values().map(|rule| BlockEntry {
+                    rule: rule.clone(),
+                    dropped: Counter {
+                        packets: 3,
+                        bytes: 180,
+                    },
+                });
+                let entries = entries.collect();
+                Box::new(move || drop(reply.send(Ok(entries))))
+            }
+            Command::Status(reply) => {
+                let status = status(mood, memory.blocks.len());
+                Box::new(move || drop(reply.send(Ok(status))))
+            }
+            Command::Counters(reply) => Box::new(move || drop(reply.send(Ok(counters())))),
+            Command::Reload(reply) => Box::new(move || {
+                let refusal = "config.toml:3: unknown key `intefaces`";
+                drop(reply.send(Err(OperatorError::Refused(refusal.into()))));
+            }),
+        };
+        snapshots.send_replace(Arc::new(snapshot(&memory.drains, memory.split.as_ref())));
+        answer();
+    }
+}
+
+fn status(mood: Mood, blocks: usize) -> Status {
+    Status {
+        version: 1,
+        started: SystemTime::now(),
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".into(),
+            mode: "native",
+            adopted: false,
+        }],
+        consul: None,
+        watches: BTreeMap::new(),
+        flows4: FlowTableUse {
+            slots: 1024,
+            used: [0; 9],
+        },
+        flows6: FlowTableUse::default(),
+        verdicts: vec![(
+            Verdict::ForwardRequest,
+            Counter {
+                packets: 2,
+                bytes: 120,
+            },
+        )],
+        blocks,
+        problems: if mood.troubled {
+            vec!["service `dns` has no backend".into()]
+        } else {
+            vec![]
+        },
+        maglev_rebuilds: (Duration::ZERO, Duration::ZERO, 0),
+        last_apply: Duration::ZERO,
+    }
+}
+
+fn counters() -> Counters {
+    let echo = BackendCounters {
+        inbound: Counter {
+            packets: 5,
+            bytes: 500,
+        },
+        flows: 2,
+        live_flows: 1,
+        ..Default::default()
+    };
+    Counters {
+        services: BTreeMap::from([("echo".into(), echo)]),
+        backends: BTreeMap::new(),
+    }
+}
