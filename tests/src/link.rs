@@ -39,8 +39,6 @@ pub fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
 
 fn configure(end: End<'_>) -> Result<()> {
     let interface = end.interface;
-    end.namespace
-        .tool("ethtool", &["-K", interface, "tx", "off", "gro", "on"])?;
     let mut batch = format!("link set dev {interface} mtu {MTU} up\n");
     let (mut v4, mut v6) = (0, 0);
     for address in end.addresses {
@@ -54,7 +52,12 @@ fn configure(end: End<'_>) -> Result<()> {
         *count += 1;
         batch += &format!("address add {address} dev {interface} {flags}\n");
     }
-    batch_ip(end.namespace, &batch)
+    batch_ip(end.namespace, &batch)?;
+    // Only now that it is up: a veth tells its peer that it may redirect here when GRO is
+    // switched on while it runs (drivers/net/veth.c, `veth_set_features`).
+    end.namespace
+        .tool("ethtool", &["-K", interface, "tx", "off", "gro", "on"])?;
+    Ok(())
 }
 
 /// Adds a route to `destination` through the router `via`.
