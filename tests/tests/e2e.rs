@@ -1,0 +1,10 @@
+//! End to end: real clients, the real agent, real backends, each a host of its own.
+
+#[path = "e2e/agent.rs"]
+mod agent;
+#[path = "e2e/consul.rs"]
+mod consul;
+#[path = "e2e/steering.rs"]
+mod steering;
+#[path = "e2e/traffic.rs"]
+mod traffic;
