@@ -26,3 +26,4 @@ pub mod probe;
 pub mod run;
 pub mod source;
 pub mod state;
+mod surroundings;

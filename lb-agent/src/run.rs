@@ -1,6 +1,6 @@
 //! The composition root: makes every part, wires them with channels, and ends them in order.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use lb_common::flow::Lifetimes;
@@ -17,10 +17,11 @@ use crate::{
     config::{Config, ConsulConfig, NatPorts, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, Setup},
     datapath::{Datapath, FlowTables, Mode, Options},
-    domain::{block::Vital, kernel::Census, snapshot::Snapshot},
+    domain::{kernel::Census, snapshot::Snapshot},
     metrics, probe,
     source::consul::{self, ConsulOptions},
     state::{PersistedState, StateDir},
+    surroundings::{consul_addresses, free_port_range, vital},
 };
 
 /// Between two passes over the flow tables.
@@ -245,31 +246,6 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     })
 }
 
-/// The larger of the two port ranges that the host's own connections do not use: below and above
-/// its ephemeral range.
-fn free_port_range() -> anyhow::Result<(u16, u16)> {
-    const FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-    let text = fs::read_to_string(FILE).with_context(|| format!("reading {FILE}"))?;
-    let mut words = text.split_whitespace().map(str::parse::<u16>);
-    let (Some(Ok(first)), Some(Ok(last))) = (words.next(), words.next()) else {
-        bail!("{FILE} says {text:?}, which is no range of ports; set node.nat_ports");
-    };
-    let below = (1024, first.saturating_sub(1).max(1024));
-    let above = (last.saturating_add(1), u16::MAX);
-    let size = |(first, last): (u16, u16)| u32::from(last.saturating_sub(first));
-    let range = if size(below) >= size(above) {
-        below
-    } else {
-        above
-    };
-    if size(range) < 1000 {
-        bail!(
-            "the host's ephemeral range {first}-{last} leaves no room for translated flows; narrow it (sysctl net.ipv4.ip_local_port_range) or set node.nat_ports"
-        );
-    }
-    Ok(range)
-}
-
 fn consul_options(config: &ConsulConfig) -> ConsulOptions {
     let (token, token_file) = match &config.token {
         Token::None => (None, None),
@@ -293,60 +269,6 @@ fn consul_options(config: &ConsulConfig) -> ConsulOptions {
         datacenter: config.datacenter.clone(),
         wait: config.wait,
     }
-}
-
-/// Addresses of the Consul server, which must not be blocked.
-async fn consul_addresses(config: &Config) -> Vec<IpAddr> {
-    let Some(consul) = &config.consul else {
-        return Vec::new();
-    };
-    let host = consul.address.split("://").last().unwrap_or_default();
-    let host = if host
-        .rsplit(']')
-        .next()
-        .is_some_and(|rest| rest.contains(':'))
-    {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
-    };
-    match tokio::time::timeout(Duration::from_secs(2), tokio::net::lookup_host(&host)).await {
-        Ok(Ok(addresses)) => addresses
-            .map(|address| address.ip().to_canonical())
-            .collect(),
-        Ok(Err(error)) => {
-            warn!(%error, host, "the Consul server's address is not known, so it is not kept from being blocked");
-            Vec::new()
-        }
-        Err(_) => Vec::new(),
-    }
-}
-
-/// What would be foolish to block besides the backends.
-fn vital(consul: &[IpAddr]) -> Vital {
-    let mut addresses: Vec<(IpAddr, String)> = consul
-        .iter()
-        .map(|address| (*address, "the Consul server".to_owned()))
-        .collect();
-    match nix::ifaddrs::getifaddrs() {
-        Ok(interfaces) => {
-            for interface in interfaces {
-                let Some(storage) = interface.address else {
-                    continue;
-                };
-                let ip = storage
-                    .as_sockaddr_in()
-                    .map(|v4| IpAddr::V4(v4.ip()))
-                    .or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
-                if let Some(ip) = ip {
-                    let what = format!("this node's own address on {}", interface.interface_name);
-                    addresses.push((ip, what));
-                }
-            }
-        }
-        Err(error) => warn!(%error, "the node's own addresses are not known"),
-    }
-    Vital { addresses }
 }
 
 /// Counts and sweeps the flow tables on a thread of its own, as long as anybody wants to know.

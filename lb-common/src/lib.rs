@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod entry;
 pub mod flow;
 pub mod hash;
+pub mod lifetime;
 pub mod maps;
 pub mod settings;
 pub mod verdict;

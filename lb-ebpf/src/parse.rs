@@ -46,6 +46,7 @@ const L3_OFFSET: usize = size_of::<Ethernet>();
 pub(crate) fn ipv4(frame: &Frame) -> Result<Network<Ipv4, u32>, Verdict> {
     let header = frame.at::<Ipv4>(L3_OFFSET).ok_or(Verdict::PassMalformed)?;
     // SAFETY: `at` checked the bounds; the struct is packed, so any address will do.
+    let header_now = unsafe { *header };
     let Ipv4 {
         version_ihl,
         total_length,
@@ -54,7 +55,7 @@ pub(crate) fn ipv4(frame: &Frame) -> Result<Network<Ipv4, u32>, Verdict> {
         saddr,
         daddr,
         ..
-    } = unsafe { *header };
+    } = header_now;
     let total_length = u16::from_be(total_length) as usize;
     let header_length = ((version_ihl & 0x0f) as usize) * 4;
     let lies = version_ihl >> 4 != 4
@@ -82,6 +83,7 @@ pub(crate) fn ipv4(frame: &Frame) -> Result<Network<Ipv4, u32>, Verdict> {
 pub(crate) fn ipv6(frame: &Frame) -> Result<Network<Ipv6, [u32; 4]>, Verdict> {
     let header = frame.at::<Ipv6>(L3_OFFSET).ok_or(Verdict::PassMalformed)?;
     // SAFETY: `at` checked the bounds; the struct is packed, so any address will do.
+    let header_now = unsafe { *header };
     let Ipv6 {
         version_class_label,
         payload_length,
@@ -89,7 +91,7 @@ pub(crate) fn ipv6(frame: &Frame) -> Result<Network<Ipv6, [u32; 4]>, Verdict> {
         hop_limit,
         saddr,
         daddr,
-    } = unsafe { *header };
+    } = header_now;
     let payload_length = u16::from_be(payload_length) as usize;
     let lies = u32::from_be(version_class_label) >> 28 != 6
         || L3_OFFSET + size_of::<Ipv6>() + payload_length > frame.len();

@@ -33,6 +33,9 @@ pub(crate) trait RewriteNetwork<A> {
 impl RewriteNetwork<u32> for Packet<Ipv4, u32> {
     const UDP_CHECKSUM_OPTIONAL: bool = true;
 
+    /// # Safety
+    ///
+    /// As the trait says.
     #[inline(always)]
     unsafe fn rewrite_network(&self, rewrite: &Rewrite<u32>) {
         // SAFETY: `parse` checked the bounds; the struct is packed.
@@ -51,6 +54,9 @@ impl RewriteNetwork<u32> for Packet<Ipv4, u32> {
 impl RewriteNetwork<[u32; 4]> for Packet<Ipv6, [u32; 4]> {
     const UDP_CHECKSUM_OPTIONAL: bool = false;
 
+    /// # Safety
+    ///
+    /// As the trait says.
     #[inline(always)]
     unsafe fn rewrite_network(&self, rewrite: &Rewrite<[u32; 4]>) {
         // SAFETY: `parse` checked the bounds; the struct is packed.

@@ -246,13 +246,19 @@ pub(super) fn service_split(state: &ServiceState) -> proto::ServiceSplit {
 /// All backends of a service, in the snapshot's order.
 pub(super) fn backends(state: &ServiceState, counters: &Counters) -> Vec<proto::Backend> {
     let service = &state.spec.name;
-    let total = total_weight(state);
+    // Each family's VIPs have backends of their own.
+    let totals = [false, true].map(|v6| {
+        let backends = state.backends.iter();
+        let family = backends.filter(|backend| backend.address().is_ipv6() == v6);
+        family.map(|backend| u64::from(backend.weight)).sum::<u64>()
+    });
     state
         .backends
         .iter()
         .map(|backend| {
             let key = (service.clone(), backend.id().clone(), backend.address());
             let mut message = self::backend(service, backend);
+            let total = totals[usize::from(backend.address().is_ipv6())];
             message.share_percent = percent(backend.weight.into(), total);
             message.counters = Some(traffic(counters.backends.get(&key)));
             message

@@ -4,10 +4,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -121,15 +118,11 @@ fn lock(socket: &Path) -> Result<File, BindError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed("cannot open the lock file"))?;
-    // SAFETY: the descriptor is open for the duration of the call, which touches no memory.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(file);
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(BindError::InUse(socket.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(failed("cannot lock")(error)),
     }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Err(BindError::InUse(socket.to_owned()));
-    }
-    Err(failed("cannot lock")(error))
 }
 
 #[cfg(test)]

@@ -1,164 +1,12 @@
 //! The controller on a kernel in memory: commands, catalogs, health, restarts.
 
-use std::{path::Path, time::Duration};
+mod bench;
 
+use std::time::Duration;
+
+use self::bench::Bench;
 use super::*;
-use crate::{
-    datapath::fake::FakeKernel,
-    domain::{
-        backend::{CatalogHealth, Instance, InstanceId},
-        health::Observed,
-        split::Shares,
-    },
-};
-
-const CONFIG: &str = r#"
-[node]
-interfaces = ["eth0"]
-
-[consul]
-address = "http://127.0.0.1:8500"
-
-[[service]]
-name = "echo"
-vip = ["198.51.100.10:80"]
-subsets = { v1 = { tag = "v1" }, v2 = { tag = "v2" } }
-consul = { service = "echo" }
-health = { kind = "tcp" }
-
-[[service]]
-name = "fixed"
-vip = ["198.51.100.11:80"]
-backends = [{ address = "10.2.0.1:80" }, { address = "10.2.0.2:80", weight = 3 }]
-"#;
-
-/// A running controller and the other ends of its channels.
-struct Bench {
-    handle: Handle,
-    kernel: FakeKernel,
-    catalog: watch::Sender<Arc<CatalogState>>,
-    health: mpsc::Sender<HealthEvent>,
-    state: watch::Receiver<PersistedState>,
-    _census: watch::Sender<Arc<Census>>,
-    _save_problem: watch::Sender<Option<String>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Bench {
-    async fn start(kernel: FakeKernel, saved: PersistedState) -> Self {
-        let config = crate::config::parse_in(CONFIG, Path::new("test.toml"), &|_| None).unwrap();
-        let (commands, command_receiver) = mpsc::channel(8);
-        let (snapshots, snapshot_receiver) = watch::channel(Arc::default());
-        let (catalog, catalog_receiver) = watch::channel(Arc::default());
-        let (consul_services, _) = watch::channel(BTreeSet::new());
-        let (health, health_receiver) = mpsc::channel(8);
-        let (census, census_receiver) = watch::channel(Arc::default());
-        let (state, state_receiver) = watch::channel(saved.clone());
-        let (save_problem, save_problem_receiver) = watch::channel(None);
-        let setup = Setup {
-            config,
-            config_path: "test.toml".into(),
-            state: saved,
-            problems: Vec::new(),
-            interfaces: Vec::new(),
-            vital: Box::new(|| Vital {
-                addresses: vec![("192.0.2.1".parse().unwrap(), "the Consul server".into())],
-            }),
-        };
-        let channels = Channels {
-            commands: command_receiver,
-            snapshots,
-            catalog: catalog_receiver,
-            consul_services,
-            health: health_receiver,
-            census: census_receiver,
-            state,
-            save_problem: save_problem_receiver,
-        };
-        let controller = Controller::start(kernel.clone(), setup, channels)
-            .await
-            .unwrap();
-        let task = tokio::spawn(controller.run(std::future::pending()));
-        Self {
-            handle: Handle::new(commands, snapshot_receiver),
-            kernel,
-            catalog,
-            health,
-            state: state_receiver,
-            _census: census,
-            _save_problem: save_problem,
-            task,
-        }
-    }
-
-    async fn new() -> Self {
-        Self::start(FakeKernel::default(), PersistedState::default()).await
-    }
-
-    /// Consul lists these: number and tag.
-    async fn list(&self, instances: &[(u8, &str)]) {
-        let instances = instances
-            .iter()
-            .map(|(number, tag)| instance(*number, tag))
-            .collect();
-        let mut state = CatalogState::default();
-        state.services.insert("echo".into(), Arc::new(instances));
-        self.catalog.send_replace(Arc::new(state));
-        self.settle().await;
-    }
-
-    async fn probe(&self, number: u8, healthy: bool) {
-        let since = SystemTime::now();
-        let observed = if healthy {
-            Observed::Healthy { since }
-        } else {
-            Observed::Unhealthy {
-                since,
-                reason: "connection refused".into(),
-            }
-        };
-        let instance = instance(number, "");
-        let event = HealthEvent {
-            service: "echo".into(),
-            id: instance.id,
-            address: instance.address,
-            observed,
-            previous: Observed::Unknown,
-            took: Duration::ZERO,
-        };
-        self.health.send(event).await.unwrap();
-        self.settle().await;
-    }
-
-    /// Lets the controller handle what was sent.
-    async fn settle(&self) {
-        for _ in 0..20 {
-            tokio::task::yield_now().await;
-        }
-        self.handle.status().await.unwrap();
-    }
-
-    /// Kernel weights of the backends of `echo`.
-    fn echo(&self) -> Vec<(String, u32)> {
-        let weights = self.kernel.weights();
-        weights
-            .into_iter()
-            .filter(|(address, _)| address.starts_with("10.1."))
-            .collect()
-    }
-}
-
-fn instance(number: u8, tag: &str) -> Instance {
-    Instance {
-        id: InstanceId(format!("node/echo-{number}")),
-        address: ([10, 1, 0, number], 8080).into(),
-        weight: 1,
-        tags: vec![tag.to_owned()],
-        meta: Default::default(),
-        subset: None,
-        health: CatalogHealth::Passing,
-    }
-}
+use crate::domain::{kernel::Step, split::Shares};
 
 fn shares(words: &[&str]) -> Shares {
     Shares::parse(words).unwrap()
@@ -386,7 +234,6 @@ async fn restart_with_consul_away() {
     let again = Bench::start(kernel.clone(), saved).await;
     assert_eq!(kernel.weights(), before);
     let steps = kernel.inside().steps.clone();
-    use crate::domain::kernel::Step;
     assert!(
         steps.iter().all(|step| matches!(step, Step::PutTable(..))),
         "{steps:?}"

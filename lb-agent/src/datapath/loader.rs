@@ -12,11 +12,6 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData},
-    programs::{
-        Xdp,
-        links::{FdLink, PinnedLink},
-        xdp::{XdpLink, XdpMode},
-    },
 };
 use lb_common::{
     entry::Meta,
@@ -165,9 +160,6 @@ fn read_meta(dir: &Path) -> Result<Option<Meta>, KernelError> {
     Ok((meta.schema == SCHEMA && meta.flow_slots.is_power_of_two()).then_some(meta))
 }
 
-/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-
 /// Whether the nearest existing parent lies on a BPF file system.
 fn check_bpf_file_system(dir: &Path) -> Result<(), KernelError> {
     use std::os::unix::ffi::OsStrExt as _;
@@ -185,234 +177,13 @@ fn check_bpf_file_system(dir: &Path) -> Result<(), KernelError> {
     }
     // SAFETY: the call above succeeded and filled it in.
     let kind = unsafe { stat.assume_init() }.f_type;
-    if i64::from(kind) & 0xffff_ffff != BPF_FS_MAGIC {
+    if kind != libc::BPF_FS_MAGIC {
         return Err(KernelError::new(
             what(),
             "it is not on a BPF file system; mount one with `mount -t bpf bpf /sys/fs/bpf`",
         ));
     }
     Ok(())
-}
-
-/// Attaches the program to each interface, or puts it behind the link that is there.
-pub(crate) fn attach(
-    program: &mut Xdp,
-    options: &Options,
-    interfaces: &[(String, u32)],
-) -> Result<Vec<Attached>, KernelError> {
-    let dir = pin_dir(&options.bpf_dir);
-    remove_stale_links(&dir, options.mode, interfaces)?;
-    interfaces
-        .iter()
-        .map(|(name, ifindex)| attach_one(program, &dir, options.mode, name, *ifindex))
-        .collect()
-}
-
-const NATIVE: &str = "native";
-const GENERIC: &str = "generic";
-
-fn modes(mode: Mode) -> &'static [(&'static str, XdpMode)] {
-    match mode {
-        Mode::Auto => &[(NATIVE, XdpMode::Driver), (GENERIC, XdpMode::Skb)],
-        Mode::Native => &[(NATIVE, XdpMode::Driver)],
-        Mode::Generic => &[(GENERIC, XdpMode::Skb)],
-    }
-}
-
-fn link_path(dir: &Path, mode: &str, ifindex: u32) -> PathBuf {
-    dir.join(format!("xdp_{mode}_{ifindex}"))
-}
-
-fn attach_one(
-    program: &mut Xdp,
-    dir: &Path,
-    mode: Mode,
-    name: &str,
-    ifindex: u32,
-) -> Result<Attached, KernelError> {
-    let attached = |mode, adopted| Attached {
-        name: name.to_owned(),
-        ifindex,
-        mode,
-        adopted,
-    };
-    for (label, _) in modes(mode) {
-        let path = link_path(dir, label, ifindex);
-        if !path.exists() {
-            continue;
-        }
-        match replace(program, &path) {
-            Ok(()) => return Ok(attached(label, true)),
-            Err(error) => {
-                // The interface that it belonged to is gone, and its index has a new owner.
-                tracing::warn!(interface = name, %error, "a pinned link could not be taken over; attaching anew");
-                let _ = fs::remove_file(&path);
-            }
-        }
-    }
-    let mut last = None;
-    for (label, flag) in modes(mode) {
-        let what = || format!("attaching to {name} in {label} mode");
-        match program.attach_to_if_index(ifindex, *flag) {
-            Ok(id) => {
-                let link = program
-                    .take_link(id)
-                    .map_err(|e| KernelError::new(what(), e))?;
-                let link = FdLink::try_from(link).map_err(|e| KernelError::new(what(), e))?;
-                link.pin(link_path(dir, label, ifindex))
-                    .map_err(|e| KernelError::new(format!("pinning the link of {name}"), e))?;
-                return Ok(attached(label, false));
-            }
-            Err(error) => {
-                tracing::debug!(interface = name, mode = label, %error, "not attached");
-                last = Some(KernelError::new(what(), error));
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| KernelError::new(format!("attaching to {name}"), "no mode allowed")))
-}
-
-/// Puts the program behind a pinned link. The pin keeps the link; our descriptor may close.
-fn replace(program: &mut Xdp, path: &Path) -> Result<(), KernelError> {
-    let what = || format!("replacing the program behind {}", path.display());
-    let pinned = PinnedLink::from_pin(path).map_err(|e| KernelError::new(what(), e))?;
-    let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|e| KernelError::new(what(), e))?;
-    let id = program
-        .attach_to_link(link)
-        .map_err(|e| KernelError::new(what(), e))?;
-    drop(
-        program
-            .take_link(id)
-            .map_err(|e| KernelError::new(what(), e))?,
-    );
-    Ok(())
-}
-
-/// Detaches from interfaces that are no longer configured, or not in this mode.
-fn remove_stale_links(
-    dir: &Path,
-    mode: Mode,
-    interfaces: &[(String, u32)],
-) -> Result<(), KernelError> {
-    for path in link_pins(dir)? {
-        let wanted = interfaces.iter().any(|(_, ifindex)| {
-            modes(mode)
-                .iter()
-                .any(|(label, _)| path == link_path(dir, label, *ifindex))
-        });
-        if !wanted {
-            fs::remove_file(&path)
-                .map_err(|e| KernelError::new(format!("removing {}", path.display()), e))?;
-            tracing::info!(pin = %path.display(), "detached from an interface that is no longer configured");
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn link_pins(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
-    let what = || format!("listing {}", dir.display());
-    let mut pins = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|e| KernelError::new(what(), e))? {
-        let entry = entry.map_err(|e| KernelError::new(what(), e))?;
-        if entry.file_name().to_string_lossy().starts_with("xdp_") {
-            pins.push(entry.path());
-        }
-    }
-    pins.sort();
-    Ok(pins)
-}
-
-/// Takes everything off the node: links first, so that no program runs without its maps; then
-/// the maps. Answers with what was removed, in words.
-///
-/// # Errors
-///
-/// A pin that cannot be removed.
-pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
-    let mut removed = Vec::new();
-    let Ok(entries) = fs::read_dir(bpf_dir) else {
-        return Ok(removed);
-    };
-    let mut dirs: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| is_schema_dir(path))
-        .collect();
-    dirs.sort();
-    for dir in dirs {
-        for pin in link_pins(&dir)? {
-            remove(&pin)?;
-            removed.push(format!("program on {}", describe_link(&pin)));
-        }
-        let what = || format!("listing {}", dir.display());
-        let mut maps = 0;
-        for entry in fs::read_dir(&dir).map_err(|e| KernelError::new(what(), e))? {
-            remove(&entry.map_err(|e| KernelError::new(what(), e))?.path())?;
-            maps += 1;
-        }
-        fs::remove_dir(&dir)
-            .map_err(|e| KernelError::new(format!("removing {}", dir.display()), e))?;
-        removed.push(format!("{maps} maps in {}", dir.display()));
-    }
-    // Left in place if something else lies in it.
-    let _ = fs::remove_dir(bpf_dir);
-    Ok(removed)
-}
-
-fn is_schema_dir(path: &Path) -> bool {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_prefix('v'))
-        .is_some_and(|version| version.parse::<u32>().is_ok())
-}
-
-fn describe_link(pin: &Path) -> String {
-    let name = pin.file_name().unwrap_or_default().to_string_lossy();
-    let Some((mode, ifindex)) = name
-        .strip_prefix("xdp_")
-        .and_then(|rest| rest.rsplit_once('_'))
-    else {
-        return name.into_owned();
-    };
-    let interface = ifindex
-        .parse()
-        .ok()
-        .and_then(interface_name)
-        .unwrap_or_else(|| format!("interface {ifindex} (gone)"));
-    format!("{interface} ({mode} XDP)")
-}
-
-fn remove(path: &Path) -> Result<(), KernelError> {
-    fs::remove_file(path).map_err(|e| KernelError::new(format!("removing {}", path.display()), e))
-}
-
-/// Index of an interface.
-///
-/// # Errors
-///
-/// There is none of this name.
-pub(crate) fn interface_index(name: &str) -> Result<u32, KernelError> {
-    let what = || format!("looking for interface {name}");
-    let c_name = std::ffi::CString::new(name).map_err(|e| KernelError::new(what(), e))?;
-    // SAFETY: a valid C string.
-    match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
-        0 => Err(KernelError::new(what(), io::Error::last_os_error())),
-        index => Ok(index),
-    }
-}
-
-fn interface_name(ifindex: u32) -> Option<String> {
-    let mut buffer = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the size that the call demands.
-    let name = unsafe { libc::if_indextoname(ifindex, buffer.as_mut_ptr().cast()) };
-    if name.is_null() {
-        return None;
-    }
-    std::ffi::CStr::from_bytes_until_nul(&buffer)
-        .ok()?
-        .to_str()
-        .ok()
-        .map(str::to_owned)
 }
 
 pub(crate) fn missing(map: &str) -> KernelError {

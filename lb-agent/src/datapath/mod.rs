@@ -11,6 +11,8 @@ pub(crate) mod fake;
 mod flows;
 mod loader;
 mod nexthop;
+mod pins;
+mod resolver;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -31,8 +33,9 @@ use lb_common::{
 
 pub use self::{
     flows::FlowTables,
-    loader::{Attached, Mode, Options, detach},
-    nexthop::Resolver,
+    loader::{Attached, Mode, Options},
+    pins::detach,
+    resolver::Resolver,
 };
 use crate::domain::kernel::{KernelBackend, KernelError};
 
@@ -70,7 +73,7 @@ impl Datapath {
         let mut datapath = Self::open_detached(options)?;
         let interfaces = interface_indices(options)?;
         let program = xdp(&mut datapath.ebpf, name::PROGRAM_XDP)?;
-        datapath.attached = loader::attach(program, options, &interfaces)?;
+        datapath.attached = pins::attach(program, options, &interfaces)?;
         Ok(datapath)
     }
 
@@ -191,7 +194,7 @@ fn interface_indices(options: &Options) -> Result<Vec<(String, u32)>, KernelErro
     options
         .interfaces
         .iter()
-        .map(|interface| Ok((interface.clone(), loader::interface_index(interface)?)))
+        .map(|interface| Ok((interface.clone(), pins::interface_index(interface)?)))
         .collect()
 }
 

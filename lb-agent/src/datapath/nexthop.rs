@@ -1,43 +1,27 @@
 //! Next hops: one entry per backend address, kept current from the kernel's routes and
 //! neighbours, so that no packet has to ask.
 //!
-//! The programs read the entries; [`Resolver`] writes them. Resolution is the kernel's own: the
-//! agent only asks it to (`NTF_USE`, net/core/neighbour.c) and reads what came of it.
+//! The programs read the entries; the resolver writes them.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use aya::maps::{Array, MapData};
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use lb_common::{entry::NextHop, maps::MAX_INTERFACES, maps::MAX_NEXTHOPS};
-use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder,
-    packet_route::{
-        link::LinkAttribute,
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteMessage},
-    },
-};
 use tokio::sync::Notify;
 
+use super::resolver::Link;
 use crate::domain::kernel::KernelError;
-
-/// How often everything is looked at without an event.
-const REFRESH: Duration = Duration::from_secs(5);
-/// How soon again while an address is unresolved.
-const RETRY: Duration = Duration::from_millis(250);
-/// Events come in bursts; this many milliseconds of them are handled at once.
-const SETTLE: Duration = Duration::from_millis(5);
 
 /// The table of next hops, shared by the writer, which hands out entries, and the resolver.
 #[derive(Clone)]
 pub(crate) struct Hops {
     inner: Arc<Mutex<Inner>>,
-    wanted: Arc<Notify>,
+    /// Rings when an address has been added.
+    pub(super) wanted: Arc<Notify>,
 }
 
 struct Inner {
@@ -144,11 +128,11 @@ impl Hops {
             .is_some_and(|entry| entry.hop.ifindex != 0)
     }
 
-    fn addresses(&self) -> Vec<IpAddr> {
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
         self.lock().entries.keys().copied().collect()
     }
 
-    fn set(&self, address: IpAddr, hop: NextHop) -> Result<(), KernelError> {
+    pub(super) fn set(&self, address: IpAddr, hop: NextHop) -> Result<(), KernelError> {
         let mut inner = self.lock();
         let Some(entry) = inner.entries.get(&address) else {
             return Ok(());
@@ -165,7 +149,7 @@ impl Hops {
         Ok(())
     }
 
-    fn set_interfaces(&self, links: &HashMap<u32, Link>) -> Result<(), KernelError> {
+    pub(super) fn set_interfaces(&self, links: &HashMap<u32, Link>) -> Result<(), KernelError> {
         let mut inner = self.lock();
         for position in 0..inner.interfaces.len() {
             let ifindex = inner.interfaces[position];
@@ -203,222 +187,4 @@ pub(crate) fn source_towards(destination: IpAddr) -> std::io::Result<IpAddr> {
     // The port is never used: connecting a UDP socket only looks up the route.
     socket.connect(SocketAddr::new(destination, 9))?;
     Ok(socket.local_addr()?.ip())
-}
-
-#[derive(Clone, Copy)]
-struct Link {
-    mac: [u8; 6],
-    mtu: u32,
-}
-
-/// Keeps the table current until it is dropped.
-pub struct Resolver {
-    handle: Handle,
-    hops: Hops,
-}
-
-impl Resolver {
-    /// Opens the netlink sockets and fills in the interfaces, which every flow needs.
-    ///
-    /// # Errors
-    ///
-    /// No netlink socket, or the interfaces cannot be read.
-    pub(crate) async fn start(hops: Hops) -> Result<Self, KernelError> {
-        let failed = |error| KernelError::new("opening a netlink socket", error);
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Neigh,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ];
-        let (connection, handle, mut events) =
-            rtnetlink::new_multicast_connection(&groups).map_err(failed)?;
-        tokio::spawn(connection);
-        let resolver = Self {
-            handle: handle.clone(),
-            hops: hops.clone(),
-        };
-        resolver.refresh().await?;
-
-        let background = Self { handle, hops };
-        tokio::spawn(async move {
-            let mut resolved = true;
-            loop {
-                let pause = if resolved { REFRESH } else { RETRY };
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = background.hops.wanted.notified() => {}
-                    event = events.next() => {
-                        if event.is_none() {
-                            tracing::error!("the netlink connection ended; next hops are no longer kept current");
-                            return;
-                        }
-                        tokio::time::sleep(SETTLE).await;
-                        while futures_util::FutureExt::now_or_never(events.next()).flatten().is_some() {}
-                    }
-                }
-                match background.refresh().await {
-                    Ok(all) => resolved = all,
-                    Err(error) => tracing::warn!(%error, "next hops could not be refreshed"),
-                }
-            }
-        });
-        Ok(resolver)
-    }
-
-    /// Looks at everything once; answers whether all addresses are resolved.
-    async fn refresh(&self) -> Result<bool, KernelError> {
-        let links = self.links().await?;
-        self.hops.set_interfaces(&links)?;
-        let addresses = self.hops.addresses();
-        if addresses.is_empty() {
-            return Ok(true);
-        }
-        let neighbours = self.neighbours().await?;
-        let mut all = true;
-        for address in addresses {
-            let hop = match self.route(address).await {
-                Some((ifindex, gateway)) => {
-                    let mac = neighbours.get(&(ifindex, gateway));
-                    match (mac, links.get(&ifindex)) {
-                        (
-                            Some(Neighbour {
-                                mac: Some(mac),
-                                fresh,
-                            }),
-                            Some(link),
-                        ) => {
-                            if !fresh {
-                                self.ask(ifindex, gateway).await;
-                            }
-                            NextHop {
-                                ifindex,
-                                mtu: link.mtu,
-                                dmac: *mac,
-                                smac: link.mac,
-                                reserved: 0,
-                            }
-                        }
-                        (_, Some(_)) => {
-                            self.ask(ifindex, gateway).await;
-                            NextHop::default()
-                        }
-                        (_, None) => NextHop::default(),
-                    }
-                }
-                None => NextHop::default(),
-            };
-            all &= hop.ifindex != 0;
-            self.hops.set(address, hop)?;
-        }
-        Ok(all)
-    }
-
-    async fn links(&self) -> Result<HashMap<u32, Link>, KernelError> {
-        let failed = |error| KernelError::new("reading the node's interfaces", error);
-        let mut links = HashMap::new();
-        let mut answer = self.handle.link().get().execute();
-        while let Some(message) = answer.try_next().await.map_err(failed)? {
-            let mut link = Link {
-                mac: [0; 6],
-                mtu: 0,
-            };
-            for attribute in &message.attributes {
-                match attribute {
-                    LinkAttribute::Address(mac) => {
-                        link.mac = mac.as_slice().try_into().unwrap_or_default();
-                    }
-                    LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                    _ => {}
-                }
-            }
-            links.insert(message.header.index, link);
-        }
-        Ok(links)
-    }
-
-    async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), Neighbour>, KernelError> {
-        let failed = |error| KernelError::new("reading the node's neighbours", error);
-        let mut neighbours = HashMap::new();
-        let mut answer = self.handle.neighbours().get().execute();
-        while let Some(message) = answer.try_next().await.map_err(failed)? {
-            let mut address = None;
-            let mut mac = None;
-            for attribute in &message.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-                        address = Some(IpAddr::V4(*ip));
-                    }
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
-                        address = Some(IpAddr::V6(*ip));
-                    }
-                    NeighbourAttribute::LinkLayerAddress(bytes) => {
-                        mac = bytes.as_slice().try_into().ok();
-                    }
-                    _ => {}
-                }
-            }
-            let fresh = match message.header.state {
-                NeighbourState::Reachable
-                | NeighbourState::Permanent
-                | NeighbourState::Noarp
-                | NeighbourState::Delay
-                | NeighbourState::Probe => true,
-                NeighbourState::Stale => false,
-                _ => {
-                    mac = None;
-                    false
-                }
-            };
-            if let Some(address) = address {
-                neighbours.insert((message.header.ifindex, address), Neighbour { mac, fresh });
-            }
-        }
-        Ok(neighbours)
-    }
-
-    /// Interface and next address on the way to `address`.
-    async fn route(&self, address: IpAddr) -> Option<(u32, IpAddr)> {
-        let request = match address {
-            IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-                .destination_prefix(ip, 32)
-                .build(),
-            IpAddr::V6(ip) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
-                .destination_prefix(ip, 128)
-                .build(),
-        };
-        let mut answer = self.handle.route().get(request).execute();
-        let route: RouteMessage = answer.try_next().await.ok()??;
-        let mut ifindex = None;
-        let mut gateway = address;
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => ifindex = Some(*index),
-                RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = IpAddr::V4(*ip),
-                RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = IpAddr::V6(*ip),
-                _ => {}
-            }
-        }
-        ifindex.map(|index| (index, gateway))
-    }
-
-    /// Asks the kernel to resolve, or to confirm, a neighbour.
-    async fn ask(&self, ifindex: u32, address: IpAddr) {
-        let request = self
-            .handle
-            .neighbours()
-            .add(ifindex, address)
-            .state(NeighbourState::None)
-            .flags(NeighbourFlags::Use)
-            .replace();
-        if let Err(error) = request.execute().await {
-            tracing::debug!(%address, ifindex, %error, "the kernel would not resolve a neighbour");
-        }
-    }
-}
-
-struct Neighbour {
-    mac: Option<[u8; 6]>,
-    /// Confirmed lately; a stale one is still used, but asked for.
-    fresh: bool,
 }

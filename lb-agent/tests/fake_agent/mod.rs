@@ -157,6 +157,7 @@ fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shares>) -> Sna
         backends,
         split: None,
         panic: false,
+        pending: false,
     };
     let backend = |host: u8, subset: &str| {
         let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));

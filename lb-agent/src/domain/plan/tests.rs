@@ -1,0 +1,240 @@
+//! Tests of `plan`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::*;
+use crate::domain::{
+    backend::{CatalogHealth, Instance, InstanceId},
+    health::Observed,
+    service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
+    snapshot::BackendState,
+};
+
+fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceState> {
+    let spec = ServiceSpec {
+        name: name.into(),
+        vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+        protocol: Protocol::Tcp,
+        forwarding: Forwarding::Nat,
+        catalog: Catalog::Static(Vec::new()),
+        subsets: BTreeMap::new(),
+        split: None,
+        probe: None,
+        origin: Origin {
+            file: PathBuf::from("test"),
+            line: 1,
+        },
+    };
+    let backends = backends
+        .iter()
+        .map(|(address, weight)| BackendState {
+            instance: Instance {
+                id: InstanceId((*address).into()),
+                address: address.parse().unwrap(),
+                weight: 1,
+                tags: Vec::new(),
+                meta: BTreeMap::new(),
+                subset: None,
+                health: CatalogHealth::Passing,
+            },
+            subset: None,
+            observed: Observed::Unknown,
+            drain: None,
+            held: None,
+            weight: *weight,
+            reason: String::new(),
+        })
+        .collect();
+    Arc::new(ServiceState {
+        spec: Arc::new(spec),
+        backends,
+        split: None,
+        panic: false,
+        pending: false,
+    })
+}
+
+fn snapshot(services: &[Arc<ServiceState>]) -> Snapshot {
+    Snapshot {
+        version: 1,
+        services: services
+            .iter()
+            .map(|service| (service.spec.name.clone(), service.clone()))
+            .collect(),
+    }
+}
+
+/// Plans, applies to the mirror, and checks on the way that no step refers to nothing.
+fn step_to(
+    snapshot: &Snapshot,
+    view: &mut KernelView,
+    ids: &mut ServiceIds,
+    live: &[u32],
+) -> Vec<Step> {
+    let steps = plan(snapshot, view, ids, &|id| live.contains(&id));
+    for step in &steps {
+        match step {
+            Step::PutTable(_, recipe) => {
+                for (id, weight) in &recipe.weights {
+                    assert!(view.backends[id].active, "{step:?} before its backend");
+                    assert!(*weight > 0);
+                }
+            }
+            Step::PutVip(_, vip) => {
+                assert!(
+                    view.tables.contains_key(&vip.service),
+                    "{step:?} before its table"
+                );
+            }
+            Step::DeleteTable(service) => {
+                let used = view.vips.values().any(|vip| vip.service == *service);
+                assert!(!used, "{step:?} while a VIP uses it");
+            }
+            Step::PutBackend(id, backend) if !backend.active => {
+                let used = view
+                    .tables
+                    .values()
+                    .any(|table| table.weights.iter().any(|(other, _)| other == id));
+                assert!(!used, "{step:?} while a table uses it");
+            }
+            Step::FreeBackend(id) => assert!(!live.contains(id), "{step:?} has flows"),
+            _ => {}
+        }
+        advance(view, step);
+    }
+    assert!(
+        plan(snapshot, view, &mut ids.clone(), &|id| live.contains(&id))
+            .iter()
+            .all(|step| matches!(step, Step::FreeBackend(_))),
+        "a second plan has nothing left to do but to free"
+    );
+    steps
+}
+
+const VIP: &str = "198.51.100.10:80";
+
+/// A service comes, changes, and goes.
+#[test]
+fn life_of_a_service() {
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    let two = snapshot(&[service(
+        "a",
+        &[VIP],
+        &[("10.0.0.1:80", 1), ("10.0.0.2:80", 1)],
+    )]);
+    let steps = step_to(&two, &mut view, &mut ids, &[]);
+    assert!(matches!(
+        steps[..],
+        [
+            Step::PutBackend(0, _),
+            Step::PutBackend(1, _),
+            Step::PutTable(0, _),
+            Step::PutVip(..)
+        ]
+    ));
+    assert!(step_to(&two, &mut view, &mut ids, &[]).is_empty());
+
+    // Backend 1 leaves while a flow of it lives: inactive, kept, freed once the flow is gone.
+    let one = snapshot(&[service("a", &[VIP], &[("10.0.0.1:80", 1)])]);
+    let steps = step_to(&one, &mut view, &mut ids, &[1]);
+    assert!(matches!(
+        steps[..],
+        [
+            Step::PutTable(0, _),
+            Step::PutBackend(1, KernelBackend { active: false, .. }),
+            Step::CutUdp(1)
+        ]
+    ));
+    assert!(step_to(&one, &mut view, &mut ids, &[1]).is_empty());
+    // It comes back meanwhile: the same id, so that its old flows count as its own.
+    let steps = step_to(&two, &mut view, &mut ids, &[1]);
+    assert!(matches!(
+        steps[..],
+        [
+            Step::PutBackend(1, KernelBackend { active: true, .. }),
+            Step::PutTable(0, _)
+        ]
+    ));
+    // A new backend takes no id that is in use.
+    step_to(&one, &mut view, &mut ids, &[1]);
+    let other = snapshot(&[service(
+        "a",
+        &[VIP],
+        &[("10.0.0.1:80", 1), ("10.0.0.3:80", 1)],
+    )]);
+    let steps = step_to(&other, &mut view, &mut ids, &[1]);
+    assert!(matches!(steps[0], Step::PutBackend(2, _)));
+    assert_eq!(
+        step_to(&other, &mut view, &mut ids, &[]),
+        [Step::FreeBackend(1)]
+    );
+
+    let steps = step_to(&snapshot(&[]), &mut view, &mut ids, &[]);
+    assert!(matches!(
+        steps[..2],
+        [Step::DeleteVip(_), Step::DeleteTable(0)]
+    ));
+    step_to(&snapshot(&[]), &mut view, &mut ids, &[]);
+    assert_eq!(view, KernelView::default());
+}
+
+/// Of a service whose catalog has not answered yet, nothing is touched.
+#[test]
+fn pending_is_left_alone() {
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    let known = service("a", &[VIP], &[("10.0.0.1:80", 1)]);
+    step_to(
+        &snapshot(std::slice::from_ref(&known)),
+        &mut view,
+        &mut ids,
+        &[],
+    );
+    let mut pending = ServiceState::clone(&known);
+    pending.pending = true;
+    pending.backends.clear();
+    view.tables.clear();
+    let steps = step_to(
+        &snapshot(&[Arc::new(pending)]),
+        &mut view,
+        &mut ServiceIds::new(),
+        &[],
+    );
+    assert_eq!(steps, []);
+}
+
+/// A weight of zero is no backend to the table, but its flows go on.
+#[test]
+fn weight_zero_is_inactive() {
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    let zero = snapshot(&[service("a", &[VIP], &[("10.0.0.1:80", 0)])]);
+    let steps = step_to(&zero, &mut view, &mut ids, &[]);
+    assert!(
+        matches!(&steps[..], [Step::PutTable(0, table), Step::PutVip(..)] if table.weights.is_empty())
+    );
+}
+
+/// An agent that starts over what another left keeps ids and touches only the tables, whose
+/// ingredients it cannot know.
+#[test]
+fn adoption_keeps_ids() {
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    let both = [
+        service("a", &["198.51.100.11:80"], &[("10.0.0.1:80", 1)]),
+        service(
+            "b",
+            &[VIP, "[2001:db8::1]:80"],
+            &[("10.0.0.2:80", 3), ("[fd00::2]:80", 1)],
+        ),
+    ];
+    step_to(&snapshot(&both[1..]), &mut view, &mut ids, &[]);
+    step_to(&snapshot(&both), &mut view, &mut ids, &[]);
+    let (mut adopted, mut fresh) = (view.clone(), ServiceIds::new());
+    adopted.tables.clear();
+    let steps = step_to(&snapshot(&both), &mut adopted, &mut fresh, &[]);
+    assert!(
+        steps.iter().all(|step| matches!(step, Step::PutTable(..))),
+        "{steps:?}"
+    );
+    assert_eq!(fresh, ids);
+    assert_eq!(adopted, view);
+}

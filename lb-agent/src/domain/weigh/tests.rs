@@ -1,0 +1,340 @@
+//! Tests of `weigh`.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use super::*;
+use crate::domain::service::{Catalog, Forwarding, Origin, Protocol};
+
+/// A row: address, subset, registered weight, and what is special about it.
+#[derive(Clone, Copy)]
+enum Special {
+    None,
+    Critical,
+    ProbeFails,
+    Maintenance,
+    Drained,
+}
+use Special::{Critical, Drained, Maintenance, ProbeFails};
+
+fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>) -> ServiceState {
+    let shares = |text: Option<&str>| {
+        text.map(|text| Shares::parse(&text.split(' ').collect::<Vec<_>>()).unwrap())
+    };
+    let spec = Arc::new(ServiceSpec {
+        name: "echo".into(),
+        vips: vec!["198.51.100.10:80".parse().unwrap()],
+        protocol: Protocol::Tcp,
+        forwarding: Forwarding::Nat,
+        catalog: Catalog::Static(Vec::new()),
+        subsets: BTreeMap::new(),
+        split: shares(file),
+        probe: None,
+        origin: Origin {
+            file: PathBuf::from("test"),
+            line: 1,
+        },
+    });
+    let mut drains = BTreeMap::new();
+    let instances = rows
+        .iter()
+        .enumerate()
+        .map(|(index, (subset, weight, special))| {
+            let id = InstanceId(format!("n/{index}"));
+            if matches!(special, Drained) {
+                drains.insert(
+                    id.clone(),
+                    Drain {
+                        since: SystemTime::UNIX_EPOCH,
+                    },
+                );
+            }
+            let instance = Instance {
+                id,
+                address: ([10, 0, 0, index as u8], 80).into(),
+                weight: *weight,
+                tags: Vec::new(),
+                meta: BTreeMap::new(),
+                subset: (!subset.is_empty()).then(|| (*subset).to_owned()),
+                health: match special {
+                    Critical => CatalogHealth::Critical("serfHealth".into()),
+                    Maintenance => CatalogHealth::Maintenance("kernel upgrade".into()),
+                    _ => CatalogHealth::Passing,
+                },
+            };
+            (instance, None)
+        })
+        .collect();
+    let failing: Vec<bool> = rows.iter().map(|row| matches!(row.2, ProbeFails)).collect();
+    let observed = |instance: &Instance| {
+        let index: usize = instance.id.0[2..].parse().unwrap();
+        if failing[index] {
+            Observed::Unhealthy {
+                since: SystemTime::UNIX_EPOCH,
+                reason: "connection refused".into(),
+            }
+        } else {
+            Observed::Unknown
+        }
+    };
+    let cli = shares(cli);
+    weigh(
+        &spec,
+        Inputs {
+            instances,
+            observed: &observed,
+            drains: Some(&drains),
+            cli_split: cli.as_ref(),
+        },
+    )
+}
+
+/// Each backend's share of the whole, in tenths of a percent.
+fn permille(state: &ServiceState) -> Vec<u64> {
+    let total: u64 = state
+        .backends
+        .iter()
+        .map(|backend| u64::from(backend.weight))
+        .sum();
+    state
+        .backends
+        .iter()
+        .map(|backend| u64::from(backend.weight) * 1000 / total.max(1))
+        .collect()
+}
+
+/// Rows: backends, file split, CLI split, expected shares in permille, panic, a word from the
+/// reason of the last backend.
+#[test]
+fn shares_by_the_table() {
+    let n = Special::None;
+    type Row<'a> = (
+        &'a [(&'a str, u32, Special)],
+        Option<&'a str>,
+        Option<&'a str>,
+        &'a [u64],
+        bool,
+        &'a str,
+    );
+    let rows: &[Row<'_>] = &[
+        (
+            &[("", 1, n), ("", 3, n)],
+            None,
+            None,
+            &[250, 750],
+            false,
+            "weight 3",
+        ),
+        (
+            &[("", 1, n), ("", 3, ProbeFails)],
+            None,
+            None,
+            &[1000, 0],
+            false,
+            "connection refused",
+        ),
+        (
+            &[("", 1, n), ("", 3, Critical)],
+            None,
+            None,
+            &[1000, 0],
+            false,
+            "serfHealth",
+        ),
+        (
+            &[("", 1, n), ("", 3, Maintenance)],
+            None,
+            None,
+            &[1000, 0],
+            false,
+            "kernel upgrade",
+        ),
+        (
+            &[("", 1, n), ("", 3, Drained)],
+            None,
+            None,
+            &[1000, 0],
+            false,
+            "drained",
+        ),
+        (
+            &[("", 1, n), ("", 0, n)],
+            None,
+            None,
+            &[1000, 0],
+            false,
+            "weight 0",
+        ),
+        (
+            &[("", 1, Critical), ("", 1, ProbeFails)],
+            None,
+            None,
+            &[500, 500],
+            true,
+            "so all are used",
+        ),
+        (
+            &[("", 1, Drained), ("", 1, ProbeFails)],
+            None,
+            None,
+            &[0, 1000],
+            true,
+            "so all are used",
+        ),
+        (
+            &[("", 1, Drained), ("", 1, Drained)],
+            None,
+            None,
+            &[0, 0],
+            false,
+            "drained",
+        ),
+        (
+            &[("a", 1, n), ("a", 1, n), ("b", 1, n)],
+            Some("a=90 b=10"),
+            None,
+            &[450, 450, 100],
+            false,
+            "10 of 100",
+        ),
+        (
+            &[("a", 1, n), ("a", 2, n), ("b", 1, n)],
+            Some("a=90 b=10"),
+            None,
+            &[300, 600, 100],
+            false,
+            "10 of 100",
+        ),
+        (
+            &[("a", 1, n), ("b", 1, n)],
+            Some("a=90 b=10"),
+            Some("a=1 b=1"),
+            &[500, 500],
+            false,
+            "1 of 2",
+        ),
+        (
+            &[("a", 1, n), ("b", 1, n)],
+            None,
+            Some("a=100"),
+            &[1000, 0],
+            false,
+            "no share",
+        ),
+        (
+            &[("a", 1, n), ("b", 1, n)],
+            None,
+            Some("a=1 b=0"),
+            &[1000, 0],
+            false,
+            "share of 0",
+        ),
+        (
+            &[("a", 1, n), ("", 1, n)],
+            None,
+            Some("a=100"),
+            &[1000, 0],
+            false,
+            "no subset",
+        ),
+        // A dead subset's share goes to the living.
+        (
+            &[("a", 1, n), ("b", 1, ProbeFails)],
+            Some("a=10 b=90"),
+            None,
+            &[1000, 0],
+            false,
+            "refused",
+        ),
+        (
+            &[("a", 1, n), ("a", 1, Critical), ("b", 1, n)],
+            Some("a=50 b=50"),
+            None,
+            &[500, 0, 500],
+            false,
+            "50 of 100",
+        ),
+        // All subsets dead: all that have a share are used.
+        (
+            &[("a", 1, ProbeFails), ("b", 1, ProbeFails), ("c", 1, n)],
+            Some("a=50 b=50"),
+            None,
+            &[500, 500, 0],
+            true,
+            "no share",
+        ),
+    ];
+    for (index, (backends, file, cli, expected, panic, word)) in rows.iter().enumerate() {
+        let state = weights(backends, *file, *cli);
+        assert_eq!(permille(&state), *expected, "row {index}");
+        assert_eq!(state.panic, *panic, "row {index}");
+        let reason = &state.backends.last().unwrap().reason;
+        assert!(reason.contains(word), "row {index}: {reason}");
+    }
+}
+
+/// Each family's backends share among themselves.
+#[test]
+fn families_are_apart() {
+    let mut spec = ServiceSpec::clone(&weights(&[], Some("a=90 b=10"), None).spec);
+    spec.vips.push("[2001:db8::1]:80".parse().unwrap());
+    let instances = [
+        ("a", "10.0.0.1:80"),
+        ("a", "10.0.0.2:80"),
+        ("b", "10.0.0.3:80"),
+    ]
+    .into_iter()
+    .chain([
+        ("a", "[fd00::1]:80"),
+        ("b", "[fd00::2]:80"),
+        ("b", "[fd00::3]:80"),
+    ])
+    .map(|(subset, address)| {
+        let instance = Instance {
+            id: InstanceId(address.into()),
+            address: address.parse().unwrap(),
+            weight: 1,
+            tags: Vec::new(),
+            meta: BTreeMap::new(),
+            subset: Some(subset.into()),
+            health: if address.starts_with('[') {
+                CatalogHealth::Critical(String::new())
+            } else {
+                CatalogHealth::Passing
+            },
+        };
+        (instance, None)
+    })
+    .collect();
+    let state = weigh(
+        &Arc::new(spec),
+        Inputs {
+            instances,
+            observed: &|_| Observed::Unknown,
+            drains: None,
+            cli_split: None,
+        },
+    );
+    let of = |v6: bool| -> Vec<u32> {
+        let all = state
+            .backends
+            .iter()
+            .filter(|b| b.address().is_ipv6() == v6);
+        all.map(|backend| backend.weight / SHARE_UNITS as u32)
+            .collect()
+    };
+    assert_eq!(of(false), [45, 45, 10]);
+    assert_eq!(of(true), [90, 5, 5]);
+    assert!(state.panic);
+}
+
+/// The largest shares and weights do not overflow, the smallest do not vanish.
+#[test]
+fn extremes() {
+    let state = weights(
+        &[("a", 65_535, Special::None), ("a", 1, Special::None)],
+        Some("a=10000"),
+        None,
+    );
+    assert!(state.backends[0].weight > 900_000_000);
+    assert!(state.backends[1].weight > 0);
+}
