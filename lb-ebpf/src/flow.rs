@@ -48,6 +48,7 @@ pub(crate) struct Draft<A> {
     pub(crate) now: u32,
     pub(crate) ingress: u32,
     pub(crate) flags: u8,
+    pub(crate) ttl: u8,
     /// Address of the node towards the backend.
     pub(crate) source: A,
     /// Address of the backend.

@@ -64,9 +64,6 @@ where
     let found = match flow::find::<F>(&key, hash) {
         Some(found) if note::<F>(&found, packet.flags, now) => found,
         _ => {
-            if packet.ttl <= 1 {
-                return Err(Verdict::DropTtlExceeded);
-            }
             let draft = F::draft().ok_or(Verdict::DropInternal)?;
             // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU
             // meanwhile; the ethernet header was checked by `parse`.
@@ -76,6 +73,7 @@ where
                 (*draft).now = now;
                 (*draft).ingress = packet.ingress;
                 (*draft).flags = packet.flags;
+                (*draft).ttl = packet.ttl;
                 (*draft).half.dmac = (*packet.ethernet).source;
             }
             let slot = created(F::create())?;
@@ -230,6 +228,7 @@ fn created(answer: Created) -> Result<u32, Verdict> {
         Verdict::DropPortsExhausted,
         Verdict::DropTableFull,
         Verdict::DropContended,
+        Verdict::DropTtlExceeded,
         Verdict::DropNoFlow,
     ] {
         if candidate as u64 == verdict {
@@ -272,6 +271,10 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     let draft = unsafe { &mut *draft };
     let [client_port, vip_port] = split_ports(draft.key.ports);
     let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
+    // Only now is it sure that the packet is to leave again.
+    if draft.ttl <= 1 {
+        return Err(Verdict::DropTtlExceeded);
+    }
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
     }

@@ -31,7 +31,8 @@ pub(crate) fn select(
     }
     let slot = hash::scale(flow_hash, service.maglev_slots);
     let table = MAGLEV.get(service.id).ok_or(Verdict::DropNoBackend)?;
-    let id = *table.get(slot).ok_or(Verdict::DropInternal)?;
+    // A service without backends has a table of one slot, however many its entry names.
+    let id = *table.get(slot).ok_or(Verdict::DropNoBackend)?;
     let backend = BACKENDS.get(id).ok_or(Verdict::DropInternal)?;
     if backend.flags & backend_flags::ACTIVE == 0 || backend.service != service.id {
         return Err(Verdict::DropNoBackend);

@@ -15,7 +15,12 @@ use lb_agent::{
         plan::advance,
     },
 };
-use lb_common::{entry::Counter, flow::Lifetimes, maps::MIN_FLOW_SLOTS, verdict::Verdict};
+use lb_common::{
+    entry::Counter,
+    flow::Lifetimes,
+    maps::MIN_FLOW_SLOTS,
+    verdict::{Action, Verdict},
+};
 
 use crate::{
     cleanup::{self, Guard},
@@ -44,6 +49,10 @@ pub const CLIENT6: &str = "fd99::2";
 pub const NODE: &str = "10.99.1.1";
 /// The same for IPv6.
 pub const NODE6: &str = "fd99:1::1";
+/// Link address of `front`.
+pub const FRONT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xf0];
+/// Link address of `back`.
+pub const BACK_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0xf0];
 /// Ports that flows may be given.
 pub const PORTS: (u16, u16) = (20_000, 29_999);
 
@@ -57,7 +66,7 @@ pub struct World {
     /// Index of the backends' interface.
     pub back: u32,
     view: KernelView,
-    pins: PathBuf,
+    options: Options,
 }
 
 /// What became of a frame.
@@ -104,13 +113,30 @@ impl Pins {
 }
 
 impl World {
-    /// Makes a world, calls `f` in its namespace, and takes everything away again.
+    /// Makes a world with the smallest flow tables and the usual lifetimes, calls `f` in its
+    /// namespace, and takes everything away again.
+    ///
+    /// # Errors
+    ///
+    /// The node cannot be set up, or the kernel refuses the programs.
     pub fn with<R: Send>(f: impl FnOnce(&mut World) -> R + Send) -> Result<R> {
+        Self::with_options(|_| {}, f)
+    }
+
+    /// As [`Self::with`], with other options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::with`].
+    pub fn with_options<R: Send>(
+        change: impl FnOnce(&mut Options),
+        f: impl FnOnce(&mut World) -> R + Send,
+    ) -> Result<R> {
         let node = Namespace::new("node")?;
         let wire = Namespace::new("wire")?;
-        for (interface, peer, addresses) in [
-            ("front", "f", ["10.99.0.1/24", "fd99::1/64"]),
-            ("back", "b", ["10.99.1.1/24", "fd99:1::1/64"]),
+        for (interface, peer, mac, addresses) in [
+            ("front", "f", FRONT_MAC, ["10.99.0.1/24", "fd99::1/64"]),
+            ("back", "b", BACK_MAC, ["10.99.1.1/24", "fd99:1::1/64"]),
         ] {
             let addresses = addresses.map(|text| text.parse().expect("a valid prefix"));
             link::connect(
@@ -125,10 +151,10 @@ impl World {
                     addresses: &[],
                 },
             )?;
+            node.tool("ip", &["link", "set", interface, "address", &text(mac)])?;
         }
         for number in 2..=9 {
-            let mac = backend_mac(number);
-            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+            let mac = text(backend_mac(number));
             for address in [format!("10.99.1.{number}"), format!("fd99:1::{number}")] {
                 node.tool(
                     "ip",
@@ -148,7 +174,7 @@ impl World {
         }
         crate::agent::mount_bpffs()?;
         let pins = Pins::new()?;
-        let options = Options {
+        let mut options = Options {
             bpf_dir: pins.path.clone(),
             interfaces: vec!["front".into(), "back".into()],
             mode: Mode::Auto,
@@ -156,6 +182,7 @@ impl World {
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
         };
+        change(&mut options);
         node.run(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -174,7 +201,7 @@ impl World {
                 back: interface("back")?,
                 datapath,
                 view: KernelView::default(),
-                pins: options.bpf_dir.clone(),
+                options,
             };
             runtime.block_on(async {
                 let _resolver = world.datapath.start_resolver().await?;
@@ -200,7 +227,24 @@ impl World {
 
     /// Directory of the pins.
     pub fn pins(&self) -> &Path {
-        &self.pins
+        &self.options.bpf_dir
+    }
+
+    /// What the datapath was opened with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Opens the datapath again on the pins that there are, as an agent does that is started
+    /// anew, with options that may have changed; the former one is closed after that.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the programs.
+    pub fn reopen(&mut self, change: impl FnOnce(&mut Options)) -> Result<()> {
+        change(&mut self.options);
+        self.datapath = Datapath::open_detached(&self.options)?;
+        Ok(())
     }
 
     /// Carries out steps as the controller would.
@@ -263,12 +307,13 @@ impl World {
         self.apply(&steps)
     }
 
-    /// Runs a frame that comes in on `ifindex`. Checks that exactly one verdict was counted, with
-    /// the frame's length.
+    /// Runs a frame that comes in on `ifindex`. Checks what must hold for every frame: exactly one
+    /// verdict is counted, with the frame's length; the XDP action is the verdict's; and what is
+    /// not forwarded stays as it is.
     ///
     /// # Errors
     ///
-    /// The kernel refuses the run, or not exactly one verdict was counted.
+    /// The kernel refuses the run, or one of these does not hold.
     pub fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Outcome> {
         let before = self.datapath.verdicts()?;
         let (action, frame_after) = self.datapath.test_run(frame, ifindex)?;
@@ -300,9 +345,20 @@ impl World {
             "counted {counter:?} for a frame of {} bytes",
             frame.len()
         );
+        let verdict = Verdict::ALL[index];
+        let (actions, unchanged): (&[u32], bool) = match verdict.action() {
+            Action::Pass => (&[action::PASS], frame_after == frame),
+            Action::Drop => (&[action::DROP], frame_after == frame),
+            Action::Forward => (&[action::TX, action::REDIRECT], true),
+        };
+        ensure!(
+            actions.contains(&action),
+            "{verdict:?} with the XDP action {action}"
+        );
+        ensure!(unchanged, "{verdict:?}, yet the frame was changed");
         Ok(Outcome {
             action,
-            verdict: Verdict::ALL[index],
+            verdict,
             frame: frame_after,
         })
     }
@@ -326,6 +382,11 @@ impl World {
         let back = self.back;
         self.run(&packet.build(), back).expect("a test run")
     }
+}
+
+/// A link address as iproute2 wants it.
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Link address of the backends `10.99.1.N` and `fd99:1::N`.

@@ -1,0 +1,19 @@
+//! The loaded programs, frame by frame: rows of {description, state, packet in, verdict, packet
+//! out} through test run.
+//!
+//! [`World::run`](lb_tests::world::World::run) checks of every single frame that exactly one
+//! verdict is counted, that the XDP action is the verdict's, and that what is not forwarded
+//! leaves as it came.
+
+mod block;
+mod chance;
+mod foreign;
+mod life;
+mod malformed;
+mod ports;
+mod refused;
+mod restart;
+mod rewrite;
+mod row;
+mod table;
+mod traffic;

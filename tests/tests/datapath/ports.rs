@@ -1,0 +1,210 @@
+//! Which of the node's ports a flow is given.
+
+use std::collections::BTreeSet;
+
+use lb_agent::domain::kernel::{KernelVip, Step, VipKey};
+use lb_common::verdict::Verdict::{DropPortsExhausted, ForwardReply, ForwardRequest};
+use lb_tests::{
+    packet::{Packet, SYN},
+    world::{PORTS, World, action, answer_to},
+};
+
+use crate::{
+    row::{Row, Side, check_all},
+    traffic::{ALL, SLOTS, Traffic, at_client, forwarded, ip},
+};
+
+fn in_range(port: u16) -> bool {
+    (PORTS.0..=PORTS.1).contains(&port)
+}
+
+/// A request of the usual kind from another client.
+fn from(traffic: Traffic, client: u8, port: u16) -> Packet {
+    let client = if traffic.v6 {
+        format!("fd99::{client}")
+    } else {
+        format!("10.99.0.{client}")
+    };
+    Packet {
+        src: ip(&client),
+        ..traffic.request(port, SYN)
+    }
+}
+
+/// The client's port is kept where it lies within the range and is free towards the backend.
+#[test]
+fn kept_or_drawn() {
+    World::with(|world| {
+        for traffic in ALL {
+            traffic.serve(world, &[2]);
+            for port in [PORTS.0, PORTS.0 + 1, PORTS.1] {
+                let request = traffic.request(port, SYN);
+                let out = (action::REDIRECT, traffic.at_backend(&request, 2, port));
+                let what = format!("{traffic:?}, port {port} is kept");
+                Row::forwarded(what, Side::Front, &request, ForwardRequest, out).check(world);
+            }
+            for port in [1, 1024, PORTS.0 - 1, PORTS.1 + 1, 65_535] {
+                let request = traffic.request(port, SYN);
+                let sent = forwarded(world.request(&request)).unwrap();
+                assert!(in_range(sent.sport), "{traffic:?}: {port} → {}", sent.sport);
+                let answer = answer_to(&sent, SYN);
+                let out = (action::REDIRECT, at_client(&request, &answer));
+                let what = format!("{traffic:?}, the way back to port {port}");
+                Row::forwarded(what, Side::Back, &answer, ForwardReply, out).check(world);
+            }
+            // Twenty clients, one port, one backend: twenty ports.
+            let port = 23_456;
+            let ports: BTreeSet<u16> = (10..30)
+                .map(|client| {
+                    let request = from(traffic, client, port);
+                    let sent = forwarded(world.request(&request)).unwrap();
+                    let answer = answer_to(&sent, SYN);
+                    let got = forwarded(world.reply(&answer)).unwrap();
+                    assert_eq!(got, at_client(&request, &answer));
+                    sent.sport
+                })
+                .collect();
+            assert_eq!(ports.len(), 20, "{traffic:?}");
+            assert!(ports.contains(&port) && ports.iter().all(|port| in_range(*port)));
+        }
+    })
+    .unwrap();
+}
+
+/// A range of one port: one flow per backend and protocol, then no more.
+#[test]
+fn exhausted_towards_one_backend_only() {
+    const ONLY: u16 = 20_000;
+    let tiny = |options: &mut lb_agent::datapath::Options| options.ports = (ONLY, ONLY);
+    World::with_options(tiny, |world| {
+        for traffic in ALL {
+            traffic.serve(world, &[2]);
+            let sent = |client: u8, number: u8| {
+                let request = from(traffic, client, 40_000);
+                let out = traffic.at_backend(&request, number, ONLY);
+                (request, out)
+            };
+            let (first, first_out) = sent(10, 2);
+            let (second, _) = sent(11, 2);
+            let (third, third_out) = sent(12, 3);
+            let refused =
+                |what: &str| Row::refused(what, Side::Front, second.build(), DropPortsExhausted);
+            let known = || {
+                let out = (action::REDIRECT, first_out.clone());
+                Row::forwarded(
+                    "the flow there is",
+                    Side::Front,
+                    &first,
+                    ForwardRequest,
+                    out,
+                )
+            };
+            check_all(world, [known(), refused("no second port"), known()]);
+            // Towards another backend the same port is another flow.
+            let elsewhere = (action::REDIRECT, third_out);
+            let row = Row::forwarded(
+                "other backend",
+                Side::Front,
+                &third,
+                ForwardRequest,
+                elsewhere,
+            )
+            .after(|world| traffic.serve(world, &[3]));
+            row.check(world);
+            known().check(world);
+        }
+    })
+    .unwrap();
+}
+
+/// A range of four ports: four flows at most, each port once, and a port that is given back
+/// serves again.
+#[test]
+fn a_port_comes_back() {
+    let tiny = |options: &mut lb_agent::datapath::Options| options.ports = (20_000, 20_003);
+    World::with_options(tiny, |world| {
+        for traffic in ALL {
+            traffic.serve(world, &[2]);
+            let mut given = BTreeSet::new();
+            let mut refused = 0;
+            for client in 10..60 {
+                match forwarded(world.request(&from(traffic, client, 50_000))) {
+                    Ok(sent) => assert!(given.insert(sent.sport), "{} twice", sent.sport),
+                    Err(verdict) => {
+                        assert_eq!(verdict, DropPortsExhausted);
+                        refused += 1;
+                    }
+                }
+            }
+            // Probing is bounded, but fifty flows with twelve probes each find all four.
+            assert_eq!(
+                given.into_iter().collect::<Vec<_>>(),
+                [20_000, 20_001, 20_002, 20_003]
+            );
+            assert_eq!(refused, 46);
+            let all = if traffic.v6 { "::/0" } else { "0.0.0.0/0" };
+            let cut = world.datapath.flows().cut_clients(&[all.parse().unwrap()]);
+            assert_eq!(cut.unwrap(), 4, "{traffic:?}");
+            forwarded(world.request(&from(traffic, 70, 50_000))).unwrap();
+            world
+                .datapath
+                .flows()
+                .cut_clients(&[all.parse().unwrap()])
+                .unwrap();
+        }
+    })
+    .unwrap();
+}
+
+/// Two VIPs with the same backend address: one client port on both, two ports of the node.
+#[test]
+fn two_services_on_one_backend() {
+    World::with(|world| {
+        for traffic in ALL {
+            traffic.serve(world, &[2]);
+            // Another VIP port of a service of its own, whose backend is at the same address.
+            let id = traffic.id() + 8;
+            let Step::PutBackend(_, backend) = traffic.put_backend(2, true) else {
+                unreachable!("a step that puts a backend")
+            };
+            let backend = lb_agent::domain::kernel::KernelBackend {
+                service: id,
+                ..backend
+            };
+            let recipe = lb_agent::domain::kernel::Recipe {
+                weights: vec![(2000 + id, 1)],
+                slots: SLOTS,
+            };
+            let key = VipKey {
+                address: (ip(traffic.vip()), 81).into(),
+                protocol: traffic.proto(),
+            };
+            let vip = KernelVip {
+                service: id,
+                slots: SLOTS,
+            };
+            world
+                .apply(&[
+                    Step::PutBackend(2000 + id, backend),
+                    Step::PutTable(id, recipe),
+                    Step::PutVip(key, vip),
+                ])
+                .unwrap();
+            let port = 21_000;
+            let one = traffic.request(port, SYN);
+            let other = Packet {
+                dport: 81,
+                ..one.clone()
+            };
+            let sent = [&one, &other].map(|request| forwarded(world.request(request)).unwrap());
+            assert_eq!(sent[0].sport, port);
+            assert_ne!(sent[1].sport, port, "{traffic:?}");
+            for (request, sent) in [&one, &other].into_iter().zip(&sent) {
+                let answer = answer_to(sent, SYN);
+                let out = (action::REDIRECT, at_client(request, &answer));
+                Row::forwarded("reply", Side::Back, &answer, ForwardReply, out).check(world);
+            }
+        }
+    })
+    .unwrap();
+}
