@@ -8,16 +8,12 @@ use core::{
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    flow::{
-        Bucket4, Bucket6, Half, Kind, Slot4, Slot6, State, Tag, WAYS, first_bucket, first_way,
-        second_bucket,
-    },
-    hash,
+    flow::{Half, Kind, Slot4, Slot6, State, Tag, WAYS, first_bucket, first_way, second_bucket},
     verdict::Verdict,
 };
 
 use crate::{
-    maps::{DRAFT4, DRAFT6, FLOWS4, FLOWS6},
+    family::{Family, Key, V4, V6},
     settings::setting,
 };
 
@@ -26,110 +22,6 @@ use crate::{
 pub(crate) fn now() -> u32 {
     // SAFETY: no arguments, no side effect.
     (unsafe { bpf_jiffies64() }) as u32
-}
-
-/// What a half is found by.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Key<A> {
-    pub(crate) saddr: A,
-    pub(crate) daddr: A,
-    pub(crate) ports: u32,
-    pub(crate) proto: u8,
-}
-
-/// A new flow in the making. It lies in a per-CPU map: the stack has no room for it, and what is
-/// read back from memory is unknown to the verifier, which keeps it from following every case of
-/// every field through the functions below.
-#[repr(C)]
-pub(crate) struct Draft<A> {
-    pub(crate) key: Key<A>,
-    pub(crate) hash: u64,
-    pub(crate) now: u32,
-    pub(crate) ingress: u32,
-    pub(crate) flags: u8,
-    pub(crate) ttl: u8,
-    /// Address of the node towards the backend.
-    pub(crate) source: A,
-    /// Address of the backend.
-    pub(crate) destination: A,
-    /// First the reply half, then the forward half.
-    pub(crate) half: Half<A>,
-}
-
-/// An address family's table and hash.
-pub(crate) trait Family {
-    /// Address as it stands in keys.
-    type Addr: Copy + PartialEq;
-    /// Bytes from one slot to the next.
-    const STRIDE: usize;
-
-    fn hash(key: &Key<Self::Addr>) -> u64;
-
-    /// The first byte of a bucket.
-    fn bucket(index: u32) -> Option<*mut u8>;
-
-    /// This CPU's scratch memory.
-    fn draft() -> Option<*mut Draft<Self::Addr>>;
-
-    /// [`insert_draft`] as a function of the program that the verifier checks once by itself,
-    /// not again for each of its callers and each turn of their loops.
-    fn insert(hash: u64, kind: u32) -> u64;
-}
-
-/// IPv4.
-pub(crate) struct V4;
-/// IPv6.
-pub(crate) struct V6;
-
-impl Family for V4 {
-    type Addr = u32;
-    const STRIDE: usize = size_of::<Slot4>();
-
-    #[inline(always)]
-    fn hash(key: &Key<u32>) -> u64 {
-        hash::flow4(setting!(seed), key.saddr, key.daddr, key.ports, key.proto)
-    }
-
-    #[inline(always)]
-    fn bucket(index: u32) -> Option<*mut u8> {
-        FLOWS4.get_ptr_mut(index).map(<*mut Bucket4>::cast)
-    }
-
-    #[inline(always)]
-    fn draft() -> Option<*mut Draft<u32>> {
-        DRAFT4.get_ptr_mut(0)
-    }
-
-    #[inline(always)]
-    fn insert(hash: u64, kind: u32) -> u64 {
-        lb_insert4(hash, kind)
-    }
-}
-
-impl Family for V6 {
-    type Addr = [u32; 4];
-    const STRIDE: usize = size_of::<Slot6>();
-
-    #[inline(always)]
-    fn hash(key: &Key<[u32; 4]>) -> u64 {
-        hash::flow6(setting!(seed), &key.saddr, &key.daddr, key.ports, key.proto)
-    }
-
-    #[inline(always)]
-    fn bucket(index: u32) -> Option<*mut u8> {
-        FLOWS6.get_ptr_mut(index).map(<*mut Bucket6>::cast)
-    }
-
-    #[inline(always)]
-    fn draft() -> Option<*mut Draft<[u32; 4]>> {
-        DRAFT6.get_ptr_mut(0)
-    }
-
-    #[inline(always)]
-    fn insert(hash: u64, kind: u32) -> u64 {
-        lb_insert6(hash, kind)
-    }
 }
 
 /// See [`Family::insert`].

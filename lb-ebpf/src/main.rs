@@ -16,6 +16,8 @@
 #![feature(core_intrinsics)]
 
 mod block;
+mod create;
+mod family;
 mod flow;
 mod forward;
 mod lookup;

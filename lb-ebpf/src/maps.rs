@@ -18,7 +18,7 @@ use lb_common::{
     verdict::VERDICT_COUNT,
 };
 
-use crate::flow::Draft;
+use crate::family::Draft;
 
 /// `BPF_F_NO_PREALLOC`: memory is taken when an entry is added.
 const NO_PREALLOC: usize = 1;

@@ -58,6 +58,23 @@ pub(crate) struct Ethernet {
     pub(crate) ethertype: u16,
 }
 
+/// Copies a link address as two words. The compiler would call a loop over bytes for it, since it
+/// cannot know that packet and map do not overlap.
+///
+/// # Safety
+///
+/// Both must be valid for six bytes.
+#[inline(always)]
+pub(crate) unsafe fn copy_mac(from: *const [u8; 6], to: *mut [u8; 6]) {
+    // SAFETY: the caller's promise; unaligned, since neither end is aligned.
+    unsafe {
+        let first = from.cast::<u32>().read_unaligned();
+        let last = from.cast::<u16>().add(2).read_unaligned();
+        to.cast::<u32>().write_unaligned(first);
+        to.cast::<u16>().add(2).write_unaligned(last);
+    }
+}
+
 /// EtherType of IPv4, network byte order.
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 /// EtherType of IPv6, network byte order.
@@ -118,4 +135,16 @@ pub(crate) struct Udp {
     pub(crate) ports: u32,
     pub(crate) length: u16,
     pub(crate) checksum: u16,
+}
+
+/// Source and destination port, in network byte order, out of the header's first four bytes.
+#[inline(always)]
+pub(crate) fn split_ports(ports: u32) -> [u16; 2] {
+    [ports as u16, (ports >> 16) as u16]
+}
+
+/// The reverse of [`split_ports`].
+#[inline(always)]
+pub(crate) fn join_ports(source: u16, destination: u16) -> u32 {
+    source as u32 | (destination as u32) << 16
 }

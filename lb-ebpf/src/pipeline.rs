@@ -8,9 +8,9 @@ use lb_common::{
 
 use crate::{
     block,
-    forward::{forward4, forward6, split_ports},
+    forward::{forward4, forward6},
     maps::FILTER,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame},
+    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, split_ports},
     parse,
     settings::setting,
     stats::count_verdict,

@@ -3,7 +3,7 @@
 use lb_common::{IPPROTO_UDP, checksum, entry::NextHop};
 
 use crate::{
-    packet::{Ipv4, Ipv6, Tcp, Udp},
+    packet::{Ipv4, Ipv6, Tcp, Udp, copy_mac},
     parse::Packet,
 };
 
@@ -14,7 +14,8 @@ pub(crate) struct Rewrite<A> {
     pub(crate) ports: u32,
     pub(crate) l3_delta: u16,
     pub(crate) l4_delta: u16,
-    pub(crate) dmac: [u8; 6],
+    /// In map memory.
+    pub(crate) dmac: *const [u8; 6],
 }
 
 /// The part of the rewrite that depends on the family.
@@ -80,8 +81,8 @@ where
 {
     // SAFETY: `parse` checked the bounds of all three headers; the structs are packed.
     unsafe {
-        (*packet.ethernet).destination = rewrite.dmac;
-        (*packet.ethernet).source = hop.smac;
+        copy_mac(rewrite.dmac, &raw mut (*packet.ethernet).destination);
+        copy_mac(&raw const hop.smac, &raw mut (*packet.ethernet).source);
         packet.rewrite_network(rewrite);
         if packet.proto == IPPROTO_UDP {
             let udp = packet.l4.cast::<Udp>();

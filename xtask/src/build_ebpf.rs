@@ -26,10 +26,9 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn build() -> Result<()> {
     let mut build = toolchain()?.build(&rustflags()?);
     run::run("build lb-ebpf", &mut build)?;
-    let built = workspace::ebpf_target_dir()
-        .join(TARGET)
-        .join("release/lb-ebpf");
-    publish(&built, &workspace::ebpf_object())
+    let built = workspace::ebpf_target_dir().join(TARGET).join("release");
+    publish(&built.join("lb-ebpf"), &workspace::ebpf_object())?;
+    publish(&built.join("lb-bench"), &workspace::bench_object())
 }
 
 /// Lints the programs for the target that they are built for, warnings denied.

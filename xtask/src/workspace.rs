@@ -30,6 +30,11 @@ pub(crate) fn ebpf_object() -> PathBuf {
     ebpf_target_dir().join("lb-ebpf.o")
 }
 
+/// The driver of the datapath benchmark.
+pub(crate) fn bench_object() -> PathBuf {
+    ebpf_target_dir().join("lb-bench.o")
+}
+
 /// The crate with the programs for the kernel.
 pub(crate) fn ebpf_crate() -> PathBuf {
     root().join("lb-ebpf")

@@ -156,6 +156,22 @@ impl Datapath {
         Resolver::start(self.hops.clone()).await
     }
 
+    /// Descriptor of the XDP program, for a benchmark's driver to call.
+    ///
+    /// # Errors
+    ///
+    /// The program is not loaded.
+    pub fn program_fd(&self) -> Result<&aya::programs::ProgramFd, KernelError> {
+        let what = "looking for the loaded program";
+        let program: &Xdp = self
+            .ebpf
+            .program(name::PROGRAM_XDP)
+            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
+            .try_into()
+            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
+        program.fd().map_err(|error| KernelError::new(what, error))
+    }
+
     /// Runs the XDP program on a frame as if it came in on `ifindex`; answers with the XDP
     /// action and the frame afterwards. The counters count it.
     ///

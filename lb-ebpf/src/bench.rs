@@ -1,0 +1,99 @@
+//! The driver of the datapath benchmark. `BPF_PROG_TEST_RUN` feeds the program's output back to it
+//! when it repeats, so the program under test would see its own rewritten packet: the driver
+//! writes the packet anew each time, varies the flow, and tail-calls.
+
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_main)]
+#![allow(
+    missing_docs,
+    reason = "the macro of the entry points makes undocumented functions"
+)]
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_TX},
+    btf_maps::{Array, PerCpuArray},
+    macros::{btf_map, map, xdp},
+    maps::ProgramArray,
+    programs::XdpContext,
+};
+
+/// Words of a packet that the driver writes.
+const WORDS: usize = 12;
+
+/// The packet and how it varies.
+#[repr(C)]
+pub struct Template {
+    /// The frame, at least 96 bytes.
+    pub words: [u64; WORDS],
+    /// Number of flows minus one; a power of two minus one.
+    pub mask: u32,
+    /// Offset in the frame of the 32-bit word that the flow number is added to, in network byte
+    /// order: the lower half of the client's address.
+    pub at: u32,
+}
+
+#[btf_map]
+static TEMPLATE: Array<Template, 1> = Array::new();
+#[btf_map]
+static COUNT: PerCpuArray<u64, 1> = PerCpuArray::new();
+/// The program under test.
+#[map]
+static PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Writes the packet and calls the program under test.
+#[xdp]
+pub fn lb_bench(ctx: XdpContext) -> u32 {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    let Some(template) = TEMPLATE.get(0) else {
+        return XDP_ABORTED;
+    };
+    let Some(count) = COUNT.get_ptr_mut(0) else {
+        return XDP_ABORTED;
+    };
+    if start + WORDS * 8 > end {
+        return XDP_ABORTED;
+    }
+    // SAFETY: this CPU's value; the frame is long enough.
+    unsafe {
+        let number = *count;
+        *count = number + 1;
+        for index in 0..WORDS {
+            (start as *mut u64)
+                .add(index)
+                .write_unaligned(template.words[index]);
+        }
+        // An odd factor: all flows, in an order that no prefetcher follows.
+        let flow = (number as u32).wrapping_mul(0x9e37_79b1) & template.mask;
+        let at = template.at as usize & 63;
+        let word = (start + at) as *mut u32;
+        if word as usize + 4 <= end {
+            word.write_unaligned(
+                u32::from_be(word.read_unaligned())
+                    .wrapping_add(flow)
+                    .to_be(),
+            );
+        }
+        let _ = PROGRAM.tail_call(&ctx, 0);
+    }
+    XDP_ABORTED
+}
+
+/// The floor: transmits without a look.
+#[xdp]
+pub fn lb_transmit(_ctx: XdpContext) -> u32 {
+    XDP_TX
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel admits some helpers to programs under the GPL only.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,306 @@
+//! New flows: service, backend and port are chosen, both halves inserted.
+
+use core::ptr;
+
+use lb_common::{
+    checksum,
+    entry::{NextHop, ServiceEntry},
+    flow::{Half, Kind, NO_PARTNER, State, tcp_flags},
+    hash,
+    verdict::Verdict,
+};
+
+use crate::{
+    family::{Draft, Family, Key, V4, V6},
+    flow::{self, InsertError, SlotRef},
+    lookup,
+    maps::NEXTHOPS,
+    packet::{join_ports, split_ports},
+    settings::{interface_position, setting},
+    stats::count_flow,
+};
+
+/// Ports tried for a new flow before it is refused.
+const PORT_PROBES: u32 = 12;
+
+/// What a family adds for new flows.
+pub(crate) trait NewFlow: Family {
+    /// [`create`] as a function of the program that the verifier checks by itself.
+    fn create() -> Created;
+
+    /// The service that a packet to this destination is for.
+    fn service(key: &Key<Self::Addr>) -> Option<&'static ServiceEntry>;
+
+    /// Takes an address out of a backend entry.
+    fn copy_address(address: &mut Self::Addr, words: &[u32; 4]);
+
+    /// Unfolded checksum delta of one address in place of another.
+    fn replace(old: &Self::Addr, new: &Self::Addr) -> u32;
+
+    /// The network header carries a checksum of its own.
+    const NETWORK_CHECKSUM: bool;
+}
+
+/// Answer of [`create`] and [`claim_port`]: a slot number, or a verdict above all slot numbers.
+/// One register instead of a `Result`, which would go through memory.
+pub(crate) type Created = u64;
+
+/// Added to a verdict to make it a [`Created`].
+const REFUSED: u64 = 1 << 32;
+
+#[inline(always)]
+const fn refuse(verdict: Verdict) -> Created {
+    REFUSED + verdict as u64
+}
+
+#[inline(always)]
+pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
+    if answer < REFUSED {
+        return Ok(answer as u32);
+    }
+    let verdict = answer - REFUSED;
+    for candidate in [
+        Verdict::PassForeign,
+        Verdict::PassUnknownReply,
+        Verdict::PassUnresolved,
+        Verdict::DropNoBackend,
+        Verdict::DropPortsExhausted,
+        Verdict::DropTableFull,
+        Verdict::DropContended,
+        Verdict::DropTtlExceeded,
+        Verdict::DropNoFlow,
+    ] {
+        if candidate as u64 == verdict {
+            return Err(candidate);
+        }
+    }
+    Err(Verdict::DropInternal)
+}
+
+/// Makes a new flow, reply half first; answers with the forward half's slot, or the verdict for a
+/// packet that gets no flow.
+#[inline(always)]
+fn create<F: NewFlow>() -> Created {
+    let Some(draft) = F::draft() else {
+        return refuse(Verdict::DropInternal);
+    };
+    match try_create::<F>(draft) {
+        Ok(slot) => slot as u64,
+        Err(verdict) => refuse(verdict),
+    }
+}
+
+/// See [`NewFlow::create`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_create4() -> u64 {
+    create::<V4>()
+}
+
+/// See [`NewFlow::create`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_create6() -> u64 {
+    create::<V6>()
+}
+
+#[inline(always)]
+fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
+    // SAFETY: this CPU's scratch memory; see `forward`.
+    let draft = unsafe { &mut *draft };
+    let [client_port, vip_port] = split_ports(draft.key.ports);
+    let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
+    // Only now is it sure that the packet is to leave again.
+    if draft.ttl <= 1 {
+        return Err(Verdict::DropTtlExceeded);
+    }
+    if draft.flags & tcp_flags::RST != 0 {
+        return Err(Verdict::DropNoFlow);
+    }
+    let (backend_id, backend) = lookup::select(service, draft.hash)?;
+    let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
+    if next.ifindex == 0 {
+        return Err(Verdict::PassUnresolved);
+    }
+    let client_hop = interface_position(draft.ingress).ok_or(Verdict::DropInternal)?;
+    F::copy_address(&mut draft.destination, &backend.addr);
+    F::copy_address(&mut draft.source, &backend.source);
+    draft.half.hop = client_hop;
+    draft.half.backend = backend_id;
+    draft.half.seen = draft.now;
+    draft.half.reserved = 0;
+    draft.half.partner = NO_PARTNER;
+    draft.half.new_ports = join_ports(vip_port, client_port);
+    let reply = claim_port::<F>(draft, backend.port, client_port)?;
+
+    let [_, port] = split_ports(draft.half.ports);
+    draft.half.ports = draft.key.ports;
+    draft.half.new_ports = join_ports(port, backend.port);
+    draft.half.hop = backend.hop;
+    draft.half.partner = reply;
+    set_forward::<F>(draft);
+    match flow::insert::<F>(draft.hash, Kind::Forward) {
+        Ok(slot) => {
+            let reply = SlotRef::at::<F>(reply).ok_or(Verdict::DropInternal)?;
+            // SAFETY: map memory; the reply half is this CPU's since `claim_port`.
+            unsafe { ptr::write_volatile(&raw mut (*reply.half).partner, slot) };
+            count_flow(backend_id);
+            Ok(slot)
+        }
+        Err(error) => {
+            if let Some(reply) = SlotRef::at::<F>(reply) {
+                let tag = reply.tag();
+                reply.swap_tag(tag, tag.with_state(State::Free));
+            }
+            Err(error.verdict())
+        }
+    }
+}
+
+/// Sets both checksum deltas from what the half replaces.
+#[inline(always)]
+fn set_deltas<F: NewFlow>(half: &mut Half<F::Addr>) {
+    let addresses = checksum::fold(
+        F::replace(&half.saddr, &half.new_saddr) + F::replace(&half.daddr, &half.new_daddr),
+    );
+    half.l3_delta = if F::NETWORK_CHECKSUM { addresses } else { 0 };
+    half.l4_delta =
+        checksum::fold(addresses as u32 + checksum::replace32(half.ports, half.new_ports));
+}
+
+/// Makes the draft's half the reply half, but for what does not depend on the family; answers
+/// with its hash. A function of its own for the sake of the stack.
+#[inline(never)]
+fn set_reply<F: NewFlow>(draft: *mut Draft<F::Addr>) -> u64 {
+    // SAFETY: the caller's reference.
+    let draft = unsafe { &mut *draft };
+    draft.half.saddr = draft.destination;
+    draft.half.daddr = draft.source;
+    draft.half.new_saddr = draft.key.daddr;
+    draft.half.new_daddr = draft.key.saddr;
+    set_deltas::<F>(&mut draft.half);
+    F::hash(&Key {
+        saddr: draft.half.saddr,
+        daddr: draft.half.daddr,
+        ports: draft.half.ports,
+        proto: draft.key.proto,
+    })
+}
+
+/// The same for the forward half, whose hash is known.
+#[inline(never)]
+fn set_forward<F: NewFlow>(draft: *mut Draft<F::Addr>) {
+    // SAFETY: the caller's reference.
+    let draft = unsafe { &mut *draft };
+    draft.half.saddr = draft.key.saddr;
+    draft.half.daddr = draft.key.daddr;
+    draft.half.new_saddr = draft.source;
+    draft.half.new_daddr = draft.destination;
+    set_deltas::<F>(&mut draft.half);
+}
+
+/// Finds a port on the node's address that is free towards the backend, by inserting the reply
+/// half with it; answers with its slot. The client's own port is kept where it is free and within
+/// the node's range.
+#[inline(always)]
+fn claim_port<F: NewFlow>(
+    draft: &mut Draft<F::Addr>,
+    backend_port: u16,
+    client_port: u16,
+) -> Result<u32, Verdict> {
+    let (first, last) = (setting!(port_first) as u32, setting!(port_last) as u32);
+    let range = last - first + 1;
+    let kept = u16::from_be(client_port) as u32;
+    let keep = kept >= first && kept <= last;
+    for probe in 0..PORT_PROBES {
+        let port = if probe == 0 && keep {
+            client_port
+        } else {
+            let drawn = hash::mix(draft.hash, probe as u64 + 1);
+            ((first + hash::scale(drawn, range)) as u16).to_be()
+        };
+        draft.half.ports = join_ports(backend_port, port);
+        let hash = set_reply::<F>(draft);
+        match flow::insert::<F>(hash, Kind::Reply) {
+            Ok(slot) => return Ok(slot),
+            // Taken, or its buckets are: another port has other buckets.
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full | InsertError::Contended) if probe < 2 => {}
+            Err(error) => return Err(error.verdict()),
+        }
+    }
+    Err(Verdict::DropPortsExhausted)
+}
+
+/// The verdict for a packet that is neither of a known flow nor for a service.
+#[inline(always)]
+fn stranger(port: u16) -> Verdict {
+    let port = u16::from_be(port);
+    if port >= setting!(port_first) && port <= setting!(port_last) {
+        Verdict::PassUnknownReply
+    } else {
+        Verdict::PassForeign
+    }
+}
+
+impl NewFlow for V4 {
+    const NETWORK_CHECKSUM: bool = true;
+
+    #[inline(always)]
+    fn create() -> Created {
+        lb_create4()
+    }
+
+    #[inline(always)]
+    fn service(key: &Key<u32>) -> Option<&'static ServiceEntry> {
+        let [_, port] = split_ports(key.ports);
+        lookup::service(&lb_common::entry::ServiceKey {
+            addr: [key.daddr, 0, 0, 0],
+            port,
+            proto: key.proto,
+            family: lb_common::entry::FAMILY_V4,
+        })
+    }
+
+    #[inline(always)]
+    fn copy_address(address: &mut u32, words: &[u32; 4]) {
+        *address = words[0];
+    }
+
+    #[inline(always)]
+    fn replace(old: &u32, new: &u32) -> u32 {
+        checksum::replace32(*old, *new)
+    }
+}
+
+impl NewFlow for V6 {
+    const NETWORK_CHECKSUM: bool = false;
+
+    #[inline(always)]
+    fn create() -> Created {
+        lb_create6()
+    }
+
+    #[inline(always)]
+    fn service(key: &Key<[u32; 4]>) -> Option<&'static ServiceEntry> {
+        let [_, port] = split_ports(key.ports);
+        lookup::service(&lb_common::entry::ServiceKey {
+            addr: key.daddr,
+            port,
+            proto: key.proto,
+            family: lb_common::entry::FAMILY_V6,
+        })
+    }
+
+    #[inline(always)]
+    fn copy_address(address: &mut [u32; 4], words: &[u32; 4]) {
+        *address = *words;
+    }
+
+    #[inline(always)]
+    fn replace(old: &[u32; 4], new: &[u32; 4]) -> u32 {
+        let first = checksum::replace32(old[0], new[0]) + checksum::replace32(old[1], new[1]);
+        let last = checksum::replace32(old[2], new[2]) + checksum::replace32(old[3], new[3]);
+        checksum::fold(first) as u32 + checksum::fold(last) as u32
+    }
+}
