@@ -34,7 +34,7 @@ pub use self::{
     loader::{Attached, Mode, Options, detach},
     nexthop::Resolver,
 };
-use crate::domain::kernel::{KernelBackend, KernelError};
+use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 
 /// The loaded programs, the maps and what is written in them.
 pub struct Datapath {
@@ -56,6 +56,8 @@ pub struct Datapath {
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
+    /// Deleted VIPs, with the service each belonged to, that flows may still come by.
+    retired: BTreeMap<VipKey, u32>,
     blocked: block::Rules,
 }
 
@@ -123,6 +125,7 @@ impl Datapath {
             attached: Vec::new(),
             meta,
             written,
+            retired: BTreeMap::new(),
             blocked: block::Rules::default(),
         };
         datapath.read_blocked()?;
