@@ -216,7 +216,9 @@ fn claim_port<F: NewFlow>(
         let port = if probe == 0 && keep {
             client_port
         } else {
-            let drawn = hash::mix(draft.hash, probe as u64 + 1);
+            // Finished, for the upper bits of a mix alone hardly move with a small word: all
+            // probes would fall on neighbours, where clients' own ports lie close together.
+            let drawn = hash::finish(hash::mix(draft.hash, probe as u64 + 1));
             ((first + hash::scale(drawn, range)) as u16).to_be()
         };
         draft.half.ports = join_ports(backend_port, port);

@@ -37,7 +37,7 @@ pub use self::{
     pins::detach,
     resolver::Resolver,
 };
-use crate::domain::kernel::{KernelBackend, KernelError};
+use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 
 /// The loaded programs, the maps and what is written in them.
 pub struct Datapath {
@@ -59,6 +59,8 @@ pub struct Datapath {
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
+    /// Deleted VIPs, with the service each belonged to, that flows may still come by.
+    retired: BTreeMap<VipKey, u32>,
     blocked: block::Rules,
 }
 
@@ -126,6 +128,7 @@ impl Datapath {
             attached: Vec::new(),
             meta,
             written,
+            retired: BTreeMap::new(),
             blocked: block::Rules::default(),
         };
         datapath.read_blocked()?;

@@ -1,7 +1,7 @@
 //! Carries out the controller's steps on the maps, and reads back what is there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -185,7 +185,18 @@ impl Datapath {
         };
         self.services
             .insert(encode::service_key(key), entry, 0)
-            .map_err(|error| KernelError::new(format!("writing VIP {}", key.address), error))
+            .map_err(|error| KernelError::new(format!("writing VIP {}", key.address), error))?;
+        self.retired.remove(key);
+        Ok(())
+    }
+
+    fn delete_vip(&mut self, key: &VipKey) -> Result<(), KernelError> {
+        let what = |error| KernelError::new(format!("removing VIP {}", key.address), error);
+        let encoded = encode::service_key(key);
+        let service = self.services.get(&encoded, 0).map_err(what)?.id;
+        self.services.remove(&encoded).map_err(what)?;
+        self.retired.insert(*key, service);
+        Ok(())
     }
 
     fn free_backend(&mut self, id: u32) -> Result<(), KernelError> {
@@ -279,10 +290,7 @@ impl Kernel for Datapath {
             Step::PutBackend(id, backend) => self.put_backend(*id, backend),
             Step::PutTable(service, recipe) => self.put_table(*service, recipe),
             Step::PutVip(key, vip) => self.put_vip(key, vip),
-            Step::DeleteVip(key) => self
-                .services
-                .remove(&encode::service_key(key))
-                .map_err(|error| KernelError::new(format!("removing VIP {}", key.address), error)),
+            Step::DeleteVip(key) => self.delete_vip(key),
             Step::DeleteTable(service) => self.put_table(
                 *service,
                 &Recipe {
@@ -299,7 +307,10 @@ impl Kernel for Datapath {
         let mut filter = DestinationFilter {
             words: [0; FILTER_WORDS],
         };
-        for vip in view.vips.keys() {
+        // While a backend of its service is there, flows may be that came by a deleted VIP.
+        let serving: BTreeSet<u32> = self.written.values().map(|(b, _)| b.service).collect();
+        self.retired.retain(|_, service| serving.contains(service));
+        for vip in view.vips.keys().chain(self.retired.keys()) {
             set_bit(&mut filter, vip.address.ip(), 0, 0);
             set_bit(
                 &mut filter,
