@@ -28,8 +28,17 @@ enum Kind {
 impl Kind {
     fn selection(kind: Option<Self>) -> &'static [&'static str] {
         match kind {
-            None => &["--workspace"],
-            Some(Self::Unit) => &["--workspace", "--exclude", "lb-tests"],
+            // Without the examples in the documentation, of which there are none: their runner
+            // would come last and sum up nothing.
+            None => &["--workspace", "--lib", "--bins", "--tests"],
+            Some(Self::Unit) => &[
+                "--workspace",
+                "--exclude",
+                "lb-tests",
+                "--lib",
+                "--bins",
+                "--tests",
+            ],
             Some(Self::Datapath) => &["--package", "lb-tests", "--test", "datapath"],
             Some(Self::E2e) => &["--package", "lb-tests", "--test", "e2e"],
         }
@@ -83,11 +92,11 @@ mod tests {
         for (kind, expected) in [
             (
                 None,
-                "test --workspace --no-fail-fast -- --test-threads 2 x",
+                "test --workspace --lib --bins --tests --no-fail-fast -- --test-threads 2 x",
             ),
             (
                 Some(Kind::Unit),
-                "test --workspace --exclude lb-tests --no-fail-fast -- x",
+                "test --workspace --exclude lb-tests --lib --bins --tests --no-fail-fast -- x",
             ),
             (
                 Some(Kind::Datapath),
