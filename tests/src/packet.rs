@@ -150,6 +150,21 @@ fn parse(ip: &str) -> IpAddr {
         .unwrap_or_else(|_| panic!("`{ip}` is no IP address"))
 }
 
+/// What a backend answers to a packet that it received: everything turned round.
+pub fn answer_to(packet: &Packet, flags: u8) -> Packet {
+    Packet {
+        dmac: packet.smac,
+        smac: packet.dmac,
+        src: packet.dst,
+        dst: packet.src,
+        sport: packet.dport,
+        dport: packet.sport,
+        ttl: 64,
+        flags,
+        ..packet.clone()
+    }
+}
+
 /// Reads a frame back that [`Packet::build`] or a program made of one. Every checksum is
 /// recomputed.
 ///

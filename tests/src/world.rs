@@ -22,6 +22,7 @@ use lb_common::{
     verdict::{Action, Verdict},
 };
 
+pub use crate::packet::answer_to;
 use crate::{
     cleanup::{self, Guard},
     link::{self, End},
@@ -392,19 +393,4 @@ fn text(mac: [u8; 6]) -> String {
 /// Link address of the backends `10.99.1.N` and `fd99:1::N`.
 pub fn backend_mac(number: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, number]
-}
-
-/// What a backend answers to a packet that it received: everything turned round.
-pub fn answer_to(packet: &Packet, flags: u8) -> Packet {
-    Packet {
-        dmac: packet.smac,
-        smac: packet.dmac,
-        src: packet.dst,
-        dst: packet.src,
-        sport: packet.dport,
-        dport: packet.sport,
-        ttl: 64,
-        flags,
-        ..packet.clone()
-    }
 }
