@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::domain::{
     backend::{Instance, InstanceId},
     block::BlockRule,
+    health::Down,
     snapshot::Drain,
     split::Shares,
 };
@@ -41,6 +42,8 @@ pub struct PersistedState {
     pub blocks: Vec<BlockRule>,
     /// Instances that were in force, by the service's name in Consul.
     pub catalog: BTreeMap<String, Vec<Instance>>,
+    /// Backends that the probes found down, by service name.
+    pub down: BTreeMap<String, Vec<Down>>,
 }
 
 /// What was found on disk.

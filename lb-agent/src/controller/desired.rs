@@ -13,7 +13,7 @@ use crate::{
     domain::{
         backend::{Instance, InstanceId},
         guard::Guard,
-        health::Observed,
+        health::{Down, Observed},
         service::{Catalog, ServiceSpec},
         snapshot::{Drain, Held, ServiceState, Snapshot},
         split::{ActiveSplit, Shares},
@@ -70,7 +70,12 @@ impl Desired {
                 .consul
                 .as_ref()
                 .map_or(Duration::ZERO, |consul| consul.hold),
-            observed: HashMap::new(),
+            // Until the first probe says otherwise.
+            observed: state
+                .down
+                .iter()
+                .flat_map(|(service, all)| restored(service, all))
+                .collect(),
             splits: state.splits.clone(),
             drains: state.drains.clone(),
             snapshot: Arc::default(),
@@ -139,6 +144,24 @@ impl Desired {
             .collect()
     }
 
+    /// Backends that the probes find down, to be saved.
+    pub(crate) fn down(&self) -> BTreeMap<String, Vec<Down>> {
+        let mut down: BTreeMap<String, Vec<Down>> = BTreeMap::new();
+        for (name, service) in &self.snapshot.services {
+            for backend in &service.backends {
+                if let Observed::Unhealthy { since, reason } = &backend.observed {
+                    down.entry(name.clone()).or_default().push(Down {
+                        id: backend.id().clone(),
+                        address: backend.address(),
+                        since: *since,
+                        reason: reason.clone(),
+                    });
+                }
+            }
+        }
+        down
+    }
+
     /// When a hold ends.
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
         self.guards.values().filter_map(Guard::next_deadline).min()
@@ -151,11 +174,10 @@ impl Desired {
         for (name, spec) in &self.services {
             let (instances, pending) = self.instances_of(spec);
             let observed = |instance: &Instance| {
+                // What was observed before a reload took the probe away counts no longer.
                 let key = (name.clone(), instance.id.clone(), instance.address);
-                self.observed
-                    .get(&key)
-                    .cloned()
-                    .unwrap_or(Observed::Unknown)
+                let found = spec.probe.as_ref().and_then(|_| self.observed.get(&key));
+                found.cloned().unwrap_or(Observed::Unknown)
             };
             let mut state = weigh(
                 spec,
@@ -348,4 +370,18 @@ fn consul_name(spec: &ServiceSpec) -> Option<&str> {
         Catalog::Consul { service } => Some(service),
         Catalog::Static(_) => None,
     }
+}
+
+/// What the last agent found out about a service's backends.
+fn restored(service: &str, down: &[Down]) -> Vec<(ObservedKey, Observed)> {
+    down.iter()
+        .map(|down| {
+            let key = (service.to_owned(), down.id.clone(), down.address);
+            let observed = Observed::Unhealthy {
+                since: down.since,
+                reason: down.reason.clone(),
+            };
+            (key, observed)
+        })
+        .collect()
 }

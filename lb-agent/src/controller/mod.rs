@@ -230,6 +230,7 @@ impl<K: Kernel> Controller<K> {
             drains: self.desired.drains.clone(),
             blocks: self.blocks.rules().cloned().collect(),
             catalog: self.desired.admitted(),
+            down: self.desired.down(),
         };
         self.channels.state.send_if_modified(|saved| {
             let changed = *saved != state;

@@ -209,6 +209,21 @@ async fn failures_are_told_and_mended() {
     assert!(bench.handle.status().await.unwrap().problems.is_empty());
 }
 
+/// A backend that was down before a restart gets nothing until a probe succeeds.
+#[tokio::test]
+async fn restart_remembers_who_is_down() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.probe(1, false).await;
+    let (kernel, saved) = (bench.kernel.clone(), bench.state.borrow().clone());
+    bench.task.abort();
+    let again = Bench::start(kernel, saved).await;
+    assert_eq!(addresses(&again.echo()), ["10.1.0.2:8080"]);
+    again.probe(1, true).await;
+    assert_eq!(again.echo().len(), 2);
+    assert!(again.state.borrow().down.is_empty());
+}
+
 /// What a person set and what Consul last said outlives the agent, while Consul is silent.
 #[tokio::test]
 async fn restart_with_consul_away() {

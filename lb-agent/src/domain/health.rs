@@ -2,10 +2,13 @@
 
 use std::{
     mem,
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
-use super::service::ProbeSpec;
+use serde::{Deserialize, Serialize};
+
+use super::{backend::InstanceId, service::ProbeSpec};
 
 /// What the agent's own probes have found out about a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,20 @@ pub enum Observed {
         /// What the last failed probe met, e.g. `connection refused`.
         reason: String,
     },
+}
+
+/// A backend that the probes found down, as it is remembered over a restart of the agent: an
+/// agent that has just started must not send traffic where its predecessor knew better.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// Identity within the service.
+    pub id: InstanceId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Since when.
+    pub since: SystemTime,
+    /// What the last failed probe met.
+    pub reason: String,
 }
 
 /// The result of one probe.

@@ -17,6 +17,12 @@ fn sample() -> PersistedState {
         health: CatalogHealth::Warning("disk: 91 %".into()),
     };
     let drains = BTreeMap::from([(instance.id.clone(), Drain { since: time })]);
+    let down = Down {
+        id: instance.id.clone(),
+        address: instance.address,
+        since: time,
+        reason: "connection refused".into(),
+    };
     PersistedState {
         splits: BTreeMap::from([("echo".into(), Shares::parse(&["v1=90", "v2=10"]).unwrap())]),
         drains: BTreeMap::from([("echo".into(), drains)]),
@@ -35,6 +41,7 @@ fn sample() -> PersistedState {
             },
         ],
         catalog: BTreeMap::from([("echo".into(), vec![instance]), ("none".into(), vec![])]),
+        down: BTreeMap::from([("echo".into(), vec![down])]),
     }
 }
 
