@@ -107,7 +107,7 @@ fn launch(namespace: &Entry, name: &str, addresses: &[SocketAddr], log: &Path) -
 }
 
 /// A program built along with the running one: tests lie in `deps` below it.
-pub(crate) fn program(name: &str) -> Result<PathBuf> {
+pub fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     own.ancestors()
         .skip(1)

@@ -1,9 +1,15 @@
 //! End to end: real clients, the real agent, real backends, each a host of its own.
 
-#[path = "e2e/agent.rs"]
-mod agent;
+#[path = "e2e/blocks.rs"]
+mod blocks;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/errors.rs"]
+mod errors;
+#[path = "e2e/life.rs"]
+mod life;
+#[path = "e2e/scene.rs"]
+mod scene;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/traffic.rs"]
