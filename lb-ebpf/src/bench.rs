@@ -73,7 +73,7 @@ pub fn lb_bench(ctx: XdpContext) -> u32 {
                     .to_be(),
             );
         }
-        let _ = PROGRAM.tail_call(&ctx, 0);
+        PROGRAM.tail_call(&ctx, 0);
     }
     XDP_ABORTED
 }
