@@ -8,6 +8,8 @@ mod consul;
 mod errors;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/prometheus.rs"]
+mod prometheus;
 #[path = "e2e/scene.rs"]
 mod scene;
 #[path = "e2e/steering.rs"]
