@@ -2,8 +2,12 @@
 
 #[path = "e2e/agent.rs"]
 mod agent;
+#[path = "e2e/blocks.rs"]
+mod blocks;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/scene.rs"]
+mod scene;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/traffic.rs"]
