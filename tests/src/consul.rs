@@ -97,6 +97,18 @@ impl Consul {
         self.put(&path, "").map(drop)
     }
 
+    /// Gives an instance a check of this status (`passing`, `warning` or `critical`), or changes
+    /// the one given before.
+    pub fn set_check(&self, id: &str, status: &str) -> Result<()> {
+        let check = format!("test:{id}");
+        let body = json!({"ID": check, "Name": "test", "ServiceID": id, "TTL": "10m"});
+        self.put("/v1/agent/check/register", body.to_string())?;
+        // A check that is registered anew keeps the status it had.
+        let body = json!({"Status": status});
+        let path = format!("/v1/agent/check/update/{check}");
+        self.put(&path, body.to_string()).map(drop)
+    }
+
     /// Writes a key.
     pub fn put_kv(&self, key: &str, value: &str) -> Result<()> {
         self.put(&format!("/v1/kv/{key}"), value.to_owned())
