@@ -1,21 +1,22 @@
 //! Packets that end too early or contradict themselves are the stack's to judge.
 
-use lb_common::verdict::{Action, Verdict::PassMalformed};
+use lb_common::verdict::{
+    Action,
+    Verdict::{ForwardReply, ForwardRequest, PassForeign, PassMalformed},
+};
 use lb_tests::{
     packet::{ACK, Packet, SYN},
-    world::{World, action},
+    world::{World, action, answer_to},
 };
 
 use crate::{
     row::{Row, Side, check_all, run},
     traffic::{ALL, Traffic, at_client},
 };
-use lb_common::verdict::Verdict::{ForwardReply, ForwardRequest, PassForeign};
-use lb_tests::world::answer_to;
 
 const PORT: u16 = 20_555;
 
-/// The header that a network header of this family begins with.
+/// Where the network header begins.
 const L3: usize = 14;
 
 /// Where the transport header begins.
