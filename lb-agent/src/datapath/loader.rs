@@ -75,6 +75,8 @@ pub(crate) fn pin_dir(bpf_dir: &Path) -> PathBuf {
 pub(crate) struct Loaded {
     pub(crate) ebpf: Ebpf,
     pub(crate) meta: Meta,
+    /// The maps were there before.
+    pub(crate) adopted: bool,
 }
 
 /// Creates or adopts the maps and loads the programs.
@@ -128,7 +130,11 @@ pub(crate) fn load(
             Array::try_from(map).map_err(|e| map_error(name::META, e))?;
         map.set(0, meta, 0).map_err(|e| map_error(name::META, e))?;
     }
-    Ok(Loaded { ebpf, meta })
+    Ok(Loaded {
+        ebpf,
+        meta,
+        adopted: adopted.is_some(),
+    })
 }
 
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.

@@ -90,8 +90,11 @@ impl Datapath {
             .map(|(_, ifindex)| ifindex)
             .collect();
         let clock = calibrate()?;
-        let loader::Loaded { mut ebpf, meta } =
-            loader::load(options, &interfaces, clock.per_second())?;
+        let loader::Loaded {
+            mut ebpf,
+            meta,
+            adopted,
+        } = loader::load(options, &interfaces, clock.per_second())?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         program.load().map_err(|error| {
             KernelError::new(
@@ -102,7 +105,11 @@ impl Datapath {
 
         let backends: Array<MapData, BackendEntry> = take(&mut ebpf, name::BACKENDS)?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
-        let (written, taken) = writer::read_backends(&backends)?;
+        let (written, taken) = if adopted {
+            writer::read_backends(&backends)?
+        } else {
+            Default::default()
+        };
         let hops = nexthop::Hops::new(nexthops, &taken, interfaces)?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,

@@ -27,26 +27,19 @@ const MAGLEV_FLAGS: u32 = 1 << 10 | 1 << 12;
 /// Backends in the map by id, each with its source address; and the next hop of each address.
 type Written = BTreeMap<u32, (KernelBackend, IpAddr)>;
 
-/// Reads the backend map of a former agent.
+/// Reads the backend map of a former agent, all of it: what was freed leaves gaps of any size.
 pub(crate) fn read_backends(
     map: &Array<MapData, BackendEntry>,
 ) -> Result<(Written, BTreeMap<IpAddr, u32>), KernelError> {
     let mut written = BTreeMap::new();
     let mut hops = BTreeMap::new();
-    // The map is large and dense at its beginning: a long run of empty entries ends it.
-    let mut empty = 0;
     for id in 0..MAX_BACKENDS {
         let entry = map
             .get(&id, 0)
             .map_err(|error| KernelError::new(format!("reading backend {id}"), error))?;
         let Some(backend) = encode::backend(&entry) else {
-            empty += 1;
-            if empty > 4096 {
-                break;
-            }
             continue;
         };
-        empty = 0;
         let source = encode::ip(entry.source, backend.address.is_ipv6());
         hops.insert(backend.address.ip(), entry.hop);
         written.insert(id, (backend, source));

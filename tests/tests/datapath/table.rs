@@ -1,13 +1,17 @@
 //! The flow table when it is full, when flows end, and when the agent looks after it.
 
 use lb_agent::datapath::Options;
-use lb_common::{flow::State, maps::MIN_FLOW_SLOTS, verdict::Verdict};
+use lb_common::{
+    flow::{Lifetimes, State},
+    maps::MIN_FLOW_SLOTS,
+    verdict::Verdict,
+};
 use lb_tests::{
     packet::{ACK, Packet, RST, SYN},
     world::{World, answer_to},
 };
 
-use crate::traffic::{ALL, TCP4, TCP6, Traffic, UDP4, at_client, forwarded, ip, used};
+use crate::traffic::{ALL, TCP4, TCP6, Traffic, UDP4, UDP6, at_client, forwarded, ip, used};
 
 /// More clients than the smallest table has room for.
 fn crowd(traffic: Traffic) -> impl Iterator<Item = Packet> {
@@ -76,14 +80,9 @@ fn full_of_half_open_flows() {
         for traffic in ALL {
             traffic.serve(world, &[2]);
         }
-        for traffic in ALL {
-            let all = ["::/0", "0.0.0.0/0"].map(|prefix| prefix.parse().unwrap());
-            world.datapath.flows().cut_clients(&all).unwrap();
+        for traffic in [TCP4, UDP6] {
             world
-                .reopen(|options| options.lifetimes.tcp_half_open = 20)
-                .unwrap();
-            world
-                .reopen(|options| options.lifetimes.udp_half_open = 30)
+                .reopen(|options| options.lifetimes = Lifetimes::DEFAULT_SECONDS)
                 .unwrap();
             // One flow that lives, among the many.
             let survivor = traffic.request(19_999, ACK);
@@ -144,7 +143,7 @@ fn sweep_and_census() {
             (TCP4, 3, 5, 2),
             (UDP4, 4, 6, 0),
             (TCP6, 2, 7, 1),
-            (ALL[3], 1, 2, 0),
+            (UDP6, 1, 2, 0),
         ];
         for (traffic, half_open, established, reset) in flows {
             traffic.serve(world, &[2]);
@@ -185,12 +184,11 @@ fn sweep_and_census() {
             assert_eq!(census.backends[&traffic.backend_id(2)], sum, "{traffic:?}");
         }
 
-        world
-            .reopen(|options| options.lifetimes.tcp_half_open = 0)
-            .unwrap();
-        world
-            .reopen(|options| options.lifetimes.udp_established = 0)
-            .unwrap();
+        let shorter = |options: &mut Options| {
+            options.lifetimes.tcp_half_open = 0;
+            options.lifetimes.udp_established = 0;
+        };
+        world.reopen(shorter).unwrap();
         let_ticks_pass();
         let census = world.datapath.flows().sweep().unwrap();
         assert_eq!(census.expired, 2 * (3 + 2 + 6 + 2));
