@@ -41,8 +41,10 @@ where
     };
     let hash = F::hash(&key);
     let now = flow::now();
+    // SAFETY: `parse` checked the bounds; the struct is packed.
+    let client_mac = unsafe { &raw const (*packet.ethernet).source };
     let found = match flow::find::<F>(&key, hash) {
-        Some(found) if note::<F>(&found, packet.flags, now) => found,
+        Some(found) if note::<F>(&found, packet.flags, now, client_mac) => found,
         _ => {
             let draft = F::draft().ok_or(Verdict::DropInternal)?;
             // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU
@@ -71,7 +73,7 @@ where
 /// Takes note of a packet of a known flow: its state and the time. `false`: the flow is over and
 /// the packet begins a new one.
 #[inline(always)]
-fn note<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32) -> bool {
+fn note<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32, mac: *const [u8; 6]) -> bool {
     let Found { slot, tag } = found;
     let state = tag.state_bits();
     // SAFETY: map memory.
@@ -81,12 +83,18 @@ fn note<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32) -> bool {
     if state == State::Established as u8 && plain && !aged {
         return true;
     }
-    note_change::<F>(found, flags, now, aged)
+    note_change::<F>(found, flags, now, aged, mac)
 }
 
 /// The part of [`note`] that few packets need.
 #[inline(never)]
-fn note_change<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32, aged: bool) -> bool {
+fn note_change<F: Family>(
+    found: &Found<F::Addr>,
+    flags: u8,
+    now: u32,
+    aged: bool,
+    mac: *const [u8; 6],
+) -> bool {
     let Found { slot, tag } = found;
     let state = tag.state_bits();
     let proto = tag.proto();
@@ -128,6 +136,10 @@ fn note_change<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32, aged: boo
     unsafe {
         ptr::write_volatile(&raw mut (*other.slot.half).seen, now);
         ptr::write_volatile(&raw mut (*slot.half).seen, now);
+        if kind == Kind::Forward {
+            // The client's router may have failed over to another since.
+            copy_mac(mac, &raw mut (*other.slot.half).dmac);
+        }
     }
     true
 }

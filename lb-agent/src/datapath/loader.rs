@@ -14,7 +14,7 @@ use aya::{
     maps::{Array, Map, MapData},
 };
 use lb_common::{
-    entry::Meta,
+    entry::{Meta, NextHop},
     flow::{Lifetimes, WAYS},
     maps::{MAX_INTERFACES, SCHEMA, name},
     settings::Settings,
@@ -75,6 +75,8 @@ pub(crate) fn pin_dir(bpf_dir: &Path) -> PathBuf {
 pub(crate) struct Loaded {
     pub(crate) ebpf: Ebpf,
     pub(crate) meta: Meta,
+    /// Interfaces by position; 0: none.
+    pub(crate) positions: [u32; MAX_INTERFACES],
     /// The maps were there before.
     pub(crate) adopted: bool,
 }
@@ -98,8 +100,8 @@ pub(crate) fn load(
         flow_slots: options.flow_slots,
         seed: rand::random(),
     });
-    let mut ids = [0; MAX_INTERFACES];
-    ids[..interfaces.len()].copy_from_slice(interfaces);
+    let positions = positions(&dir, interfaces)?;
+    let last = positions.iter().rposition(|ifindex| *ifindex != 0);
     let settings = Settings {
         seed: meta.seed,
         bucket_mask: meta.flow_slots / WAYS - 1,
@@ -107,8 +109,8 @@ pub(crate) fn load(
         lifetimes: options.lifetimes.scaled(ticks_per_second),
         port_first: options.ports.0,
         port_last: options.ports.1,
-        interface_count: interfaces.len() as u32,
-        interfaces: ids,
+        interface_count: last.map_or(0, |last| last as u32 + 1),
+        interfaces: positions,
     };
     let buckets = meta.flow_slots / WAYS;
     let mut loader = EbpfLoader::new();
@@ -133,8 +135,47 @@ pub(crate) fn load(
     Ok(Loaded {
         ebpf,
         meta,
+        positions,
         adopted: adopted.is_some(),
     })
+}
+
+/// Gives each interface its position: the one that flows of a former agent's know it by, else a
+/// free one. Zero where there is none.
+fn positions(dir: &Path, interfaces: &[u32]) -> Result<[u32; MAX_INTERFACES], KernelError> {
+    let mut positions = [0; MAX_INTERFACES];
+    let path = dir.join(name::NEXTHOPS);
+    if path.exists() {
+        let what = || format!("reading {}", path.display());
+        let data = MapData::from_pin(&path).map_err(|error| KernelError::new(what(), error))?;
+        let map = Map::from_map_data(data).map_err(|error| KernelError::new(what(), error))?;
+        let map: Array<MapData, NextHop> =
+            Array::try_from(map).map_err(|error| KernelError::new(what(), error))?;
+        for (index, position) in positions.iter_mut().enumerate() {
+            let hop = map
+                .get(&(index as u32), 0)
+                .map_err(|error| KernelError::new(what(), error))?;
+            *position = hop.ifindex;
+        }
+    }
+    place(&mut positions, interfaces);
+    Ok(positions)
+}
+
+/// Keeps of the former positions those of `interfaces`, and gives the others free ones.
+fn place(positions: &mut [u32; MAX_INTERFACES], interfaces: &[u32]) {
+    for position in positions.iter_mut() {
+        if !interfaces.contains(position) {
+            *position = 0;
+        }
+    }
+    for ifindex in interfaces {
+        if !positions.contains(ifindex)
+            && let Some(free) = positions.iter_mut().find(|position| **position == 0)
+        {
+            *free = *ifindex;
+        }
+    }
 }
 
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.
@@ -198,4 +239,31 @@ pub(crate) fn missing(map: &str) -> KernelError {
 
 pub(crate) fn map_error(map: &str, error: aya::maps::MapError) -> KernelError {
     KernelError::new(format!("opening map {map}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of former positions, interfaces, positions.
+    #[test]
+    fn interfaces_keep_their_positions() {
+        let rows: [(&[u32], &[u32], &[u32]); 5] = [
+            (&[], &[7, 3], &[7, 3]),
+            (&[7, 3], &[3, 7], &[7, 3]),
+            (&[7, 3], &[3], &[0, 3]),
+            (&[7, 3], &[3, 9], &[9, 3]),
+            (&[0, 3], &[4, 3, 5], &[4, 3, 5]),
+        ];
+        let full = |short: &[u32]| {
+            let mut positions = [0; MAX_INTERFACES];
+            positions[..short.len()].copy_from_slice(short);
+            positions
+        };
+        for (former, interfaces, expected) in rows {
+            let mut positions = full(former);
+            place(&mut positions, interfaces);
+            assert_eq!(positions, full(expected), "{former:?} {interfaces:?}");
+        }
+    }
 }

@@ -93,6 +93,7 @@ impl Datapath {
         let loader::Loaded {
             mut ebpf,
             meta,
+            positions,
             adopted,
         } = loader::load(options, &interfaces, clock.per_second())?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
@@ -110,7 +111,7 @@ impl Datapath {
         } else {
             Default::default()
         };
-        let hops = nexthop::Hops::new(nexthops, &taken, interfaces)?;
+        let hops = nexthop::Hops::new(nexthops, &taken, positions.to_vec())?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,

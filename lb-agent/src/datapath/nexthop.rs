@@ -27,7 +27,7 @@ pub(crate) struct Hops {
 struct Inner {
     map: Array<MapData, NextHop>,
     entries: HashMap<IpAddr, Entry>,
-    /// Interfaces that the programs run on, by position.
+    /// Interfaces that the programs run on, by position; 0: none.
     interfaces: Vec<u32>,
     free: Vec<u32>,
     next: u32,
