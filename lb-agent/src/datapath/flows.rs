@@ -166,7 +166,8 @@ impl FlowTables {
     }
 }
 
-fn map_window(map: &OwnedFd, offset: u64, length: u64) -> io::Result<MmapRaw> {
+/// Maps a part of a map's memory.
+pub(super) fn map_window(map: &OwnedFd, offset: u64, length: u64) -> io::Result<MmapRaw> {
     MmapOptions::new()
         .offset(offset)
         .len(length as usize)

@@ -104,10 +104,11 @@ impl Datapath {
             )
         })?;
 
+        let backend_memory = descriptor(&ebpf, name::BACKENDS)?;
         let backends: Array<MapData, BackendEntry> = take(&mut ebpf, name::BACKENDS)?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let (written, taken) = if adopted {
-            writer::read_backends(&backends)?
+            writer::read_backends(&backend_memory)?
         } else {
             Default::default()
         };

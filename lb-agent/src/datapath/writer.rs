@@ -3,9 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
 };
 
-use aya::maps::{Array, MapData, PerCpuValues};
+use aya::maps::{MapData, PerCpuValues};
 use lb_common::{
     entry::{BackendEntry, BackendStats, Counter, DestinationFilter, FILTER_WORDS, ServiceEntry},
     hash,
@@ -13,7 +14,7 @@ use lb_common::{
     verdict::Verdict,
 };
 
-use super::{Datapath, encode, nexthop, sum_counters};
+use super::{Datapath, encode, flows::map_window, nexthop, sum_counters};
 use crate::domain::{
     kernel::{
         Census, Kernel, KernelBackend, KernelError, KernelView, KernelVip, Recipe, Step, VipKey,
@@ -27,22 +28,31 @@ const MAGLEV_FLAGS: u32 = 1 << 10 | 1 << 12;
 /// Backends in the map by id, each with its source address; and the next hop of each address.
 type Written = BTreeMap<u32, (KernelBackend, IpAddr)>;
 
-/// Reads the backend map of a former agent, all of it: what was freed leaves gaps of any size.
+/// Reads the backend map of a former agent, all of it: what was freed leaves gaps of any size. By
+/// its memory, since a system call for each of a quarter of a million entries takes its time.
 pub(crate) fn read_backends(
-    map: &Array<MapData, BackendEntry>,
+    map: &OwnedFd,
 ) -> Result<(Written, BTreeMap<IpAddr, u32>), KernelError> {
+    const SIZE: usize = size_of::<BackendEntry>();
+    /// Entries mapped at a time: 4 MiB.
+    const WINDOW: u32 = 65_536;
     let mut written = BTreeMap::new();
     let mut hops = BTreeMap::new();
-    for id in 0..MAX_BACKENDS {
-        let entry = map
-            .get(&id, 0)
-            .map_err(|error| KernelError::new(format!("reading backend {id}"), error))?;
-        let Some(backend) = encode::backend(&entry) else {
-            continue;
-        };
-        let source = encode::ip(entry.source, backend.address.is_ipv6());
-        hops.insert(backend.address.ip(), entry.hop);
-        written.insert(id, (backend, source));
+    for first in (0..MAX_BACKENDS).step_by(WINDOW as usize) {
+        let count = WINDOW.min(MAX_BACKENDS - first) as usize;
+        let window = map_window(map, u64::from(first) * SIZE as u64, (count * SIZE) as u64)
+            .map_err(|error| KernelError::new("mapping the backends", error))?;
+        let base = window.as_ptr().cast::<BackendEntry>();
+        for (id, index) in (first..).zip(0..count) {
+            // SAFETY: within the window, which is page-aligned; nobody writes while we start.
+            let entry = unsafe { base.add(index).read_volatile() };
+            let Some(backend) = encode::backend(&entry) else {
+                continue;
+            };
+            let source = encode::ip(entry.source, backend.address.is_ipv6());
+            hops.insert(backend.address.ip(), entry.hop);
+            written.insert(id, (backend, source));
+        }
     }
     Ok((written, hops))
 }
