@@ -75,10 +75,9 @@ impl Blocks {
             };
             blocks.rules.insert(prefix, (rule, counter));
         }
-        for rule in missing {
-            let Some(counter) = blocks.free_counters().next() else {
-                break;
-            };
+        // What does not fit was never in force, since the list takes no more than that.
+        let counters: Vec<u32> = blocks.free_counters().take(missing.len()).collect();
+        for (rule, counter) in missing.into_iter().zip(counters) {
             kernel.block(rule.prefix, counter)?;
             blocks.rules.insert(rule.prefix, (rule, counter));
         }
