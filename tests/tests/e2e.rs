@@ -6,6 +6,10 @@ mod agent;
 mod blocks;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/json.rs"]
+mod json;
+#[path = "e2e/prometheus.rs"]
+mod prometheus;
 #[path = "e2e/scene.rs"]
 mod scene;
 #[path = "e2e/steering.rs"]
