@@ -6,6 +6,8 @@ mod blocks;
 mod consul;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/json.rs"]
+mod json;
 #[path = "e2e/life.rs"]
 mod life;
 #[path = "e2e/prometheus.rs"]

@@ -15,6 +15,9 @@ use crate::domain::{
     kernel::{Kernel, KernelError},
 };
 
+/// The reason of a rule whose own was not saved.
+const UNSAVED: &str = "found in the kernel; its reason and end were not saved";
+
 /// All rules, each with the number of its counter in the kernel.
 #[derive(Debug, Default)]
 pub struct Blocks {
@@ -22,8 +25,11 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Brings the kernel's list to `saved`: what has expired or is not in it goes, what is missing
-    /// comes. Rules that are there keep their counters.
+    /// Brings together the kernel's list and `saved`: what has expired goes, what is missing in the
+    /// kernel comes. Rules that are there keep their counters.
+    ///
+    /// A rule in the kernel that was not saved stays, without an end: the agent was killed before
+    /// it could save it, or the saved state is lost, and neither is a reason to let anybody in.
     ///
     /// # Errors
     ///
@@ -49,13 +55,29 @@ impl Blocks {
                 blocks.rules.insert(rule.prefix, (rule, counter));
             }
         }
-        for prefix in held.keys() {
-            kernel.unblock(*prefix)?;
+        for rule in &expired {
+            if held.remove(&rule.prefix).is_some() {
+                kernel.unblock(rule.prefix)?;
+            }
         }
-        for rule in missing {
-            let Some(counter) = blocks.free_counters().next() else {
-                break;
+        if !held.is_empty() {
+            warn!(
+                rules = held.len(),
+                "the kernel blocks what the saved state does not know; it stays blocked until it is deleted"
+            );
+        }
+        for (prefix, counter) in held {
+            let rule = BlockRule {
+                prefix,
+                reason: UNSAVED.to_owned(),
+                added: now,
+                expires: None,
             };
+            blocks.rules.insert(prefix, (rule, counter));
+        }
+        // What does not fit was never in force, since the list takes no more than that.
+        let counters: Vec<u32> = blocks.free_counters().take(missing.len()).collect();
+        for (rule, counter) in missing.into_iter().zip(counters) {
             kernel.block(rule.prefix, counter)?;
             blocks.rules.insert(rule.prefix, (rule, counter));
         }

@@ -269,7 +269,11 @@ async fn restart_with_consul_away() {
         .filter(|backend| backend.active)
         .count();
     assert_eq!(active, 4);
-    assert!(kernel.inside().blocked.is_empty());
+    // So does whom it blocks.
+    assert_eq!(kernel.inside().blocked.len(), 1);
+    let list = third.handle.block_list().await.unwrap();
+    assert!(list[0].rule.reason.contains("not saved"), "{list:?}");
+    assert_eq!(list[0].rule.expires, None);
     third.list(&[(1, "v1"), (2, "v2")]).await;
     assert_eq!(third.echo().len(), 2);
 }

@@ -13,24 +13,31 @@ use lb_common::{
 use super::{Datapath, encode};
 use crate::domain::kernel::KernelError;
 
-/// What stands in the tries: prefix and number of its counter.
+/// What stands in the tries: prefix and number of its counter. A map for each family, so that
+/// their sizes are known without counting: they are written with every rule.
 #[derive(Debug, Default)]
-pub(crate) struct Rules(BTreeMap<IpNet, u32>);
+pub(crate) struct Rules {
+    v4: BTreeMap<IpNet, u32>,
+    v6: BTreeMap<IpNet, u32>,
+}
 
 impl Rules {
     pub(crate) fn counters(&self) -> BTreeMap<IpNet, u32> {
-        self.0.clone()
+        let all = self.v4.iter().chain(&self.v6);
+        all.map(|(prefix, counter)| (*prefix, *counter)).collect()
+    }
+
+    fn family_of(&mut self, prefix: IpNet) -> &mut BTreeMap<IpNet, u32> {
+        match prefix {
+            IpNet::V4(_) => &mut self.v4,
+            IpNet::V6(_) => &mut self.v6,
+        }
     }
 
     fn control(&self) -> BlockControl {
-        let rules4 = self
-            .0
-            .keys()
-            .filter(|prefix| matches!(prefix, IpNet::V4(_)))
-            .count();
         BlockControl {
-            rules4: rules4 as u32,
-            rules6: (self.0.len() - rules4) as u32,
+            rules4: self.v4.len() as u32,
+            rules6: self.v6.len() as u32,
         }
     }
 }
@@ -39,21 +46,21 @@ impl Datapath {
     /// Reads what a former agent left.
     pub(crate) fn read_blocked(&mut self) -> Result<(), KernelError> {
         let failed = |error| KernelError::new("reading the block list", error);
-        let mut rules = BTreeMap::new();
+        let mut rules = Rules::default();
         for entry in self.block4.iter() {
             let (key, rule) = entry.map_err(failed)?;
             let ip = encode::ip([key.data(), 0, 0, 0], false);
             if let Ok(prefix) = IpNet::new(ip, key.prefix_len() as u8) {
-                rules.insert(prefix, rule.id);
+                rules.v4.insert(prefix, rule.id);
             }
         }
         for entry in self.block6.iter() {
             let (key, rule) = entry.map_err(failed)?;
             if let Ok(prefix) = IpNet::new(encode::ip(key.data(), true), key.prefix_len() as u8) {
-                rules.insert(prefix, rule.id);
+                rules.v6.insert(prefix, rule.id);
             }
         }
-        self.blocked = Rules(rules);
+        self.blocked = rules;
         Ok(())
     }
 
@@ -73,13 +80,13 @@ impl Datapath {
             IpNet::V6(_) => self.block6.insert(&Key::new(length, words), rule, 0),
         }
         .map_err(|error| KernelError::new(what(), error))?;
-        self.blocked.0.insert(prefix, counter);
+        self.blocked.family_of(prefix).insert(prefix, counter);
         self.write_control()
     }
 
     pub(crate) fn remove_rule(&mut self, prefix: IpNet) -> Result<(), KernelError> {
         let what = || format!("unblocking {prefix}");
-        if self.blocked.0.remove(&prefix).is_none() {
+        if self.blocked.family_of(prefix).remove(&prefix).is_none() {
             return Ok(());
         }
         let length = u32::from(prefix.prefix_len());

@@ -237,6 +237,20 @@ fn ten_thousand_lines_are_imported_or_none() {
     eprintln!("the agent was back with them after {:?}", begun.elapsed());
     assert_eq!(count(&scene), 10_000);
     assert!(answered(&scene, free) && !answered(&scene, blocked));
+
+    // As after a reboot: the kernel knows nothing, the file everything.
+    scene.agent.stop().unwrap();
+    let pins = scene.agent.pins().display().to_string();
+    scene
+        .agent
+        .command(&["detach", "--bpf-dir", &pins])
+        .unwrap();
+    let begun = Instant::now();
+    scene.agent.restart().unwrap();
+    eprintln!("and from nothing after {:?}", begun.elapsed());
+    assert_eq!(count(&scene), 10_000);
+    scene.wait_until_served(&[VIP]);
+    assert!(!answered(&scene, blocked));
 }
 
 #[test]

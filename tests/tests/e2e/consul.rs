@@ -323,7 +323,13 @@ fn the_agent_starts_without_consul_and_without_its_own_memory() {
     });
     assert!(aside, "the file was not set aside");
     wait_for_answers(&load, 100, "nobody");
-    eprintln!("{}", scene.agent.command(&["block", "list"]).unwrap());
+    // Whom it blocks, it goes on blocking.
+    let list = reply(&scene.agent, &["block", "list"]);
+    let rule = &list["blocks"][0]["rule"];
+    assert_eq!(rule["prefix"], "10.77.0.3/32", "{list}");
+    assert_eq!(rule["expires_unix_ms"], Value::Null);
+    let blocked = client.from("10.77.0.3".parse().unwrap());
+    assert!(blocked.get(address(VIP), "/").is_err());
     consul.restart().unwrap();
     wait_for("both backends to be known again", PATIENCE, || {
         let problems = scene.problems();

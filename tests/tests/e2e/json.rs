@@ -1,0 +1,133 @@
+//! `-o json`: each command's reply is one JSON document with the same keys every time.
+
+use std::{collections::BTreeMap, fs};
+
+use serde_json::Value;
+
+use crate::scene::{Scene, reply};
+
+/// Objects whose keys are data: names of subsets, states.
+const MAPS: [&str; 3] = ["shares", "configured_shares", "used_by_state"];
+
+const COUNTERS: &str = "{bytes_in bytes_out flows_created flows_live packets_in packets_out}";
+const SPLIT: &str = "{shares source}";
+const RULE: &str = "{added_unix_ms expires_unix_ms prefix reason}";
+
+fn service() -> String {
+    format!(
+        "{{backends backends_active backends_healthy consul_service counters{COUNTERS} forwarding \
+         name origin panic probe{{fall host interval_ms kind path port rise status_max status_min \
+         timeout_ms}} protocol split{SPLIT} vips[]}}"
+    )
+}
+
+fn backends() -> String {
+    format!(
+        "backends[{{address catalog_detail catalog_health counters{COUNTERS} \
+         draining_since_unix_ms health held_until_unix_ms id observed observed_reason \
+         observed_since_unix_ms reason registered_weight service share_percent subset weight}}] \
+         now_unix_ms"
+    )
+}
+
+fn status() -> String {
+    "{agent_version block_rules catalog{backends backends_healthy services services_healthy} \
+     consul_address flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
+     last_apply_us maglev_rebuilds{count last_us total_us} now_unix_ms problems[] \
+     snapshot_version started_unix_ms verdicts[{action bytes help name packets}] watches[]}"
+        .to_owned()
+}
+
+/// The keys of a document in alphabetical order, those of an object in it behind its own. All
+/// elements of an array have the same.
+fn shape(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<_, _> = fields.iter().collect();
+            let words = fields.into_iter().map(|(key, value)| {
+                let inside = match MAPS.contains(&key.as_str()) {
+                    true => String::new(),
+                    false => shape(value),
+                };
+                format!("{key}{inside}")
+            });
+            format!("{{{}}}", words.collect::<Vec<_>>().join(" "))
+        }
+        Value::Array(elements) => {
+            let mut shapes: Vec<String> = elements.iter().map(shape).collect();
+            shapes.dedup();
+            assert!(shapes.len() <= 1, "elements differ: {shapes:?}");
+            format!("[{}]", shapes.concat())
+        }
+        _ => String::new(),
+    }
+}
+
+#[test]
+fn replies_have_the_keys_that_programs_rely_on() {
+    let lines = "subsets = { v1 = { tag = \"v1\" }, v2 = { tag = \"v2\" } }\n\
+                 split = { v1 = 90, v2 = 10 }\n\
+                 health = { kind = \"http\", path = \"/health\" }";
+    let scene = Scene::listed(&["v1", "v2"], lines, "");
+    let b1 = scene.topology.backend_address(1).to_string();
+    let list = scene.topology.directory().join("list");
+    fs::write(&list, "192.0.2.1\n2001:db8::/32\n").unwrap();
+    let list = list.display().to_string();
+    let config = scene.agent.config_file().display().to_string();
+    let service = service();
+    let backends = backends();
+    let rows: [(&[&str], String); 16] = [
+        (&["status"], status()),
+        (&["service", "list"], format!("{{services[{service}]}}")),
+        (
+            &["service", "show", "echo"],
+            format!("{{{backends} service{service}}}"),
+        ),
+        (&["backend", "list"], format!("{{{backends}}}")),
+        (&["backend", "list", "echo"], format!("{{{backends}}}")),
+        (
+            &["split", "set", "echo", "v1=1", "v2=1"],
+            format!("{{service split{SPLIT}}}"),
+        ),
+        (
+            &["split", "show"],
+            format!(
+                "{{services[{{configured_shares service split{SPLIT} \
+                 subsets[{{backends backends_active share share_percent subset}}]}}]}}"
+            ),
+        ),
+        (
+            &["split", "reset", "echo"],
+            format!("{{service split{SPLIT}}}"),
+        ),
+        (&["drain", "echo", &b1], "{backend_id service}".to_owned()),
+        (&["undrain", "echo", &b1], "{backend_id service}".to_owned()),
+        (
+            &["block", "add", "203.0.113.7", "--ttl", "1h"],
+            format!("{{now_unix_ms rules[{RULE}]}}"),
+        ),
+        (&["block", "import", &list], "{imported}".to_owned()),
+        (
+            &["block", "list"],
+            format!("{{blocks[{{dropped_bytes dropped_packets rule{RULE}}}] now_unix_ms}}"),
+        ),
+        (&["block", "del", "203.0.113.7"], "{deleted}".to_owned()),
+        (&["reload"], "{}".to_owned()),
+        (
+            &["check", &config],
+            "{file interfaces[] services[] valid}".to_owned(),
+        ),
+    ];
+    for (words, expected) in rows {
+        assert_eq!(shape(&reply(&scene.agent, words)), expected, "{words:?}");
+    }
+    scene.agent.stop().unwrap();
+    let detach = [
+        "detach",
+        "--bpf-dir",
+        &scene.agent.pins().display().to_string(),
+    ];
+    let detached = reply(&scene.agent, &detach);
+    assert_eq!(shape(&detached), "{removed[]}");
+    assert_ne!(detached["removed"].as_array().map(Vec::len), Some(0));
+}
