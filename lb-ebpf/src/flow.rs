@@ -150,7 +150,7 @@ fn is_expired<A>(half: *const Half<A>, tag: Tag, now: u32) -> bool {
     };
     // SAFETY: map memory.
     let seen = unsafe { ptr::read_volatile(&raw const (*half).seen) };
-    now.wrapping_sub(seen) > lifetimes.of(tag.proto(), tag.state_bits())
+    lifetimes.is_over(tag.proto(), tag.state_bits(), now, seen)
 }
 
 /// Why a half could not be inserted.

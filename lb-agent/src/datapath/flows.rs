@@ -89,11 +89,11 @@ impl FlowTables {
 
     fn take_stock<A>(&self, entry: &Entry<A>, used: &mut [u64; 9], census: &mut Census) -> Fate {
         let Entry { tag, half } = entry;
-        let idle = self.clock.now().wrapping_sub(half.seen);
-        // A time of the future is a packet that came in since the clock was read.
-        let expired =
-            idle < u32::MAX / 2 && idle > self.lifetimes.of(tag.proto(), tag.state_bits());
-        if expired {
+        let now = self.clock.now();
+        if self
+            .lifetimes
+            .is_over(tag.proto(), tag.state_bits(), now, half.seen)
+        {
             census.expired += 1;
             return Fate::Free;
         }

@@ -1,7 +1,12 @@
 //! The flow table when it is full, when flows end, and when the agent looks after it.
 
+use aya::maps::{Array, Map, MapData};
 use lb_agent::datapath::Options;
-use lb_common::{flow::State, maps::MIN_FLOW_SLOTS, verdict::Verdict};
+use lb_common::{
+    flow::{Bucket4, State, WAYS},
+    maps::{MIN_FLOW_SLOTS, SCHEMA, name},
+    verdict::Verdict,
+};
 use lb_tests::{
     packet::{ACK, Packet, RST, SYN},
     world::{World, answer_to},
@@ -62,6 +67,38 @@ fn full_of_established_flows() {
                 let got = forwarded(world.reply(&answer)).unwrap();
                 assert_eq!(got, at_client(request, &answer));
             }
+        }
+    })
+    .unwrap();
+}
+
+/// A packet that another CPU notes just after a tick is newer than the time that this one has read
+/// before it. Its flow lives.
+#[test]
+fn noted_by_another_cpu_a_tick_later() {
+    World::with(|world| {
+        TCP4.serve(world, &[2, 3]);
+        let flows: Vec<_> = crowd(TCP4)
+            .filter_map(|request| Some((TCP4.establish(world, &request).ok()?, request)))
+            .collect();
+        let pin = world.pins().join(format!("v{SCHEMA}")).join(name::FLOWS4);
+        let map = MapData::from_pin(pin).and_then(Map::from_map_data).unwrap();
+        let mut table: Array<_, Bucket4> = map.try_into().unwrap();
+        for index in 0..MIN_FLOW_SLOTS / WAYS {
+            let mut bucket = table.get(&index, 0).unwrap();
+            for slot in &mut bucket.slots {
+                slot.half.seen = slot.half.seen.wrapping_add(60_000);
+            }
+            table.set(index, bucket, 0).unwrap();
+        }
+        for index in 0..200 {
+            let _ = knock(world, &TCP4.request(22_000 + index, SYN));
+        }
+        let established = used(world, false, State::Established);
+        assert_eq!(established, 2 * flows.len() as u64);
+        for (sent, request) in flows {
+            let again = forwarded(world.request(&request)).unwrap();
+            assert_eq!((again.dst, again.sport), (sent.dst, sent.sport));
         }
     })
     .unwrap();
