@@ -1,17 +1,13 @@
 //! The flow table when it is full, when flows end, and when the agent looks after it.
 
-use aya::maps::{Array, Map, MapData};
 use lb_agent::datapath::Options;
-use lb_common::{
-    flow::{Bucket4, State, WAYS},
-    maps::{MIN_FLOW_SLOTS, SCHEMA, name},
-    verdict::Verdict,
-};
+use lb_common::{flow::State, maps::MIN_FLOW_SLOTS, verdict::Verdict};
 use lb_tests::{
     packet::{ACK, Packet, RST, SYN},
     world::{World, answer_to},
 };
 
+use crate::memory;
 use crate::traffic::{ALL, TCP4, TCP6, Traffic, UDP4, at_client, forwarded, ip, used};
 
 /// More clients than the smallest table has room for.
@@ -81,16 +77,7 @@ fn noted_by_another_cpu_a_tick_later() {
         let flows: Vec<_> = crowd(TCP4)
             .filter_map(|request| Some((TCP4.establish(world, &request).ok()?, request)))
             .collect();
-        let pin = world.pins().join(format!("v{SCHEMA}")).join(name::FLOWS4);
-        let map = MapData::from_pin(pin).and_then(Map::from_map_data).unwrap();
-        let mut table: Array<_, Bucket4> = map.try_into().unwrap();
-        for index in 0..MIN_FLOW_SLOTS / WAYS {
-            let mut bucket = table.get(&index, 0).unwrap();
-            for slot in &mut bucket.slots {
-                slot.half.seen = slot.half.seen.wrapping_add(60_000);
-            }
-            table.set(index, bucket, 0).unwrap();
-        }
+        memory::shift_times(world, 60_000);
         for index in 0..200 {
             let _ = knock(world, &TCP4.request(22_000 + index, SYN));
         }
