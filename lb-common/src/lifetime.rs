@@ -57,6 +57,16 @@ impl Lifetimes {
         }
     }
 
+    /// Whether a half in this state, last noted at `seen`, is over at `now`; all in the same unit.
+    ///
+    /// A time of the future is a packet that another CPU noted after `now` was read: the counter
+    /// went on meanwhile. Such a half lives.
+    #[inline(always)]
+    pub const fn is_over(&self, proto: u8, state_bits: u8, now: u32, seen: u32) -> bool {
+        let idle = now.wrapping_sub(seen);
+        idle <= i32::MAX as u32 && idle > self.of(proto, state_bits)
+    }
+
     /// The same times in another unit: each multiplied by `factor`.
     pub const fn scaled(&self, factor: u32) -> Self {
         Self {
@@ -72,4 +82,22 @@ impl Lifetimes {
 
 assert_layout! {
     Lifetimes: size 24, align 4;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The counter wraps, and CPUs do not read it at the same instant.
+    #[test]
+    fn over_is_what_lies_behind() {
+        let lifetimes = Lifetimes::DEFAULT_SECONDS;
+        let over = |now, seen| lifetimes.is_over(IPPROTO_TCP, State::Established as u8, now, seen);
+        for now in [0, 1, 5000, 1 << 31, u32::MAX] {
+            assert!(!over(now, now));
+            assert!(!over(now, now.wrapping_add(1)), "noted a tick later");
+            assert!(!over(now, now.wrapping_sub(7440)));
+            assert!(over(now, now.wrapping_sub(7441)));
+        }
+    }
 }

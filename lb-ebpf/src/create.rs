@@ -119,7 +119,8 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     }
     let (backend_id, backend) = lookup::select(service, draft.hash)?;
     let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
-    if next.ifindex == 0 {
+    // Where a route has only just appeared, the agent has yet to choose the source.
+    if next.ifindex == 0 || backend.source == [0; 4] {
         return Err(Verdict::PassUnresolved);
     }
     let client_hop = interface_position(draft.ingress).ok_or(Verdict::DropInternal)?;

@@ -119,11 +119,22 @@ fn find_in<F: Family>(bucket: u32, key: &Key<F::Addr>, hash: u64) -> Option<Foun
     for step in 0..WAYS {
         let slot = SlotRef::new::<F>(base, bucket, (first_way(hash) + step) & (WAYS - 1));
         let tag = slot.tag();
-        if tag.matches(hash, key.proto) && same_key(slot.half, key) {
+        if holds::<F>(&slot, tag, key, hash) {
             return Some(Found { slot, tag });
         }
     }
     None
+}
+
+/// Whether a slot holds the live half with this key; `tag` is the slot's at this moment.
+#[inline(always)]
+pub(crate) fn holds<F: Family>(
+    slot: &SlotRef<F::Addr>,
+    tag: Tag,
+    key: &Key<F::Addr>,
+    hash: u64,
+) -> bool {
+    tag.matches(hash, key.proto) && same_key(slot.half, key)
 }
 
 /// The half with this key.
@@ -150,7 +161,7 @@ fn is_expired<A>(half: *const Half<A>, tag: Tag, now: u32) -> bool {
     };
     // SAFETY: map memory.
     let seen = unsafe { ptr::read_volatile(&raw const (*half).seen) };
-    now.wrapping_sub(seen) > lifetimes.of(tag.proto(), tag.state_bits())
+    lifetimes.is_over(tag.proto(), tag.state_bits(), now, seen)
 }
 
 /// Why a half could not be inserted.

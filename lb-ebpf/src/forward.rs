@@ -17,10 +17,10 @@ use crate::{
     flow::{self, Found, SlotRef},
     lookup,
     maps::NEXTHOPS,
-    packet::{Ipv4, Ipv6, copy_mac},
+    packet::{Ethernet, Ipv4, Ipv6, copy_mac},
     parse::Packet,
     rewrite::{self, Rewrite, RewriteNetwork},
-    settings::setting,
+    settings::{interface_position, setting},
     stats::count_backend,
 };
 
@@ -41,10 +41,8 @@ where
     };
     let hash = F::hash(&key);
     let now = flow::now();
-    // SAFETY: `parse` checked the bounds; the struct is packed.
-    let client_mac = unsafe { &raw const (*packet.ethernet).source };
     let found = match flow::find::<F>(&key, hash) {
-        Some(found) if note::<F>(&found, packet.flags, now, client_mac) => found,
+        Some(found) if note::<F, L3>(&found, packet, now) => found,
         _ => {
             let draft = F::draft().ok_or(Verdict::DropInternal)?;
             // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU
@@ -64,18 +62,33 @@ where
             let slot = created(F::create())?;
             let slot = SlotRef::at::<F>(slot).ok_or(Verdict::DropInternal)?;
             let tag = slot.tag();
+            // The agent may have ended the flow already, and another one begun in its slot.
+            if !flow::holds::<F>(&slot, tag, &key, hash) {
+                return Err(Verdict::DropContended);
+            }
             Found { slot, tag }
         }
     };
     transmit::<F, L3>(packet, &found)
 }
 
+/// What a flow may have to learn from a packet.
+struct Arrival {
+    flags: u8,
+    now: u32,
+    /// The flow was last noted a while ago.
+    aged: bool,
+    ingress: u32,
+    ethernet: *const Ethernet,
+}
+
 /// Takes note of a packet of a known flow: its state and the time. `false`: the flow is over and
 /// the packet begins a new one.
 #[inline(always)]
-fn note<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32, mac: *const [u8; 6]) -> bool {
+fn note<F: Family, L3>(found: &Found<F::Addr>, packet: &Packet<L3, F::Addr>, now: u32) -> bool {
     let Found { slot, tag } = found;
     let state = tag.state_bits();
+    let flags = packet.flags;
     // SAFETY: map memory.
     let seen = unsafe { ptr::read_volatile(&raw const (*slot.half).seen) };
     let aged = now.wrapping_sub(seen) >= setting!(refresh_ticks);
@@ -83,19 +96,23 @@ fn note<F: Family>(found: &Found<F::Addr>, flags: u8, now: u32, mac: *const [u8;
     if state == State::Established as u8 && plain && !aged {
         return true;
     }
-    note_change::<F>(found, flags, now, aged, mac)
+    let arrival = Arrival {
+        flags,
+        now,
+        aged,
+        ingress: packet.ingress,
+        ethernet: packet.ethernet,
+    };
+    note_change::<F>(found, &arrival)
 }
 
 /// The part of [`note`] that few packets need.
 #[inline(never)]
-fn note_change<F: Family>(
-    found: &Found<F::Addr>,
-    flags: u8,
-    now: u32,
-    aged: bool,
-    mac: *const [u8; 6],
-) -> bool {
+fn note_change<F: Family>(found: &Found<F::Addr>, arrival: &Arrival) -> bool {
     let Found { slot, tag } = found;
+    let Arrival {
+        flags, now, aged, ..
+    } = *arrival;
     let state = tag.state_bits();
     let proto = tag.proto();
     let kind = if (tag.0 >> 16) as u8 == Kind::Forward as u8 {
@@ -106,10 +123,16 @@ fn note_change<F: Family>(
     // SAFETY: map memory.
     let (partner, backend) = unsafe { ((*slot.half).partner, (*slot.half).backend) };
 
-    let opens = flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN;
-    if kind == Kind::Forward && proto == IPPROTO_TCP && opens {
-        let closing = state >= State::ClosingByClient as u8;
-        if closing || !lookup::is_active(backend) {
+    if kind == Kind::Forward {
+        let opens = flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN;
+        let over = if proto == IPPROTO_TCP {
+            let closing = state >= State::ClosingByClient as u8;
+            opens && (closing || !lookup::is_active(backend))
+        } else {
+            // The agent cuts these flows, unless it ends between two steps or a packet is quicker.
+            aged && !lookup::is_active(backend)
+        };
+        if over {
             flow::release::<F>(found);
             return false;
         }
@@ -136,12 +159,29 @@ fn note_change<F: Family>(
     unsafe {
         ptr::write_volatile(&raw mut (*other.slot.half).seen, now);
         ptr::write_volatile(&raw mut (*slot.half).seen, now);
-        if kind == Kind::Forward {
-            // The client's router may have failed over to another since.
-            copy_mac(mac, &raw mut (*other.slot.half).dmac);
-        }
+    }
+    if aged && kind == Kind::Forward {
+        learn::<F>(&other, arrival);
     }
     true
+}
+
+/// Lets the reply half follow the way by which the client's packets come in now: another router
+/// may have taken over.
+#[inline(always)]
+fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
+    let Some(hop) = interface_position(arrival.ingress) else {
+        return;
+    };
+    // SAFETY: map memory, and an ethernet header that `parse` checked. A packet that another CPU
+    // sends meanwhile may meet half of each way; it is one.
+    unsafe {
+        ptr::write_volatile(&raw mut (*reply.slot.half).hop, hop);
+        copy_mac(
+            &raw const (*arrival.ethernet).source,
+            &raw mut (*reply.slot.half).dmac,
+        );
+    }
 }
 
 /// Rewrites the packet by its half and sends it on.

@@ -8,8 +8,27 @@ use std::time::{Duration, Instant};
 
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 
+use crate::domain::kernel::KernelError;
+
 /// Rates that kernels are built with (kernel/Kconfig.hz).
 const RATES: [u32; 4] = [100, 250, 300, 1000];
+
+/// How long to wait between two looks at the counter.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Looks before the rate is called unknown.
+const LOOKS: u32 = 40;
+
+/// The one rate at which a counter can have gone on by `ticks` in a time between the two given;
+/// `None` if there is none, or more than one.
+fn the_rate(ticks: u32, shortest: Duration, longest: Duration) -> Option<u32> {
+    // The ends of the time lie anywhere between two ticks, so one tick more or less says nothing.
+    let (least, most) = (f64::from(ticks) - 1.0, f64::from(ticks) + 1.0);
+    let mut fitting = RATES.into_iter().filter(|rate| {
+        let rate = f64::from(*rate);
+        rate * longest.as_secs_f64() > least && rate * shortest.as_secs_f64() < most
+    });
+    fitting.next().filter(|_| fitting.next().is_none())
+}
 
 /// Reads the tick counter.
 #[derive(Clone, Copy, Debug)]
@@ -19,33 +38,51 @@ pub(crate) struct Clock {
     per_second: u32,
 }
 
+/// The counter as read between two instants.
+struct Sample {
+    ticks: u32,
+    before: Instant,
+    after: Instant,
+}
+
 impl Clock {
-    /// Finds out rate and offset; takes a twentieth of a second.
-    pub(crate) fn calibrate(program: &Xdp) -> Result<Self, ProgramError> {
-        let (first, begun) = (Self::sample(program)?, Instant::now());
-        std::thread::sleep(Duration::from_millis(50));
-        let (ticks, at) = (Self::sample(program)?, Instant::now());
-        let measured =
-            f64::from(ticks.wrapping_sub(first)) / at.duration_since(begun).as_secs_f64();
-        let distance = |rate: u32| (f64::from(rate) / measured).ln().abs();
-        let per_second = RATES
-            .into_iter()
-            .min_by(|a, b| distance(*a).total_cmp(&distance(*b)))
-            .unwrap_or(RATES[0]);
-        Ok(Self {
-            ticks,
-            at,
-            per_second,
-        })
+    /// Finds out rate and offset; takes a twentieth of a second, more on a node so busy that one
+    /// rate cannot be told from another by then. A wrong rate would not do: the error would grow
+    /// with the agent's age until every flow looked idle.
+    pub(crate) fn calibrate(program: &Xdp) -> Result<Self, KernelError> {
+        let what = "reading the kernel's tick rate";
+        let sample = || Self::sample(program).map_err(|error| KernelError::new(what, error));
+        let first = sample()?;
+        for _ in 0..LOOKS {
+            std::thread::sleep(PAUSE);
+            let last = sample()?;
+            let ticks = last.ticks.wrapping_sub(first.ticks);
+            let shortest = last.before.duration_since(first.after);
+            let longest = last.after.duration_since(first.before);
+            if let Some(per_second) = the_rate(ticks, shortest, longest) {
+                return Ok(Self {
+                    ticks: last.ticks,
+                    at: last.after,
+                    per_second,
+                });
+            }
+        }
+        let unknown = format!("it is none of {RATES:?} ticks a second");
+        Err(KernelError::new(what, unknown))
     }
 
-    fn sample(program: &Xdp) -> Result<u32, ProgramError> {
+    fn sample(program: &Xdp) -> Result<Sample, ProgramError> {
         let frame = [0; 64];
+        let before = Instant::now();
         let run = program.test_run(TestRunOptions {
             data_in: Some(&frame),
             ..TestRunOptions::new()
         })?;
-        Ok(run.return_value)
+        Ok(Sample {
+            ticks: run.return_value,
+            before,
+            after: Instant::now(),
+        })
     }
 
     /// The counter's lower 32 bits at this moment, give or take one.
@@ -57,5 +94,37 @@ impl Clock {
     /// Ticks a second.
     pub(crate) fn per_second(&self) -> u32 {
         self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every rate is found in one look at a quiet node, wherever between two ticks it begins.
+    #[test]
+    fn quiet_node() {
+        for rate in RATES {
+            for phase in 0..10 {
+                let time = 0.0501;
+                let ticks = (time * f64::from(rate) + f64::from(phase) / 10.0) as u32;
+                let [shortest, longest] = [0.0500, 0.0502].map(Duration::from_secs_f64);
+                let found = the_rate(ticks, shortest, longest);
+                assert_eq!(found, Some(rate), "{ticks} ticks");
+            }
+        }
+    }
+
+    /// Interrupted between reading the counter and the clock, it says nothing rather than
+    /// something wrong.
+    #[test]
+    fn busy_node() {
+        let [short, long] = [49, 58].map(Duration::from_millis);
+        // 250 a second for 58 ms looks like 300 for 49.
+        assert_eq!(the_rate(14, short, long), None);
+        // Later it is clear.
+        let [short, long] = [300, 308].map(Duration::from_millis);
+        assert_eq!(the_rate(76, short, long), Some(250));
+        assert_eq!(the_rate(0, short, long), None);
     }
 }

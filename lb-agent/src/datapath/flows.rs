@@ -44,7 +44,10 @@ struct Entry<A> {
 #[derive(PartialEq, Eq)]
 enum Fate {
     Keep,
-    Free,
+    /// Freed, unless a packet has changed its state meanwhile.
+    Expire,
+    /// Freed whatever happens to it meanwhile.
+    End,
 }
 
 impl FlowTables {
@@ -89,13 +92,13 @@ impl FlowTables {
 
     fn take_stock<A>(&self, entry: &Entry<A>, used: &mut [u64; 9], census: &mut Census) -> Fate {
         let Entry { tag, half } = entry;
-        let idle = self.clock.now().wrapping_sub(half.seen);
-        // A time of the future is a packet that came in since the clock was read.
-        let expired =
-            idle < u32::MAX / 2 && idle > self.lifetimes.of(tag.proto(), tag.state_bits());
-        if expired {
+        let now = self.clock.now();
+        if self
+            .lifetimes
+            .is_over(tag.proto(), tag.state_bits(), now, half.seen)
+        {
             census.expired += 1;
-            return Fate::Free;
+            return Fate::Expire;
         }
         if let Some(count) = used.get_mut(usize::from(tag.state_bits())) {
             *count += 1;
@@ -196,10 +199,22 @@ fn visit_slot<A: Copy, const PAD: usize>(
     if !Tag(tag_word.load(Ordering::Acquire)).same_identity(tag) {
         return;
     }
-    if look(&Entry { tag, half }) == Fate::Free {
-        // If its state has changed since, the flow lives: let it.
-        let free = tag.with_state(State::Free);
-        let _ = tag_word.compare_exchange(tag.0, free.0, Ordering::AcqRel, Ordering::Relaxed);
+    let fate = look(&Entry { tag, half });
+    if fate == Fate::Keep {
+        return;
+    }
+    let mut held = tag;
+    loop {
+        let free = held.with_state(State::Free);
+        match tag_word.compare_exchange(held.0, free.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return,
+            Err(now) => held = Tag(now),
+        }
+        // Expired, but its state has changed since: it lives, let it. A slot of another flow, or
+        // of none, is no business of ours either way.
+        if fate == Fate::Expire || !held.is_live() || !held.same_identity(tag) {
+            return;
+        }
     }
 }
 
@@ -215,7 +230,7 @@ fn cut_if<A>(entry: &Entry<A>, cut: &mut u64, is_hit: impl Fn(&A) -> bool) -> Fa
         return Fate::Keep;
     }
     *cut += u64::from(forward);
-    Fate::Free
+    Fate::End
 }
 
 fn cut_udp_of<A>(entry: &Entry<A>, backend: u32, cut: &mut u64) -> Fate {
@@ -223,5 +238,70 @@ fn cut_udp_of<A>(entry: &Entry<A>, backend: u32, cut: &mut u64) -> Fate {
         return Fate::Keep;
     }
     *cut += u64::from(entry.tag.kind() == Some(Kind::Forward));
-    Fate::Free
+    Fate::End
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::flow::{NO_PARTNER, Slot4};
+
+    use super::*;
+
+    /// What is left in a slot whose tag changes while it is being judged.
+    fn after(before: Tag, meanwhile: Tag, fate: Fate) -> Tag {
+        let half = Half {
+            saddr: 1,
+            daddr: 2,
+            new_saddr: 3,
+            new_daddr: 4,
+            ports: 5,
+            new_ports: 6,
+            l3_delta: 0,
+            l4_delta: 0,
+            hop: 0,
+            partner: NO_PARTNER,
+            backend: 0,
+            seen: 0,
+            dmac: [0; 6],
+            reserved: 0,
+        };
+        let mut slot = Slot4 {
+            tag: before.0,
+            half,
+            reserved: [0; 1],
+        };
+        let pointer = &raw mut slot;
+        let mut fate = Some(fate);
+        visit_slot(pointer, &mut |_| {
+            // SAFETY: the slot lives as long as this function; the word is aligned.
+            unsafe { AtomicU64::from_ptr(&raw mut (*pointer).tag) }
+                .store(meanwhile.0, Ordering::Release);
+            fate.take().unwrap_or(Fate::Keep)
+        });
+        Tag(slot.tag)
+    }
+
+    /// A packet that changes the state saves a flow that is idle, not one that is to end. Nothing
+    /// touches the next owner of the slot.
+    #[test]
+    fn state_changes_under_the_agent() {
+        let tag = |generation, state| Tag::new(7 << 32, generation, Kind::Reply, 17, state);
+        let before = tag(1, State::HalfOpen);
+        let answered = tag(1, State::Established);
+        let free = tag(1, State::Free);
+        assert_eq!(after(before, before, Fate::Keep), before);
+        assert_eq!(after(before, before, Fate::Expire), free);
+        assert_eq!(after(before, before, Fate::End), free);
+        assert_eq!(after(before, answered, Fate::Expire), answered);
+        assert_eq!(after(before, answered, Fate::End), free);
+        for other in [
+            free,
+            tag(2, State::Claimed),
+            tag(2, State::HalfOpen),
+            tag(2, State::Free),
+        ] {
+            assert_eq!(after(before, other, Fate::Expire), other);
+            assert_eq!(after(before, other, Fate::End), other);
+        }
+    }
 }

@@ -235,7 +235,7 @@ fn calibrate() -> Result<clock::Clock, KernelError> {
     program
         .load()
         .map_err(|error| KernelError::new(what, error))?;
-    clock::Clock::calibrate(program).map_err(|error| KernelError::new(what, error))
+    clock::Clock::calibrate(program)
 }
 
 fn xdp<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp, KernelError> {

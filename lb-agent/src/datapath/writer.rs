@@ -74,10 +74,11 @@ impl Datapath {
             return Err(KernelError::new(what(), full));
         }
         let hop = self.hops.index(address.ip())?;
-        // Without a route there is no source; the next hop stays unresolved as well, so no packet
-        // is sent with it. `refresh_sources` mends it when a route appears.
+        // Without a route there is no source, unless there was a route before: while the programs
+        // see none they begin no flow. `refresh_sources` mends it when a route appears.
+        let known = self.written.get(&id).map(|(_, source)| *source);
         let source = nexthop::source_towards(address.ip())
-            .unwrap_or_else(|_| unspecified(address.is_ipv6()));
+            .unwrap_or_else(|_| known.unwrap_or(unspecified(address.is_ipv6())));
         self.allow_source(source)?;
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
@@ -103,14 +104,15 @@ impl Datapath {
     ///
     /// A map that cannot be written.
     pub fn refresh_sources(&mut self) -> Result<usize, KernelError> {
-        let mut by_address: BTreeMap<IpAddr, IpAddr> = BTreeMap::new();
+        let mut by_address: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
         let mut stale = Vec::new();
         for (id, (backend, source)) in &self.written {
             let ip = backend.address.ip();
-            let current = *by_address.entry(ip).or_insert_with(|| {
-                nexthop::source_towards(ip).unwrap_or_else(|_| unspecified(ip.is_ipv6()))
-            });
-            if current != *source {
+            let current = *by_address
+                .entry(ip)
+                .or_insert_with(|| nexthop::source_towards(ip).ok());
+            // A route that is gone may come back; until then nothing is better than the last.
+            if current.is_some_and(|current| current != *source) {
                 stale.push((*id, *backend));
             }
         }

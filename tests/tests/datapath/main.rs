@@ -10,6 +10,7 @@ mod chance;
 mod foreign;
 mod life;
 mod malformed;
+mod memory;
 mod ports;
 mod refused;
 mod restart;

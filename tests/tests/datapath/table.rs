@@ -11,6 +11,7 @@ use lb_tests::{
     world::{World, answer_to},
 };
 
+use crate::memory;
 use crate::traffic::{ALL, TCP4, TCP6, Traffic, UDP4, UDP6, at_client, forwarded, ip, used};
 
 /// More clients than the smallest table has room for.
@@ -66,6 +67,29 @@ fn full_of_established_flows() {
                 let got = forwarded(world.reply(&answer)).unwrap();
                 assert_eq!(got, at_client(request, &answer));
             }
+        }
+    })
+    .unwrap();
+}
+
+/// A packet that another CPU notes just after a tick is newer than the time that this one has read
+/// before it. Its flow lives.
+#[test]
+fn noted_by_another_cpu_a_tick_later() {
+    World::with(|world| {
+        TCP4.serve(world, &[2, 3]);
+        let flows: Vec<_> = crowd(TCP4)
+            .filter_map(|request| Some((TCP4.establish(world, &request).ok()?, request)))
+            .collect();
+        memory::shift_times(world, 60_000);
+        for index in 0..200 {
+            let _ = knock(world, &TCP4.request(22_000 + index, SYN));
+        }
+        let established = used(world, false, State::Established);
+        assert_eq!(established, 2 * flows.len() as u64);
+        for (sent, request) in flows {
+            let again = forwarded(world.request(&request)).unwrap();
+            assert_eq!((again.dst, again.sport), (sent.dst, sent.sport));
         }
     })
     .unwrap();
