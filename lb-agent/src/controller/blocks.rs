@@ -15,6 +15,9 @@ use crate::domain::{
     kernel::{Kernel, KernelError},
 };
 
+/// What is told of a rule that was found in the kernel and nowhere else.
+const UNKNOWN_REASON: &str = "found in the kernel, reason and end unknown";
+
 /// All rules, each with the number of its counter in the kernel.
 #[derive(Debug, Default)]
 pub struct Blocks {
@@ -22,8 +25,12 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Brings the kernel's list to `saved`: what has expired or is not in it goes, what is missing
-    /// comes. Rules that are there keep their counters.
+    /// Brings the kernel's list to `saved`: what has expired goes, what is missing comes. Rules
+    /// that are there keep their counters.
+    ///
+    /// A rule that only the kernel knows stays, without an end and with a reason that says so:
+    /// the saved list is lost, or the last agent was killed before it was on disk. Whoever blocked
+    /// it was told that it is blocked.
     ///
     /// # Errors
     ///
@@ -41,6 +48,11 @@ impl Blocks {
         for rule in &expired {
             info!(prefix = %rule.prefix, "a block rule ended while the agent was away");
         }
+        for rule in &expired {
+            if held.remove(&rule.prefix).is_some() {
+                kernel.unblock(rule.prefix)?;
+            }
+        }
         let (known, missing): (Vec<_>, Vec<_>) = alive
             .into_iter()
             .partition(|rule| held.contains_key(&rule.prefix));
@@ -49,13 +61,29 @@ impl Blocks {
                 blocks.rules.insert(rule.prefix, (rule, counter));
             }
         }
-        for prefix in held.keys() {
-            kernel.unblock(*prefix)?;
+        if !held.is_empty() {
+            warn!(
+                rules = held.len(),
+                "blocked in the kernel but not in the saved state; they stay blocked"
+            );
         }
-        for rule in missing {
-            let Some(counter) = blocks.free_counters().next() else {
-                break;
+        for (prefix, counter) in held {
+            let rule = BlockRule {
+                prefix,
+                reason: UNKNOWN_REASON.to_owned(),
+                added: now,
+                expires: None,
             };
+            blocks.rules.insert(prefix, (rule, counter));
+        }
+        let room: Vec<u32> = blocks.free_counters().take(missing.len()).collect();
+        if room.len() < missing.len() {
+            warn!(
+                rules = missing.len() - room.len(),
+                "the block list is full; these rules of the saved state are left out"
+            );
+        }
+        for (rule, counter) in missing.into_iter().zip(room) {
             kernel.block(rule.prefix, counter)?;
             blocks.rules.insert(rule.prefix, (rule, counter));
         }

@@ -34,6 +34,10 @@ pub(crate) struct Desired {
     /// The same; what the guards let through when last asked.
     admitted: BTreeMap<String, Vec<(Instance, Option<Held>)>>,
     hold: Duration,
+    /// Consul services that the kernel has backends of, but no saved state: an empty listing of
+    /// theirs is no more to be believed than any other sudden emptiness. With the end of that,
+    /// once one came.
+    unremembered: BTreeMap<String, Option<SystemTime>>,
     observed: HashMap<ObservedKey, Observed>,
     /// Splits set on the command line, by service.
     pub(crate) splits: BTreeMap<String, Shares>,
@@ -70,6 +74,7 @@ impl Desired {
                 .consul
                 .as_ref()
                 .map_or(Duration::ZERO, |consul| consul.hold),
+            unremembered: BTreeMap::new(),
             // Until the first probe says otherwise.
             observed: state
                 .down
@@ -92,6 +97,20 @@ impl Desired {
         let watched = self.consul_services();
         self.guards.retain(|service, _| watched.contains(service));
         self.admitted.retain(|service, _| watched.contains(service));
+        self.unremembered
+            .retain(|service, _| watched.contains(service));
+    }
+
+    /// Of the services that nothing is known of, notes those that the kernel has backends of.
+    pub(crate) fn distrust_emptiness(&mut self, in_kernel: impl Fn(&ServiceSpec) -> bool) {
+        let unknown = |service: &&str| !self.admitted.contains_key(*service);
+        self.unremembered = self
+            .services
+            .values()
+            .filter(|spec| in_kernel(spec))
+            .filter_map(|spec| consul_name(spec).filter(unknown))
+            .map(|service| (service.to_owned(), None))
+            .collect();
     }
 
     /// Names that are to be watched in Consul.
@@ -164,7 +183,9 @@ impl Desired {
 
     /// When a hold ends.
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
-        self.guards.values().filter_map(Guard::next_deadline).min()
+        let guards = self.guards.values().filter_map(Guard::next_deadline);
+        let unremembered = self.unremembered.values().flatten().copied();
+        guards.chain(unremembered).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
@@ -217,6 +238,15 @@ impl Desired {
     /// Asks the guards what to believe of the catalog.
     fn admit(&mut self, now: SystemTime) {
         for (service, listed) in &self.catalog.services {
+            if let Some(until) = self.unremembered.get_mut(service) {
+                let latest = now + self.hold;
+                let until = until.get_or_insert(latest);
+                *until = latest.min(*until);
+                if listed.is_empty() && now < *until {
+                    continue;
+                }
+                self.unremembered.remove(service);
+            }
             let believes_dead = |instance: &Instance| {
                 self.services.values().any(|spec| {
                     consul_name(spec) == Some(service)

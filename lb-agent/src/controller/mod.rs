@@ -108,7 +108,8 @@ impl<K: Kernel> Controller<K> {
         let mut kernel = Reconciler::adopt(kernel)?;
         let now = SystemTime::now();
         let blocks = Blocks::restore(&mut kernel.kernel, setup.state.blocks.clone(), now)?;
-        let desired = Desired::new(&setup.config, &setup.state);
+        let mut desired = Desired::new(&setup.config, &setup.state);
+        desired.distrust_emptiness(|spec| kernel.serves(spec));
         let mut controller = Self {
             kernel,
             desired,

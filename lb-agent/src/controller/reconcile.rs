@@ -12,8 +12,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{BackendCounters, Counters, OperatorError};
 use crate::domain::{
-    kernel::{Census, Kernel, KernelError, KernelView, Step},
+    kernel::{Census, Kernel, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
+    service::ServiceSpec,
     snapshot::Snapshot,
 };
 
@@ -61,6 +62,17 @@ impl<K: Kernel> Reconciler<K> {
             rebuilds: (Duration::ZERO, Duration::ZERO, 0),
             last_apply: Duration::ZERO,
         })
+    }
+
+    /// Whether the kernel sends new flows of a service to some backend.
+    pub(crate) fn serves(&self, spec: &ServiceSpec) -> bool {
+        let vips = spec.vips.iter();
+        let ids: BTreeSet<u32> = vips
+            .filter_map(|vip| self.view.vips.get(&VipKey::new(*vip, spec.protocol)))
+            .map(|vip| vip.service)
+            .collect();
+        let mut backends = self.view.backends.values();
+        backends.any(|backend| backend.active && ids.contains(&backend.service))
     }
 
     pub(crate) fn set_census(&mut self, census: Arc<Census>) {

@@ -61,7 +61,7 @@ impl<K: Kernel> Controller<K> {
                 .filter(|backend| backend.held.is_some())
                 .count();
             if service.pending {
-                problems.push(format!("service {name}: its backends are not known yet"));
+                problems.push(format!("service {name}: its backends are not known yet; what the kernel holds of it stays in use"));
             } else if service.panic {
                 problems.push(format!(
                     "service {name}: no backend is healthy, so all are used"

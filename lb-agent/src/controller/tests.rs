@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use self::bench::Bench;
 use super::*;
-use crate::domain::{kernel::Step, split::Shares};
+use crate::{
+    datapath::fake::FakeKernel,
+    domain::{block::BlockRule, kernel::Step, split::Shares},
+};
 
 fn shares(words: &[&str]) -> Shares {
     Shares::parse(words).unwrap()
@@ -269,7 +272,57 @@ async fn restart_with_consul_away() {
         .filter(|backend| backend.active)
         .count();
     assert_eq!(active, 4);
-    assert!(kernel.inside().blocked.is_empty());
+    assert_eq!(kernel.inside().blocked.len(), 1);
+    let kept = &third.handle.block_list().await.unwrap()[0].rule;
+    assert_eq!(kept.prefix.to_string(), "203.0.113.0/24");
+    assert!(kept.reason.contains("found in the kernel"), "{kept:?}");
+    assert_eq!(third.state.borrow().blocks.len(), 1, "and saved again");
+    // Not even when Consul has lost its memory too and lists nothing.
+    third.list(&[]).await;
+    let active = |kernel: &FakeKernel| {
+        let inside = kernel.inside();
+        let backends = inside.view.backends.values();
+        backends.filter(|backend| backend.active).count()
+    };
+    assert_eq!(active(&kernel), 4);
+    let problems = third.handle.status().await.unwrap().problems;
+    assert!(problems[0].contains("not known yet"), "{problems:?}");
     third.list(&[(1, "v1"), (2, "v2")]).await;
     assert_eq!(third.echo().len(), 2);
+    assert!(third.handle.status().await.unwrap().problems.is_empty());
+}
+
+/// Rules that ended meanwhile go, those that only the kernel knows stay, counters are kept.
+#[test]
+fn block_lists_of_kernel_and_state_are_brought_together() {
+    let now = SystemTime::now();
+    let rule = |text: &str, expires| BlockRule {
+        prefix: text.parse().unwrap(),
+        reason: "saved".into(),
+        added: now,
+        expires,
+    };
+    let mut kernel = FakeKernel::default();
+    for (counter, text) in [(7, "10.9.0.1/32"), (0, "10.9.0.2/32"), (3, "10.9.0.3/32")] {
+        let blocked = &mut kernel.inside().blocked;
+        blocked.insert(text.parse().unwrap(), counter);
+    }
+    let saved = vec![
+        rule("10.9.0.1/32", None),
+        rule("10.9.0.2/32", Some(now - Duration::from_secs(1))),
+        rule("10.9.0.4/32", Some(now + Duration::from_secs(60))),
+    ];
+    let blocks = Blocks::restore(&mut kernel, saved, now).unwrap();
+    let kept: Vec<(String, bool)> = blocks
+        .rules()
+        .map(|rule| (rule.prefix.to_string(), rule.reason == "saved"))
+        .collect();
+    let expected = [
+        ("10.9.0.1/32".to_owned(), true),
+        ("10.9.0.3/32".to_owned(), false),
+        ("10.9.0.4/32".to_owned(), true),
+    ];
+    assert_eq!(kept, expected);
+    let counters: Vec<u32> = kernel.inside().blocked.values().copied().collect();
+    assert_eq!(counters, [7, 3, 0]);
 }
