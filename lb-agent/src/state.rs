@@ -123,7 +123,7 @@ impl StateDir {
         Ok(Self { path: path.into() })
     }
 
-    /// Reads the state. What cannot be understood is renamed to `state.json.corrupt-UNIXTIME`.
+    /// Reads the state. What cannot be read or understood is renamed to `state.json.corrupt-UNIXTIME`.
     pub fn load(&self) -> Loaded {
         let file = self.path.join(FILE);
         let bytes = match fs::read(&file) {
@@ -135,12 +135,11 @@ impl StateDir {
                 };
             }
             Err(error) => {
+                // Left in place it would be overwritten, though its content may be whole.
+                let reason = format!("it cannot be read ({error})");
                 return Loaded {
                     state: PersistedState::default(),
-                    problem: Some(format!(
-                        "the saved state {} cannot be read ({error}); started without it",
-                        file.display()
-                    )),
+                    problem: Some(self.set_aside(&file, &reason)),
                 };
             }
         };
