@@ -212,6 +212,22 @@ async fn failures_are_told_and_mended() {
     assert!(bench.handle.status().await.unwrap().problems.is_empty());
 }
 
+/// What the kernel has no room for in one service holds up no other.
+#[tokio::test]
+async fn a_service_that_is_stuck_holds_up_no_other() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.kernel.inside().refused = Some("10.1.0.3:8080".parse().unwrap());
+    bench.list(&[(1, ""), (2, ""), (3, "")]).await;
+    let error = bench.handle.drain("fixed", "10.2.0.1:80").await;
+    assert!(error.unwrap_err().to_string().contains("10.1.0.3:8080"));
+    assert!(!bench.kernel.weights().contains_key("10.2.0.1:80"));
+    assert_eq!(bench.echo().len(), 2, "as it was");
+    bench.kernel.inside().refused = None;
+    bench.handle.undrain("fixed", "10.2.0.1:80").await.unwrap();
+    assert_eq!(bench.echo().len(), 3);
+}
+
 /// A backend that was down before a restart gets nothing until a probe succeeds.
 #[tokio::test]
 async fn restart_remembers_who_is_down() {
