@@ -1,5 +1,7 @@
 //! The facts that decide what the node should do, and the snapshot made of them.
 
+mod naming;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
@@ -7,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::OperatorError;
+use self::naming::foreign_subset;
 use crate::{
     config::Config,
     domain::{
@@ -15,8 +17,8 @@ use crate::{
         guard::Guard,
         health::{Down, Observed},
         service::{Catalog, ServiceSpec},
-        snapshot::{Drain, Held, ServiceState, Snapshot},
-        split::{ActiveSplit, Shares},
+        snapshot::{Drain, Held, Snapshot},
+        split::Shares,
         sync::CatalogState,
         weigh::{Inputs, weigh},
     },
@@ -206,7 +208,10 @@ impl Desired {
                     instances,
                     observed: &observed,
                     drains: self.drains.get(name),
-                    cli_split: self.splits.get(name),
+                    cli_split: self
+                        .splits
+                        .get(name)
+                        .filter(|shares| foreign_subset(spec, shares).is_none()),
                 },
             );
             state.pending = pending;
@@ -311,87 +316,6 @@ impl Desired {
                     .any(|b| b.id() == id && b.address() == *address)
             })
         });
-    }
-
-    fn state_of(&self, service: &str) -> Result<&Arc<ServiceState>, OperatorError> {
-        self.snapshot
-            .services
-            .get(service)
-            .ok_or_else(|| OperatorError::UnknownService {
-                name: service.to_owned(),
-                known: self.services.keys().cloned().collect(),
-            })
-    }
-
-    pub(crate) fn check_service(&self, service: &str) -> Result<(), OperatorError> {
-        self.state_of(service).map(|_| ())
-    }
-
-    /// Whether the service exists and has every subset that the shares name.
-    pub(crate) fn check_split(&self, service: &str, shares: &Shares) -> Result<(), OperatorError> {
-        let state = self.state_of(service)?;
-        let known = state.spec.subset_names();
-        match shares.iter().find(|(subset, _)| !known.contains(*subset)) {
-            None => Ok(()),
-            Some((subset, _)) => Err(OperatorError::UnknownSubset {
-                service: service.to_owned(),
-                name: subset.to_owned(),
-                known: known.into_iter().collect(),
-            }),
-        }
-    }
-
-    pub(crate) fn split_of(&self, service: &str) -> Option<ActiveSplit> {
-        self.snapshot
-            .services
-            .get(service)
-            .and_then(|state| state.split.clone())
-    }
-
-    /// A backend by its identity or its address.
-    pub(crate) fn find_backend(
-        &self,
-        service: &str,
-        backend: &str,
-    ) -> Result<InstanceId, OperatorError> {
-        let state = self.state_of(service)?;
-        let address: Option<SocketAddr> = backend.parse().ok();
-        state
-            .backends
-            .iter()
-            .find(|state| state.id().0 == backend || Some(state.address()) == address)
-            .map(|state| state.id().clone())
-            .ok_or_else(|| OperatorError::UnknownBackend {
-                service: service.to_owned(),
-                name: backend.to_owned(),
-            })
-    }
-
-    /// The same among the drained ones, which may have vanished since.
-    pub(crate) fn find_drained(
-        &self,
-        service: &str,
-        backend: &str,
-    ) -> Result<InstanceId, OperatorError> {
-        let gone = InstanceId(backend.to_owned());
-        if self
-            .drains
-            .get(service)
-            .is_some_and(|drains| drains.contains_key(&gone))
-        {
-            return Ok(gone);
-        }
-        let id = self.find_backend(service, backend)?;
-        match self
-            .drains
-            .get(service)
-            .is_some_and(|drains| drains.contains_key(&id))
-        {
-            true => Ok(id),
-            false => Err(OperatorError::Refused(format!(
-                "backend {backend} of service `{service}` is not drained"
-            ))),
-        }
     }
 }
 

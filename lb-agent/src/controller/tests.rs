@@ -212,6 +212,31 @@ async fn failures_are_told_and_mended() {
     assert!(bench.handle.status().await.unwrap().problems.is_empty());
 }
 
+/// A split that nobody would be left under is refused; one that a changed configuration has
+/// robbed of its subset is not followed into the void.
+#[tokio::test]
+async fn a_split_never_leaves_a_service_without_backends() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1"), (2, "v1")]).await;
+    let error = bench.handle.split_set("echo", shares(&["v2=100"])).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("no backend of service `echo`"), "{error}");
+    assert_eq!(bench.echo().len(), 2);
+    let ahead = shares(&["v1=90", "v2=10"]);
+    bench.handle.split_set("echo", ahead).await.unwrap();
+    assert_eq!(bench.echo().len(), 2);
+
+    let (kernel, mut saved) = (bench.kernel.clone(), bench.state.borrow().clone());
+    bench.task.abort();
+    saved.splits.insert("echo".into(), shares(&["blue=100"]));
+    let again = Bench::start(kernel, saved).await;
+    assert_eq!(again.echo().len(), 2);
+    let problems = again.handle.status().await.unwrap().problems;
+    assert!(problems[0].contains("no subset blue"), "{problems:?}");
+    assert_eq!(again.handle.split_reset("echo").await.unwrap(), None);
+    assert!(again.handle.status().await.unwrap().problems.is_empty());
+}
+
 /// What the kernel has no room for in one service holds up no other.
 #[tokio::test]
 async fn a_service_that_is_stuck_holds_up_no_other() {
