@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use lb_common::flow::Lifetimes;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -20,14 +20,12 @@ use crate::{
     domain::{kernel::Census, snapshot::Snapshot},
     metrics, probe,
     source::consul::{self, ConsulOptions},
-    state::{PersistedState, StateDir},
+    state::{self, StateDir},
     surroundings::{consul_addresses, free_port_range, vital},
 };
 
 /// Between two passes over the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
-/// From a failure to save the state to the next try.
-const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The programs stay attached; traffic goes on.
 ///
@@ -41,10 +39,17 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         services = config.services.len(),
         "starting"
     );
+    // From the beginning, or a reload that comes too early would end the agent.
+    let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     let (socket, _socket_guard) = api::socket::bind(&config.node.socket())?;
     let metrics_listener = TcpListener::bind(config.metrics.listen)
         .await
-        .with_context(|| format!("listening on {} for metrics", config.metrics.listen))?;
+        .with_context(|| {
+            format!(
+                "cannot listen on {} for metrics; free it, or set `listen` under [metrics]",
+                config.metrics.listen
+            )
+        })?;
     let mut problems = Vec::new();
     let state_dir = StateDir::open(&config.node.state_dir)?;
     let loaded = state_dir.load();
@@ -91,7 +96,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (consul_services, consul_services_receiver) = watch::channel(BTreeSet::new());
     let (health, health_receiver) = mpsc::channel(1024);
     let (census, census_receiver) = watch::channel(Arc::new(Census::default()));
-    let (state, state_receiver) = watch::channel(loaded.state.clone());
+    let (to_save, state_receiver) = watch::channel(loaded.state.clone());
     let (save_problem, save_problem_receiver) = watch::channel(None);
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
@@ -112,12 +117,14 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         consul_services,
         health: health_receiver,
         census: census_receiver,
-        state,
+        state: to_save,
         save_problem: save_problem_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
 
-    sweep(flows, census);
+    tasks.spawn("the sweep of the flow tables", |_| async {
+        Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
+    });
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);
         tasks.spawn("the Consul source", |shutdown| async move {
@@ -139,10 +146,13 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    let state_task = tokio::spawn(save_states(state_dir, state_receiver, save_problem));
+    let state_task = tokio::spawn(state::keep_saved(state_dir, state_receiver, save_problem));
+    // On a thread of its own: building tables and writing maps takes its time, which probes and
+    // answers must not wait for.
+    let runtime = tokio::runtime::Handle::current();
     tasks.spawn("the controller", |shutdown| async move {
-        controller.run(shutdown).await;
-        Ok(())
+        let run = move || runtime.block_on(controller.run(shutdown));
+        Ok(tokio::task::spawn_blocking(run).await?)
     });
     let metrics_handle = handle.clone();
     tasks.spawn("the metrics endpoint", |shutdown| async move {
@@ -156,7 +166,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     });
     info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
 
-    let result = wait_for_end(&mut tasks, &handle).await;
+    let result = wait_for_end(&mut tasks, &handle, hangup).await;
     stop.send_replace(true);
     // Everything that answers requests gets a moment to finish; what hangs is cut off.
     let drained = async { while tasks.set.join_next().await.is_some() {} };
@@ -199,10 +209,13 @@ type Shutdown = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Waits for a signal to stop, reloading on SIGHUP meanwhile; or for a part that ends by itself,
 /// which none should.
-async fn wait_for_end(tasks: &mut Tasks, handle: &Handle) -> anyhow::Result<()> {
+async fn wait_for_end(
+    tasks: &mut Tasks,
+    handle: &Handle,
+    mut hangup: Signal,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     loop {
         tokio::select! {
             _ = terminate.recv() => {
@@ -213,8 +226,11 @@ async fn wait_for_end(tasks: &mut Tasks, handle: &Handle) -> anyhow::Result<()> 
                 info!("SIGINT received");
                 return Ok(());
             }
-            // The controller logs how it went.
-            _ = hangup.recv() => { let _ = handle.reload().await; }
+            _ = hangup.recv() => {
+                let handle = handle.clone();
+                // The controller logs how it went; a signal to stop need not wait for it.
+                tokio::spawn(async move { handle.reload().await });
+            }
             Some(ended) = tasks.set.join_next() => {
                 let (name, result) = ended.context("a part of the agent failed")?;
                 result.with_context(|| format!("{name} failed"))?;
@@ -273,29 +289,27 @@ fn consul_options(config: &ConsulConfig) -> ConsulOptions {
     }
 }
 
-/// Counts and sweeps the flow tables on a thread of its own, as long as anybody wants to know.
-fn sweep(flows: FlowTables, census: watch::Sender<Arc<Census>>) {
-    tokio::task::spawn_blocking(move || {
-        let mut pass = 0;
-        loop {
-            match flows.sweep() {
-                Ok(found) => {
-                    pass += 1;
-                    if census.send(Arc::new(Census { pass, ..found })).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => error!(%error, "the flow tables could not be swept"),
-            }
-            let steps = 50;
-            for _ in 0..steps {
-                std::thread::sleep(SWEEP / steps);
-                if census.is_closed() {
+/// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.
+fn sweep(flows: &FlowTables, census: &watch::Sender<Arc<Census>>) {
+    let mut pass = 0;
+    loop {
+        match flows.sweep() {
+            Ok(found) => {
+                pass += 1;
+                if census.send(Arc::new(Census { pass, ..found })).is_err() {
                     return;
                 }
             }
+            Err(error) => error!(%error, "the flow tables could not be swept"),
         }
-    });
+        let steps = 50;
+        for _ in 0..steps {
+            std::thread::sleep(SWEEP / steps);
+            if census.is_closed() {
+                return;
+            }
+        }
+    }
 }
 
 /// Derives from each snapshot what is to be probed.
@@ -328,70 +342,5 @@ async fn derive_targets(
         if snapshots.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Writes the latest state to disk whenever it changes, and again while that fails; the last one
-/// before it ends.
-async fn save_states(
-    dir: StateDir,
-    mut states: watch::Receiver<PersistedState>,
-    problem: watch::Sender<Option<String>>,
-) {
-    let dir = Arc::new(dir);
-    loop {
-        let failing = problem.borrow().is_some();
-        tokio::select! {
-            changed = states.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(SAVE_AGAIN), if failing => {}
-        }
-        let state = states.borrow_and_update().clone();
-        let dir = dir.clone();
-        let saved = tokio::task::spawn_blocking(move || dir.save(&state)).await;
-        let failure = match saved {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(error) => Some(format!("saving the state: {error}")),
-        };
-        problem.send_if_modified(|current| {
-            let changed = *current != failure;
-            if changed {
-                match &failure {
-                    Some(failure) => error!("{failure}"),
-                    None => info!("the state is saved again"),
-                }
-            }
-            *current = failure;
-            changed
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A disk that was full must not leave an old state behind once there is room again, even if
-    /// nothing changes any more.
-    #[tokio::test(start_paused = true)]
-    async fn a_state_that_could_not_be_saved_is_saved_later() {
-        let temporary = tempfile::tempdir().unwrap();
-        let dir = StateDir::open(temporary.path()).unwrap();
-        let in_the_way = temporary.path().join("state.json.new");
-        std::fs::create_dir(&in_the_way).unwrap();
-        let (states, receiver) = watch::channel(PersistedState::default());
-        let (problem, mut problems) = watch::channel(None);
-        let saving = tokio::spawn(save_states(dir.clone(), receiver, problem));
-        let mut state = PersistedState::default();
-        state.catalog.insert("echo".into(), Vec::new());
-        states.send_replace(state.clone());
-        problems.wait_for(Option::is_some).await.unwrap();
-        assert_eq!(dir.load().state, PersistedState::default());
-
-        std::fs::remove_dir(in_the_way).unwrap();
-        problems.wait_for(Option::is_none).await.unwrap();
-        assert_eq!(dir.load().state, state);
-        drop(states);
-        saving.await.unwrap();
     }
 }

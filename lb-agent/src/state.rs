@@ -3,6 +3,8 @@
 //! One JSON file, replaced as a whole. A file that cannot be read never keeps the agent from
 //! starting: it is set aside for a person to look at, and the agent begins with nothing.
 
+mod keep;
+
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
@@ -15,6 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::keep::keep_saved;
 use crate::domain::{
     backend::{Instance, InstanceId},
     block::BlockRule,

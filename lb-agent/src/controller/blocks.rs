@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use lb_common::maps::MAX_BLOCK_RULES;
 use tracing::{info, warn};
 
-use super::{BlockEntry, OperatorError};
+use super::{BlockEntry, Controller, OperatorError};
 use crate::domain::{
     block::{BlockRule, Vital},
     kernel::{Kernel, KernelError},
@@ -274,5 +274,19 @@ impl Blocks {
                 })
             })
             .collect()
+    }
+}
+
+impl<K: Kernel> Controller<K> {
+    /// What would be foolish to block: the node's own addresses, Consul's, the backends'.
+    pub(super) fn vital(&self) -> Vital {
+        let mut vital = (self.setup.vital)();
+        for service in self.desired.snapshot().services.values() {
+            for backend in &service.backends {
+                let what = format!("a backend of service {}", service.spec.name);
+                vital.addresses.push((backend.address().ip(), what));
+            }
+        }
+        vital
     }
 }
