@@ -13,24 +13,45 @@ use lb_common::{
 use super::{Datapath, encode};
 use crate::domain::kernel::KernelError;
 
-/// What stands in the tries: prefix and number of its counter.
+/// What stands in the tries: prefix and number of its counter; and how many there are of each
+/// family.
 #[derive(Debug, Default)]
-pub(crate) struct Rules(BTreeMap<IpNet, u32>);
+pub(crate) struct Rules {
+    counters: BTreeMap<IpNet, u32>,
+    control: BlockControl,
+}
 
 impl Rules {
-    pub(crate) fn counters(&self) -> BTreeMap<IpNet, u32> {
-        self.0.clone()
+    fn new(counters: BTreeMap<IpNet, u32>) -> Self {
+        let v4 = |prefix: &&IpNet| matches!(prefix, IpNet::V4(_));
+        let rules4 = counters.keys().filter(v4).count() as u32;
+        let rules6 = counters.len() as u32 - rules4;
+        Self {
+            counters,
+            control: BlockControl { rules4, rules6 },
+        }
     }
 
-    fn control(&self) -> BlockControl {
-        let rules4 = self
-            .0
-            .keys()
-            .filter(|prefix| matches!(prefix, IpNet::V4(_)))
-            .count();
-        BlockControl {
-            rules4: rules4 as u32,
-            rules6: (self.0.len() - rules4) as u32,
+    pub(crate) fn counters(&self) -> BTreeMap<IpNet, u32> {
+        self.counters.clone()
+    }
+
+    fn insert(&mut self, prefix: IpNet, counter: u32) {
+        if self.counters.insert(prefix, counter).is_none() {
+            *self.count(prefix) += 1;
+        }
+    }
+
+    fn remove(&mut self, prefix: IpNet) {
+        if self.counters.remove(&prefix).is_some() {
+            *self.count(prefix) -= 1;
+        }
+    }
+
+    fn count(&mut self, prefix: IpNet) -> &mut u32 {
+        match prefix {
+            IpNet::V4(_) => &mut self.control.rules4,
+            IpNet::V6(_) => &mut self.control.rules6,
         }
     }
 }
@@ -53,7 +74,7 @@ impl Datapath {
                 rules.insert(prefix, rule.id);
             }
         }
-        self.blocked = Rules(rules);
+        self.blocked = Rules::new(rules);
         Ok(())
     }
 
@@ -73,13 +94,13 @@ impl Datapath {
             IpNet::V6(_) => self.block6.insert(&Key::new(length, words), rule, 0),
         }
         .map_err(|error| KernelError::new(what(), error))?;
-        self.blocked.0.insert(prefix, counter);
+        self.blocked.insert(prefix, counter);
         self.write_control()
     }
 
     pub(crate) fn remove_rule(&mut self, prefix: IpNet) -> Result<(), KernelError> {
         let what = || format!("unblocking {prefix}");
-        if self.blocked.0.remove(&prefix).is_none() {
+        if !self.blocked.counters.contains_key(&prefix) {
             return Ok(());
         }
         let length = u32::from(prefix.prefix_len());
@@ -89,12 +110,13 @@ impl Datapath {
             IpNet::V6(_) => self.block6.remove(&Key::new(length, words)),
         }
         .map_err(|error| KernelError::new(what(), error))?;
+        self.blocked.remove(prefix);
         self.write_control()
     }
 
     fn write_control(&mut self) -> Result<(), KernelError> {
         self.block_control
-            .set(0, self.blocked.control(), 0)
+            .set(0, self.blocked.control, 0)
             .map_err(|error| KernelError::new("switching the block list", error))
     }
 }
