@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use lb_common::flow::Lifetimes;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -20,7 +20,7 @@ use crate::{
     domain::{kernel::Census, snapshot::Snapshot},
     metrics, probe,
     source::consul::{self, ConsulOptions},
-    state::{PersistedState, StateDir},
+    state::{self, StateDir},
     surroundings::{consul_addresses, free_port_range, vital},
 };
 
@@ -39,10 +39,17 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         services = config.services.len(),
         "starting"
     );
+    // From the beginning, or a reload that comes too early would end the agent.
+    let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     let (socket, _socket_guard) = api::socket::bind(&config.node.socket())?;
     let metrics_listener = TcpListener::bind(config.metrics.listen)
         .await
-        .with_context(|| format!("listening on {} for metrics", config.metrics.listen))?;
+        .with_context(|| {
+            format!(
+                "cannot listen on {} for metrics; free it, or set `listen` under [metrics]",
+                config.metrics.listen
+            )
+        })?;
     let mut problems = Vec::new();
     let state_dir = StateDir::open(&config.node.state_dir)?;
     let loaded = state_dir.load();
@@ -89,7 +96,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (consul_services, consul_services_receiver) = watch::channel(BTreeSet::new());
     let (health, health_receiver) = mpsc::channel(1024);
     let (census, census_receiver) = watch::channel(Arc::new(Census::default()));
-    let (state, state_receiver) = watch::channel(loaded.state.clone());
+    let (to_save, state_receiver) = watch::channel(loaded.state.clone());
     let (save_problem, save_problem_receiver) = watch::channel(None);
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
@@ -110,12 +117,14 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         consul_services,
         health: health_receiver,
         census: census_receiver,
-        state,
+        state: to_save,
         save_problem: save_problem_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
 
-    sweep(flows, census);
+    tasks.spawn("the sweep of the flow tables", |_| async {
+        Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
+    });
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);
         tasks.spawn("the Consul source", |shutdown| async move {
@@ -137,10 +146,13 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    let state_task = tokio::spawn(save_states(state_dir, state_receiver, save_problem));
+    let state_task = tokio::spawn(state::keep_saved(state_dir, state_receiver, save_problem));
+    // On a thread of its own: building tables and writing maps takes its time, which probes and
+    // answers must not wait for.
+    let runtime = tokio::runtime::Handle::current();
     tasks.spawn("the controller", |shutdown| async move {
-        controller.run(shutdown).await;
-        Ok(())
+        let run = move || runtime.block_on(controller.run(shutdown));
+        Ok(tokio::task::spawn_blocking(run).await?)
     });
     let metrics_handle = handle.clone();
     tasks.spawn("the metrics endpoint", |shutdown| async move {
@@ -154,7 +166,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     });
     info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
 
-    let result = wait_for_end(&mut tasks, &handle).await;
+    let result = wait_for_end(&mut tasks, &handle, hangup).await;
     stop.send_replace(true);
     // Everything that answers requests gets a moment to finish; what hangs is cut off.
     let drained = async { while tasks.set.join_next().await.is_some() {} };
@@ -197,10 +209,13 @@ type Shutdown = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Waits for a signal to stop, reloading on SIGHUP meanwhile; or for a part that ends by itself,
 /// which none should.
-async fn wait_for_end(tasks: &mut Tasks, handle: &Handle) -> anyhow::Result<()> {
+async fn wait_for_end(
+    tasks: &mut Tasks,
+    handle: &Handle,
+    mut hangup: Signal,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     loop {
         tokio::select! {
             _ = terminate.recv() => {
@@ -211,8 +226,11 @@ async fn wait_for_end(tasks: &mut Tasks, handle: &Handle) -> anyhow::Result<()> 
                 info!("SIGINT received");
                 return Ok(());
             }
-            // The controller logs how it went.
-            _ = hangup.recv() => { let _ = handle.reload().await; }
+            _ = hangup.recv() => {
+                let handle = handle.clone();
+                // The controller logs how it went; a signal to stop need not wait for it.
+                tokio::spawn(async move { handle.reload().await });
+            }
             Some(ended) = tasks.set.join_next() => {
                 let (name, result) = ended.context("a part of the agent failed")?;
                 result.with_context(|| format!("{name} failed"))?;
@@ -271,29 +289,27 @@ fn consul_options(config: &ConsulConfig) -> ConsulOptions {
     }
 }
 
-/// Counts and sweeps the flow tables on a thread of its own, as long as anybody wants to know.
-fn sweep(flows: FlowTables, census: watch::Sender<Arc<Census>>) {
-    tokio::task::spawn_blocking(move || {
-        let mut pass = 0;
-        loop {
-            match flows.sweep() {
-                Ok(found) => {
-                    pass += 1;
-                    if census.send(Arc::new(Census { pass, ..found })).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => error!(%error, "the flow tables could not be swept"),
-            }
-            let steps = 50;
-            for _ in 0..steps {
-                std::thread::sleep(SWEEP / steps);
-                if census.is_closed() {
+/// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.
+fn sweep(flows: &FlowTables, census: &watch::Sender<Arc<Census>>) {
+    let mut pass = 0;
+    loop {
+        match flows.sweep() {
+            Ok(found) => {
+                pass += 1;
+                if census.send(Arc::new(Census { pass, ..found })).is_err() {
                     return;
                 }
             }
+            Err(error) => error!(%error, "the flow tables could not be swept"),
         }
-    });
+        let steps = 50;
+        for _ in 0..steps {
+            std::thread::sleep(SWEEP / steps);
+            if census.is_closed() {
+                return;
+            }
+        }
+    }
 }
 
 /// Derives from each snapshot what is to be probed.
@@ -326,32 +342,5 @@ async fn derive_targets(
         if snapshots.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Writes the latest state to disk whenever it changes; the last one before it ends.
-async fn save_states(
-    dir: StateDir,
-    mut states: watch::Receiver<PersistedState>,
-    problem: watch::Sender<Option<String>>,
-) {
-    let dir = Arc::new(dir);
-    while states.changed().await.is_ok() {
-        let state = states.borrow_and_update().clone();
-        let dir = dir.clone();
-        let saved = tokio::task::spawn_blocking(move || dir.save(&state)).await;
-        let failure = match saved {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(error) => Some(format!("saving the state: {error}")),
-        };
-        if let Some(failure) = &failure {
-            error!("{failure}");
-        }
-        problem.send_if_modified(|current| {
-            let changed = *current != failure;
-            *current = failure;
-            changed
-        });
     }
 }

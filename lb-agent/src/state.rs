@@ -3,6 +3,8 @@
 //! One JSON file, replaced as a whole. A file that cannot be read never keeps the agent from
 //! starting: it is set aside for a person to look at, and the agent begins with nothing.
 
+mod keep;
+
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
@@ -15,6 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::keep::keep_saved;
 use crate::domain::{
     backend::{Instance, InstanceId},
     block::BlockRule,
@@ -123,7 +126,7 @@ impl StateDir {
         Ok(Self { path: path.into() })
     }
 
-    /// Reads the state. What cannot be understood is renamed to `state.json.corrupt-UNIXTIME`.
+    /// Reads the state. What cannot be read or understood is renamed to `state.json.corrupt-UNIXTIME`.
     pub fn load(&self) -> Loaded {
         let file = self.path.join(FILE);
         let bytes = match fs::read(&file) {
@@ -135,12 +138,11 @@ impl StateDir {
                 };
             }
             Err(error) => {
+                // Left in place it would be overwritten, though its content may be whole.
+                let reason = format!("it cannot be read ({error})");
                 return Loaded {
                     state: PersistedState::default(),
-                    problem: Some(format!(
-                        "the saved state {} cannot be read ({error}); started without it",
-                        file.display()
-                    )),
+                    problem: Some(self.set_aside(&file, &reason)),
                 };
             }
         };

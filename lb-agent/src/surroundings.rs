@@ -56,7 +56,13 @@ pub(crate) async fn consul_addresses(config: &Config) -> Vec<IpAddr> {
             warn!(%error, host, "the Consul server's address is not known, so it is not kept from being blocked");
             Vec::new()
         }
-        Err(_) => Vec::new(),
+        Err(_) => {
+            warn!(
+                host,
+                "the Consul server's name is not resolved in time, so its address is not kept from being blocked"
+            );
+            Vec::new()
+        }
     }
 }
 

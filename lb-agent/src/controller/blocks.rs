@@ -9,14 +9,14 @@ use ipnet::IpNet;
 use lb_common::maps::MAX_BLOCK_RULES;
 use tracing::{info, warn};
 
-use super::{BlockEntry, OperatorError};
+use super::{BlockEntry, Controller, OperatorError};
 use crate::domain::{
     block::{BlockRule, Vital},
     kernel::{Kernel, KernelError},
 };
 
-/// The reason of a rule whose own was not saved.
-const UNSAVED: &str = "found in the kernel; its reason and end were not saved";
+/// What is told of a rule that was found in the kernel and nowhere else.
+const UNKNOWN_REASON: &str = "found in the kernel, reason and end unknown";
 
 /// All rules, each with the number of its counter in the kernel.
 #[derive(Debug, Default)]
@@ -25,11 +25,12 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Brings together the kernel's list and `saved`: what has expired goes, what is missing in the
-    /// kernel comes. Rules that are there keep their counters.
+    /// Brings the kernel's list to `saved`: what has expired goes, what is missing comes. Rules
+    /// that are there keep their counters.
     ///
-    /// A rule in the kernel that was not saved stays, without an end: the agent was killed before
-    /// it could save it, or the saved state is lost, and neither is a reason to let anybody in.
+    /// A rule that only the kernel knows stays, without an end and with a reason that says so:
+    /// the saved list is lost, or the last agent was killed before it was on disk. Whoever blocked
+    /// it was told that it is blocked.
     ///
     /// # Errors
     ///
@@ -47,6 +48,11 @@ impl Blocks {
         for rule in &expired {
             info!(prefix = %rule.prefix, "a block rule ended while the agent was away");
         }
+        for rule in &expired {
+            if held.remove(&rule.prefix).is_some() {
+                kernel.unblock(rule.prefix)?;
+            }
+        }
         let (known, missing): (Vec<_>, Vec<_>) = alive
             .into_iter()
             .partition(|rule| held.contains_key(&rule.prefix));
@@ -55,29 +61,29 @@ impl Blocks {
                 blocks.rules.insert(rule.prefix, (rule, counter));
             }
         }
-        for rule in &expired {
-            if held.remove(&rule.prefix).is_some() {
-                kernel.unblock(rule.prefix)?;
-            }
-        }
         if !held.is_empty() {
             warn!(
                 rules = held.len(),
-                "the kernel blocks what the saved state does not know; it stays blocked until it is deleted"
+                "blocked in the kernel but not in the saved state; they stay blocked"
             );
         }
         for (prefix, counter) in held {
             let rule = BlockRule {
                 prefix,
-                reason: UNSAVED.to_owned(),
+                reason: UNKNOWN_REASON.to_owned(),
                 added: now,
                 expires: None,
             };
             blocks.rules.insert(prefix, (rule, counter));
         }
-        // What does not fit was never in force, since the list takes no more than that.
-        let counters: Vec<u32> = blocks.free_counters().take(missing.len()).collect();
-        for (rule, counter) in missing.into_iter().zip(counters) {
+        let room: Vec<u32> = blocks.free_counters().take(missing.len()).collect();
+        if room.len() < missing.len() {
+            warn!(
+                rules = missing.len() - room.len(),
+                "the block list is full; these rules of the saved state are left out"
+            );
+        }
+        for (rule, counter) in missing.into_iter().zip(room) {
             kernel.block(rule.prefix, counter)?;
             blocks.rules.insert(rule.prefix, (rule, counter));
         }
@@ -268,5 +274,19 @@ impl Blocks {
                 })
             })
             .collect()
+    }
+}
+
+impl<K: Kernel> Controller<K> {
+    /// What would be foolish to block: the node's own addresses, Consul's, the backends'.
+    pub(super) fn vital(&self) -> Vital {
+        let mut vital = (self.setup.vital)();
+        for service in self.desired.snapshot().services.values() {
+            for backend in &service.backends {
+                let what = format!("a backend of service {}", service.spec.name);
+                vital.addresses.push((backend.address().ip(), what));
+            }
+        }
+        vital
     }
 }

@@ -1,5 +1,7 @@
 //! The facts that decide what the node should do, and the snapshot made of them.
 
+mod naming;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
@@ -7,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::OperatorError;
+use self::naming::foreign_subset;
 use crate::{
     config::Config,
     domain::{
@@ -15,8 +17,8 @@ use crate::{
         guard::Guard,
         health::{Down, Observed},
         service::{Catalog, ServiceSpec},
-        snapshot::{Drain, Held, ServiceState, Snapshot},
-        split::{ActiveSplit, Shares},
+        snapshot::{Drain, Held, Snapshot},
+        split::Shares,
         sync::CatalogState,
         weigh::{Inputs, weigh},
     },
@@ -34,6 +36,10 @@ pub(crate) struct Desired {
     /// The same; what the guards let through when last asked.
     admitted: BTreeMap<String, Vec<(Instance, Option<Held>)>>,
     hold: Duration,
+    /// Consul services that the kernel has backends of, but no saved state: an empty listing of
+    /// theirs is no more to be believed than any other sudden emptiness. With the end of that,
+    /// once one came.
+    unremembered: BTreeMap<String, Option<SystemTime>>,
     observed: HashMap<ObservedKey, Observed>,
     /// Splits set on the command line, by service.
     pub(crate) splits: BTreeMap<String, Shares>,
@@ -70,6 +76,7 @@ impl Desired {
                 .consul
                 .as_ref()
                 .map_or(Duration::ZERO, |consul| consul.hold),
+            unremembered: BTreeMap::new(),
             // Until the first probe says otherwise.
             observed: state
                 .down
@@ -92,6 +99,20 @@ impl Desired {
         let watched = self.consul_services();
         self.guards.retain(|service, _| watched.contains(service));
         self.admitted.retain(|service, _| watched.contains(service));
+        self.unremembered
+            .retain(|service, _| watched.contains(service));
+    }
+
+    /// Of the services that nothing is known of, notes those that the kernel has backends of.
+    pub(crate) fn distrust_emptiness(&mut self, in_kernel: impl Fn(&ServiceSpec) -> bool) {
+        let unknown = |service: &&str| !self.admitted.contains_key(*service);
+        self.unremembered = self
+            .services
+            .values()
+            .filter(|spec| in_kernel(spec))
+            .filter_map(|spec| consul_name(spec).filter(unknown))
+            .map(|service| (service.to_owned(), None))
+            .collect();
     }
 
     /// Names that are to be watched in Consul.
@@ -164,7 +185,9 @@ impl Desired {
 
     /// When a hold ends.
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
-        self.guards.values().filter_map(Guard::next_deadline).min()
+        let guards = self.guards.values().filter_map(Guard::next_deadline);
+        let unremembered = self.unremembered.values().flatten().copied();
+        guards.chain(unremembered).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
@@ -185,7 +208,10 @@ impl Desired {
                     instances,
                     observed: &observed,
                     drains: self.drains.get(name),
-                    cli_split: self.splits.get(name),
+                    cli_split: self
+                        .splits
+                        .get(name)
+                        .filter(|shares| foreign_subset(spec, shares).is_none()),
                 },
             );
             state.pending = pending;
@@ -217,6 +243,15 @@ impl Desired {
     /// Asks the guards what to believe of the catalog.
     fn admit(&mut self, now: SystemTime) {
         for (service, listed) in &self.catalog.services {
+            if let Some(until) = self.unremembered.get_mut(service) {
+                let latest = now + self.hold;
+                let until = until.get_or_insert(latest);
+                *until = latest.min(*until);
+                if listed.is_empty() && now < *until {
+                    continue;
+                }
+                self.unremembered.remove(service);
+            }
             let believes_dead = |instance: &Instance| {
                 self.services.values().any(|spec| {
                     consul_name(spec) == Some(service)
@@ -281,87 +316,6 @@ impl Desired {
                     .any(|b| b.id() == id && b.address() == *address)
             })
         });
-    }
-
-    fn state_of(&self, service: &str) -> Result<&Arc<ServiceState>, OperatorError> {
-        self.snapshot
-            .services
-            .get(service)
-            .ok_or_else(|| OperatorError::UnknownService {
-                name: service.to_owned(),
-                known: self.services.keys().cloned().collect(),
-            })
-    }
-
-    pub(crate) fn check_service(&self, service: &str) -> Result<(), OperatorError> {
-        self.state_of(service).map(|_| ())
-    }
-
-    /// Whether the service exists and has every subset that the shares name.
-    pub(crate) fn check_split(&self, service: &str, shares: &Shares) -> Result<(), OperatorError> {
-        let state = self.state_of(service)?;
-        let known = state.spec.subset_names();
-        match shares.iter().find(|(subset, _)| !known.contains(*subset)) {
-            None => Ok(()),
-            Some((subset, _)) => Err(OperatorError::UnknownSubset {
-                service: service.to_owned(),
-                name: subset.to_owned(),
-                known: known.into_iter().collect(),
-            }),
-        }
-    }
-
-    pub(crate) fn split_of(&self, service: &str) -> Option<ActiveSplit> {
-        self.snapshot
-            .services
-            .get(service)
-            .and_then(|state| state.split.clone())
-    }
-
-    /// A backend by its identity or its address.
-    pub(crate) fn find_backend(
-        &self,
-        service: &str,
-        backend: &str,
-    ) -> Result<InstanceId, OperatorError> {
-        let state = self.state_of(service)?;
-        let address: Option<SocketAddr> = backend.parse().ok();
-        state
-            .backends
-            .iter()
-            .find(|state| state.id().0 == backend || Some(state.address()) == address)
-            .map(|state| state.id().clone())
-            .ok_or_else(|| OperatorError::UnknownBackend {
-                service: service.to_owned(),
-                name: backend.to_owned(),
-            })
-    }
-
-    /// The same among the drained ones, which may have vanished since.
-    pub(crate) fn find_drained(
-        &self,
-        service: &str,
-        backend: &str,
-    ) -> Result<InstanceId, OperatorError> {
-        let gone = InstanceId(backend.to_owned());
-        if self
-            .drains
-            .get(service)
-            .is_some_and(|drains| drains.contains_key(&gone))
-        {
-            return Ok(gone);
-        }
-        let id = self.find_backend(service, backend)?;
-        match self
-            .drains
-            .get(service)
-            .is_some_and(|drains| drains.contains_key(&id))
-        {
-            true => Ok(id),
-            false => Err(OperatorError::Refused(format!(
-                "backend {backend} of service `{service}` is not drained"
-            ))),
-        }
     }
 }
 

@@ -50,6 +50,9 @@ use crate::{
 /// How often the kernel is compared with what is wanted without a reason.
 const TICK: Duration = Duration::from_secs(5);
 
+/// Between two looks at what is due.
+const SOONEST: Duration = Duration::from_millis(10);
+
 /// What the controller starts from.
 pub struct Setup {
     /// The configuration in force, and where it came from.
@@ -108,7 +111,8 @@ impl<K: Kernel> Controller<K> {
         let mut kernel = Reconciler::adopt(kernel)?;
         let now = SystemTime::now();
         let blocks = Blocks::restore(&mut kernel.kernel, setup.state.blocks.clone(), now)?;
-        let desired = Desired::new(&setup.config, &setup.state);
+        let mut desired = Desired::new(&setup.config, &setup.state);
+        desired.distrust_emptiness(|spec| kernel.serves(spec));
         let mut controller = Self {
             kernel,
             desired,
@@ -161,6 +165,8 @@ impl<K: Kernel> Controller<K> {
                 }
                 () = deadline => self.expire().await,
                 _ = tick.tick() => {
+                    // Under a stream of commands the deadline never comes.
+                    self.expire().await;
                     self.kernel.refresh_sources();
                     self.reconcile().await;
                 }
@@ -179,8 +185,9 @@ impl<K: Kernel> Controller<K> {
             match next {
                 Some(at) => {
                     let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
-                    // The wall clock may step: look again from time to time.
-                    tokio::time::sleep(wait.min(TICK) + Duration::from_millis(1)).await;
+                    // The wall clock may step: look again from time to time. What cannot be ended
+                    // stays due: no tight loop.
+                    tokio::time::sleep(wait.clamp(SOONEST, TICK)).await;
                 }
                 None => std::future::pending().await,
             }
@@ -337,18 +344,6 @@ impl<K: Kernel> Controller<K> {
             ))),
             None => Ok(read(&self.desired, service)),
         }
-    }
-
-    /// What would be foolish to block: the node's own addresses, Consul's, the backends'.
-    fn vital(&self) -> Vital {
-        let mut vital = (self.setup.vital)();
-        for service in self.desired.snapshot().services.values() {
-            for backend in &service.backends {
-                let what = format!("a backend of service {}", service.spec.name);
-                vital.addresses.push((backend.address().ip(), what));
-            }
-        }
-        vital
     }
 
     async fn reload(&mut self) -> Result<(), OperatorError> {

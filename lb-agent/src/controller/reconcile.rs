@@ -12,8 +12,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{BackendCounters, Counters, OperatorError};
 use crate::domain::{
-    kernel::{Census, Kernel, KernelError, KernelView, Step},
+    kernel::{Census, Kernel, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
+    service::ServiceSpec,
     snapshot::Snapshot,
 };
 
@@ -63,6 +64,17 @@ impl<K: Kernel> Reconciler<K> {
         })
     }
 
+    /// Whether the kernel sends new flows of a service to some backend.
+    pub(crate) fn serves(&self, spec: &ServiceSpec) -> bool {
+        let vips = spec.vips.iter();
+        let ids: BTreeSet<u32> = vips
+            .filter_map(|vip| self.view.vips.get(&VipKey::new(*vip, spec.protocol)))
+            .map(|vip| vip.service)
+            .collect();
+        let mut backends = self.view.backends.values();
+        backends.any(|backend| backend.active && ids.contains(&backend.service))
+    }
+
     pub(crate) fn set_census(&mut self, census: Arc<Census>) {
         self.census = census;
     }
@@ -87,8 +99,8 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Plans and carries out what takes the kernel to `snapshot`. A step that fails ends it; the
-    /// mirror knows what was done, and the next call goes on from there.
+    /// Plans and carries out what takes the kernel to `snapshot`. A step that fails ends it for its
+    /// service; the mirror knows what was done, and the next call goes on from there.
     pub(crate) async fn bring_to(&mut self, snapshot: &Snapshot) {
         let begun = Instant::now();
         let census = self.census.clone();
@@ -121,28 +133,66 @@ impl<K: Kernel> Reconciler<K> {
             advance(&mut coming, step);
         }
         self.kernel.set_filter(&coming)?;
+        // What cannot be done for one service must not keep the others from following.
+        let mut stuck = BTreeSet::new();
+        let mut first = None;
         for step in steps {
-            let begun = Instant::now();
-            if let Step::FreeBackend(id) = step {
-                self.retire(*id)?;
+            let service = self.service_of(step);
+            if !service.is_some_and(|service| stuck.contains(&service)) {
+                let Err(error) = self.take(step) else {
+                    continue;
+                };
+                first.get_or_insert(error);
+                stuck.extend(service);
             }
-            self.kernel.apply(step)?;
-            advance(&mut self.view, step);
-            match step {
-                Step::PutBackend(id, backend) if !backend.active => {
-                    self.taken_out.insert(*id, self.census.pass);
-                }
-                Step::PutBackend(id, _) | Step::FreeBackend(id) => {
-                    self.taken_out.remove(id);
-                }
-                _ => {}
-            }
-            if matches!(step, Step::PutTable(..)) {
-                let took = begun.elapsed();
-                self.rebuilds = (took, self.rebuilds.1 + took, self.rebuilds.2 + 1);
+            // A VIP that does not move to its new service still needs the old one.
+            if let Step::PutVip(key, _) = step {
+                stuck.extend(self.view.vips.get(key).map(|vip| vip.service));
             }
         }
-        self.kernel.set_filter(&self.view)
+        self.kernel.set_filter(&self.view)?;
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Takes one step, and notes that it was taken.
+    fn take(&mut self, step: &Step) -> Result<(), KernelError> {
+        let begun = Instant::now();
+        let totals = match step {
+            Step::FreeBackend(id) => self.totals(*id)?,
+            _ => None,
+        };
+        self.kernel.apply(step)?;
+        if let Some((service, stats)) = totals {
+            add(self.retired.entry(service).or_default(), &stats, 0);
+        }
+        advance(&mut self.view, step);
+        match step {
+            Step::PutBackend(id, backend) if !backend.active => {
+                self.taken_out.insert(*id, self.census.pass);
+            }
+            Step::PutBackend(id, _) | Step::FreeBackend(id) => {
+                self.taken_out.remove(id);
+            }
+            _ => {}
+        }
+        if matches!(step, Step::PutTable(..)) {
+            let took = begun.elapsed();
+            self.rebuilds = (took, self.rebuilds.1 + took, self.rebuilds.2 + 1);
+        }
+        Ok(())
+    }
+
+    /// Id of the service that a step belongs to, before it is taken.
+    fn service_of(&self, step: &Step) -> Option<u32> {
+        match step {
+            Step::PutBackend(_, backend) => Some(backend.service),
+            Step::PutTable(service, _) | Step::DeleteTable(service) => Some(*service),
+            Step::PutVip(_, vip) => Some(vip.service),
+            Step::DeleteVip(key) => self.view.vips.get(key).map(|vip| vip.service),
+            Step::CutUdp(id) | Step::FreeBackend(id) => {
+                self.view.backends.get(id).map(|backend| backend.service)
+            }
+        }
     }
 
     /// Waits until packets can be sent to new backends, so that no first packet is lost.
@@ -175,14 +225,12 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Keeps the totals of a backend whose counters are about to be cleared.
-    fn retire(&mut self, id: u32) -> Result<(), KernelError> {
+    /// The totals of a backend whose counters are about to be cleared, and its service.
+    fn totals(&self, id: u32) -> Result<Option<(String, BackendStats)>, KernelError> {
         let Some(name) = self.service_name_of_backend(id) else {
-            return Ok(());
+            return Ok(None);
         };
-        let stats = self.kernel.backend_stats(id)?;
-        add(self.retired.entry(name).or_default(), &stats, 0);
-        Ok(())
+        Ok(Some((name, self.kernel.backend_stats(id)?)))
     }
 
     fn service_name_of_backend(&self, id: u32) -> Option<String> {

@@ -54,6 +54,7 @@ impl<K: Kernel> Controller<K> {
         for (name, watch) in &self.desired.catalog().watches {
             problems.extend(watch_problem(name, watch, now));
         }
+        problems.extend(self.desired.idle_splits());
         for (name, service) in &self.desired.snapshot().services {
             let held = service
                 .backends
@@ -61,7 +62,7 @@ impl<K: Kernel> Controller<K> {
                 .filter(|backend| backend.held.is_some())
                 .count();
             if service.pending {
-                problems.push(format!("service {name}: its backends are not known yet"));
+                problems.push(format!("service {name}: its backends are not known yet; what the kernel holds of it stays in use"));
             } else if service.panic {
                 problems.push(format!(
                     "service {name}: no backend is healthy, so all are used"

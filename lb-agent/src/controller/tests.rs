@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use self::bench::Bench;
 use super::*;
-use crate::domain::{kernel::Step, split::Shares};
+use crate::{
+    datapath::fake::FakeKernel,
+    domain::{block::BlockRule, kernel::Step, split::Shares},
+};
 
 fn shares(words: &[&str]) -> Shares {
     Shares::parse(words).unwrap()
@@ -209,6 +212,47 @@ async fn failures_are_told_and_mended() {
     assert!(bench.handle.status().await.unwrap().problems.is_empty());
 }
 
+/// A split that nobody would be left under is refused; one that a changed configuration has
+/// robbed of its subset is not followed into the void.
+#[tokio::test]
+async fn a_split_never_leaves_a_service_without_backends() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1"), (2, "v1")]).await;
+    let error = bench.handle.split_set("echo", shares(&["v2=100"])).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("no backend of service `echo`"), "{error}");
+    assert_eq!(bench.echo().len(), 2);
+    let ahead = shares(&["v1=90", "v2=10"]);
+    bench.handle.split_set("echo", ahead).await.unwrap();
+    assert_eq!(bench.echo().len(), 2);
+
+    let (kernel, mut saved) = (bench.kernel.clone(), bench.state.borrow().clone());
+    bench.task.abort();
+    saved.splits.insert("echo".into(), shares(&["blue=100"]));
+    let again = Bench::start(kernel, saved).await;
+    assert_eq!(again.echo().len(), 2);
+    let problems = again.handle.status().await.unwrap().problems;
+    assert!(problems[0].contains("no subset blue"), "{problems:?}");
+    assert_eq!(again.handle.split_reset("echo").await.unwrap(), None);
+    assert!(again.handle.status().await.unwrap().problems.is_empty());
+}
+
+/// What the kernel has no room for in one service holds up no other.
+#[tokio::test]
+async fn a_service_that_is_stuck_holds_up_no_other() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.kernel.inside().refused = Some("10.1.0.3:8080".parse().unwrap());
+    bench.list(&[(1, ""), (2, ""), (3, "")]).await;
+    let error = bench.handle.drain("fixed", "10.2.0.1:80").await;
+    assert!(error.unwrap_err().to_string().contains("10.1.0.3:8080"));
+    assert!(!bench.kernel.weights().contains_key("10.2.0.1:80"));
+    assert_eq!(bench.echo().len(), 2, "as it was");
+    bench.kernel.inside().refused = None;
+    bench.handle.undrain("fixed", "10.2.0.1:80").await.unwrap();
+    assert_eq!(bench.echo().len(), 3);
+}
+
 /// A backend that was down before a restart gets nothing until a probe succeeds.
 #[tokio::test]
 async fn restart_remembers_who_is_down() {
@@ -269,11 +313,57 @@ async fn restart_with_consul_away() {
         .filter(|backend| backend.active)
         .count();
     assert_eq!(active, 4);
-    // So does whom it blocks.
     assert_eq!(kernel.inside().blocked.len(), 1);
-    let list = third.handle.block_list().await.unwrap();
-    assert!(list[0].rule.reason.contains("not saved"), "{list:?}");
-    assert_eq!(list[0].rule.expires, None);
+    let kept = &third.handle.block_list().await.unwrap()[0].rule;
+    assert_eq!(kept.prefix.to_string(), "203.0.113.0/24");
+    assert!(kept.reason.contains("found in the kernel"), "{kept:?}");
+    assert_eq!(third.state.borrow().blocks.len(), 1, "and saved again");
+    // Not even when Consul has lost its memory too and lists nothing.
+    third.list(&[]).await;
+    let active = |kernel: &FakeKernel| {
+        let inside = kernel.inside();
+        let backends = inside.view.backends.values();
+        backends.filter(|backend| backend.active).count()
+    };
+    assert_eq!(active(&kernel), 4);
+    let problems = third.handle.status().await.unwrap().problems;
+    assert!(problems[0].contains("not known yet"), "{problems:?}");
     third.list(&[(1, "v1"), (2, "v2")]).await;
     assert_eq!(third.echo().len(), 2);
+    assert!(third.handle.status().await.unwrap().problems.is_empty());
+}
+
+/// Rules that ended meanwhile go, those that only the kernel knows stay, counters are kept.
+#[test]
+fn block_lists_of_kernel_and_state_are_brought_together() {
+    let now = SystemTime::now();
+    let rule = |text: &str, expires| BlockRule {
+        prefix: text.parse().unwrap(),
+        reason: "saved".into(),
+        added: now,
+        expires,
+    };
+    let mut kernel = FakeKernel::default();
+    for (counter, text) in [(7, "10.9.0.1/32"), (0, "10.9.0.2/32"), (3, "10.9.0.3/32")] {
+        let blocked = &mut kernel.inside().blocked;
+        blocked.insert(text.parse().unwrap(), counter);
+    }
+    let saved = vec![
+        rule("10.9.0.1/32", None),
+        rule("10.9.0.2/32", Some(now - Duration::from_secs(1))),
+        rule("10.9.0.4/32", Some(now + Duration::from_secs(60))),
+    ];
+    let blocks = Blocks::restore(&mut kernel, saved, now).unwrap();
+    let kept: Vec<(String, bool)> = blocks
+        .rules()
+        .map(|rule| (rule.prefix.to_string(), rule.reason == "saved"))
+        .collect();
+    let expected = [
+        ("10.9.0.1/32".to_owned(), true),
+        ("10.9.0.3/32".to_owned(), false),
+        ("10.9.0.4/32".to_owned(), true),
+    ];
+    assert_eq!(kept, expected);
+    let counters: Vec<u32> = kernel.inside().blocked.values().copied().collect();
+    assert_eq!(counters, [7, 3, 0]);
 }

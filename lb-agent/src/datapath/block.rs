@@ -13,31 +13,45 @@ use lb_common::{
 use super::{Datapath, encode};
 use crate::domain::kernel::KernelError;
 
-/// What stands in the tries: prefix and number of its counter. A map for each family, so that
-/// their sizes are known without counting: they are written with every rule.
+/// What stands in the tries: prefix and number of its counter; and how many there are of each
+/// family.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    v4: BTreeMap<IpNet, u32>,
-    v6: BTreeMap<IpNet, u32>,
+    counters: BTreeMap<IpNet, u32>,
+    control: BlockControl,
 }
 
 impl Rules {
-    pub(crate) fn counters(&self) -> BTreeMap<IpNet, u32> {
-        let all = self.v4.iter().chain(&self.v6);
-        all.map(|(prefix, counter)| (*prefix, *counter)).collect()
-    }
-
-    fn family_of(&mut self, prefix: IpNet) -> &mut BTreeMap<IpNet, u32> {
-        match prefix {
-            IpNet::V4(_) => &mut self.v4,
-            IpNet::V6(_) => &mut self.v6,
+    fn new(counters: BTreeMap<IpNet, u32>) -> Self {
+        let v4 = |prefix: &&IpNet| matches!(prefix, IpNet::V4(_));
+        let rules4 = counters.keys().filter(v4).count() as u32;
+        let rules6 = counters.len() as u32 - rules4;
+        Self {
+            counters,
+            control: BlockControl { rules4, rules6 },
         }
     }
 
-    fn control(&self) -> BlockControl {
-        BlockControl {
-            rules4: self.v4.len() as u32,
-            rules6: self.v6.len() as u32,
+    pub(crate) fn counters(&self) -> BTreeMap<IpNet, u32> {
+        self.counters.clone()
+    }
+
+    fn insert(&mut self, prefix: IpNet, counter: u32) {
+        if self.counters.insert(prefix, counter).is_none() {
+            *self.count(prefix) += 1;
+        }
+    }
+
+    fn remove(&mut self, prefix: IpNet) {
+        if self.counters.remove(&prefix).is_some() {
+            *self.count(prefix) -= 1;
+        }
+    }
+
+    fn count(&mut self, prefix: IpNet) -> &mut u32 {
+        match prefix {
+            IpNet::V4(_) => &mut self.control.rules4,
+            IpNet::V6(_) => &mut self.control.rules6,
         }
     }
 }
@@ -46,21 +60,21 @@ impl Datapath {
     /// Reads what a former agent left.
     pub(crate) fn read_blocked(&mut self) -> Result<(), KernelError> {
         let failed = |error| KernelError::new("reading the block list", error);
-        let mut rules = Rules::default();
+        let mut rules = BTreeMap::new();
         for entry in self.block4.iter() {
             let (key, rule) = entry.map_err(failed)?;
             let ip = encode::ip([key.data(), 0, 0, 0], false);
             if let Ok(prefix) = IpNet::new(ip, key.prefix_len() as u8) {
-                rules.v4.insert(prefix, rule.id);
+                rules.insert(prefix, rule.id);
             }
         }
         for entry in self.block6.iter() {
             let (key, rule) = entry.map_err(failed)?;
             if let Ok(prefix) = IpNet::new(encode::ip(key.data(), true), key.prefix_len() as u8) {
-                rules.v6.insert(prefix, rule.id);
+                rules.insert(prefix, rule.id);
             }
         }
-        self.blocked = rules;
+        self.blocked = Rules::new(rules);
         Ok(())
     }
 
@@ -80,13 +94,13 @@ impl Datapath {
             IpNet::V6(_) => self.block6.insert(&Key::new(length, words), rule, 0),
         }
         .map_err(|error| KernelError::new(what(), error))?;
-        self.blocked.family_of(prefix).insert(prefix, counter);
+        self.blocked.insert(prefix, counter);
         self.write_control()
     }
 
     pub(crate) fn remove_rule(&mut self, prefix: IpNet) -> Result<(), KernelError> {
         let what = || format!("unblocking {prefix}");
-        if self.blocked.family_of(prefix).remove(&prefix).is_none() {
+        if !self.blocked.counters.contains_key(&prefix) {
             return Ok(());
         }
         let length = u32::from(prefix.prefix_len());
@@ -96,12 +110,13 @@ impl Datapath {
             IpNet::V6(_) => self.block6.remove(&Key::new(length, words)),
         }
         .map_err(|error| KernelError::new(what(), error))?;
+        self.blocked.remove(prefix);
         self.write_control()
     }
 
     fn write_control(&mut self) -> Result<(), KernelError> {
         self.block_control
-            .set(0, self.blocked.control(), 0)
+            .set(0, self.blocked.control, 0)
             .map_err(|error| KernelError::new("switching the block list", error))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Inside {
     pub(crate) cut: Vec<IpNet>,
     /// Refuses the next steps, with this reason.
     pub(crate) failing: Option<String>,
+    /// Has no room for this backend.
+    pub(crate) refused: Option<SocketAddr>,
 }
 
 /// See the module's documentation. Clones share what they hold.
@@ -65,6 +67,12 @@ impl Kernel for FakeKernel {
                 format!("applying {step:?}"),
                 reason.clone(),
             ));
+        }
+        if let Step::PutBackend(_, backend) = step
+            && inside.refused == Some(backend.address)
+        {
+            let what = format!("writing backend {}", backend.address);
+            return Err(KernelError::new(what, "no room"));
         }
         advance(&mut inside.view, step);
         inside.steps.push(step.clone());

@@ -174,14 +174,17 @@ fn a_disk_that_refuses_is_named_with_what_to_do() {
     assert_eq!(dir.load().state, sample());
 }
 
-/// A file that exists but cannot be read is left where it is.
+/// A file that exists but cannot be read is out of the way of the next save.
 #[test]
-fn an_unreadable_file_is_reported() {
+fn an_unreadable_file_is_set_aside() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = StateDir::open(temporary.path()).unwrap();
     fs::create_dir(temporary.path().join(FILE)).unwrap();
     let loaded = dir.load();
     assert_eq!(loaded.state, PersistedState::default());
     assert!(loaded.problem.unwrap().contains("cannot be read"));
-    assert_eq!(names(temporary.path()), [FILE]);
+    dir.save(&sample()).unwrap();
+    let left = names(temporary.path());
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left[1].starts_with("state.json.corrupt-"), "{left:?}");
 }

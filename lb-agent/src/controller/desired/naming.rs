@@ -1,0 +1,120 @@
+//! What commands name (services, subsets, backends), found among the facts or refused.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{super::OperatorError, Desired};
+use crate::domain::{
+    backend::InstanceId,
+    service::ServiceSpec,
+    snapshot::ServiceState,
+    split::{ActiveSplit, Shares},
+};
+
+impl Desired {
+    fn state_of(&self, service: &str) -> Result<&Arc<ServiceState>, OperatorError> {
+        self.snapshot
+            .services
+            .get(service)
+            .ok_or_else(|| OperatorError::UnknownService {
+                name: service.to_owned(),
+                known: self.services.keys().cloned().collect(),
+            })
+    }
+
+    pub(crate) fn check_service(&self, service: &str) -> Result<(), OperatorError> {
+        self.state_of(service).map(|_| ())
+    }
+
+    /// Whether the service exists, has every subset that the shares name, and would keep a backend
+    /// to send traffic to.
+    pub(crate) fn check_split(&self, service: &str, shares: &Shares) -> Result<(), OperatorError> {
+        let state = self.state_of(service)?;
+        if let Some(subset) = foreign_subset(&state.spec, shares) {
+            return Err(OperatorError::UnknownSubset {
+                service: service.to_owned(),
+                name: subset.to_owned(),
+                known: state.spec.subset_names().into_iter().collect(),
+            });
+        }
+        let takes = |subset: &String| shares.get(subset).is_some_and(|share| share > 0);
+        let mut subsets = state.backends.iter().map(|backend| &backend.subset);
+        if !state.backends.is_empty() && !subsets.any(|subset| subset.as_ref().is_some_and(takes)) {
+            return Err(OperatorError::Refused(format!(
+                "not set: no backend of service `{service}` is in a subset that {shares} gives \
+                 traffic to; `lb-agent backend list {service}` shows the subsets"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Splits of the command line that a changed configuration has left without a meaning, each in
+    /// a sentence. They are not in force.
+    pub(crate) fn idle_splits(&self) -> impl Iterator<Item = String> {
+        self.splits.iter().filter_map(|(name, shares)| {
+            let subset = foreign_subset(self.services.get(name)?, shares)?;
+            Some(format!(
+                "service {name}: the split {shares} of the command line is not in force, for there is no subset {subset} any more; `lb-agent split reset {name}` forgets it"
+            ))
+        })
+    }
+
+    pub(crate) fn split_of(&self, service: &str) -> Option<ActiveSplit> {
+        self.snapshot
+            .services
+            .get(service)
+            .and_then(|state| state.split.clone())
+    }
+
+    /// A backend by its identity or its address.
+    pub(crate) fn find_backend(
+        &self,
+        service: &str,
+        backend: &str,
+    ) -> Result<InstanceId, OperatorError> {
+        let state = self.state_of(service)?;
+        let address: Option<SocketAddr> = backend.parse().ok();
+        state
+            .backends
+            .iter()
+            .find(|state| state.id().0 == backend || Some(state.address()) == address)
+            .map(|state| state.id().clone())
+            .ok_or_else(|| OperatorError::UnknownBackend {
+                service: service.to_owned(),
+                name: backend.to_owned(),
+            })
+    }
+
+    /// The same among the drained ones, which may have vanished since.
+    pub(crate) fn find_drained(
+        &self,
+        service: &str,
+        backend: &str,
+    ) -> Result<InstanceId, OperatorError> {
+        let gone = InstanceId(backend.to_owned());
+        if self
+            .drains
+            .get(service)
+            .is_some_and(|drains| drains.contains_key(&gone))
+        {
+            return Ok(gone);
+        }
+        let id = self.find_backend(service, backend)?;
+        match self
+            .drains
+            .get(service)
+            .is_some_and(|drains| drains.contains_key(&id))
+        {
+            true => Ok(id),
+            false => Err(OperatorError::Refused(format!(
+                "backend {backend} of service `{service}` is not drained"
+            ))),
+        }
+    }
+}
+
+/// A subset among the shares that the service does not have.
+pub(super) fn foreign_subset<'a>(spec: &ServiceSpec, shares: &'a Shares) -> Option<&'a str> {
+    let known = spec.subset_names();
+    let mut named = shares.iter().map(|(subset, _)| subset);
+    named.find(|subset| !known.contains(*subset))
+}

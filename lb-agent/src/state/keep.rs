@@ -1,0 +1,76 @@
+//! Keeps the file on disk what the state in memory is.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::{PersistedState, StateDir};
+
+/// From a failure to save the state to the next try.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
+
+/// Writes the latest state to disk whenever it changes, and again while that fails; the last one
+/// before it ends.
+pub async fn keep_saved(
+    dir: StateDir,
+    mut states: watch::Receiver<PersistedState>,
+    problem: watch::Sender<Option<String>>,
+) {
+    let dir = Arc::new(dir);
+    loop {
+        let failing = problem.borrow().is_some();
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(SAVE_AGAIN), if failing => {}
+        }
+        let state = states.borrow_and_update().clone();
+        let dir = dir.clone();
+        let saved = tokio::task::spawn_blocking(move || dir.save(&state)).await;
+        let failure = match saved {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(format!("saving the state: {error}")),
+        };
+        problem.send_if_modified(|current| {
+            let changed = *current != failure;
+            if changed {
+                match &failure {
+                    Some(failure) => error!("{failure}"),
+                    None => info!("the state is saved again"),
+                }
+            }
+            *current = failure;
+            changed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that was full must not leave an old state behind once there is room again, even if
+    /// nothing changes any more.
+    #[tokio::test(start_paused = true)]
+    async fn a_state_that_could_not_be_saved_is_saved_later() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(temporary.path()).unwrap();
+        let in_the_way = temporary.path().join("state.json.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let (states, receiver) = watch::channel(PersistedState::default());
+        let (problem, mut problems) = watch::channel(None);
+        let saving = tokio::spawn(keep_saved(dir.clone(), receiver, problem));
+        let mut state = PersistedState::default();
+        state.catalog.insert("echo".into(), Vec::new());
+        states.send_replace(state.clone());
+        problems.wait_for(Option::is_some).await.unwrap();
+        assert_eq!(dir.load().state, PersistedState::default());
+
+        std::fs::remove_dir(in_the_way).unwrap();
+        problems.wait_for(Option::is_none).await.unwrap();
+        assert_eq!(dir.load().state, state);
+        drop(states);
+        saving.await.unwrap();
+    }
+}
