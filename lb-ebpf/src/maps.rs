@@ -38,7 +38,7 @@ pub(crate) static SERVICES: HashMap<ServiceKey, ServiceEntry, { MAX_SERVICES as 
 #[btf_map]
 pub(crate) static MAGLEV: ArrayOfMaps<MaglevTable, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
 #[btf_map]
-pub(crate) static BACKENDS: Array<BackendEntry, { MAX_BACKENDS as usize }> = Array::new();
+pub(crate) static BACKENDS: Array<BackendEntry, { MAX_BACKENDS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static NEXTHOPS: Array<NextHop, { MAX_NEXTHOPS as usize }> = Array::new();
 #[btf_map]

@@ -59,7 +59,8 @@ pub struct Datapath {
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
-    /// Deleted VIPs, with the service each belonged to, that flows may still come by.
+    /// What flows may still be sent to, though new ones are not, with the service each belongs to:
+    /// deleted VIPs, and addresses and ports of the node that are no longer given.
     retired: BTreeMap<VipKey, u32>,
     blocked: block::Rules,
 }
@@ -100,9 +101,8 @@ impl Datapath {
             )
         })?;
 
-        let backends: Array<MapData, BackendEntry> = take(&mut ebpf, name::BACKENDS)?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
-        let (written, taken) = writer::read_backends(&backends)?;
+        let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
         let hops = nexthop::Hops::new(nexthops, &taken, interfaces)?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
@@ -114,7 +114,7 @@ impl Datapath {
         let mut datapath = Self {
             services: take(&mut ebpf, name::SERVICES)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
-            backends,
+            backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
             block4: take(&mut ebpf, name::BLOCK4)?,
             block6: take(&mut ebpf, name::BLOCK6)?,
@@ -132,6 +132,7 @@ impl Datapath {
             blocked: block::Rules::default(),
         };
         datapath.read_blocked()?;
+        datapath.keep_destinations(options.ports)?;
         Ok(datapath)
     }
 
