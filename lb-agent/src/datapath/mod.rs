@@ -91,8 +91,11 @@ impl Datapath {
             .map(|(_, ifindex)| ifindex)
             .collect();
         let clock = calibrate()?;
-        let loader::Loaded { mut ebpf, meta } =
-            loader::load(options, &interfaces, clock.per_second())?;
+        let loader::Loaded {
+            mut ebpf,
+            meta,
+            interfaces,
+        } = loader::load(options, &interfaces, clock.per_second())?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         program.load().map_err(|error| {
             KernelError::new(
@@ -103,7 +106,7 @@ impl Datapath {
 
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
-        let hops = nexthop::Hops::new(nexthops, &taken, interfaces)?;
+        let hops = nexthop::Hops::new(nexthops, &taken, interfaces.to_vec())?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,

@@ -3,13 +3,17 @@
 use std::process::Command;
 
 use lb_agent::domain::kernel::{Kernel as _, Step};
-use lb_common::{maps::MAX_BACKENDS, verdict::Verdict::PassForeign};
+use lb_common::{
+    maps::{MAX_BACKENDS, MIN_FLOW_SLOTS},
+    verdict::Verdict::PassForeign,
+};
 use lb_tests::{
     packet::{ACK, Packet, SYN},
     world::{World, answer_to},
 };
 
 use crate::{
+    memory,
     row::{Row, Side},
     traffic::{ALL, TCP4, Traffic, at_client, forwarded},
 };
@@ -97,6 +101,40 @@ fn another_source() {
         }
         let new = forwarded(world.request(&TCP4.request(PORT + 1, SYN))).unwrap();
         assert_eq!(new.src, "10.99.1.200".parse::<std::net::IpAddr>().unwrap());
+    })
+    .unwrap();
+}
+
+/// The order of the interfaces in the configuration is nothing to the flows.
+#[test]
+fn interfaces_in_another_order() {
+    World::with(|world| {
+        let flows = flows(world);
+        world
+            .reopen(|options| options.interfaces.reverse())
+            .unwrap();
+        for (traffic, request, sent) in &flows {
+            goes_on(world, *traffic, request, sent);
+        }
+        // Neither to new ones.
+        let traffic = TCP4;
+        let request = traffic.request(PORT + 1, ACK);
+        let sent = traffic.establish(world, &request).unwrap();
+        goes_on(world, traffic, &request, &sent);
+    })
+    .unwrap();
+}
+
+/// Maps of another size, left by an agent that ended before it said so, are made anew.
+#[test]
+fn half_made_maps() {
+    World::with(|world| {
+        memory::forget_meta(world);
+        world.reopen(|options| options.flow_slots *= 128).unwrap();
+        let slots = MIN_FLOW_SLOTS * 128;
+        assert_eq!(world.datapath.flow_slots(), slots);
+        let census = world.datapath.flows().sweep().unwrap();
+        assert_eq!(census.slots, u64::from(slots));
     })
     .unwrap();
 }
