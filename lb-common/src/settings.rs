@@ -19,10 +19,10 @@ pub struct Settings {
     pub port_first: u16,
     /// Last such port, inclusive.
     pub port_last: u16,
-    /// How many of `interfaces` are used.
+    /// How many of `interfaces` to look at.
     pub interface_count: u32,
     /// Interfaces the programs run on; the position is the index of their own
-    /// [`crate::entry::NextHop`].
+    /// [`crate::entry::NextHop`]. 0: none.
     pub interfaces: [u32; MAX_INTERFACES],
 }
 

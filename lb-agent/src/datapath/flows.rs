@@ -16,7 +16,7 @@ use lb_common::flow::{Half, Kind, Lifetimes, Slot, State, Tag};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{clock::Clock, encode};
-use crate::domain::kernel::{Census, KernelError};
+use crate::domain::kernel::{Census, KernelError, VipKey};
 
 /// Bytes mapped at a time; a multiple of the page size and of a bucket.
 const WINDOW: u64 = 4 << 20;
@@ -142,6 +142,34 @@ impl FlowTables {
         self.visit::<u32, 1>(&self.v4, |entry| cut_udp_of(entry, backend, &mut cut))?;
         self.visit::<[u32; 4], 5>(&self.v6, |entry| cut_udp_of(entry, backend, &mut cut))?;
         Ok(cut)
+    }
+
+    /// Calls `note` with what each live half's packets are sent to, and the half's backend.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    pub(crate) fn destinations(
+        &self,
+        mut note: impl FnMut(VipKey, u32),
+    ) -> Result<(), KernelError> {
+        fn key<A>(entry: &Entry<A>, ip: IpAddr) -> VipKey {
+            let port = u16::from_be((entry.half.ports >> 16) as u16);
+            VipKey {
+                address: (ip, port).into(),
+                protocol: entry.tag.proto(),
+            }
+        }
+        self.visit::<u32, 1>(&self.v4, |entry| {
+            let ip = encode::ip([entry.half.daddr, 0, 0, 0], false);
+            note(key(entry, ip), entry.half.backend);
+            Fate::Keep
+        })?;
+        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+            let ip = encode::ip(entry.half.daddr, true);
+            note(key(entry, ip), entry.half.backend);
+            Fate::Keep
+        })
     }
 
     /// Calls `look` for every live half; those it condemns are freed.

@@ -20,6 +20,7 @@ use lb_common::{
     settings::Settings,
 };
 
+use super::pins;
 use crate::domain::kernel::KernelError;
 
 /// The object that `cargo xtask build-ebpf` built.
@@ -75,10 +76,8 @@ pub(crate) fn pin_dir(bpf_dir: &Path) -> PathBuf {
 pub(crate) struct Loaded {
     pub(crate) ebpf: Ebpf,
     pub(crate) meta: Meta,
-    /// Interfaces by position; 0: none.
-    pub(crate) positions: [u32; MAX_INTERFACES],
-    /// The maps were there before.
-    pub(crate) adopted: bool,
+    /// Indices of the interfaces, each at the number of its next hop; 0: none.
+    pub(crate) interfaces: [u32; MAX_INTERFACES],
 }
 
 /// Creates or adopts the maps and loads the programs.
@@ -100,8 +99,15 @@ pub(crate) fn load(
         flow_slots: options.flow_slots,
         seed: rand::random(),
     });
-    let positions = positions(&dir, interfaces)?;
-    let last = positions.iter().rposition(|ifindex| *ifindex != 0);
+    let held = if adopted.is_some() {
+        read_positions(&dir)?
+    } else {
+        remove_half_made(&dir)?;
+        [0; MAX_INTERFACES]
+    };
+    let interfaces = positions(&held, interfaces, |ifindex| {
+        pins::interface_name(ifindex).is_some()
+    });
     let settings = Settings {
         seed: meta.seed,
         bucket_mask: meta.flow_slots / WAYS - 1,
@@ -109,8 +115,11 @@ pub(crate) fn load(
         lifetimes: options.lifetimes.scaled(ticks_per_second),
         port_first: options.ports.0,
         port_last: options.ports.1,
-        interface_count: last.map_or(0, |last| last as u32 + 1),
-        interfaces: positions,
+        interface_count: interfaces
+            .iter()
+            .rposition(|ifindex| *ifindex != 0)
+            .map_or(0, |last| last as u32 + 1),
+        interfaces,
     };
     let buckets = meta.flow_slots / WAYS;
     let mut loader = EbpfLoader::new();
@@ -135,47 +144,8 @@ pub(crate) fn load(
     Ok(Loaded {
         ebpf,
         meta,
-        positions,
-        adopted: adopted.is_some(),
+        interfaces,
     })
-}
-
-/// Gives each interface its position: the one that flows of a former agent's know it by, else a
-/// free one. Zero where there is none.
-fn positions(dir: &Path, interfaces: &[u32]) -> Result<[u32; MAX_INTERFACES], KernelError> {
-    let mut positions = [0; MAX_INTERFACES];
-    let path = dir.join(name::NEXTHOPS);
-    if path.exists() {
-        let what = || format!("reading {}", path.display());
-        let data = MapData::from_pin(&path).map_err(|error| KernelError::new(what(), error))?;
-        let map = Map::from_map_data(data).map_err(|error| KernelError::new(what(), error))?;
-        let map: Array<MapData, NextHop> =
-            Array::try_from(map).map_err(|error| KernelError::new(what(), error))?;
-        for (index, position) in positions.iter_mut().enumerate() {
-            let hop = map
-                .get(&(index as u32), 0)
-                .map_err(|error| KernelError::new(what(), error))?;
-            *position = hop.ifindex;
-        }
-    }
-    place(&mut positions, interfaces);
-    Ok(positions)
-}
-
-/// Keeps of the former positions those of `interfaces`, and gives the others free ones.
-fn place(positions: &mut [u32; MAX_INTERFACES], interfaces: &[u32]) {
-    for position in positions.iter_mut() {
-        if !interfaces.contains(position) {
-            *position = 0;
-        }
-    }
-    for ifindex in interfaces {
-        if !positions.contains(ifindex)
-            && let Some(free) = positions.iter_mut().find(|position| **position == 0)
-        {
-            *free = *ifindex;
-        }
-    }
 }
 
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.
@@ -190,19 +160,80 @@ pub(crate) fn load_clock() -> Result<Ebpf, KernelError> {
         .map_err(|error| KernelError::new("loading the programs and maps", error))
 }
 
+/// Gives each wanted interface a position, which is the number of its next hop. Flows remember it:
+/// who has one keeps it, and one that another interface had is given away last.
+fn positions(
+    held: &[u32; MAX_INTERFACES],
+    wanted: &[u32],
+    exists: impl Fn(u32) -> bool,
+) -> [u32; MAX_INTERFACES] {
+    let mut given = held.map(|ifindex| {
+        if wanted.contains(&ifindex) {
+            ifindex
+        } else {
+            0
+        }
+    });
+    for (order, ifindex) in wanted.iter().enumerate() {
+        if given.contains(ifindex) {
+            continue;
+        }
+        let best = (0..MAX_INTERFACES)
+            .filter(|position| given[*position] == 0)
+            .min_by_key(|position| {
+                let former = held[*position];
+                (former != 0 && exists(former), *position != order)
+            });
+        if let Some(position) = best {
+            given[position] = *ifindex;
+        }
+    }
+    given
+}
+
+/// Interfaces of a former agent by position.
+fn read_positions(dir: &Path) -> Result<[u32; MAX_INTERFACES], KernelError> {
+    let map = open_pinned::<NextHop>(dir, name::NEXTHOPS)?;
+    let mut held = [0; MAX_INTERFACES];
+    for (position, ifindex) in (0..).zip(&mut held) {
+        *ifindex = map
+            .get(&position, 0)
+            .map_err(|error| map_error(name::NEXTHOPS, error))?
+            .ifindex;
+    }
+    Ok(held)
+}
+
+/// Removes what an agent has left that ended before it wrote `META`. No program was attached to
+/// these maps, and their sizes are those of its configuration.
+fn remove_half_made(dir: &Path) -> Result<(), KernelError> {
+    for map in name::PINNED {
+        let path = dir.join(map);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let what = format!("removing {}", path.display());
+                return Err(KernelError::new(what, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn open_pinned<V: aya::Pod>(dir: &Path, map: &str) -> Result<Array<MapData, V>, KernelError> {
+    MapData::from_pin(dir.join(map))
+        .and_then(Map::from_map_data)
+        .and_then(Array::try_from)
+        .map_err(|error| map_error(map, error))
+}
+
 fn read_meta(dir: &Path) -> Result<Option<Meta>, KernelError> {
-    let path = dir.join(name::META);
-    if !path.exists() {
+    if !dir.join(name::META).exists() {
         return Ok(None);
     }
-    let what = || format!("reading {}", path.display());
-    let data = MapData::from_pin(&path).map_err(|error| KernelError::new(what(), error))?;
-    let map = Map::from_map_data(data).map_err(|error| KernelError::new(what(), error))?;
-    let map: Array<MapData, Meta> =
-        Array::try_from(map).map_err(|error| KernelError::new(what(), error))?;
-    let meta = map
+    let meta = open_pinned::<Meta>(dir, name::META)?
         .get(&0, 0)
-        .map_err(|error| KernelError::new(what(), error))?;
+        .map_err(|error| map_error(name::META, error))?;
     // A former agent may have died between creating the maps and writing this.
     Ok((meta.schema == SCHEMA && meta.flow_slots.is_power_of_two()).then_some(meta))
 }
@@ -245,25 +276,27 @@ pub(crate) fn map_error(map: &str, error: aya::maps::MapError) -> KernelError {
 mod tests {
     use super::*;
 
-    /// Rows of former positions, interfaces, positions.
+    fn held(interfaces: &[u32]) -> [u32; MAX_INTERFACES] {
+        let mut held = [0; MAX_INTERFACES];
+        held[..interfaces.len()].copy_from_slice(interfaces);
+        held
+    }
+
+    /// The position of an interface is in the flows' memory.
     #[test]
-    fn interfaces_keep_their_positions() {
-        let rows: [(&[u32], &[u32], &[u32]); 5] = [
-            (&[], &[7, 3], &[7, 3]),
-            (&[7, 3], &[3, 7], &[7, 3]),
-            (&[7, 3], &[3], &[0, 3]),
-            (&[7, 3], &[3, 9], &[9, 3]),
-            (&[0, 3], &[4, 3, 5], &[4, 3, 5]),
-        ];
-        let full = |short: &[u32]| {
-            let mut positions = [0; MAX_INTERFACES];
-            positions[..short.len()].copy_from_slice(short);
-            positions
-        };
-        for (former, interfaces, expected) in rows {
-            let mut positions = full(former);
-            place(&mut positions, interfaces);
-            assert_eq!(positions, full(expected), "{former:?} {interfaces:?}");
-        }
+    fn positions_stay() {
+        let all = |_| true;
+        assert_eq!(positions(&held(&[]), &[7, 8], all), held(&[7, 8]));
+        assert_eq!(positions(&held(&[7, 8]), &[8, 7], all), held(&[7, 8]));
+        // One more in front, one that goes: its flows still leave by it.
+        assert_eq!(positions(&held(&[7, 8]), &[6, 8], all), held(&[0, 8, 6]));
+        assert_eq!(positions(&held(&[7, 8, 6]), &[8], all), held(&[0, 8]));
+        // One that was deleted and made anew, under another index.
+        let exists = |ifindex| ifindex != 8;
+        assert_eq!(positions(&held(&[7, 8]), &[7, 9], exists), held(&[7, 9]));
+        // No position is left that nobody had.
+        let full: [u32; MAX_INTERFACES] = std::array::from_fn(|index| index as u32 + 1);
+        let given = positions(&full, &[16, 99], all);
+        assert!(given.contains(&99) && given[15] == 16);
     }
 }

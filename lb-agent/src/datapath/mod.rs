@@ -59,7 +59,8 @@ pub struct Datapath {
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
-    /// Deleted VIPs, with the service each belonged to, that flows may still come by.
+    /// What flows may still be sent to, though new ones are not, with the service each belongs to:
+    /// deleted VIPs, and addresses and ports of the node that are no longer given.
     retired: BTreeMap<VipKey, u32>,
     blocked: block::Rules,
 }
@@ -93,8 +94,7 @@ impl Datapath {
         let loader::Loaded {
             mut ebpf,
             meta,
-            positions,
-            adopted,
+            interfaces,
         } = loader::load(options, &interfaces, clock.per_second())?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         program.load().map_err(|error| {
@@ -104,15 +104,9 @@ impl Datapath {
             )
         })?;
 
-        let backend_memory = descriptor(&ebpf, name::BACKENDS)?;
-        let backends: Array<MapData, BackendEntry> = take(&mut ebpf, name::BACKENDS)?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
-        let (written, taken) = if adopted {
-            writer::read_backends(&backend_memory)?
-        } else {
-            Default::default()
-        };
-        let hops = nexthop::Hops::new(nexthops, &taken, positions.to_vec())?;
+        let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
+        let hops = nexthop::Hops::new(nexthops, &taken, interfaces.to_vec())?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
@@ -123,7 +117,7 @@ impl Datapath {
         let mut datapath = Self {
             services: take(&mut ebpf, name::SERVICES)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
-            backends,
+            backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
             block4: take(&mut ebpf, name::BLOCK4)?,
             block6: take(&mut ebpf, name::BLOCK6)?,
@@ -141,6 +135,7 @@ impl Datapath {
             blocked: block::Rules::default(),
         };
         datapath.read_blocked()?;
+        datapath.keep_destinations(options.ports)?;
         Ok(datapath)
     }
 

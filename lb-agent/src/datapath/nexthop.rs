@@ -58,13 +58,14 @@ impl Hops {
         let free = (MAX_INTERFACES as u32..next)
             .filter(|index| !used.contains(index))
             .collect();
-        let inner = Inner {
+        let mut inner = Inner {
             map,
             entries,
             interfaces,
             free,
             next,
         };
+        inner.clear_former()?;
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
             wanted: Arc::new(Notify::new()),
@@ -168,6 +169,21 @@ impl Hops {
 }
 
 impl Inner {
+    /// Clears the positions that another interface had.
+    fn clear_former(&mut self) -> Result<(), KernelError> {
+        for (position, ifindex) in (0..).zip(self.interfaces.clone()) {
+            let former = self
+                .map
+                .get(&position, 0)
+                .map_err(|error| KernelError::new(format!("reading next hop {position}"), error))?
+                .ifindex;
+            if ifindex != 0 && former != 0 && former != ifindex {
+                self.write(position, NextHop::default())?;
+            }
+        }
+        Ok(())
+    }
+
     fn write(&mut self, index: u32, hop: NextHop) -> Result<(), KernelError> {
         self.map
             .set(index, hop, 0)

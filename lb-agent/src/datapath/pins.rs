@@ -221,7 +221,8 @@ pub(crate) fn interface_index(name: &str) -> Result<u32, KernelError> {
     }
 }
 
-fn interface_name(ifindex: u32) -> Option<String> {
+/// Name of an interface; `None` if there is none of this index.
+pub(crate) fn interface_name(ifindex: u32) -> Option<String> {
     let mut buffer = [0_u8; libc::IF_NAMESIZE];
     // SAFETY: the buffer has the size that the call demands.
     let name = unsafe { libc::if_indextoname(ifindex, buffer.as_mut_ptr().cast()) };

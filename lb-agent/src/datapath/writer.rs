@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::OwnedFd,
+    os::fd::AsRawFd,
 };
 
 use aya::maps::{MapData, PerCpuValues};
@@ -13,8 +13,9 @@ use lb_common::{
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
     verdict::Verdict,
 };
+use memmap2::MmapOptions;
 
-use super::{Datapath, encode, flows::map_window, nexthop, sum_counters};
+use super::{Datapath, encode, nexthop, sum_counters};
 use crate::domain::{
     kernel::{
         Census, Kernel, KernelBackend, KernelError, KernelView, KernelVip, Recipe, Step, VipKey,
@@ -28,31 +29,26 @@ const MAGLEV_FLAGS: u32 = 1 << 10 | 1 << 12;
 /// Backends in the map by id, each with its source address; and the next hop of each address.
 type Written = BTreeMap<u32, (KernelBackend, IpAddr)>;
 
-/// Reads the backend map of a former agent, all of it: what was freed leaves gaps of any size. By
-/// its memory, since a system call for each of a quarter of a million entries takes its time.
+/// Reads the backend map of a former agent. All of it: a gap may be of any length, and the id of a
+/// backend that is overlooked would be given away while it has flows.
 pub(crate) fn read_backends(
-    map: &OwnedFd,
+    map: &impl AsRawFd,
 ) -> Result<(Written, BTreeMap<IpAddr, u32>), KernelError> {
-    const SIZE: usize = size_of::<BackendEntry>();
-    /// Entries mapped at a time: 4 MiB.
-    const WINDOW: u32 = 65_536;
+    let memory = MmapOptions::new()
+        .len(MAX_BACKENDS as usize * size_of::<BackendEntry>())
+        .map_raw_read_only(map.as_raw_fd())
+        .map_err(|error| KernelError::new("mapping the backends", error))?;
     let mut written = BTreeMap::new();
     let mut hops = BTreeMap::new();
-    for first in (0..MAX_BACKENDS).step_by(WINDOW as usize) {
-        let count = WINDOW.min(MAX_BACKENDS - first) as usize;
-        let window = map_window(map, u64::from(first) * SIZE as u64, (count * SIZE) as u64)
-            .map_err(|error| KernelError::new("mapping the backends", error))?;
-        let base = window.as_ptr().cast::<BackendEntry>();
-        for (id, index) in (first..).zip(0..count) {
-            // SAFETY: within the window, which is page-aligned; nobody writes while we start.
-            let entry = unsafe { base.add(index).read_volatile() };
-            let Some(backend) = encode::backend(&entry) else {
-                continue;
-            };
-            let source = encode::ip(entry.source, backend.address.is_ipv6());
-            hops.insert(backend.address.ip(), entry.hop);
-            written.insert(id, (backend, source));
-        }
+    for id in 0..MAX_BACKENDS {
+        // SAFETY: within the mapping, which is page-aligned; only this agent writes the map.
+        let entry = unsafe { *memory.as_ptr().cast::<BackendEntry>().add(id as usize) };
+        let Some(backend) = encode::backend(&entry) else {
+            continue;
+        };
+        let source = encode::ip(entry.source, backend.address.is_ipv6());
+        hops.insert(backend.address.ip(), entry.hop);
+        written.insert(id, (backend, source));
     }
     Ok((written, hops))
 }
@@ -83,8 +79,35 @@ impl Datapath {
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
             .map_err(|error| KernelError::new(what(), error))?;
-        self.written.insert(id, (*backend, source));
+        let former = self.written.insert(id, (*backend, source));
+        if let Some((_, former)) = former.filter(|(_, former)| *former != source) {
+            self.retired.insert(address_alone(former), backend.service);
+        }
         Ok(())
+    }
+
+    /// Lets the flows of a former agent go on whatever has changed since: they may come by a VIP
+    /// that is deleted, or be sent to an address or port of the node that is no longer given.
+    /// Called before the programs with the new settings are attached.
+    pub(crate) fn keep_destinations(&mut self, ports: (u16, u16)) -> Result<(), KernelError> {
+        let view = self.adopt()?;
+        let sources: BTreeSet<IpAddr> = self.written.values().map(|(_, ip)| *ip).collect();
+        let (written, retired) = (&self.written, &mut self.retired);
+        self.flows.destinations(|key, backend| {
+            let (ip, port) = (key.address.ip(), key.address.port());
+            let given = (ports.0..=ports.1).contains(&port) && sources.contains(&ip);
+            if given || view.vips.contains_key(&key) {
+                return;
+            }
+            if let Some((backend, _)) = written.get(&backend) {
+                retired.insert(key, backend.service);
+            }
+        })?;
+        let mut filter = self.filter.get(&0, 0).map_err(filter_error)?;
+        for key in self.retired.keys() {
+            set_destination(&mut filter, key);
+        }
+        self.filter.set(0, filter, 0).map_err(filter_error)
     }
 
     /// Lets replies to `source` pass the filter before the first packet carries it.
@@ -242,10 +265,10 @@ impl Datapath {
 
 /// Writes a whole table through its memory: one system call instead of one per slot.
 fn fill(table: &MapData, slots: &[u32]) -> std::io::Result<()> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
+    use std::os::fd::AsFd as _;
     // The kernel lays out array elements at multiples of eight bytes (kernel/bpf/arraymap.c).
     const STRIDE: usize = 8;
-    let memory = memmap2::MmapOptions::new()
+    let memory = MmapOptions::new()
         .len(slots.len() * STRIDE)
         .map_raw(table.fd().as_fd().as_raw_fd())?;
     for (index, slot) in slots.iter().enumerate() {
@@ -264,6 +287,21 @@ fn fill(table: &MapData, slots: &[u32]) -> std::io::Result<()> {
 fn set_bit(filter: &mut DestinationFilter, ip: IpAddr, port: u16, proto: u8) {
     let bit = hash::filter_bit(encode::filter_word(ip), port.to_be(), proto);
     filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
+}
+
+/// Sets what a packet to this address, port and protocol is asked for.
+fn set_destination(filter: &mut DestinationFilter, key: &VipKey) {
+    let ip = key.address.ip();
+    set_bit(filter, ip, 0, 0);
+    set_bit(filter, ip, key.address.port(), key.protocol);
+}
+
+/// Stands for all ports of the range that flows are given on an address.
+fn address_alone(ip: IpAddr) -> VipKey {
+    VipKey {
+        address: (ip, 0).into(),
+        protocol: 0,
+    }
 }
 
 fn filter_error(error: aya::maps::MapError) -> KernelError {
@@ -312,17 +350,11 @@ impl Kernel for Datapath {
         let mut filter = DestinationFilter {
             words: [0; FILTER_WORDS],
         };
-        // While a backend of its service is there, flows may be that came by a deleted VIP.
+        // While a backend of its service is there, flows may be to what is no longer given.
         let serving: BTreeSet<u32> = self.written.values().map(|(b, _)| b.service).collect();
         self.retired.retain(|_, service| serving.contains(service));
         for vip in view.vips.keys().chain(self.retired.keys()) {
-            set_bit(&mut filter, vip.address.ip(), 0, 0);
-            set_bit(
-                &mut filter,
-                vip.address.ip(),
-                vip.address.port(),
-                vip.protocol,
-            );
+            set_destination(&mut filter, vip);
         }
         for (_, source) in self.written.values() {
             set_bit(&mut filter, *source, 0, 0);

@@ -5,6 +5,7 @@
 //! verdict is counted, that the XDP action is the verdict's, and that what is not forwarded
 //! leaves as it came.
 
+mod adopted;
 mod block;
 mod chance;
 mod foreign;

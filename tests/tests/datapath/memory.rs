@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, Map, MapData};
 use lb_common::{
-    entry::BackendEntry,
+    entry::{BackendEntry, Meta},
     flow::{Bucket4, Bucket6, WAYS},
     maps::{MIN_FLOW_SLOTS, SCHEMA, name},
 };
@@ -41,4 +41,10 @@ pub(crate) fn change_backend(world: &World, id: u32, change: impl FnOnce(&mut Ba
     let mut entry = backends.get(&id, 0).expect("a backend");
     change(&mut entry);
     backends.set(id, entry, 0).expect("the backend written");
+}
+
+/// Leaves things as an agent does that ends after its maps are made and before it says so.
+pub(crate) fn forget_meta(world: &World) {
+    let mut map = pinned::<Meta>(world, name::META);
+    map.set(0, Meta::default(), 0).expect("the map written");
 }
