@@ -78,9 +78,23 @@ impl fmt::Display for Failure {
             Failure::Unreachable(error) => error.fmt(f),
             // The problems have been printed, and a closed pipe has no reader.
             Failure::Unhealthy | Failure::OutputClosed => Ok(()),
-            Failure::Run(error) => write!(f, "{error:#}"),
+            Failure::Run(error) => f.write_str(&told_once(error)),
         }
     }
+}
+
+/// An error with its causes, but for those that the text before them ends with already: our own
+/// errors tell their cause and keep it as well.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 impl From<Unreachable> for Failure {
@@ -122,6 +136,7 @@ impl From<Status> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::kernel::KernelError;
 
     /// What the agent answers, and what the caller's script sees.
     #[test]
@@ -158,6 +173,20 @@ mod tests {
             report(full.into()),
             (1, "lb-agent: cannot write the result: no space\n".into())
         );
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = || io::Error::other("no such device");
+        let ours = KernelError::new("looking for interface x", inner());
+        let foreign = anyhow::Error::new(inner()).context("listening");
+        let rows = [
+            (ours.into(), "looking for interface x: no such device"),
+            (foreign, "listening: no such device"),
+        ];
+        for (error, expected) in rows {
+            assert_eq!(Failure::Run(error).to_string(), expected);
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -16,7 +15,10 @@ use lb_common::flow::{Half, Kind, Lifetimes, Slot, State, Tag};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{clock::Clock, encode};
-use crate::domain::kernel::{Census, KernelError, VipKey};
+use crate::domain::{
+    block::PrefixSet,
+    kernel::{Census, KernelError, VipKey},
+};
 
 /// Bytes mapped at a time; a multiple of the page size and of a bucket.
 const WINDOW: u64 = 4 << 20;
@@ -115,18 +117,20 @@ impl FlowTables {
     ///
     /// A table that cannot be mapped.
     pub fn cut_clients(&self, prefixes: &[IpNet]) -> Result<u64, KernelError> {
-        let hit = |client: IpAddr| prefixes.iter().any(|prefix| prefix.contains(&client));
+        let prefixes: PrefixSet = prefixes.iter().collect();
         let mut cut = 0;
-        if prefixes.iter().any(|prefix| matches!(prefix, IpNet::V4(_))) {
+        if prefixes.has(false) {
             self.visit::<u32, 1>(&self.v4, |entry| {
                 cut_if(entry, &mut cut, |addr| {
-                    hit(encode::ip([*addr, 0, 0, 0], false))
+                    prefixes.contains(encode::ip([*addr, 0, 0, 0], false))
                 })
             })?;
         }
-        if prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {
+        if prefixes.has(true) {
             self.visit::<[u32; 4], 5>(&self.v6, |entry| {
-                cut_if(entry, &mut cut, |addr| hit(encode::ip(*addr, true)))
+                cut_if(entry, &mut cut, |addr| {
+                    prefixes.contains(encode::ip(*addr, true))
+                })
             })?;
         }
         Ok(cut)

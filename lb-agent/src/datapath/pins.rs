@@ -212,7 +212,11 @@ fn remove(path: &Path) -> Result<(), KernelError> {
 ///
 /// There is none of this name.
 pub(crate) fn interface_index(name: &str) -> Result<u32, KernelError> {
-    let what = || format!("looking for interface {name}");
+    let what = || {
+        format!(
+            "no interface {name}, which `interfaces` under [node] names (`ip link` shows those there are)"
+        )
+    };
     let c_name = std::ffi::CString::new(name).map_err(|e| KernelError::new(what(), e))?;
     // SAFETY: a valid C string.
     match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {

@@ -1,6 +1,10 @@
 //! The block list: who may not send to anything behind this node.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    time::SystemTime,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -45,6 +49,41 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, InvalidPrefix> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is neither an IP address nor a prefix such as 192.0.2.0/24 or 2001:db8::/32")]
 pub struct InvalidPrefix(pub String);
+
+/// Prefixes to look addresses up in, in time that does not grow with their number.
+#[derive(Clone, Debug, Default)]
+pub struct PrefixSet {
+    prefixes: HashSet<IpNet>,
+    /// Lengths that occur, IPv4 and IPv6.
+    lengths: [BTreeSet<u8>; 2],
+}
+
+impl PrefixSet {
+    /// Whether some prefix contains the address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let lengths = &self.lengths[usize::from(address.is_ipv6())];
+        lengths.iter().any(|length| {
+            IpNet::new(address, *length).is_ok_and(|net| self.prefixes.contains(&net.trunc()))
+        })
+    }
+
+    /// Whether there is any prefix of IPv4 (or IPv6).
+    pub fn has(&self, v6: bool) -> bool {
+        !self.lengths[usize::from(v6)].is_empty()
+    }
+}
+
+impl<'a> FromIterator<&'a IpNet> for PrefixSet {
+    fn from_iter<I: IntoIterator<Item = &'a IpNet>>(prefixes: I) -> Self {
+        let mut set = Self::default();
+        for prefix in prefixes {
+            let v6 = matches!(prefix, IpNet::V6(_));
+            set.lengths[usize::from(v6)].insert(prefix.prefix_len());
+            set.prefixes.insert(prefix.trunc());
+        }
+        set
+    }
+}
 
 /// Addresses whose loss would hurt the node itself.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +138,38 @@ mod tests {
         }
         let error = parse_prefix("300.1.1.1").unwrap_err().to_string();
         assert!(error.contains("`300.1.1.1`"), "{error}");
+    }
+
+    /// The set says of each address what its prefixes say one by one.
+    #[test]
+    fn a_set_contains_what_its_prefixes_contain() {
+        let texts = [
+            "10.0.0.0/8",
+            "192.0.2.7",
+            "198.51.100.0/25",
+            "2001:db8::/33",
+        ];
+        let prefixes = texts.map(|text| parse_prefix(text).unwrap());
+        let set: PrefixSet = prefixes.iter().collect();
+        let addresses = [
+            ("10.255.0.1", true),
+            ("11.0.0.1", false),
+            ("192.0.2.7", true),
+            ("192.0.2.8", false),
+            ("198.51.100.127", true),
+            ("198.51.100.128", false),
+            ("2001:db8:7fff::1", true),
+            ("2001:db8:8000::1", false),
+            ("::a00:1", false),
+        ];
+        for (text, expected) in addresses {
+            assert_eq!(set.contains(text.parse().unwrap()), expected, "{text}");
+        }
+        assert!(set.has(false) && set.has(true));
+        let one: PrefixSet = prefixes[..1].iter().collect();
+        assert!(one.has(false) && !one.has(true));
+        let everybody: PrefixSet = [parse_prefix("::/0").unwrap()].iter().collect();
+        assert!(everybody.contains("2001:db8::1".parse().unwrap()));
     }
 
     /// What is vital is named; what is not may be blocked.
