@@ -183,7 +183,7 @@ pub(crate) fn sample(scrape: &str, metric: &str, labels: &[&str]) -> Option<f64>
                 None => ("", rest.strip_prefix(' ')?),
             };
             let fits = |label: &&str| own.split(',').any(|each| each == *label);
-            labels.iter().all(|label| fits(label)).then_some(value)
+            labels.iter().all(fits).then_some(value)
         })
         .map(|value| value.parse::<f64>().unwrap())
         .reduce(|a, b| a + b)
