@@ -128,6 +128,10 @@ fn a_subset_that_dies_leaves_its_share_to_the_others() {
          health = {{ kind = \"tcp\", interval = \"500ms\", timeout = \"500ms\", rise = 2, fall = 2 }}"
     );
     let mut scene = Scene::listed(&["v1", "v2"], &lines, "");
+    wait_for("the probes to find b2 alive", PATIENCE, || {
+        Ok((backend(&scene, 2)["observed"] == "healthy").then_some(()))
+    })
+    .unwrap();
     let load = scene.load(300.0);
     scene.backends[1].process().kill().unwrap();
     let dead = load.now();
