@@ -2,6 +2,8 @@
 
 #[path = "e2e/blocks.rs"]
 mod blocks;
+#[path = "e2e/connections.rs"]
+mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
 #[path = "e2e/errors.rs"]
@@ -16,3 +18,5 @@ mod scene;
 mod steering;
 #[path = "e2e/traffic.rs"]
 mod traffic;
+#[path = "e2e/untouched.rs"]
+mod untouched;
