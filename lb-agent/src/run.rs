@@ -27,6 +27,9 @@ use crate::{
 /// Between two passes over the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How soon a state that could not be saved is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
+
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The programs stay attached; traffic goes on.
 ///
 /// # Errors
@@ -329,14 +332,22 @@ async fn derive_targets(
     }
 }
 
-/// Writes the latest state to disk whenever it changes; the last one before it ends.
+/// Writes the latest state to disk whenever it changes, and again until that works; the last one
+/// before it ends.
 async fn save_states(
     dir: StateDir,
     mut states: watch::Receiver<PersistedState>,
     problem: watch::Sender<Option<String>>,
 ) {
     let dir = Arc::new(dir);
-    while states.changed().await.is_ok() {
+    loop {
+        let failed = problem.borrow().is_some();
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() {
+                return;
+            },
+            () = tokio::time::sleep(SAVE_AGAIN), if failed => {}
+        }
         let state = states.borrow_and_update().clone();
         let dir = dir.clone();
         let saved = tokio::task::spawn_blocking(move || dir.save(&state)).await;
@@ -345,11 +356,13 @@ async fn save_states(
             Ok(Err(error)) => Some(error.to_string()),
             Err(error) => Some(format!("saving the state: {error}")),
         };
-        if let Some(failure) = &failure {
-            error!("{failure}");
-        }
         problem.send_if_modified(|current| {
             let changed = *current != failure;
+            match &failure {
+                Some(failure) if changed => error!("{failure}"),
+                None if changed => info!("the state is saved again"),
+                _ => {}
+            }
             *current = failure;
             changed
         });
