@@ -85,16 +85,14 @@ impl Datapath {
     ///
     /// As for [`Self::open`].
     pub fn open_detached(options: &Options) -> Result<Self, KernelError> {
-        let interfaces: Vec<u32> = interface_indices(options)?
-            .into_iter()
-            .map(|(_, ifindex)| ifindex)
-            .collect();
+        let interfaces = interface_indices(options)?;
+        let indices: Vec<u32> = interfaces.iter().map(|(_, ifindex)| *ifindex).collect();
         let clock = calibrate()?;
         let loader::Loaded {
             mut ebpf,
             meta,
             adopted,
-        } = loader::load(options, &interfaces, clock.per_second())?;
+        } = loader::load(options, &indices, clock.per_second())?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         program.load().map_err(|error| {
             KernelError::new(
