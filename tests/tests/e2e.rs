@@ -10,6 +10,8 @@ mod consul;
 mod errors;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/mishaps.rs"]
+mod mishaps;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
 #[path = "e2e/scene.rs"]
