@@ -27,7 +27,8 @@ use crate::{
 /// Between two passes over the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The programs stay attached; traffic goes on.
+/// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The
+/// programs stay attached; traffic goes on.
 ///
 /// # Errors
 ///

@@ -2,6 +2,8 @@
 
 #[path = "e2e/blocks.rs"]
 mod blocks;
+#[path = "e2e/connections.rs"]
+mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
 #[path = "e2e/errors.rs"]
@@ -10,6 +12,8 @@ mod errors;
 mod json;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/mishaps.rs"]
+mod mishaps;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
 #[path = "e2e/scene.rs"]
@@ -18,3 +22,5 @@ mod scene;
 mod steering;
 #[path = "e2e/traffic.rs"]
 mod traffic;
+#[path = "e2e/untouched.rs"]
+mod untouched;

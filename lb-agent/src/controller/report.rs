@@ -51,6 +51,11 @@ impl<K: Kernel> Controller<K> {
         if let Some(error) = self.kernel.last_error() {
             problems.push(format!("the kernel does not follow: {error}"));
         }
+        for name in self.kernel.kernel.lost_interfaces() {
+            problems.push(format!(
+                "interface {name} is gone, so nothing arrives there; restart the agent once it is back, or take it out of `interfaces`"
+            ));
+        }
         for (name, watch) in &self.desired.catalog().watches {
             problems.extend(watch_problem(name, watch, now));
         }

@@ -268,6 +268,19 @@ async fn restart_remembers_who_is_down() {
     assert!(again.state.borrow().down.is_empty());
 }
 
+#[tokio::test]
+async fn a_lost_interface_is_a_problem() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1")]).await;
+    assert!(bench.handle.status().await.unwrap().problems.is_empty());
+    bench.kernel.inside().lost_interfaces = vec!["eth7".into()];
+    let problems = bench.handle.status().await.unwrap().problems;
+    assert!(
+        problems[0].starts_with("interface eth7 is gone"),
+        "{problems:?}"
+    );
+}
+
 /// What a person set and what Consul last said outlives the agent, while Consul is silent.
 #[tokio::test]
 async fn restart_with_consul_away() {

@@ -25,6 +25,8 @@ pub(crate) struct Inside {
     pub(crate) steps: Vec<Step>,
     pub(crate) blocked: BTreeMap<IpNet, u32>,
     pub(crate) cut: Vec<IpNet>,
+    /// Interfaces that have vanished.
+    pub(crate) lost_interfaces: Vec<String>,
     /// Refuses the next steps, with this reason.
     pub(crate) failing: Option<String>,
     /// Has no room for this backend.
@@ -133,6 +135,10 @@ impl Kernel for FakeKernel {
 
     fn unresolved(&self, _addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
         Ok(Vec::new())
+    }
+
+    fn lost_interfaces(&self) -> Vec<String> {
+        self.inside().lost_interfaces.clone()
     }
 
     fn refresh_sources(&mut self) -> Result<usize, KernelError> {

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},

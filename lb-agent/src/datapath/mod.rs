@@ -86,16 +86,14 @@ impl Datapath {
     ///
     /// As for [`Self::open`].
     pub fn open_detached(options: &Options) -> Result<Self, KernelError> {
-        let interfaces: Vec<u32> = interface_indices(options)?
-            .into_iter()
-            .map(|(_, ifindex)| ifindex)
-            .collect();
+        let named = interface_indices(options)?;
+        let indices: Vec<u32> = named.iter().map(|(_, ifindex)| *ifindex).collect();
         let clock = calibrate()?;
         let loader::Loaded {
             mut ebpf,
             meta,
             interfaces,
-        } = loader::load(options, &interfaces, clock.per_second())?;
+        } = loader::load(options, &indices, clock.per_second())?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         program.load().map_err(|error| {
             KernelError::new(
@@ -106,7 +104,7 @@ impl Datapath {
 
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
-        let hops = nexthop::Hops::new(nexthops, &taken, interfaces.to_vec())?;
+        let hops = nexthop::Hops::new(nexthops, &taken, by_position(&interfaces, &named))?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
@@ -211,6 +209,18 @@ impl Datapath {
         out.truncate(run.data_size_out as usize);
         Ok((run.return_value, out))
     }
+}
+
+/// Name and index of the interface at each position; no name and 0 where there is none of the
+/// configured ones.
+fn by_position(positions: &[u32], named: &[(String, u32)]) -> Vec<(String, u32)> {
+    positions
+        .iter()
+        .map(|position| {
+            let interface = named.iter().find(|(_, ifindex)| ifindex == position);
+            interface.cloned().unwrap_or_default()
+        })
+        .collect()
 }
 
 fn interface_indices(options: &Options) -> Result<Vec<(String, u32)>, KernelError> {

@@ -27,8 +27,8 @@ pub(crate) struct Hops {
 struct Inner {
     map: Array<MapData, NextHop>,
     entries: HashMap<IpAddr, Entry>,
-    /// Interfaces that the programs run on, by position; 0: none.
-    interfaces: Vec<u32>,
+    /// Interfaces that the programs run on, by position.
+    interfaces: Vec<Interface>,
     free: Vec<u32>,
     next: u32,
 }
@@ -38,12 +38,21 @@ struct Entry {
     hop: NextHop,
 }
 
+struct Interface {
+    name: String,
+    ifindex: u32,
+    /// It does not exist at present. One that comes back under another index, as a new one does,
+    /// is another interface without a program.
+    lost: bool,
+}
+
 impl Hops {
-    /// A table over `map`; `taken` are the entries that a former agent's backends use.
+    /// A table over `map`; `taken` are the entries that a former agent's backends use,
+    /// `interfaces` the names and indices of those that the programs run on.
     pub(crate) fn new(
         map: Array<MapData, NextHop>,
         taken: &BTreeMap<IpAddr, u32>,
-        interfaces: Vec<u32>,
+        interfaces: Vec<(String, u32)>,
     ) -> Result<Self, KernelError> {
         let mut entries = HashMap::new();
         let mut next = MAX_INTERFACES as u32;
@@ -61,7 +70,14 @@ impl Hops {
         let mut inner = Inner {
             map,
             entries,
-            interfaces,
+            interfaces: interfaces
+                .into_iter()
+                .map(|(name, ifindex)| Interface {
+                    name,
+                    ifindex,
+                    lost: false,
+                })
+                .collect(),
             free,
             next,
         };
@@ -129,6 +145,13 @@ impl Hops {
             .is_some_and(|entry| entry.hop.ifindex != 0)
     }
 
+    /// Names of interfaces that the programs ran on and that no longer exist.
+    pub(crate) fn lost_interfaces(&self) -> Vec<String> {
+        let inner = self.lock();
+        let lost = inner.interfaces.iter().filter(|interface| interface.lost);
+        lost.map(|interface| interface.name.clone()).collect()
+    }
+
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         self.lock().entries.keys().copied().collect()
     }
@@ -153,16 +176,30 @@ impl Hops {
     pub(super) fn set_interfaces(&self, links: &HashMap<u32, Link>) -> Result<(), KernelError> {
         let mut inner = self.lock();
         for position in 0..inner.interfaces.len() {
-            let ifindex = inner.interfaces[position];
-            if let Some(link) = links.get(&ifindex) {
-                let hop = NextHop {
-                    ifindex,
-                    mtu: link.mtu,
-                    smac: link.mac,
-                    ..NextHop::default()
-                };
-                inner.write(position as u32, hop)?;
+            let Interface {
+                name,
+                ifindex,
+                lost,
+            } = &mut inner.interfaces[position];
+            let ifindex = *ifindex;
+            if ifindex == 0 {
+                continue;
             }
+            let Some(link) = links.get(&ifindex) else {
+                if !*lost {
+                    tracing::warn!(interface = %name, "the interface is gone; the others go on");
+                    *lost = true;
+                }
+                continue;
+            };
+            *lost = false;
+            let hop = NextHop {
+                ifindex,
+                mtu: link.mtu,
+                smac: link.mac,
+                ..NextHop::default()
+            };
+            inner.write(position as u32, hop)?;
         }
         Ok(())
     }
@@ -171,7 +208,8 @@ impl Hops {
 impl Inner {
     /// Clears the positions that another interface had.
     fn clear_former(&mut self) -> Result<(), KernelError> {
-        for (position, ifindex) in (0..).zip(self.interfaces.clone()) {
+        let interfaces: Vec<u32> = self.interfaces.iter().map(|each| each.ifindex).collect();
+        for (position, ifindex) in (0..).zip(interfaces) {
             let former = self
                 .map
                 .get(&position, 0)

@@ -3,11 +3,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use aya::programs::{
     Xdp,
     links::{FdLink, PinnedLink},
+    loaded_links,
     xdp::{XdpLink, XdpMode},
 };
 
@@ -160,10 +162,13 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
         .collect();
     dirs.sort();
     for dir in dirs {
+        let mut links = Vec::new();
         for pin in link_pins(&dir)? {
+            links.extend(link_id(&pin));
             remove(&pin)?;
             removed.push(format!("program on {}", describe_link(&pin)));
         }
+        await_release(&links)?;
         let what = || format!("listing {}", dir.display());
         let mut maps = 0;
         for entry in fs::read_dir(&dir).map_err(|e| KernelError::new(what(), e))? {
@@ -177,6 +182,35 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
     // Left in place if something else lies in it.
     let _ = fs::remove_dir(bpf_dir);
     Ok(removed)
+}
+
+/// The kernel's id of a pinned link.
+fn link_id(pin: &Path) -> Option<u32> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
+    Some(link.info().ok()?.id())
+}
+
+/// Waits until the kernel has let go of links whose pins are gone: it does so on a work queue
+/// (kernel/bpf/syscall.c, `bpf_link_put`), and whoever asked to detach wants it done.
+fn await_release(links: &[u32]) -> Result<(), KernelError> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let begun = Instant::now();
+    loop {
+        // A link that goes while they are listed is an error of the listing, and no matter.
+        let left = loaded_links()
+            .flatten()
+            .any(|link| links.contains(&link.id()));
+        if !left {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(KernelError::new(
+                "detaching from the interfaces",
+                "somebody else holds a link; `bpftool link show` tells who",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn is_schema_dir(path: &Path) -> bool {

@@ -418,6 +418,10 @@ impl Kernel for Datapath {
         Datapath::unresolved(self, addresses)
     }
 
+    fn lost_interfaces(&self) -> Vec<String> {
+        self.hops.lost_interfaces()
+    }
+
     fn refresh_sources(&mut self) -> Result<usize, KernelError> {
         Datapath::refresh_sources(self)
     }

@@ -225,6 +225,9 @@ pub trait Kernel: Send {
         addresses: &[std::net::IpAddr],
     ) -> Result<Vec<std::net::IpAddr>, KernelError>;
 
+    /// Names of configured interfaces that have vanished since the start.
+    fn lost_interfaces(&self) -> Vec<String>;
+
     /// Writes anew the backends whose source address no longer is what the node's routes say;
     /// answers with their number.
     ///

@@ -1,7 +1,11 @@
 //! What a person sees who gets something wrong: one clear sentence, the right exit code, never a
 //! panic.
 
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
 
 use lb_tests::{
     agent::{Output, Setup},
@@ -16,17 +20,28 @@ fn binary() -> std::path::PathBuf {
     lb_tests::backend::program("lb-agent").unwrap()
 }
 
-/// Runs the agent's binary in a namespace, as root or as nobody.
-fn run(namespace: &Namespace, args: &[&str], root: bool) -> Output {
-    let mut command = if root {
-        namespace.command(binary()).unwrap()
-    } else {
-        let mut command = namespace.command("setpriv").unwrap();
-        command
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-            .arg(binary());
-        command
-    };
+/// Runs the agent's binary in a namespace, as root.
+fn run(namespace: &Namespace, args: &[&str]) -> Output {
+    finish(namespace.command(binary()).unwrap(), args)
+}
+
+/// The same as nobody, who gets a copy: the path to the original may be closed to others than
+/// root.
+fn run_as_nobody(namespace: &Namespace, scratch: &Scratch, args: &[&str]) -> Output {
+    let copy = scratch.path().join("lb-agent");
+    fs::copy(binary(), &copy).unwrap();
+    for path in [scratch.path(), &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = namespace.command("setpriv").unwrap();
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(copy);
+    finish(command, args)
+}
+
+/// Runs it to its end, without a panic.
+fn finish(mut command: Command, args: &[&str]) -> Output {
     let output = command.args(args).stdin(Stdio::null()).output().unwrap();
     let output = Output {
         code: output.status.code().unwrap_or(-1),
@@ -117,7 +132,7 @@ fn without_an_agent() {
     ];
     for (args, code, words) in rows {
         let args: Vec<&str> = ["--socket", &socket].iter().chain(*args).copied().collect();
-        let output = run(&node, &args, true);
+        let output = run(&node, &args);
         assert_eq!(output.code, *code, "{args:?}: {}", output.stderr);
         assert!(output.stderr.contains(words), "{args:?}: {}", output.stderr);
     }
@@ -130,26 +145,29 @@ fn not_root() {
     let scratch = Scratch::new().unwrap();
     let config = scratch.path().join("c.toml");
     fs::write(&config, "[node]\ninterfaces = [\"lo\"]\n").unwrap();
-    // Nobody must be able to read it, and to run the binary.
-    for path in [scratch.path(), &config] {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let reachable = run(&node, &["--version"], false);
-    if reachable.code != 0 {
-        panic!(
-            "nobody cannot run {}: {}",
-            binary().display(),
-            reachable.stderr
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
+    let config = config.display().to_string();
+    for args in [&["run", "--config", &config][..], &["detach"]] {
+        let output = run_as_nobody(&node, &scratch, args);
+        assert_eq!(output.code, 1, "{args:?}: {}", output.stderr);
+        assert!(
+            output.stderr.contains("run it as root"),
+            "{}",
+            output.stderr
         );
+        assert_eq!(output.stderr.trim().lines().count(), 1, "{}", output.stderr);
     }
-    let output = run(
-        &node,
-        &["run", "--config", &config.display().to_string()],
-        false,
-    );
-    assert_eq!(output.code, 1, "{}", output.stderr);
-    assert!(output.stderr.contains("root"), "{}", output.stderr);
+
+    // The socket of a running agent is for root and its group.
+    let (topology, _backends) = hosts(1);
+    let agent = Setup::new(&topology).start().unwrap();
+    let directory = topology.directory();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = agent.socket().display().to_string();
+    let output = run_as_nobody(&node, &scratch, &["--socket", &socket, "status"]);
+    assert_eq!(output.code, 4, "{}", output.stderr);
+    let words = "run this as root or as a member";
+    assert!(output.stderr.contains(words), "{}", output.stderr);
 }
 
 /// Rows against a running agent.
@@ -200,7 +218,7 @@ fn a_second_agent_is_refused() {
     let (topology, _backends) = hosts(1);
     let agent = Setup::new(&topology).start().unwrap();
     let config = agent.config_file().display().to_string();
-    let output = run(topology.node(), &["run", "--config", &config], true);
+    let output = run(topology.node(), &["run", "--config", &config]);
     assert_eq!(output.code, 1, "{}", output.stderr);
     assert!(output.stderr.contains("another agent"), "{}", output.stderr);
     agent.command(&["status"]).unwrap();

@@ -196,16 +196,21 @@ impl Conversation {
     /// Connects until it has this backend at the other end.
     pub(crate) fn with(backend: &str, from: &Namespace, to: SocketAddr) -> Self {
         for _ in 0..500 {
-            let stream = from.run(|| TcpStream::connect(to)).unwrap();
-            stream
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .unwrap();
-            let mut conversation = Self(stream);
+            let mut conversation = Self::open(from, to);
             if conversation.ask() == backend {
                 return conversation;
             }
         }
         panic!("{backend} never answered");
+    }
+
+    /// Connects, to whichever backend.
+    pub(crate) fn open(from: &Namespace, to: SocketAddr) -> Self {
+        let stream = from.run(|| TcpStream::connect(to)).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        Self(stream)
     }
 
     /// Asks once more; who answers.
