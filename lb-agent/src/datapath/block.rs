@@ -54,7 +54,8 @@ impl Datapath {
             }
         }
         self.blocked = Rules(rules);
-        Ok(())
+        // It may have ended between a rule and this.
+        self.write_control()
     }
 
     pub(crate) fn write_rule(&mut self, prefix: IpNet, counter: u32) -> Result<(), KernelError> {
@@ -79,7 +80,7 @@ impl Datapath {
 
     pub(crate) fn remove_rule(&mut self, prefix: IpNet) -> Result<(), KernelError> {
         let what = || format!("unblocking {prefix}");
-        if self.blocked.0.remove(&prefix).is_none() {
+        if !self.blocked.0.contains_key(&prefix) {
             return Ok(());
         }
         let length = u32::from(prefix.prefix_len());
@@ -89,6 +90,8 @@ impl Datapath {
             IpNet::V6(_) => self.block6.remove(&Key::new(length, words)),
         }
         .map_err(|error| KernelError::new(what(), error))?;
+        // Not before: a removal that failed is tried again.
+        self.blocked.0.remove(&prefix);
         self.write_control()
     }
 
