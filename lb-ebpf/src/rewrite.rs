@@ -26,14 +26,9 @@ pub(crate) trait RewriteNetwork<A> {
     ///
     /// The packet's pointers must still be valid: nothing may have resized the frame.
     unsafe fn rewrite_network(&self, rewrite: &Rewrite<A>);
-
-    /// Whether a UDP checksum of zero means that there is none (RFC 768; not so in RFC 8200).
-    const UDP_CHECKSUM_OPTIONAL: bool;
 }
 
 impl RewriteNetwork<u32> for Packet<Ipv4, u32> {
-    const UDP_CHECKSUM_OPTIONAL: bool = true;
-
     /// # Safety
     ///
     /// As the trait says.
@@ -53,8 +48,6 @@ impl RewriteNetwork<u32> for Packet<Ipv4, u32> {
 }
 
 impl RewriteNetwork<[u32; 4]> for Packet<Ipv6, [u32; 4]> {
-    const UDP_CHECKSUM_OPTIONAL: bool = false;
-
     /// # Safety
     ///
     /// As the trait says.
@@ -88,7 +81,8 @@ where
             let udp = packet.l4.cast::<Udp>();
             (*udp).ports = rewrite.ports;
             let old = (*udp).checksum;
-            if old != 0 || !Packet::<L3, A>::UDP_CHECKSUM_OPTIONAL {
+            // Zero: there is none (RFC 768; for IPv6 in tunnels, RFC 6935).
+            if old != 0 {
                 let new = checksum::apply(old, rewrite.l4_delta);
                 (*udp).checksum = if new == 0 { u16::MAX } else { new };
             }
