@@ -32,7 +32,7 @@ pub struct Packet {
     pub options: Vec<u8>,
     /// IPv4 fragment field: flags and offset.
     pub fragment: u16,
-    /// UDP over IPv4 without a checksum.
+    /// UDP without a checksum.
     pub no_checksum: bool,
     /// What follows the transport header.
     pub payload: Vec<u8>,

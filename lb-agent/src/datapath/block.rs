@@ -75,7 +75,8 @@ impl Datapath {
             }
         }
         self.blocked = Rules::new(rules);
-        Ok(())
+        // The last agent may have ended between a rule and this.
+        self.write_control()
     }
 
     pub(crate) fn write_rule(&mut self, prefix: IpNet, counter: u32) -> Result<(), KernelError> {

@@ -8,6 +8,7 @@ mod clock;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
+mod filter;
 mod flows;
 mod loader;
 mod nexthop;

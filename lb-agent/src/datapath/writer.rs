@@ -1,15 +1,14 @@
 //! Carries out the controller's steps on the maps, and reads back what is there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
 };
 
 use aya::maps::{MapData, PerCpuValues};
 use lb_common::{
-    entry::{BackendEntry, BackendStats, Counter, DestinationFilter, FILTER_WORDS, ServiceEntry},
-    hash,
+    entry::{BackendEntry, BackendStats, Counter, ServiceEntry},
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
     verdict::Verdict,
 };
@@ -81,42 +80,7 @@ impl Datapath {
             .map_err(|error| KernelError::new(what(), error))?;
         let former = self.written.insert(id, (*backend, source));
         if let Some((_, former)) = former.filter(|(_, former)| *former != source) {
-            self.retired.insert(address_alone(former), backend.service);
-        }
-        Ok(())
-    }
-
-    /// Lets the flows of a former agent go on whatever has changed since: they may come by a VIP
-    /// that is deleted, or be sent to an address or port of the node that is no longer given.
-    /// Called before the programs with the new settings are attached.
-    pub(crate) fn keep_destinations(&mut self, ports: (u16, u16)) -> Result<(), KernelError> {
-        let view = self.adopt()?;
-        let sources: BTreeSet<IpAddr> = self.written.values().map(|(_, ip)| *ip).collect();
-        let (written, retired) = (&self.written, &mut self.retired);
-        self.flows.destinations(|key, backend| {
-            let (ip, port) = (key.address.ip(), key.address.port());
-            let given = (ports.0..=ports.1).contains(&port) && sources.contains(&ip);
-            if given || view.vips.contains_key(&key) {
-                return;
-            }
-            if let Some((backend, _)) = written.get(&backend) {
-                retired.insert(key, backend.service);
-            }
-        })?;
-        let mut filter = self.filter.get(&0, 0).map_err(filter_error)?;
-        for key in self.retired.keys() {
-            set_destination(&mut filter, key);
-        }
-        self.filter.set(0, filter, 0).map_err(filter_error)
-    }
-
-    /// Lets replies to `source` pass the filter before the first packet carries it.
-    fn allow_source(&mut self, source: IpAddr) -> Result<(), KernelError> {
-        let mut filter = self.filter.get(&0, 0).map_err(filter_error)?;
-        let before = filter.words;
-        set_bit(&mut filter, source, 0, 0);
-        if filter.words != before {
-            self.filter.set(0, filter, 0).map_err(filter_error)?;
+            self.retire_source(former, backend.service);
         }
         Ok(())
     }
@@ -284,30 +248,6 @@ fn fill(table: &MapData, slots: &[u32]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn set_bit(filter: &mut DestinationFilter, ip: IpAddr, port: u16, proto: u8) {
-    let bit = hash::filter_bit(encode::filter_word(ip), port.to_be(), proto);
-    filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
-}
-
-/// Sets what a packet to this address, port and protocol is asked for.
-fn set_destination(filter: &mut DestinationFilter, key: &VipKey) {
-    let ip = key.address.ip();
-    set_bit(filter, ip, 0, 0);
-    set_bit(filter, ip, key.address.port(), key.protocol);
-}
-
-/// Stands for all ports of the range that flows are given on an address.
-fn address_alone(ip: IpAddr) -> VipKey {
-    VipKey {
-        address: (ip, 0).into(),
-        protocol: 0,
-    }
-}
-
-fn filter_error(error: aya::maps::MapError) -> KernelError {
-    KernelError::new("writing the destination filter", error)
-}
-
 impl Kernel for Datapath {
     fn adopt(&mut self) -> Result<KernelView, KernelError> {
         let mut view = KernelView::default();
@@ -347,19 +287,7 @@ impl Kernel for Datapath {
     }
 
     fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
-        let mut filter = DestinationFilter {
-            words: [0; FILTER_WORDS],
-        };
-        // While a backend of its service is there, flows may be to what is no longer given.
-        let serving: BTreeSet<u32> = self.written.values().map(|(b, _)| b.service).collect();
-        self.retired.retain(|_, service| serving.contains(service));
-        for vip in view.vips.keys().chain(self.retired.keys()) {
-            set_destination(&mut filter, vip);
-        }
-        for (_, source) in self.written.values() {
-            set_bit(&mut filter, *source, 0, 0);
-        }
-        self.filter.set(0, filter, 0).map_err(filter_error)
+        self.write_filter(view)
     }
 
     fn blocked(&mut self) -> Result<BTreeMap<ipnet::IpNet, u32>, KernelError> {

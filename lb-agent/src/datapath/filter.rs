@@ -1,0 +1,91 @@
+//! The destination filter: what packets are looked at, kept ahead of what they are sent to.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use lb_common::{
+    entry::{DestinationFilter, FILTER_WORDS},
+    hash,
+};
+
+use super::{Datapath, encode};
+use crate::domain::kernel::{Kernel as _, KernelError, KernelView, VipKey};
+
+impl Datapath {
+    /// Lets replies to `source` pass the filter before the first packet carries it.
+    pub(super) fn allow_source(&mut self, source: IpAddr) -> Result<(), KernelError> {
+        let mut filter = self.filter.get(&0, 0).map_err(filter_error)?;
+        let before = filter.words;
+        set_bit(&mut filter, source, 0, 0);
+        if filter.words != before {
+            self.filter.set(0, filter, 0).map_err(filter_error)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an address that new flows no longer get as their source, for those that have it.
+    pub(super) fn retire_source(&mut self, source: IpAddr, service: u32) {
+        // Of the address alone: ports within the range pass by themselves.
+        let key = VipKey {
+            address: (source, 0).into(),
+            protocol: 0,
+        };
+        self.retired.insert(key, service);
+    }
+
+    /// Lets the flows of a former agent go on whatever has changed since: they may come by a VIP
+    /// that is deleted, or be sent to an address or port of the node that is no longer given.
+    /// Called before the programs with the new settings are attached.
+    pub(super) fn keep_destinations(&mut self, ports: (u16, u16)) -> Result<(), KernelError> {
+        let view = self.adopt()?;
+        let sources: BTreeSet<IpAddr> = self.written.values().map(|(_, ip)| *ip).collect();
+        let (written, retired) = (&self.written, &mut self.retired);
+        self.flows.destinations(|key, backend| {
+            let (ip, port) = (key.address.ip(), key.address.port());
+            let given = (ports.0..=ports.1).contains(&port) && sources.contains(&ip);
+            if given || view.vips.contains_key(&key) {
+                return;
+            }
+            if let Some((backend, _)) = written.get(&backend) {
+                retired.insert(key, backend.service);
+            }
+        })?;
+        let mut filter = self.filter.get(&0, 0).map_err(filter_error)?;
+        for key in self.retired.keys() {
+            set_destination(&mut filter, key);
+        }
+        self.filter.set(0, filter, 0).map_err(filter_error)
+    }
+
+    /// Writes the filter anew: for `view`, and for what flows may still be sent to.
+    pub(super) fn write_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
+        let mut filter = DestinationFilter {
+            words: [0; FILTER_WORDS],
+        };
+        // While a backend of its service is there, flows may be to what is no longer given.
+        let serving: BTreeSet<u32> = self.written.values().map(|(b, _)| b.service).collect();
+        self.retired.retain(|_, service| serving.contains(service));
+        for vip in view.vips.keys().chain(self.retired.keys()) {
+            set_destination(&mut filter, vip);
+        }
+        for (_, source) in self.written.values() {
+            set_bit(&mut filter, *source, 0, 0);
+        }
+        self.filter.set(0, filter, 0).map_err(filter_error)
+    }
+}
+
+fn set_bit(filter: &mut DestinationFilter, ip: IpAddr, port: u16, proto: u8) {
+    let bit = hash::filter_bit(encode::filter_word(ip), port.to_be(), proto);
+    filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
+}
+
+/// Sets what a packet to this address, port and protocol is asked for.
+fn set_destination(filter: &mut DestinationFilter, key: &VipKey) {
+    let ip = key.address.ip();
+    set_bit(filter, ip, 0, 0);
+    set_bit(filter, ip, key.address.port(), key.protocol);
+}
+
+fn filter_error(error: aya::maps::MapError) -> KernelError {
+    KernelError::new("writing the destination filter", error)
+}
