@@ -116,6 +116,7 @@ fn remove_stale_links(
     mode: Mode,
     interfaces: &[(String, u32)],
 ) -> Result<(), KernelError> {
+    let mut links = Vec::new();
     for path in link_pins(dir)? {
         let wanted = interfaces.iter().any(|(_, ifindex)| {
             modes(mode)
@@ -123,12 +124,14 @@ fn remove_stale_links(
                 .any(|(label, _)| path == link_path(dir, label, *ifindex))
         });
         if !wanted {
+            links.extend(link_id(&path));
             fs::remove_file(&path)
                 .map_err(|e| KernelError::new(format!("removing {}", path.display()), e))?;
             tracing::info!(pin = %path.display(), "detached from an interface that is no longer configured");
         }
     }
-    Ok(())
+    // An interface takes no program in another mode while it has one.
+    await_release(&links)
 }
 
 pub(crate) fn link_pins(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
