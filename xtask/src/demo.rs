@@ -20,6 +20,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     run::require_root("the demo")?;
     setup::ensure(setup::Purpose::Demo)?;
     build_agent::run()?;
+    // The backends of the demo are a program of their own, which `cargo run` would not build.
+    run::run(
+        "build the demo",
+        run::cargo().args(["build", "--release", "--package", "lb-tests", "--bins"]),
+    )?;
     let mut cargo = run::cargo();
     cargo
         .args(["run", "--quiet", "--release", "--package", "lb-tests"])
