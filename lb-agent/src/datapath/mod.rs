@@ -10,6 +10,7 @@ mod encode;
 pub(crate) mod fake;
 mod filter;
 mod flows;
+mod link;
 mod loader;
 mod nexthop;
 mod pins;

@@ -3,17 +3,18 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use aya::programs::{
     Xdp,
     links::{FdLink, PinnedLink},
-    loaded_links,
     xdp::{XdpLink, XdpMode},
 };
 
-use super::loader::{Attached, Mode, Options, pin_dir};
+use super::{
+    link,
+    loader::{Attached, Mode, Options, pin_dir},
+};
 use crate::domain::kernel::KernelError;
 
 /// Attaches the program to each interface, or puts it behind the link that is there.
@@ -116,7 +117,6 @@ fn remove_stale_links(
     mode: Mode,
     interfaces: &[(String, u32)],
 ) -> Result<(), KernelError> {
-    let mut links = Vec::new();
     for path in link_pins(dir)? {
         let wanted = interfaces.iter().any(|(_, ifindex)| {
             modes(mode)
@@ -124,14 +124,11 @@ fn remove_stale_links(
                 .any(|(label, _)| path == link_path(dir, label, *ifindex))
         });
         if !wanted {
-            links.extend(link_id(&path));
-            fs::remove_file(&path)
-                .map_err(|e| KernelError::new(format!("removing {}", path.display()), e))?;
+            remove_link(&path)?;
             tracing::info!(pin = %path.display(), "detached from an interface that is no longer configured");
         }
     }
-    // An interface takes no program in another mode while it has one.
-    await_release(&links)
+    Ok(())
 }
 
 pub(crate) fn link_pins(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
@@ -165,13 +162,10 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
         .collect();
     dirs.sort();
     for dir in dirs {
-        let mut links = Vec::new();
         for pin in link_pins(&dir)? {
-            links.extend(link_id(&pin));
-            remove(&pin)?;
+            remove_link(&pin)?;
             removed.push(format!("program on {}", describe_link(&pin)));
         }
-        await_release(&links)?;
         let what = || format!("listing {}", dir.display());
         let mut maps = 0;
         for entry in fs::read_dir(&dir).map_err(|e| KernelError::new(what(), e))? {
@@ -185,35 +179,6 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
     // Left in place if something else lies in it.
     let _ = fs::remove_dir(bpf_dir);
     Ok(removed)
-}
-
-/// The kernel's id of a pinned link.
-fn link_id(pin: &Path) -> Option<u32> {
-    let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
-    Some(link.info().ok()?.id())
-}
-
-/// Waits until the kernel has let go of links whose pins are gone: it does so on a work queue
-/// (kernel/bpf/syscall.c, `bpf_link_put`), and whoever asked to detach wants it done.
-fn await_release(links: &[u32]) -> Result<(), KernelError> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let begun = Instant::now();
-    loop {
-        // A link that goes while they are listed is an error of the listing, and no matter.
-        let left = loaded_links()
-            .flatten()
-            .any(|link| links.contains(&link.id()));
-        if !left {
-            return Ok(());
-        }
-        if begun.elapsed() > PATIENCE {
-            return Err(KernelError::new(
-                "detaching from the interfaces",
-                "somebody else holds a link; `bpftool link show` tells who",
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn is_schema_dir(path: &Path) -> bool {
@@ -237,6 +202,13 @@ fn describe_link(pin: &Path) -> String {
         .and_then(interface_name)
         .unwrap_or_else(|| format!("interface {ifindex} (gone)"));
     format!("{interface} ({mode} XDP)")
+}
+
+/// Detaches a link and removes its pin.
+fn remove_link(pin: &Path) -> Result<(), KernelError> {
+    link::detach(pin)
+        .map_err(|e| KernelError::new(format!("detaching the link {}", pin.display()), e))?;
+    remove(pin)
 }
 
 fn remove(path: &Path) -> Result<(), KernelError> {
