@@ -27,15 +27,15 @@ use aya::{
 use lb_common::{
     block::{BlockControl, BlockRule},
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
-        ServiceKey,
+        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
+        ServiceEntry, ServiceKey,
     },
     maps::name,
 };
 
 pub use self::{
     flows::FlowTables,
-    loader::{Attached, Mode, Options},
+    loader::{Attached, Budget, Mode, Options},
     pins::detach,
     resolver::Resolver,
 };
@@ -55,6 +55,7 @@ pub struct Datapath {
     block_stats: PerCpuArray<MapData, Counter>,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
+    eviction_stats: PerCpuArray<MapData, EvictionStats>,
     hops: nexthop::Hops,
     flows: FlowTables,
     attached: Vec<Attached>,
@@ -110,7 +111,7 @@ impl Datapath {
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
-            meta.flow_slots,
+            meta,
             clock,
             options.lifetimes.scaled(clock.per_second()),
         );
@@ -125,6 +126,7 @@ impl Datapath {
             block_stats: take(&mut ebpf, name::BLOCK_STATS)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
+            eviction_stats: take(&mut ebpf, name::EVICTION_STATS)?,
             ebpf,
             hops,
             flows,
