@@ -11,6 +11,8 @@ use lb_tests::{
 
 use crate::traffic::{ALL, TCP4, TCP6, Traffic, at_client, forwarded, ip, used};
 
+/// Slots of the table that is flooded.
+const SLOTS: u32 = 8 * MIN_FLOW_SLOTS;
 /// Long enough for any handshake here, short enough for the flood to turn the table over.
 const GRACE: Duration = Duration::from_millis(20);
 
@@ -33,7 +35,10 @@ fn knock(traffic: Traffic, index: u32) -> Packet {
 #[test]
 fn ten_times_the_table() {
     World::with_options(
-        |options| options.grace = GRACE,
+        |options| {
+            options.grace = GRACE;
+            options.flow_slots = SLOTS;
+        },
         |world| {
             for traffic in ALL {
                 traffic.serve(world, &[2, 3, 4, 5]);
@@ -48,15 +53,15 @@ fn ten_times_the_table() {
                     })
                     .collect();
                 let (mut honest, mut through) = (0, 0);
-                for index in 0..10 * MIN_FLOW_SLOTS {
+                for index in 0..10 * SLOTS {
                     // The flood may be refused; it is nobody.
                     let _ = forwarded(world.request(&knock(traffic, index)));
-                    if index % 50 == 0 {
+                    if index % 400 == 0 {
                         // Spread over the time: the flood must not come in less than it takes
                         // to answer.
                         std::thread::sleep(GRACE / 8);
                         honest += 1;
-                        let request = traffic.request(25_000 + (index / 50) as u16, ACK);
+                        let request = traffic.request(25_000 + (index / 400) as u16, ACK);
                         through += u32::from(traffic.establish(world, &request).is_ok());
                     }
                 }
