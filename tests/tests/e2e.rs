@@ -24,3 +24,5 @@ mod steering;
 mod traffic;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/without_xdp.rs"]
+mod without_xdp;

@@ -4,6 +4,7 @@
 //! [`Kernel`](crate::domain::kernel::Kernel) that carries out the controller's steps.
 
 mod block;
+mod classifier;
 mod clock;
 mod encode;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod loader;
 mod nexthop;
 mod pins;
 mod resolver;
+mod trial;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,7 @@ use std::collections::BTreeMap;
 use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::Xdp,
 };
 use lb_common::{
     block::{BlockControl, BlockRule},
@@ -45,6 +47,7 @@ use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 pub struct Datapath {
     // Keeps programs and unpinned maps loaded; the links live by their pins.
     ebpf: Ebpf,
+    classifiers: classifier::Classifiers,
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
@@ -78,7 +81,7 @@ impl Datapath {
         let mut datapath = Self::open_detached(options)?;
         let interfaces = interface_indices(options)?;
         let program = xdp(&mut datapath.ebpf, name::PROGRAM_XDP)?;
-        datapath.attached = pins::attach(program, options, &interfaces)?;
+        datapath.attached = pins::attach(program, &mut datapath.classifiers, options, &interfaces)?;
         Ok(datapath)
     }
 
@@ -104,6 +107,11 @@ impl Datapath {
             )
         })?;
 
+        let classifiers = classifier::Classifiers::load(
+            &mut ebpf,
+            loader::pin_dir(&options.bpf_dir),
+            options.tc_filters,
+        )?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
         let hops = nexthop::Hops::new(nexthops, &taken, by_position(&interfaces, &named))?;
@@ -126,6 +134,7 @@ impl Datapath {
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
             ebpf,
+            classifiers,
             hops,
             flows,
             attached: Vec::new(),
@@ -161,55 +170,6 @@ impl Datapath {
     /// No netlink socket.
     pub async fn start_resolver(&self) -> Result<Resolver, KernelError> {
         Resolver::start(self.hops.clone()).await
-    }
-
-    /// Descriptor of the XDP program, for a benchmark's driver to call.
-    ///
-    /// # Errors
-    ///
-    /// The program is not loaded.
-    pub fn program_fd(&self) -> Result<&aya::programs::ProgramFd, KernelError> {
-        let what = "looking for the loaded program";
-        let program: &Xdp = self
-            .ebpf
-            .program(name::PROGRAM_XDP)
-            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
-        program.fd().map_err(|error| KernelError::new(what, error))
-    }
-
-    /// Runs the XDP program on a frame as if it came in on `ifindex`; answers with the XDP
-    /// action and the frame afterwards. The counters count it.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses test runs, or the interface does not exist.
-    pub fn test_run(&self, frame: &[u8], ifindex: u32) -> Result<(u32, Vec<u8>), KernelError> {
-        let what = "running the program on a frame";
-        let program: &Xdp = self
-            .ebpf
-            .program(name::PROGRAM_XDP)
-            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
-        // `struct xdp_md` of include/uapi/linux/bpf.h: data, data_end, data_meta,
-        // ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect();
-        let mut out = vec![0; frame.len() + 256];
-        let run = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            })
-            .map_err(|error| KernelError::new(what, error))?;
-        out.truncate(run.data_size_out as usize);
-        Ok((run.return_value, out))
     }
 }
 

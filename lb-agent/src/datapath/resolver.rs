@@ -118,7 +118,7 @@ impl Resolver {
                                 mtu: link.mtu,
                                 dmac: *mac,
                                 smac: link.mac,
-                                reserved: 0,
+                                flags: 0,
                             }
                         }
                         (_, Some(_)) => {
