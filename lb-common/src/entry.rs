@@ -88,6 +88,8 @@ pub mod hop_flags {
     pub const NO_XDP: u32 = 2;
     /// The address is the node's own: the packet goes to the node's stack.
     pub const LOCAL: u32 = 4;
+    /// Besides [`NO_XDP`]: it takes none of its own back from XDP either.
+    pub const NO_TX: u32 = 8;
 }
 
 /// Numbers in [`crate::flow::Half::hop`] that are no index into the next hops.

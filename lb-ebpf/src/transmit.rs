@@ -36,7 +36,8 @@ enum Way {
 
 /// The way of the packets of a half.
 #[inline(always)]
-fn way<A>(hook: Hook, hop: u32, half: *const Half<A>) -> Result<Way, Verdict> {
+fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Way, Verdict> {
+    let hook = frame.hook;
     let Some(next) = NEXTHOPS.get(hop) else {
         return if hop == hop_number::LOCAL {
             // From outside, with an address of the node as its source.
@@ -57,7 +58,8 @@ fn way<A>(hook: Hook, hop: u32, half: *const Half<A>) -> Result<Way, Verdict> {
         if next.flags & hop_flags::LOCAL != 0 {
             return Ok(Way::Stack);
         }
-        if hook == Hook::Xdp {
+        let back = next.flags == hop_flags::NO_XDP && next.ifindex == frame.ingress;
+        if hook == Hook::Xdp && !back {
             return Err(Verdict::PassUnresolved);
         }
         if next.flags & hop_flags::NEIGHBOUR != 0 {
@@ -98,7 +100,7 @@ where
     if !found.slot.tag().same_identity(found.tag) {
         return Err(Verdict::DropContended);
     }
-    let way = way(frame.hook, hop, half);
+    let way = way(frame, hop, half);
     if !matches!(way, Ok(Way::Stack) | Err(Verdict::PassForeign)) {
         if packet.ttl <= 1 {
             return Err(Verdict::DropTtlExceeded);

@@ -12,7 +12,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::flow::{Half, Kind, Lifetimes, Slot, State, Tag};
+use lb_common::{
+    entry::hop_number,
+    flow::{Half, Kind, Lifetimes, Slot, State, Tag},
+};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{clock::Clock, encode};
@@ -165,14 +168,20 @@ impl FlowTables {
                 protocol: entry.tag.proto(),
             }
         }
+        // A reply that is met on its way out is for the client.
+        let leaves = |hop| hop == hop_number::LOCAL;
         self.visit::<u32, 1>(&self.v4, |entry| {
             let ip = encode::ip([entry.half.daddr, 0, 0, 0], false);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })?;
         self.visit::<[u32; 4], 5>(&self.v6, |entry| {
             let ip = encode::ip(entry.half.daddr, true);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })
     }

@@ -6,9 +6,11 @@
 mod block;
 mod classifier;
 mod clock;
+mod coverage;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
+mod features;
 mod filter;
 mod flows;
 mod link;
@@ -19,7 +21,10 @@ mod resolver;
 mod trial;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use aya::{
     Ebpf,
@@ -47,7 +52,7 @@ use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 pub struct Datapath {
     // Keeps programs and unpinned maps loaded; the links live by their pins.
     ebpf: Ebpf,
-    classifiers: classifier::Classifiers,
+    classifiers: Arc<Mutex<classifier::Classifiers>>,
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
@@ -81,7 +86,18 @@ impl Datapath {
         let mut datapath = Self::open_detached(options)?;
         let interfaces = interface_indices(options)?;
         let program = xdp(&mut datapath.ebpf, name::PROGRAM_XDP)?;
-        datapath.attached = pins::attach(program, &mut datapath.classifiers, options, &interfaces)?;
+        datapath.attached = pins::attach(
+            program,
+            &mut datapath
+                .classifiers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            options,
+            &interfaces,
+        )?;
+        let configured: Vec<u32> = interfaces.iter().map(|(_, ifindex)| *ifindex).collect();
+        let coverage = coverage::Coverage::adopt(Arc::clone(&datapath.classifiers), &configured)?;
+        datapath.hops.attach_by(coverage);
         Ok(datapath)
     }
 
@@ -134,7 +150,7 @@ impl Datapath {
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
             ebpf,
-            classifiers,
+            classifiers: Arc::new(Mutex::new(classifiers)),
             hops,
             flows,
             attached: Vec::new(),

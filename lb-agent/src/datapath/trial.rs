@@ -86,8 +86,11 @@ impl Datapath {
         let mut context = vec![0; SKB];
         context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
         let mut out = vec![0; frame.len() + 256];
-        let run = self
+        let classifiers = self
             .classifiers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let run = classifiers
             .program(role)
             .test_run(options(frame, &mut out, &context))
             .map_err(|error| KernelError::new(RUNNING, error))?;
