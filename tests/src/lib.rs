@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod backend;
+pub mod bridge;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
