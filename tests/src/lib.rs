@@ -13,12 +13,14 @@
 //!   traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
 //! Traffic only goes to loopback and to addresses inside namespaces made here.
 
 pub mod agent;
 pub mod backend;
+pub mod bench;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
