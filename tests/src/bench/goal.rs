@@ -1,5 +1,7 @@
 //! What a figure is to be, and whether it is.
 
+use std::fmt;
+
 /// A bound on a measured figure. What is not a number meets none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
@@ -9,6 +11,19 @@ pub enum Goal {
     AtLeast(f64),
     /// The figure must be larger than this.
     Above(f64),
+    /// The figure must be smaller than this.
+    Below(f64),
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Goal::AtMost(limit) => write!(f, "≤ {limit:.2}"),
+            Goal::AtLeast(limit) => write!(f, "≥ {limit:.2}"),
+            Goal::Above(limit) => write!(f, "> {limit:.2}"),
+            Goal::Below(limit) => write!(f, "< {limit:.2}"),
+        }
+    }
 }
 
 impl Goal {
@@ -18,6 +33,7 @@ impl Goal {
             Goal::AtMost(limit) => figure <= limit,
             Goal::AtLeast(limit) => figure >= limit,
             Goal::Above(limit) => figure > limit,
+            Goal::Below(limit) => figure < limit,
         }
     }
 
@@ -44,6 +60,8 @@ mod tests {
             (Goal::AtLeast(0.95), 0.94, false),
             (Goal::Above(1.0), 1.0, false),
             (Goal::Above(1.0), 1.1, true),
+            (Goal::Below(1.0), 1.0, false),
+            (Goal::Below(1.0), 0.9, true),
             (Goal::AtMost(50.0), f64::NAN, false),
             (Goal::AtLeast(50.0), f64::NAN, false),
         ] {
