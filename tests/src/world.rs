@@ -92,14 +92,21 @@ impl Outcome {
     }
 }
 
-/// Directory for the pins of one world; removed with all that is in it.
-struct Pins {
+/// Directory for the pins of one datapath; taken off and removed with all that is in it.
+#[derive(Debug)]
+pub struct Pins {
     path: PathBuf,
     _guard: Guard,
 }
 
 impl Pins {
-    fn new() -> Result<Self> {
+    /// A directory that nobody else uses; a BPF file system is mounted where there is none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be mounted.
+    pub fn new() -> Result<Self> {
+        crate::agent::mount_bpffs()?;
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path =
@@ -110,6 +117,11 @@ impl Pins {
             path,
             _guard: guard,
         })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -173,7 +185,6 @@ impl World {
                 )?;
             }
         }
-        crate::agent::mount_bpffs()?;
         let pins = Pins::new()?;
         let mut options = Options {
             bpf_dir: pins.path.clone(),

@@ -2,7 +2,8 @@
 //! when it repeats, so the program under test would see its own rewritten packet: the driver
 //! writes the packet anew each time, varies the flow, and tail-calls.
 //!
-//! Beside it stand the programs that everything is compared with: see [`floor`] and [`brick`].
+//! Beside it stand the programs that everything is compared with: see [`floor`] and [`brick`];
+//! and those of the benchmark of dropping, which the driver calls as well: see [`flood`].
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
@@ -12,6 +13,7 @@
 )]
 
 mod brick;
+mod flood;
 mod floor;
 
 use aya_ebpf::{

@@ -3,10 +3,9 @@
 //! `target/bench/datapath.json`.
 
 mod cases;
-mod driver;
+mod population;
 mod report;
 mod stage;
-mod traffic;
 
 use std::path::PathBuf;
 

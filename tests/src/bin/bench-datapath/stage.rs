@@ -11,14 +11,14 @@ use ipnet::IpNet;
 use lb_agent::domain::kernel::Kernel as _;
 use lb_common::{flow::State, maps::DEFAULT_FLOW_SLOTS, verdict::Verdict};
 use lb_tests::{
+    bench::{Bare, Driver, Ingress, Traffic, block_rule},
     packet::{ACK, SYN},
     world::World,
 };
 
 use crate::{
-    cases::{NEW_FLOWS, NEW_FLOWS6, Prepare, block_rule},
-    driver::{Bare, Driver},
-    traffic::{Ingress, Population, Traffic, VIPS},
+    cases::{NEW_FLOWS, NEW_FLOWS6, Prepare},
+    population::{Population, VIPS},
 };
 
 /// Packets before each measurement, as many as bring the flows to mind; at most.

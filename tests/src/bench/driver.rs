@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
+    programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
 
-use crate::traffic::Traffic;
+use super::Traffic;
 
 /// Programs of lb-ebpf/src/bench that do next to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bare {
+pub enum Bare {
     /// Transmits.
     Transmit,
     /// Parses and transmits.
@@ -24,16 +24,25 @@ pub(crate) enum Bare {
     HotHash,
     /// Reads one line of an array as large as the flow table, and transmits.
     Line,
+    /// Drops.
+    Drop,
+    /// Sends out of the interface that [`Driver::flood`] is told.
+    Flood,
+    /// Makes the same packets and throws them away at once.
+    FloodNowhere,
 }
 
 impl Bare {
-    const ALL: [Bare; 6] = [
+    const ALL: [Bare; 9] = [
         Bare::Transmit,
         Bare::ParseTransmit,
         Bare::ParsePass,
         Bare::ParseDrop,
         Bare::HotHash,
         Bare::Line,
+        Bare::Drop,
+        Bare::Flood,
+        Bare::FloodNowhere,
     ];
 
     fn program(self) -> &'static str {
@@ -44,11 +53,14 @@ impl Bare {
             Bare::ParseDrop => "lb_parse_drop",
             Bare::HotHash => "lb_hash",
             Bare::Line => "lb_line",
+            Bare::Drop => "lb_drop",
+            Bare::Flood => "lb_flood",
+            Bare::FloodNowhere => "lb_flood_nowhere",
         }
     }
 
     /// The name in the table.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Bare::Transmit => "bare transmit",
             Bare::ParseTransmit => "bare parse + transmit",
@@ -56,18 +68,29 @@ impl Bare {
             Bare::ParseDrop => "bare parse + drop",
             Bare::HotHash => "hot hash lookup",
             Bare::Line => "one line of the table",
+            Bare::Drop => "bare XDP_DROP",
+            Bare::Flood => "the flood",
+            Bare::FloodNowhere => "the flood's making",
         }
     }
 }
 
+/// Frames in a batch of the flood: as many as a driver's poll takes (`NAPI_POLL_WEIGHT`).
+const BATCH: u32 = 64;
+
 /// The loaded driver.
-pub(crate) struct Driver {
+#[derive(Debug)]
+pub struct Driver {
     ebpf: Ebpf,
 }
 
 impl Driver {
-    /// Loads the object; `slots` is the size of the flow table under test.
-    pub(crate) fn load(object: &[u8], slots: u32) -> Result<Self> {
+    /// Loads the object; `slots`, a power of two, is the size of the flow table under test.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a program.
+    pub fn load(object: &[u8], slots: u32) -> Result<Self> {
         let mask = slots - 1;
         let mut ebpf = EbpfLoader::new()
             .override_global("LINE_MASK", &mask, true)
@@ -85,23 +108,28 @@ impl Driver {
     }
 
     /// Descriptor of one of its own programs.
-    pub(crate) fn bare(&mut self, bare: Bare) -> Result<ProgramFd> {
+    ///
+    /// # Errors
+    ///
+    /// It is not loaded.
+    pub fn bare(&mut self, bare: Bare) -> Result<ProgramFd> {
         Ok(xdp(&mut self.ebpf, bare.program())?.fd()?.try_clone()?)
     }
 
     /// Sends `packets` packets through a program; answers with the mean nanoseconds of one,
     /// driver included. `ifindex` is where they come in.
-    pub(crate) fn run(
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the run, or the program gives up on the last packet.
+    pub fn run(
         &mut self,
         program: &ProgramFd,
         traffic: &Traffic,
         ifindex: u32,
         packets: u32,
     ) -> Result<f64> {
-        let map = self.ebpf.map_mut("TEMPLATE").context("no map TEMPLATE")?;
-        Array::try_from(map)?.set(0, traffic.template, 0)?;
-        let map = self.ebpf.map_mut("PROGRAM").context("no map PROGRAM")?;
-        ProgramArray::try_from(map)?.set(0, program, 0)?;
+        self.point(program, traffic)?;
         let frame = traffic.frame();
         // `struct xdp_md` of include/uapi/linux/bpf.h: data, data_end, data_meta,
         // ingress_ifindex, rx_queue_index, egress_ifindex.
@@ -120,6 +148,53 @@ impl Driver {
             bail!("the program was not called, or gave up");
         }
         Ok(run.duration.as_nanos() as f64)
+    }
+
+    /// Sends `packets` packets out of an interface of the caller's namespace, as frames that a
+    /// driver has received; `None`: makes them and throws them away. Answers with the mean
+    /// nanoseconds of one. What the receiver does with them at once, in the softirq that sending
+    /// raises on the same CPU, is within.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the run.
+    pub fn flood(&mut self, traffic: &Traffic, out: Option<u32>, packets: u32) -> Result<f64> {
+        let program = self.bare(match out {
+            Some(_) => Bare::Flood,
+            None => Bare::FloodNowhere,
+        })?;
+        self.point(&program, traffic)?;
+        let map = self.ebpf.map_mut("OUT").context("no map OUT")?;
+        Array::try_from(map)?.set(0, out.unwrap_or(0), 0)?;
+        let run = xdp(&mut self.ebpf, "lb_bench")?.test_run(TestRunOptions {
+            data_in: Some(&traffic.frame()),
+            repeat: packets,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        })?;
+        Ok(run.duration.as_nanos() as f64)
+    }
+
+    /// Attaches one of its own programs to an interface of the caller's namespace, in the
+    /// interface's driver; it stays as long as `self`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it.
+    pub fn attach(&mut self, bare: Bare, interface: &str) -> Result<()> {
+        xdp(&mut self.ebpf, bare.program())?
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("attaching {} to {interface}", bare.program()))?;
+        Ok(())
+    }
+
+    /// Tells the driver what to write and whom to call.
+    fn point(&mut self, program: &ProgramFd, traffic: &Traffic) -> Result<()> {
+        let map = self.ebpf.map_mut("TEMPLATE").context("no map TEMPLATE")?;
+        Array::try_from(map)?.set(0, traffic.template, 0)?;
+        let map = self.ebpf.map_mut("PROGRAM").context("no map PROGRAM")?;
+        ProgramArray::try_from(map)?.set(0, program, 0)?;
+        Ok(())
     }
 }
 
