@@ -11,7 +11,7 @@
 //!   its process.
 //! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
 //!   traffic.
-//! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
+//! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -31,6 +31,7 @@ pub mod load;
 pub mod namespace;
 pub mod packet;
 pub mod pattern;
+pub mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;

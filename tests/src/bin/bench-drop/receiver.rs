@@ -12,9 +12,10 @@ use lb_tests::{
     bench::{Bare, Driver, block_rule},
     link::{self, End},
     namespace::Namespace,
+    pins::Pins,
     process::wait_for,
     scratch::Scratch,
-    world::{PORTS, Pins},
+    world::PORTS,
 };
 
 /// The interface that the flood comes in on, in every receiver's namespace.
