@@ -325,6 +325,7 @@ impl World {
             Action::Pass => (&[action::PASS], frame_after == frame),
             Action::Drop => (&[action::DROP], frame_after == frame),
             Action::Forward => (&[action::TX, action::REDIRECT], true),
+            Action::Answer => (&[action::TX], true),
         };
         ensure!(
             actions.contains(&action),
