@@ -45,6 +45,13 @@ pub(crate) struct Group {
     pub(crate) cases: Vec<Case>,
 }
 
+impl Group {
+    /// Whether this is the group of floors and bricks that every table begins with.
+    pub(crate) fn is_floors(&self) -> bool {
+        self.cases.iter().any(|case| case.name == HOT_HASH)
+    }
+}
+
 /// One row of the table.
 pub(crate) struct Case {
     /// What the row is called.
