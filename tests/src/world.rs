@@ -1,15 +1,11 @@
 //! A loaded datapath for test runs: real programs and maps, an interface to a peer, and nothing
 //! attached. The packets are ours, the decisions the kernel's.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::{
-    datapath::{self, Budget, Datapath, Mode, Options},
+    datapath::{Budget, Datapath, Mode, Options},
     domain::{
         kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
         plan::advance,
@@ -24,10 +20,10 @@ use lb_common::{
 
 pub use crate::packet::answer_to;
 use crate::{
-    cleanup::{self, Guard},
     link::{self, End},
     namespace::Namespace,
     packet::{Packet, dissect},
+    pins::Pins,
 };
 
 /// `enum xdp_action` of include/uapi/linux/bpf.h.
@@ -101,27 +97,6 @@ impl Outcome {
     /// With what is wrong with it, a checksum for instance.
     pub fn packet(&self) -> Packet {
         dissect(&self.frame).unwrap_or_else(|error| panic!("{error}: {:02x?}", self.frame))
-    }
-}
-
-/// Directory for the pins of one world; removed with all that is in it.
-struct Pins {
-    path: PathBuf,
-    _guard: Guard,
-}
-
-impl Pins {
-    fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            Path::new("/sys/fs/bpf").join(format!("lb-world-{}-{number}", std::process::id()));
-        let undo = path.clone();
-        let guard = cleanup::on_exit(move || drop(datapath::detach(&undo)));
-        Ok(Self {
-            path,
-            _guard: guard,
-        })
     }
 }
 
@@ -200,10 +175,9 @@ impl World {
                 )?;
             }
         }
-        crate::agent::mount_bpffs()?;
         let pins = Pins::new()?;
         let mut options = Options {
-            bpf_dir: pins.path.clone(),
+            bpf_dir: pins.path().to_owned(),
             interfaces: vec!["front".into(), "back".into()],
             mode: Mode::Auto,
             tc_filters: false,
