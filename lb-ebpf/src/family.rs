@@ -7,7 +7,7 @@ use lb_common::{
 };
 
 use crate::{
-    insert::{Victim, lb_insert4, lb_insert6, lb_scan4, lb_scan6},
+    insert::{Victim, lb_insert4, lb_insert6, lb_scan4, lb_scan6, lb_take4, lb_take6},
     maps::{DRAFT4, DRAFT6, FLOWS4, FLOWS6},
     settings::setting,
 };
@@ -61,6 +61,9 @@ pub(crate) trait Family {
     /// `insert::scan` as such a function.
     fn scan(bucket: u32, hash: u64, own: u32) -> u64;
 
+    /// `insert::take` as such a function; 0: another CPU was faster.
+    fn take(hash: u64, how: u32) -> u64;
+
     /// `insert::insert_draft` as a function of the program that the verifier checks once by itself,
     /// not again for each of its callers and each turn of their loops.
     fn insert(hash: u64, how: u32) -> u64;
@@ -96,6 +99,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn take(hash: u64, how: u32) -> u64 {
+        lb_take4(hash, how)
+    }
+
+    #[inline(always)]
     fn insert(hash: u64, how: u32) -> u64 {
         lb_insert4(hash, how)
     }
@@ -123,6 +131,11 @@ impl Family for V6 {
     #[inline(always)]
     fn scan(bucket: u32, hash: u64, own: u32) -> u64 {
         lb_scan6(bucket, hash, own)
+    }
+
+    #[inline(always)]
+    fn take(hash: u64, how: u32) -> u64 {
+        lb_take6(hash, how)
     }
 
     #[inline(always)]

@@ -226,15 +226,34 @@ fn insert_draft<F: Family>(hash: u64, how: u32) -> u64 {
         // Before the key is there: the exchange in `take` is a barrier.
         mark_spilled::<F>(first);
     }
-    if !take::<F>(draft, hash, how) {
+    if F::take(hash, how) == 0 {
         return CONTENDED;
     }
     settle::<F>(draft, hash)
 }
 
+/// See [`Family::take`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_take4(hash: u64, how: u32) -> u64 {
+    take::<V4>(hash, how) as u64
+}
+
+/// See [`Family::take`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_take6(hash: u64, how: u32) -> u64 {
+    take::<V6>(hash, how) as u64
+}
+
 /// Claims the victim's slot, fills and publishes it; `false` if another CPU was faster.
 #[inline(always)]
-fn take<F: Family>(draft: &mut Draft<F::Addr>, hash: u64, how: u32) -> bool {
+fn take<F: Family>(hash: u64, how: u32) -> bool {
+    let Some(draft) = F::draft() else {
+        return false;
+    };
+    // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU meanwhile.
+    let draft = unsafe { &mut *draft };
     let old = draft.victim.tag;
     let Some(slot) = SlotRef::at::<F>(draft.victim.index) else {
         return false;
