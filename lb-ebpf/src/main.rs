@@ -28,6 +28,7 @@ mod pipeline;
 mod rewrite;
 mod settings;
 mod stats;
+mod trace;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 

@@ -14,11 +14,13 @@ use crate::{
     parse,
     settings::setting,
     stats::count_verdict,
+    trace,
 };
 
 /// Decides on a frame, rewrites it where it is ours, and counts the verdict.
 #[inline(always)]
 pub(crate) fn process(frame: &Frame) -> u32 {
+    trace::note(frame);
     let (action, verdict) = match decide(frame) {
         Ok((action, verdict)) => (action, verdict),
         Err(verdict) => {
@@ -30,6 +32,7 @@ pub(crate) fn process(frame: &Frame) -> u32 {
         }
     };
     count_verdict(verdict, frame.len() as u64);
+    trace::tell(verdict);
     action
 }
 
