@@ -1,13 +1,31 @@
 //! A frame in memory, and the headers as they lie in it.
 
-use aya_ebpf::programs::XdpContext;
+use core::ffi::c_void;
+
+use aya_ebpf::{EbpfContext as _, programs::XdpContext};
+
+/// Where in the kernel a program runs. A constant of each entry point: everything behind it is
+/// inlined, so that a branch on it leaves only the one side.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// In the driver, or in the generic receive path.
+    Xdp,
+}
 
 /// The frame a program was called for: where it lies and where it came from. Contexts differ,
 /// frames do not: everything behind the entry points works on this.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame {
+    /// The program's context, for helpers that change the frame's size or send it.
+    #[expect(dead_code, reason = "nothing changes a frame's size yet")]
+    pub(crate) ctx: *mut c_void,
+    /// Which kind of context it is.
+    pub(crate) hook: Hook,
     start: usize,
+    /// End of what can be read directly.
     end: usize,
+    /// Bytes of the whole frame.
+    len: usize,
     /// Interface it arrived on.
     pub(crate) ingress: u32,
 }
@@ -16,20 +34,24 @@ impl Frame {
     /// The frame of an XDP program.
     #[inline(always)]
     pub(crate) fn from_xdp(ctx: &XdpContext) -> Self {
+        let (start, end) = (ctx.data(), ctx.data_end());
         Self {
-            start: ctx.data(),
-            end: ctx.data_end(),
+            ctx: ctx.as_ptr(),
+            hook: Hook::Xdp,
+            start,
+            end,
+            len: end - start,
             ingress: ctx.ingress_ifindex() as u32,
         }
     }
 
-    /// Length in bytes.
+    /// Length in bytes, with what lies beyond [`Self::end`].
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        self.end - self.start
+        self.len
     }
 
-    /// The address behind the last byte.
+    /// The address behind the last byte that can be read directly.
     #[inline(always)]
     pub(crate) fn end(&self) -> usize {
         self.end

@@ -10,7 +10,7 @@ use crate::{
     block,
     forward::{forward4, forward6},
     maps::FILTER,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, split_ports},
+    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, split_ports},
     parse,
     settings::setting,
     stats::count_verdict,
@@ -23,20 +23,23 @@ pub(crate) fn process(frame: &Frame) -> u32 {
     trace::note(frame);
     let (action, verdict) = match decide(frame) {
         Ok((action, verdict)) => (action, verdict),
-        Err(verdict) => {
-            let action = match verdict.action() {
-                Action::Drop => xdp_action::XDP_DROP,
-                Action::Pass | Action::Forward => xdp_action::XDP_PASS,
-            };
-            (action, verdict)
-        }
+        Err(verdict) => (action_of(frame.hook, verdict), verdict),
     };
     count_verdict(verdict, frame.len() as u64);
     trace::tell(verdict);
     action
 }
 
-/// `Ok`: forwarded, with the XDP action. `Err`: the verdict of a packet that was left as it is.
+/// What a program answers for a frame that is left as it is.
+#[inline(always)]
+fn action_of(hook: Hook, verdict: Verdict) -> u32 {
+    match (hook, verdict.action()) {
+        (Hook::Xdp, Action::Drop) => xdp_action::XDP_DROP,
+        (Hook::Xdp, Action::Pass | Action::Forward | Action::Answer) => xdp_action::XDP_PASS,
+    }
+}
+
+/// `Ok`: forwarded, with the program's answer. `Err`: the verdict of a packet that was left as it is.
 #[inline(always)]
 fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
     let ethernet = frame.at::<Ethernet>(0).ok_or(Verdict::PassMalformed)?;

@@ -351,6 +351,7 @@ impl World {
             Action::Pass => (&[action::PASS], frame_after == frame),
             Action::Drop => (&[action::DROP], frame_after == frame),
             Action::Forward => (&[action::TX, action::REDIRECT], true),
+            Action::Answer => (&[action::TX], true),
         };
         ensure!(
             actions.contains(&action),
