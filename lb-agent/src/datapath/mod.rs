@@ -15,6 +15,7 @@ mod loader;
 mod nexthop;
 mod pins;
 mod resolver;
+mod trace;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use self::{
     loader::{Attached, Mode, Options},
     pins::detach,
     resolver::Resolver,
+    trace::Trace,
 };
 use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 
@@ -57,6 +59,7 @@ pub struct Datapath {
     backend_stats: PerCpuArray<MapData, BackendStats>,
     hops: nexthop::Hops,
     flows: FlowTables,
+    trace: Option<Trace>,
     attached: Vec<Attached>,
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
@@ -125,6 +128,7 @@ impl Datapath {
             block_stats: take(&mut ebpf, name::BLOCK_STATS)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
+            trace: Some(trace::Trace::new(&mut ebpf, clock)?),
             ebpf,
             hops,
             flows,
@@ -152,6 +156,11 @@ impl Datapath {
     /// The flow tables, to be swept and counted.
     pub fn flows(&self) -> FlowTables {
         self.flows.clone()
+    }
+
+    /// The trace, for whoever hands its events on; `None` if it has been taken already.
+    pub fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
     }
 
     /// Starts to keep next hops current. Needs a tokio runtime.
