@@ -45,8 +45,12 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let stats = Arc::new(ProbeStats::default());
-        let server = tokio::spawn(serve(listener, handle, stats, async {
+        let sources = Sources {
+            handle,
+            probes: Arc::default(),
+            watch: Arc::default(),
+        };
+        let server = tokio::spawn(serve(listener, sources, async {
             stopped.await.ok();
         }));
         Self {
