@@ -139,7 +139,9 @@ pub struct TraceRecord {
     /// The frame as it came in.
     pub bytes: [u8; TRACE_SNAP],
     /// The packet that `bytes` are of is under way.
-    pub noted: u64,
+    pub noted: u32,
+    /// Bytes that the filters want.
+    pub snap: u32,
 }
 
 assert_layout! {

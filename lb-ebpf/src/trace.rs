@@ -6,27 +6,21 @@
 //! how the packet was handled: addresses come from the bytes that were kept, the backend from the
 //! flow table.
 
+mod headers;
+
 use core::{cell::UnsafeCell, slice};
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use lb_common::{
-    IPPROTO_TCP, IPPROTO_UDP,
-    entry::{FAMILY_V4, FAMILY_V6},
-    flow::Kind,
-    trace::{
-        NO_BACKEND, TRACE_SLOTS, TRACE_SNAP, TraceEvent, TraceFilter, TraceRecord, trace_facts,
-    },
+    trace::{NO_BACKEND, TRACE_SLOTS, TRACE_SNAP, TraceEvent, TraceFilter, TraceRecord},
     verdict::Verdict,
 };
 
+use self::headers::{lb_trace_flow4, lb_trace_flow6, lb_trace_network, lb_trace_transport};
 use crate::{
-    family::{Family, Key, V4, V6},
     flow,
     maps::{TRACE_EVENTS, TRACE_FILTERS, TRACE_RECORD, TRACE_STATS},
-    packet::{
-        ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, IPPROTO_FRAGMENT, Ipv4, Ipv6, Tcp,
-        split_ports,
-    },
+    packet::{Frame, split_ports},
 };
 
 /// `lb_common::trace::TraceSwitch` as one word, `on` in the lower half.
@@ -58,19 +52,6 @@ static TRACE_SWITCH: Switch = Switch(UnsafeCell::new(0));
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself.
 const NO_WAKEUP: u64 = 1;
-
-/// EtherTypes of VLAN tags (IEEE 802.1Q, 802.1ad), network byte order.
-const VLAN: [u16; 2] = [0x8100_u16.to_be(), 0x88a8_u16.to_be()];
-/// VLAN tags that are looked behind.
-const TAGS: u32 = 2;
-/// Extension headers that are looked behind.
-const EXTENSIONS: u32 = 4;
-/// Next header values of extension headers that say their length (RFC 8200, section 4).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const DESTINATION: u8 = 60;
-const IPPROTO_ICMP: u8 = 1;
-const IPPROTO_ICMPV6: u8 = 58;
 
 #[inline(always)]
 fn is_on() -> bool {
@@ -137,43 +118,35 @@ fn keep(frame: &Frame) {
     }
 }
 
-/// A `T` out of the kept bytes, if the frame has it.
+/// This CPU's record.
 #[inline(always)]
-fn read<T: Copy>(record: *const TraceRecord, offset: u32) -> Option<T> {
-    let last = offset as u64 + size_of::<T>() as u64;
-    // SAFETY: this CPU's scratch memory.
-    let length = unsafe { (*record).event.length } as u64;
-    if last > length || offset as u64 > (TRACE_SNAP - size_of::<T>()) as u64 {
-        return None;
-    }
-    // SAFETY: within the record, as just checked; any address will do for an unaligned read.
-    Some(unsafe {
-        (&raw const (*record).bytes)
-            .cast::<u8>()
-            .add(offset as usize)
-            .cast::<T>()
-            .read_unaligned()
-    })
+fn record() -> Option<&'static mut TraceRecord> {
+    // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU meanwhile.
+    TRACE_RECORD
+        .get_ptr_mut(0)
+        .map(|record| unsafe { &mut *record })
 }
 
-/// Hands the noted packet over to whoever wants it. A function of the program that the verifier
-/// checks by itself.
+/// Hands the noted packet over to whoever wants it.
+///
+/// This and the steps that it takes are functions of the program that the verifier checks once,
+/// each by itself: what one of them leaves in the record is unknown to the next, so that their
+/// cases do not multiply.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn lb_trace(verdict: u32) -> u32 {
-    let Some(record) = TRACE_RECORD.get_ptr_mut(0) else {
+    let Some(record) = record() else {
         return 0;
     };
-    // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU meanwhile.
-    let event = unsafe {
-        // It was switched on in the middle of a packet.
-        if (*record).noted == 0 {
-            return 0;
-        }
-        (*record).noted = 0;
-        &mut (*record).event
-    };
+    // It was switched on in the middle of a packet.
+    if record.noted == 0 {
+        return 0;
+    }
+    record.noted = 0;
+    record.snap = 0;
+    let event = &mut record.event;
     event.verdict = verdict;
+    event.slots = 0;
     event.backend = NO_BACKEND;
     event.saddr = [0; 4];
     event.daddr = [0; 4];
@@ -186,209 +159,60 @@ pub extern "C" fn lb_trace(verdict: u32) -> u32 {
     event.proto = 0;
     event.flags = 0;
     event.facts = 0;
-    parse(record, event);
-    if event.facts & trace_facts::PORTS != 0 {
-        if event.family == FAMILY_V4 {
-            follow4(event);
-        } else {
-            follow6(event);
-        }
+    let l4 = lb_trace_network();
+    if l4 != 0 {
+        lb_trace_transport(l4);
+        lb_trace_flow4();
+        lb_trace_flow6();
     }
-    hand_over(record, event)
-}
-
-/// Reads the headers as far as they go.
-#[inline(always)]
-fn parse(record: *const TraceRecord, event: &mut TraceEvent) {
-    let mut offset = core::mem::offset_of!(Ethernet, ethertype) as u32;
-    let Some(mut ethertype) = read::<u16>(record, offset) else {
-        event.ethertype = 0;
-        return;
-    };
-    for _ in 0..TAGS {
-        if ethertype != VLAN[0] && ethertype != VLAN[1] {
-            break;
-        }
-        let Some(inner) = read::<u16>(record, offset + 4) else {
-            break;
-        };
-        ethertype = inner;
-        offset += 4;
-    }
-    event.ethertype = ethertype;
-    let l3 = offset + 2;
-    let l4 = if ethertype == ETHERTYPE_IPV4 {
-        let Some(header) = read::<Ipv4>(record, l3) else {
-            return;
-        };
-        let [_, proto] = header.ttl_proto.to_ne_bytes();
-        event.family = FAMILY_V4;
-        event.saddr[0] = header.saddr;
-        event.daddr[0] = header.daddr;
-        event.proto = proto;
-        // "More fragments" and the offset.
-        let fragment = u16::from_be(header.fragment) & 0x3fff;
-        if fragment != 0 {
-            event.facts |= trace_facts::FRAGMENT;
-        }
-        if fragment & 0x1fff != 0 {
-            return;
-        }
-        l3 + (header.version_ihl & 0x0f) as u32 * 4
-    } else if ethertype == ETHERTYPE_IPV6 {
-        let Some(header) = read::<Ipv6>(record, l3) else {
-            return;
-        };
-        event.family = FAMILY_V6;
-        event.saddr = header.saddr;
-        event.daddr = header.daddr;
-        event.proto = header.next_header;
-        match extensions(record, event, l3 + size_of::<Ipv6>() as u32) {
-            Some(l4) => l4,
-            None => return,
-        }
-    } else {
-        return;
-    };
-    transport(record, event, l4);
-}
-
-/// Looks behind the extension headers; answers with where the transport header begins, and with
-/// nothing if it is in another fragment.
-#[inline(always)]
-fn extensions(record: *const TraceRecord, event: &mut TraceEvent, l4: u32) -> Option<u32> {
-    let mut l4 = l4;
-    for _ in 0..EXTENSIONS {
-        match event.proto {
-            HOP_BY_HOP | ROUTING | DESTINATION => {
-                let [next, length] = read::<[u8; 2]>(record, l4)?;
-                event.proto = next;
-                l4 += (length as u32 + 1) * 8;
-            }
-            IPPROTO_FRAGMENT => {
-                let [next, _, high, low] = read::<[u8; 4]>(record, l4)?;
-                event.facts |= trace_facts::FRAGMENT;
-                event.proto = next;
-                l4 += 8;
-                if high != 0 || low & 0xf8 != 0 {
-                    return None;
-                }
-            }
-            _ => break,
-        }
-    }
-    Some(l4)
-}
-
-#[inline(always)]
-fn transport(record: *const TraceRecord, event: &mut TraceEvent, l4: u32) {
-    match event.proto {
-        IPPROTO_TCP | IPPROTO_UDP => {
-            let Some(ports) = read::<u32>(record, l4) else {
-                return;
-            };
-            event.ports = ports;
-            event.facts |= trace_facts::PORTS;
-            if event.proto == IPPROTO_TCP {
-                let at = core::mem::offset_of!(Tcp, flags) as u32;
-                event.flags = read::<u8>(record, l4 + at).unwrap_or(0);
-            }
-        }
-        IPPROTO_ICMP | IPPROTO_ICMPV6 => {
-            event.icmp = read::<[u8; 2]>(record, l4).unwrap_or([0; 2]);
-        }
-        _ => {}
-    }
-}
-
-/// Looks the packet's flow up: whose it is and how it leaves.
-#[inline(always)]
-fn follow4(event: &mut TraceEvent) {
-    let key = Key {
-        saddr: event.saddr[0],
-        daddr: event.daddr[0],
-        ports: event.ports,
-        proto: event.proto,
-    };
-    let Some(found) = flow::find::<V4>(&key, V4::hash(&key)) else {
-        return;
-    };
-    // SAFETY: map memory. Should another flow take the slot at this moment, the event is wrong
-    // about where the packet went; it is a trace.
-    unsafe {
-        event.new_saddr[0] = (*found.slot.half).new_saddr;
-        event.new_daddr[0] = (*found.slot.half).new_daddr;
-        event.new_ports = (*found.slot.half).new_ports;
-        event.backend = (*found.slot.half).backend;
-    }
-    event.facts |= facts_of(found.tag.0);
-}
-
-/// The same for IPv6.
-#[inline(always)]
-fn follow6(event: &mut TraceEvent) {
-    let key = Key {
-        saddr: event.saddr,
-        daddr: event.daddr,
-        ports: event.ports,
-        proto: event.proto,
-    };
-    let Some(found) = flow::find::<V6>(&key, V6::hash(&key)) else {
-        return;
-    };
-    // SAFETY: as above.
-    unsafe {
-        event.new_saddr = (*found.slot.half).new_saddr;
-        event.new_daddr = (*found.slot.half).new_daddr;
-        event.new_ports = (*found.slot.half).new_ports;
-        event.backend = (*found.slot.half).backend;
-    }
-    event.facts |= facts_of(found.tag.0);
-}
-
-#[inline(always)]
-fn facts_of(tag: u64) -> u8 {
-    if (tag >> 16) as u8 == Kind::Reply as u8 {
-        trace_facts::FLOW | trace_facts::REPLY
-    } else {
-        trace_facts::FLOW
-    }
-}
-
-/// Puts the event into the ring buffer if a filter wants it.
-#[inline(always)]
-fn hand_over(record: *mut TraceRecord, event: &mut TraceEvent) -> u32 {
-    let now = flow::now();
-    let mut slots = 0;
-    let mut snap = 0;
     for slot in 0..TRACE_SLOTS {
-        let Some(filter) = TRACE_FILTERS.get(slot) else {
-            break;
-        };
-        if filter.verdicts >> (event.verdict & 63) & 1 == 0 || !wants(filter, event) {
-            continue;
-        }
-        if within_rate(slot, filter, now) {
-            slots |= 1 << slot;
-            snap = if filter.snap > snap { filter.snap } else { snap };
-        }
+        lb_trace_filter(slot);
     }
+    lb_trace_output()
+}
+
+/// Notes whether the watcher of this slot wants the event.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_trace_filter(slot: u32) -> u32 {
+    let (Some(record), Some(filter)) = (record(), TRACE_FILTERS.get(slot)) else {
+        return 0;
+    };
+    let event = &mut record.event;
+    let verdicts = filter.verdicts >> (event.verdict & 63);
+    if verdicts & 1 == 0 || !wants(filter, event) || !within_rate(slot, filter) {
+        return 0;
+    }
+    event.slots |= 1 << (slot & 31);
+    if filter.snap as u32 > record.snap {
+        record.snap = filter.snap as u32;
+    }
+    1
+}
+
+/// Puts the event into the ring buffer if anybody wants it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_trace_output() -> u32 {
+    let Some(record) = record() else {
+        return 0;
+    };
+    let slots = record.event.slots;
     if slots == 0 {
         return 0;
     }
-    let mut captured = event.length;
-    if captured > snap as u32 {
-        captured = snap as u32;
+    let mut captured = record.event.length;
+    if captured > record.snap {
+        captured = record.snap;
     }
     if captured > TRACE_SNAP as u32 {
         captured = TRACE_SNAP as u32;
     }
-    event.slots = slots;
-    event.captured = captured;
+    record.event.captured = captured;
     // SAFETY: the event and what follows it are in one record, and the length is within it.
     let bytes = unsafe {
         slice::from_raw_parts(
-            record.cast::<u8>(),
+            (&raw const *record).cast::<u8>(),
             size_of::<TraceEvent>() + captured as usize,
         )
     };
@@ -419,8 +243,7 @@ fn wants(filter: &TraceFilter, event: &TraceEvent) -> bool {
         return false;
     }
     if filter.proto != 0
-        && (event.family == 0
-            || (filter.proto != event.proto && filter.other_proto != event.proto))
+        && (event.family == 0 || (filter.proto != event.proto && filter.other_proto != event.proto))
     {
         return false;
     }
@@ -450,7 +273,8 @@ fn under(address: &[u32; 4], mask: &[u32; 4], prefix: &[u32; 4]) -> bool {
 
 /// Whether the filter's rate leaves room for one more; counts it either way.
 #[inline(always)]
-fn within_rate(slot: u32, filter: &TraceFilter, now: u32) -> bool {
+fn within_rate(slot: u32, filter: &TraceFilter) -> bool {
+    let now = flow::now();
     let Some(stats) = TRACE_STATS.get_ptr_mut(slot) else {
         return false;
     };

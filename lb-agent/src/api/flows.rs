@@ -1,7 +1,11 @@
 //! Lists and counts of flows: from request to filter, from the tables to messages. The tables are
 //! read on a thread for blocking work, so that nothing waits for it.
 
-use std::{collections::BTreeMap, net::{IpAddr, SocketAddr}, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use lb_common::{IPPROTO_TCP, IPPROTO_UDP};
 use tokio::sync::mpsc;
@@ -38,9 +42,7 @@ pub(super) fn filter(
 fn conditions(filter: &proto::FlowFilter) -> Result<FlowFilter, InvalidRequest> {
     let backend = match filter.backend.as_deref() {
         None => None,
-        Some(text) => Some(
-            backend(text).ok_or_else(|| InvalidRequest::Backend(text.to_owned()))?,
-        ),
+        Some(text) => Some(backend(text).ok_or_else(|| InvalidRequest::Backend(text.to_owned()))?),
     };
     let client = filter.client.as_deref().map(parse_prefix).transpose();
     let state = match filter.state.as_deref() {
@@ -89,7 +91,9 @@ pub(super) fn order(
     let order = match request.sort.as_str() {
         "" => None,
         name => {
-            let order = FlowOrder::ALL.into_iter().find(|order| order.name() == name);
+            let order = FlowOrder::ALL
+                .into_iter()
+                .find(|order| order.name() == name);
             Some(order.ok_or_else(|| InvalidRequest::unknown("order", name, &names))?)
         }
     };
@@ -125,7 +129,10 @@ pub(super) fn send(
             });
             total = first.offered;
             for flows in first.into_sorted().chunks(BATCH) {
-                send(flows.iter().map(|flow| message(flow, naming)).collect(), None);
+                send(
+                    flows.iter().map(|flow| message(flow, naming)).collect(),
+                    None,
+                );
             }
             result
         }
@@ -181,13 +188,15 @@ pub(super) fn count(
     }
     let counts = named
         .into_iter()
-        .map(|((service, backend, protocol, _, state), flows)| proto::FlowCount {
-            service: service.map(str::to_owned),
-            backend: backend.map(|address| address.to_string()),
-            protocol: protocol_name(protocol),
-            state: state.into(),
-            flows,
-        })
+        .map(
+            |((service, backend, protocol, _, state), flows)| proto::FlowCount {
+                service: service.map(str::to_owned),
+                backend: backend.map(|address| address.to_string()),
+                protocol: protocol_name(protocol),
+                state: state.into(),
+                flows,
+            },
+        )
         .collect();
     Ok(proto::CountFlowsResponse { counts })
 }
@@ -233,10 +242,34 @@ mod tests {
         });
         assert_eq!(good.unwrap().backend.unwrap().1, Some(80));
         let rows = [
-            (proto::FlowFilter { backend: Some("here".into()), ..empty() }, "`here` is no address"),
-            (proto::FlowFilter { client: Some("1.2.3.4/40".into()), ..empty() }, "`1.2.3.4/40`"),
-            (proto::FlowFilter { state: Some("open".into()), ..empty() }, "no state `open`; there are half_open, answered"),
-            (proto::FlowFilter { protocol: Some("icmp".into()), ..empty() }, "there are tcp, udp"),
+            (
+                proto::FlowFilter {
+                    backend: Some("here".into()),
+                    ..empty()
+                },
+                "`here` is no address",
+            ),
+            (
+                proto::FlowFilter {
+                    client: Some("1.2.3.4/40".into()),
+                    ..empty()
+                },
+                "`1.2.3.4/40`",
+            ),
+            (
+                proto::FlowFilter {
+                    state: Some("open".into()),
+                    ..empty()
+                },
+                "no state `open`; there are half_open, answered",
+            ),
+            (
+                proto::FlowFilter {
+                    protocol: Some("icmp".into()),
+                    ..empty()
+                },
+                "there are tcp, udp",
+            ),
         ];
         for (bad, expected) in rows {
             let error = conditions(&bad).unwrap_err().to_string();
@@ -255,6 +288,9 @@ mod tests {
         assert!(order(0, "idle").is_err());
         assert!(order(MOST + 1, "idle").is_err());
         let error = order(5, "age").unwrap_err().to_string();
-        assert!(error.contains("no order `age`; there are client, backend"), "{error}");
+        assert!(
+            error.contains("no order `age`; there are client, backend"),
+            "{error}"
+        );
     }
 }

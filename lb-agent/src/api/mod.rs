@@ -18,7 +18,7 @@ mod input;
 mod naming;
 mod service;
 pub mod socket;
-pub(crate) mod trace;
+mod trace;
 
 /// Messages, client and server, generated from `proto/lb/v1/agent.proto`, which documents them.
 #[allow(

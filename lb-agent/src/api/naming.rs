@@ -86,7 +86,10 @@ impl Naming {
         ids: impl IntoIterator<Item = u32>,
     ) -> Result<(), OperatorError> {
         let changed = self.snapshots.has_changed().unwrap_or(false);
-        let unknown = || ids.into_iter().any(|id| !self.names.backends.contains_key(&id));
+        let unknown = || {
+            ids.into_iter()
+                .any(|id| !self.names.backends.contains_key(&id))
+        };
         if changed || (self.asked.elapsed() >= PAUSE && unknown()) {
             self.ask().await?;
         }

@@ -3,15 +3,10 @@
 
 use std::{
     collections::HashMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
-use lb_common::{
-    IPPROTO_TCP, IPPROTO_UDP,
-    flow::tcp_flags,
-    trace::TRACE_SNAP,
-    verdict::Action,
-};
+use lb_common::{IPPROTO_TCP, IPPROTO_UDP, flow::tcp_flags, trace::TRACE_SNAP, verdict::Action};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Status;
 
@@ -49,7 +44,9 @@ pub(super) struct Limits {
 /// # Errors
 ///
 /// What is wrong with it.
-pub(super) fn parse(request: &proto::TraceRequest) -> Result<(PacketFilter, Limits), InvalidRequest> {
+pub(super) fn parse(
+    request: &proto::TraceRequest,
+) -> Result<(PacketFilter, Limits), InvalidRequest> {
     let prefix = |text: &Option<String>| text.as_deref().map(parse_prefix).transpose();
     let one = |error| InvalidRequest::Prefixes(vec![error]);
     let src = prefix(&request.src).map_err(one)?;
@@ -70,7 +67,9 @@ pub(super) fn parse(request: &proto::TraceRequest) -> Result<(PacketFilter, Limi
             PacketProtocol::ALL
                 .into_iter()
                 .find(|protocol| protocol.name() == name)
-                .ok_or_else(|| InvalidRequest::unknown("protocol", name, &["tcp", "udp", "icmp"]))?,
+                .ok_or_else(|| {
+                    InvalidRequest::unknown("protocol", name, &["tcp", "udp", "icmp"])
+                })?,
         ),
     };
     let port = match request.port {
@@ -90,10 +89,18 @@ pub(super) fn parse(request: &proto::TraceRequest) -> Result<(PacketFilter, Limi
         protocol,
         port,
         snap: request.snap as u16,
-        rate: if request.rate == 0 { RATE } else { request.rate },
+        rate: if request.rate == 0 {
+            RATE
+        } else {
+            request.rate
+        },
     };
     let limits = Limits {
-        count: if request.count == 0 { u64::MAX } else { request.count },
+        count: if request.count == 0 {
+            u64::MAX
+        } else {
+            request.count
+        },
         duration: match request.duration_ms {
             0 => LONGEST,
             millis => Duration::from_millis(millis).min(LONGEST),
@@ -115,7 +122,11 @@ pub(super) async fn send(
     let mut interfaces = HashMap::new();
     let mut left = limits.count;
     // Empty: the trace has begun.
-    if messages.send(Ok(proto::TraceResponse::default())).await.is_err() {
+    if messages
+        .send(Ok(proto::TraceResponse::default()))
+        .await
+        .is_err()
+    {
         return;
     }
     while left > 0 {
@@ -134,7 +145,10 @@ pub(super) async fn send(
             () = messages.closed() => return,
         };
         left -= events.len() as u64;
-        if let Err(error) = naming.renew(events.iter().filter_map(|event| event.backend)).await {
+        if let Err(error) = naming
+            .renew(events.iter().filter_map(|event| event.backend))
+            .await
+        {
             let _ = messages.send(Err(error.into())).await;
             return;
         }
@@ -165,7 +179,12 @@ fn message(
         false => address.ip().to_string(),
     };
     let sent = event.sent.filter(|_| action == Action::Forward);
-    let both = |ends: Option<Ends>| (ends.map(|ends| text(ends.src)), ends.map(|ends| text(ends.dst)));
+    let both = |ends: Option<Ends>| {
+        (
+            ends.map(|ends| text(ends.src)),
+            ends.map(|ends| text(ends.dst)),
+        )
+    };
     let (src, dst) = both(event.ends);
     let (sent_src, sent_dst) = both(sent);
     let is_icmp = matches!(event.protocol, Some(IPPROTO_ICMP | IPPROTO_ICMPV6));
@@ -196,7 +215,12 @@ fn message(
 }
 
 fn interface(index: u32, known: &mut HashMap<u32, String>) -> String {
-    let name = || nix::net::if_::if_indextoname(index).ok()?.into_string().ok();
+    let name = || {
+        nix::net::if_::if_indextoname(index)
+            .ok()?
+            .into_string()
+            .ok()
+    };
     let entry = known.entry(index);
     entry
         .or_insert_with(|| name().unwrap_or_else(|| index.to_string()))
@@ -235,11 +259,6 @@ fn flags(bits: u8) -> String {
     }
 }
 
-/// The moment of an event as a clock tells it.
-pub(crate) fn moment(time_unix_ns: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(time_unix_ns.max(0).cast_unsigned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,10 +285,22 @@ mod tests {
             parse(&bad).unwrap_err().to_string()
         };
         let rows = [
-            (change(&|r| r.src = Some("10.0.0.1/33".into())), "`10.0.0.1/33` is neither"),
-            (change(&|r| r.dst = Some("::1".into())), "different address families"),
-            (change(&|r| r.verdicts.push("x".into())), "no verdict `x`; there are drop (blocked"),
-            (change(&|r| r.protocol = Some("sctp".into())), "no protocol `sctp`; there are tcp, udp, icmp"),
+            (
+                change(&|r| r.src = Some("10.0.0.1/33".into())),
+                "`10.0.0.1/33` is neither",
+            ),
+            (
+                change(&|r| r.dst = Some("::1".into())),
+                "different address families",
+            ),
+            (
+                change(&|r| r.verdicts.push("x".into())),
+                "no verdict `x`; there are drop (blocked",
+            ),
+            (
+                change(&|r| r.protocol = Some("sctp".into())),
+                "no protocol `sctp`; there are tcp, udp, icmp",
+            ),
             (change(&|r| r.port = Some(0)), "port 0"),
             (change(&|r| r.port = Some(70_000)), "port 70000"),
             (change(&|r| r.snap = 257), "at most 256"),

@@ -243,11 +243,8 @@ impl<K: Kernel> Reconciler<K> {
 
     /// What the ids of backends stand for.
     pub(crate) fn names(&self) -> Names {
-        let services: BTreeMap<u32, &String> = self
-            .ids
-            .iter()
-            .map(|((name, _), id)| (*id, name))
-            .collect();
+        let services: BTreeMap<u32, &String> =
+            self.ids.iter().map(|((name, _), id)| (*id, name)).collect();
         let backends = self.view.backends.iter().filter_map(|(id, backend)| {
             let service = services.get(&backend.service)?;
             Some((*id, ((*service).clone(), backend.address)))

@@ -56,7 +56,8 @@ impl Trace {
     /// The map cannot be read.
     pub fn is_on(&self) -> Result<bool, KernelError> {
         let switch = self.switch.get(&0, 0);
-        let switch = switch.map_err(|error| KernelError::new("reading the trace's switch", error))?;
+        let switch =
+            switch.map_err(|error| KernelError::new("reading the trace's switch", error))?;
         Ok(switch.on != 0)
     }
 
@@ -115,7 +116,10 @@ impl Tap for Trace {
         (0..TRACE_SLOTS)
             .map(|slot| {
                 let values = self.stats.get(&slot, 0).map_err(|error| {
-                    KernelError::new(format!("reading the counters of trace filter {slot}"), error)
+                    KernelError::new(
+                        format!("reading the counters of trace filter {slot}"),
+                        error,
+                    )
                 })?;
                 Ok(values
                     .iter()
@@ -135,7 +139,9 @@ fn filter_entry(filter: &PacketFilter, window: u32) -> TraceFilter {
     };
     let (saddr, smask) = prefix(filter.src);
     let (daddr, dmask) = prefix(filter.dst);
-    let [proto, other_proto] = filter.protocol.map_or([0; 2], |protocol| protocol.numbers());
+    let [proto, other_proto] = filter
+        .protocol
+        .map_or([0; 2], |protocol| protocol.numbers());
     let family = match filter.src.or(filter.dst) {
         None => 0,
         Some(ipnet::IpNet::V4(_)) => FAMILY_V4,
@@ -243,6 +249,9 @@ mod tests {
         assert!(decode(&item, wall, Duration::ZERO).is_none());
         item[8] = 0;
         item[20] = 1;
-        assert!(decode(&item, wall, Duration::ZERO).is_none(), "a byte is missing");
+        assert!(
+            decode(&item, wall, Duration::ZERO).is_none(),
+            "a byte is missing"
+        );
     }
 }

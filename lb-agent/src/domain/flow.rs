@@ -63,8 +63,12 @@ impl FlowFilter {
     /// Whether the flow is asked for.
     pub fn wants(&self, flow: &Flow) -> bool {
         self.state.is_none_or(|state| flow.state == state)
-            && self.protocol.is_none_or(|protocol| flow.protocol == protocol)
-            && self.client.is_none_or(|net| net.contains(&flow.client.ip()))
+            && self
+                .protocol
+                .is_none_or(|protocol| flow.protocol == protocol)
+            && self
+                .client
+                .is_none_or(|net| net.contains(&flow.client.ip()))
             && self.backend.is_none_or(|(ip, port)| {
                 flow.backend.ip() == ip && port.is_none_or(|port| flow.backend.port() == port)
             })
@@ -200,9 +204,11 @@ impl FlowCounts {
 
     /// Backend id, protocol, state and number of flows.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u8, State, u64)> + '_ {
-        self.0.iter().filter_map(|((backend, protocol, state), count)| {
-            Some((*backend, *protocol, State::from_bits(*state)?, *count))
-        })
+        self.0
+            .iter()
+            .filter_map(|((backend, protocol, state), count)| {
+                Some((*backend, *protocol, State::from_bits(*state)?, *count))
+            })
     }
 }
 
@@ -272,22 +278,79 @@ mod tests {
         let any = FlowFilter::default();
         let rows = [
             (any.clone(), 4),
-            (FlowFilter { state: Some(State::Established), ..any.clone() }, 2),
-            (FlowFilter { backend_ids: Some([3].into()), ..any.clone() }, 2),
-            (FlowFilter { backend_ids: Some([].into()), ..any.clone() }, 0),
-            (FlowFilter { backend: Some(([10, 1, 0, 2].into(), None)), ..any.clone() }, 2),
-            (FlowFilter { backend: Some(([10, 1, 0, 2].into(), Some(8080))), ..any.clone() }, 2),
-            (FlowFilter { backend: Some(([10, 1, 0, 2].into(), Some(1))), ..any.clone() }, 0),
-            (FlowFilter { client: Some("10.0.0.2/31".parse().unwrap()), ..any.clone() }, 2),
-            (FlowFilter { client: Some("::/0".parse().unwrap()), ..any.clone() }, 0),
-            (FlowFilter { protocol: Some(17), ..any }, 0),
+            (
+                FlowFilter {
+                    state: Some(State::Established),
+                    ..any.clone()
+                },
+                2,
+            ),
+            (
+                FlowFilter {
+                    backend_ids: Some([3].into()),
+                    ..any.clone()
+                },
+                2,
+            ),
+            (
+                FlowFilter {
+                    backend_ids: Some([].into()),
+                    ..any.clone()
+                },
+                0,
+            ),
+            (
+                FlowFilter {
+                    backend: Some(([10, 1, 0, 2].into(), None)),
+                    ..any.clone()
+                },
+                2,
+            ),
+            (
+                FlowFilter {
+                    backend: Some(([10, 1, 0, 2].into(), Some(8080))),
+                    ..any.clone()
+                },
+                2,
+            ),
+            (
+                FlowFilter {
+                    backend: Some(([10, 1, 0, 2].into(), Some(1))),
+                    ..any.clone()
+                },
+                0,
+            ),
+            (
+                FlowFilter {
+                    client: Some("10.0.0.2/31".parse().unwrap()),
+                    ..any.clone()
+                },
+                2,
+            ),
+            (
+                FlowFilter {
+                    client: Some("::/0".parse().unwrap()),
+                    ..any.clone()
+                },
+                0,
+            ),
+            (
+                FlowFilter {
+                    protocol: Some(17),
+                    ..any
+                },
+                0,
+            ),
         ];
         for (filter, expected) in rows {
             let found = flows().iter().filter(|flow| filter.wants(flow)).count();
             assert_eq!(found, expected, "{filter:?}");
         }
         let mut counts = FlowCounts::default();
-        flows().iter().chain(&flows()).for_each(|flow| counts.add(flow));
+        flows()
+            .iter()
+            .chain(&flows())
+            .for_each(|flow| counts.add(flow));
         let counted: Vec<_> = counts.iter().collect();
         assert_eq!(counted.len(), 4);
         assert_eq!(counted[0], (2, 6, State::Established, 2));

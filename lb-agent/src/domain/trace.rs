@@ -72,7 +72,8 @@ impl VerdictSet {
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, UnknownVerdict> {
         let mut set = Self(0);
         for name in names {
-            let named = |verdict: &&Verdict| [verdict.name(), verdict.action().name()].contains(&name);
+            let named =
+                |verdict: &&Verdict| [verdict.name(), verdict.action().name()].contains(&name);
             let found: Self = Verdict::ALL.iter().filter(named).copied().collect();
             if found.0 == 0 {
                 return Err(UnknownVerdict(name.to_owned()));
@@ -146,11 +147,17 @@ impl PacketFilter {
         let ends = [event.ends, event.sent];
         let any = |test: &dyn Fn(&Ends) -> bool| ends.iter().flatten().any(test);
         self.verdicts.contains(event.verdict)
+            && self.protocol.is_none_or(|protocol| {
+                event
+                    .protocol
+                    .is_some_and(|n| protocol.numbers().contains(&n))
+            })
             && self
-                .protocol
-                .is_none_or(|protocol| event.protocol.is_some_and(|n| protocol.numbers().contains(&n)))
-            && self.src.is_none_or(|net| any(&|ends| net.contains(&ends.src.ip())))
-            && self.dst.is_none_or(|net| any(&|ends| net.contains(&ends.dst.ip())))
+                .src
+                .is_none_or(|net| any(&|ends| net.contains(&ends.src.ip())))
+            && self
+                .dst
+                .is_none_or(|net| any(&|ends| net.contains(&ends.dst.ip())))
             && self.port.is_none_or(|port| {
                 any(&|ends| event.has_ports && [ends.src.port(), ends.dst.port()].contains(&port))
             })
@@ -273,9 +280,14 @@ pub(crate) mod tests {
         }
         let two = VerdictSet::named(["blocked", "request"]).unwrap();
         assert_eq!(two.0.count_ones(), 2);
-        let error = VerdictSet::named(["drop", "blcked"]).unwrap_err().to_string();
+        let error = VerdictSet::named(["drop", "blcked"])
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("there is no verdict `blcked`; there are drop (blocked, "));
-        assert_eq!(VerdictSet::all().0.count_ones() as usize, Verdict::ALL.len());
+        assert_eq!(
+            VerdictSet::all().0.count_ones() as usize,
+            Verdict::ALL.len()
+        );
     }
 
     #[test]
@@ -289,19 +301,88 @@ pub(crate) mod tests {
         let net = |text: &str| Some(text.parse().unwrap());
         let rows = [
             (everything.clone(), true),
-            (PacketFilter { src: net("10.0.0.0/30"), ..everything.clone() }, true),
-            (PacketFilter { src: net("10.0.0.4/30"), ..everything.clone() }, false),
-            (PacketFilter { src: net("::/0"), ..everything.clone() }, false),
-            (PacketFilter { src: net("10.77.1.1/32"), ..everything.clone() }, true),
-            (PacketFilter { dst: net("10.77.1.2/32"), ..everything.clone() }, true),
-            (PacketFilter { dst: net("10.0.0.2/32"), ..everything.clone() }, false),
-            (PacketFilter { port: Some(80), ..everything.clone() }, true),
-            (PacketFilter { port: Some(8080), ..everything.clone() }, true),
-            (PacketFilter { port: Some(81), ..everything.clone() }, false),
-            (PacketFilter { protocol: Some(PacketProtocol::Tcp), ..everything.clone() }, true),
-            (PacketFilter { protocol: Some(PacketProtocol::Icmp), ..everything.clone() }, false),
             (
-                PacketFilter { verdicts: VerdictSet::named(["drop"]).unwrap(), ..everything.clone() },
+                PacketFilter {
+                    src: net("10.0.0.0/30"),
+                    ..everything.clone()
+                },
+                true,
+            ),
+            (
+                PacketFilter {
+                    src: net("10.0.0.4/30"),
+                    ..everything.clone()
+                },
+                false,
+            ),
+            (
+                PacketFilter {
+                    src: net("::/0"),
+                    ..everything.clone()
+                },
+                false,
+            ),
+            (
+                PacketFilter {
+                    src: net("10.77.1.1/32"),
+                    ..everything.clone()
+                },
+                true,
+            ),
+            (
+                PacketFilter {
+                    dst: net("10.77.1.2/32"),
+                    ..everything.clone()
+                },
+                true,
+            ),
+            (
+                PacketFilter {
+                    dst: net("10.0.0.2/32"),
+                    ..everything.clone()
+                },
+                false,
+            ),
+            (
+                PacketFilter {
+                    port: Some(80),
+                    ..everything.clone()
+                },
+                true,
+            ),
+            (
+                PacketFilter {
+                    port: Some(8080),
+                    ..everything.clone()
+                },
+                true,
+            ),
+            (
+                PacketFilter {
+                    port: Some(81),
+                    ..everything.clone()
+                },
+                false,
+            ),
+            (
+                PacketFilter {
+                    protocol: Some(PacketProtocol::Tcp),
+                    ..everything.clone()
+                },
+                true,
+            ),
+            (
+                PacketFilter {
+                    protocol: Some(PacketProtocol::Icmp),
+                    ..everything.clone()
+                },
+                false,
+            ),
+            (
+                PacketFilter {
+                    verdicts: VerdictSet::named(["drop"]).unwrap(),
+                    ..everything.clone()
+                },
                 false,
             ),
         ];
@@ -316,6 +397,12 @@ pub(crate) mod tests {
             ..packet
         };
         assert!(everything.wants(&arp));
-        assert!(!PacketFilter { src: net("0.0.0.0/0"), ..everything }.wants(&arp));
+        assert!(
+            !PacketFilter {
+                src: net("0.0.0.0/0"),
+                ..everything
+            }
+            .wants(&arp)
+        );
     }
 }

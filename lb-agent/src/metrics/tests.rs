@@ -132,6 +132,9 @@ async fn metrics_page() {
         format!("lb_backend_healthy{{{two}}} 0"),
         format!("lb_backend_healthy{{{three}}} 1"),
         format!("lb_backend_healthy{{{four}}} 0"),
+        "lb_trace_watchers 0".into(),
+        "lb_trace_events_total 0".into(),
+        "lb_trace_lost_total 0".into(),
         "lb_block_rules 2".into(),
         r#"lb_block_packets_total{prefix="192.0.2.7/32"} 3"#.into(),
         r#"lb_block_bytes_total{prefix="2001:db8::/32"} 400"#.into(),
@@ -185,7 +188,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 33, "{families:?}");
+    assert_eq!(families.len(), 36, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

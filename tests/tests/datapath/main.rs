@@ -18,4 +18,5 @@ mod restart;
 mod rewrite;
 mod row;
 mod table;
+mod trace;
 mod traffic;
