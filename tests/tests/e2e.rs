@@ -8,6 +8,8 @@ mod connections;
 mod consul;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/flows.rs"]
+mod flows;
 #[path = "e2e/json.rs"]
 mod json;
 #[path = "e2e/life.rs"]
@@ -24,3 +26,5 @@ mod steering;
 mod traffic;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/watching.rs"]
+mod watching;

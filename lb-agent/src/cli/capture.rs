@@ -111,6 +111,7 @@ pub(super) async fn execute(
     };
     eprintln!("lb-agent: {}", packets.summary());
     result?;
+    capture.finish().map_err(failed(what))?;
     let captured = Captured {
         file: name,
         packets: packets.seen,
@@ -171,6 +172,14 @@ impl<W: Write> Capture<W> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.writer.get_mut().flush()
+    }
+
+    /// A file without any interface is none to tcpdump, so there is one even without packets.
+    fn finish(mut self) -> Result<(), pcap_file::PcapError> {
+        if self.interfaces.is_empty() {
+            self.interface("none")?;
+        }
+        self.flush().map_err(pcap_file::PcapError::IoError)
     }
 }
 
