@@ -2,6 +2,8 @@
 
 #[path = "e2e/blocks.rs"]
 mod blocks;
+#[path = "e2e/captures.rs"]
+mod captures;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/consul.rs"]

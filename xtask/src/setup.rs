@@ -38,7 +38,7 @@ struct Want {
 }
 
 /// Programs that the tests and the demo run: command, Debian package, what for.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("ip", "iproute2", "lays out network namespaces"),
     ("ethtool", "ethtool", "sets offloads of test interfaces"),
     ("nft", "nftables", "filters in test namespaces"),
@@ -49,6 +49,7 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
     ),
     ("curl", "curl", "is a client"),
     ("tcpdump", "tcpdump", "records packets of failing tests"),
+    ("tshark", "tshark", "reads the agent's captures"),
     ("prometheus", "prometheus", "scrapes the agent's counters"),
     ("wrk", "wrk", "makes load"),
 ];

@@ -90,14 +90,7 @@ impl FakeAgent {
         let handle = Handle::new(commands, latest);
         let controller = tokio::spawn(control(inbox, snapshots, mood));
         let (shutdown, stop) = oneshot::channel::<()>();
-        let (watch, watching) =
-            lb_agent::watch::channel(packets::FakeTap::default(), Arc::default());
-        tokio::spawn(watching.run(std::future::pending()));
-        let sources = api::Sources {
-            controller: handle,
-            watch,
-            flows: Arc::new(packets::FakeFlows),
-        };
+        let sources = packets::sources(handle);
         let server = tokio::spawn(api::serve(listener, sources, async {
             let _ = stop.await;
         }));

@@ -4,11 +4,13 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use lb_agent::{
-    controller::Names,
+    api,
+    controller::{Handle, Names},
     domain::{
         flow::{Flow, FlowReader},
         kernel::KernelError,
@@ -17,6 +19,17 @@ use lb_agent::{
     watch::MOST_WATCHERS,
 };
 use lb_common::{flow::State, verdict::Verdict};
+
+/// The controller, beside packets and flows of our own.
+pub(crate) fn sources(controller: Handle) -> api::Sources {
+    let (watch, watching) = lb_agent::watch::channel(FakeTap::default(), Arc::default());
+    tokio::spawn(watching.run(std::future::pending()));
+    api::Sources {
+        controller,
+        watch,
+        flows: Arc::new(FakeFlows),
+    }
+}
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")

@@ -8,6 +8,7 @@
 mod adopted;
 mod block;
 mod chance;
+mod flow_list;
 mod foreign;
 mod life;
 mod malformed;
@@ -19,4 +20,5 @@ mod rewrite;
 mod row;
 mod table;
 mod trace;
+mod trace_limits;
 mod traffic;

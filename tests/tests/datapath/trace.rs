@@ -1,5 +1,4 @@
-//! The trace: what is told of a packet, of which packets, and that it costs an unwatched node
-//! nothing more than a word.
+//! The trace: what is told of a packet, and of which packets.
 
 use lb_agent::{
     datapath::Trace,
@@ -16,37 +15,37 @@ use lb_tests::{
 
 use crate::{
     row::{Side, run},
-    traffic::{ALL, TCP4, TCP6, Traffic},
+    traffic::{ALL, TCP4, TCP6},
 };
 
 const PORT: u16 = 20_444;
 
-fn everything() -> PacketFilter {
+pub(crate) fn everything() -> PacketFilter {
     PacketFilter::everything(u32::MAX)
 }
 
 /// The trace of a world, with this filter on.
-fn watch(world: &mut World, filter: &PacketFilter) -> Trace {
+pub(crate) fn watch(world: &mut World, filter: &PacketFilter) -> Trace {
     let mut trace = world.datapath.take_trace().expect("not taken yet");
     trace.set(0, Some(filter)).unwrap();
     trace.switch(true).unwrap();
     trace
 }
 
-fn told(trace: &mut Trace) -> Vec<PacketEvent> {
+pub(crate) fn told(trace: &mut Trace) -> Vec<PacketEvent> {
     let mut events = Vec::new();
     trace.drain(usize::MAX, &mut |event| events.push(event));
     events
 }
 
 /// The one event there is.
-fn one(trace: &mut Trace) -> PacketEvent {
+pub(crate) fn one(trace: &mut Trace) -> PacketEvent {
     let mut events = told(trace);
     assert_eq!(events.len(), 1, "{events:?}");
     events.swap_remove(0)
 }
 
-fn ends(packet: &Packet) -> Ends {
+pub(crate) fn ends(packet: &Packet) -> Ends {
     Ends {
         src: (packet.src, packet.sport).into(),
         dst: (packet.dst, packet.dport).into(),
@@ -340,154 +339,6 @@ fn filters() {
                 assert!(told(&mut trace).iter().all(|event| filter.wants(event)));
             }
         }
-    })
-    .unwrap();
-}
-
-/// Off, on, off; a lease that has run out is the same as off, and the program itself throws the
-/// switch.
-#[test]
-fn the_switch() {
-    World::with(|world| {
-        let mut trace = world.datapath.take_trace().unwrap();
-        assert!(world.datapath.take_trace().is_none());
-        trace.set(0, Some(&everything())).unwrap();
-        let mut packets = |trace: &mut Trace| {
-            world.request(&TCP4.request(PORT, ACK));
-            told(trace).len()
-        };
-        assert!(!trace.is_on().unwrap(), "as the programs are loaded");
-        assert_eq!(packets(&mut trace), 0);
-        trace.switch(true).unwrap();
-        assert_eq!(packets(&mut trace), 1);
-        trace.switch(false).unwrap();
-        assert_eq!(packets(&mut trace), 0);
-        trace.lease(-1).unwrap();
-        assert!(trace.is_on().unwrap());
-        assert_eq!(packets(&mut trace), 0);
-        assert!(!trace.is_on().unwrap(), "the packet has thrown it");
-        trace.switch(true).unwrap();
-        assert_eq!(packets(&mut trace), 1);
-        trace.set(0, None).unwrap();
-        assert_eq!(packets(&mut trace), 0);
-        // Another start begins with it off.
-        trace.set(0, Some(&everything())).unwrap();
-        world.reopen(|_| {}).unwrap();
-        let trace = world.datapath.take_trace().unwrap();
-        assert!(!trace.is_on().unwrap());
-    })
-    .unwrap();
-}
-
-/// Beyond the rate, and beyond the room in the buffer, packets are counted instead of told.
-#[test]
-fn what_is_lost_is_counted() {
-    World::with(|world| {
-        let slow = PacketFilter {
-            rate: 3,
-            ..everything()
-        };
-        let mut trace = watch(world, &slow);
-        let packet = TCP4.request(PORT, ACK);
-        // Test runs may move from one CPU to another, and a second may end in between.
-        for _ in 0..200 {
-            world.request(&packet);
-        }
-        let events = told(&mut trace).len() as u64;
-        let counts = trace.counts().unwrap()[0];
-        assert!(events >= 3 && events < 100, "{events}");
-        assert_eq!((counts.events, counts.lost), (events, 200 - events));
-
-        let all = PacketFilter {
-            snap: 256,
-            ..everything()
-        };
-        trace.set(1, Some(&all)).unwrap();
-        let big = Packet {
-            payload: vec![1; 300],
-            ..packet
-        };
-        for _ in 0..3000 {
-            world.request(&big);
-        }
-        let counts = trace.counts().unwrap()[1];
-        assert!(counts.lost > 0 && counts.events > 2000, "{counts:?}");
-        assert_eq!(counts.events + counts.lost, 3000);
-        let events = told(&mut trace);
-        assert_eq!(events.len() as u64, counts.events);
-        assert!(events.iter().all(|event| event.bytes == big.build()[..256]));
-        world.request(&big);
-        assert_eq!(told(&mut trace).len(), 1, "there is room again");
-    })
-    .unwrap();
-}
-
-/// Every length up to what is kept and beyond: the bytes are those of the frame.
-#[test]
-fn bytes_of_every_length() {
-    World::with(|world| {
-        for snap in [14_u16, 100, 255, 256] {
-            let filter = PacketFilter {
-                snap,
-                ..everything()
-            };
-            let mut trace = world.datapath.take_trace().unwrap();
-            trace.set(0, Some(&filter)).unwrap();
-            trace.switch(true).unwrap();
-            for length in 14..=300_usize {
-                let frame: Vec<u8> = (0..length).map(|index| index as u8 ^ 0x5a).collect();
-                run(world, Side::Front, &frame).unwrap();
-                let event = one(&mut trace);
-                assert_eq!(event.bytes, frame[..length.min(snap.into())]);
-                assert_eq!(event.length as usize, length);
-            }
-            world.reopen(|_| {}).unwrap();
-        }
-    })
-    .unwrap();
-}
-
-/// The list of flows holds each flow once, with everything that its packets showed.
-#[test]
-fn flows_are_listed_as_they_are() {
-    use lb_agent::domain::flow::FlowReader as _;
-    World::with(|world| {
-        let mut expected = Vec::new();
-        for traffic in ALL {
-            traffic.serve(world, &[2, 3]);
-            for port in 0..20 {
-                let request = traffic.request(PORT + port, ACK);
-                let sent = traffic.establish(world, &request).unwrap();
-                expected.push((traffic.proto(), ends(&request), ends(&sent)));
-            }
-        }
-        let mut found = Vec::new();
-        let tables = world.datapath.flows();
-        tables
-            .each(&mut |flow| {
-                assert_eq!(flow.state, lb_common::flow::State::Established);
-                assert!(flow.idle.as_secs() < 60, "{flow:?}");
-                let traffic = Traffic {
-                    v6: flow.client.is_ipv6(),
-                    tcp: flow.protocol == 6,
-                };
-                let hosts = [2, 3].map(|number| traffic.backend_id(number));
-                assert!(hosts.contains(&flow.backend_id), "{flow:?}");
-                let came = Ends {
-                    src: flow.client,
-                    dst: flow.vip,
-                };
-                let went = Ends {
-                    src: flow.source,
-                    dst: flow.backend,
-                };
-                found.push((flow.protocol, came, went));
-            })
-            .unwrap();
-        let key = |flow: &(u8, Ends, Ends)| (flow.0, flow.1.src, flow.1.dst);
-        found.sort_by_key(key);
-        expected.sort_by_key(key);
-        assert_eq!(found, expected);
     })
     .unwrap();
 }

@@ -1,9 +1,8 @@
-//! Traces and captures of real traffic: who is seen, who is not, and that nothing is left on.
+//! Traces of real traffic: who is seen, who is not, and that nothing is left on.
 
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    process::Command,
     thread::{self, ScopedJoinHandle},
     time::Duration,
 };
@@ -19,7 +18,7 @@ use crate::scene::{PATIENCE, Scene, VIP, address, sample};
 
 const SHORT: Duration = Duration::from_millis(300);
 
-fn from(scene: &Scene, source: IpAddr) -> Client {
+pub(crate) fn from(scene: &Scene, source: IpAddr) -> Client {
     scene.client().from(source).patience(SHORT)
 }
 
@@ -37,7 +36,7 @@ fn metric(scene: &Scene, name: &str) -> f64 {
 }
 
 /// Waits until so many traces and captures run.
-fn wait_for_watchers(scene: &Scene, count: f64) {
+pub(crate) fn wait_for_watchers(scene: &Scene, count: f64) {
     wait_for(&format!("{count} watchers"), PATIENCE, || {
         Ok((metric(scene, "lb_trace_watchers") == count).then_some(()))
     })
@@ -45,7 +44,7 @@ fn wait_for_watchers(scene: &Scene, count: f64) {
 }
 
 /// Does something again and again until the thread has ended.
-fn keep_doing<T>(thread: ScopedJoinHandle<'_, T>, mut something: impl FnMut()) -> T {
+pub(crate) fn keep_doing<T>(thread: ScopedJoinHandle<'_, T>, mut something: impl FnMut()) -> T {
     while !thread.is_finished() {
         something();
     }
@@ -271,7 +270,9 @@ fn nothing_stays_on_when_somebody_is_killed() {
 fn is_on(scene: &Scene) -> bool {
     let pins = fs::read_dir(scene.agent.pins()).unwrap();
     let version = pins.flatten().next().expect("pins of some schema").path();
-    let counters = MapInfo::from_pin(version.join("VERDICT_STATS")).unwrap().id();
+    let counters = MapInfo::from_pin(version.join("VERDICT_STATS"))
+        .unwrap()
+        .id();
     // The attached program is one of those that use our maps; of a killed agent's and the present
     // one's only one is left.
     let mut on = Vec::new();
@@ -297,126 +298,4 @@ fn is_on(scene: &Scene) -> bool {
     }
     assert!(!on.is_empty(), "no switch among {names:?}");
     on.contains(&true)
-}
-
-/// Runs a reader of captures; what it says of each packet.
-fn read(program: &str, args: &[&str]) -> Vec<String> {
-    let output = Command::new(program).args(args).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {stderr}");
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    stdout.lines().map(str::to_owned).collect()
-}
-
-/// A capture holds the dropped packets and no others, each with its verdict, as two readers that
-/// nobody here wrote see it, and does not grow beyond its bounds.
-#[test]
-fn captures_are_read_by_others() {
-    let scene = Scene::listed(&["v1"], "", "");
-    let [bad, good] = scene.topology.client_addresses();
-    let bad_text = bad.to_string();
-    scene.agent.command(&["block", "add", &bad_text]).unwrap();
-    let file = scene.topology.directory().join("drops.pcapng");
-    let path = file.display().to_string();
-    let args = ["capture", "-w", &path, "--count", "5", "--snaplen", "60"];
-    let output = thread::scope(|scope| {
-        let capture = scope.spawn(|| scene.agent.cli(&args).unwrap());
-        wait_for_watchers(&scene, 1.0);
-        keep_doing(capture, || {
-            let _ = from(&scene, bad).get(address(VIP), "/");
-            from(&scene, good).get(address(VIP), "/").unwrap();
-        })
-    });
-    assert_eq!(output.code, 0, "{output:?}");
-    assert_eq!(output.stdout, format!("{path} holds 5 packets\n"));
-    let size = fs::metadata(&file).unwrap().len();
-    assert!(size < 5 * 200 + 300, "{size} bytes");
-
-    let lines = read("tcpdump", &["-nn", "-r", &path]);
-    assert_eq!(lines.len(), 5, "{lines:?}");
-    for line in lines {
-        assert!(line.contains(&format!(" IP {bad_text}.")), "{line}");
-        assert!(line.contains("> 198.51.100.10.80: Flags [S]"), "{line}");
-    }
-    let fields = [
-        "ip.src",
-        "tcp.dstport",
-        "frame.len",
-        "frame.cap_len",
-        "frame.interface_name",
-        "frame.comment",
-    ];
-    let mut args = vec!["-r", &path, "-T", "fields", "-E", "separator=|"];
-    args.extend(fields.iter().flat_map(|field| ["-e", field]));
-    let lines = read("tshark", &args);
-    assert_eq!(lines.len(), 5, "{lines:?}");
-    for line in lines {
-        let expected =
-            format!("{bad_text}|80|74|60|to-client|drop blocked: The source is on the block list.");
-        assert_eq!(line, expected);
-    }
-
-    // Nothing to capture is a file without packets, not a broken one.
-    let args = [
-        "capture",
-        "-w",
-        &path,
-        "--verdict",
-        "ports_exhausted",
-        "--seconds",
-        "1",
-    ];
-    let output = scene.agent.cli(&args).unwrap();
-    assert_eq!(
-        (output.code, output.stdout),
-        (0, format!("{path} holds 0 packets\n"))
-    );
-    assert_eq!(read("tcpdump", &["-nn", "-r", &path]).len(), 0);
-    assert_eq!(read("tshark", &["-r", &path]).len(), 0);
-}
-
-/// Forwarded packets are captured as they came in, although they left otherwise.
-#[test]
-fn a_capture_of_forwarded_packets_shows_them_as_they_came() {
-    let scene = Scene::listed(&["v1"], "", "");
-    let file = scene.topology.directory().join("all.pcapng");
-    let path = file.display().to_string();
-    let args = [
-        "capture",
-        "-w",
-        &path,
-        "--verdict",
-        "forward",
-        "--proto",
-        "tcp",
-        "--count",
-        "12",
-    ];
-    let output = thread::scope(|scope| {
-        let capture = scope.spawn(|| scene.agent.cli(&args).unwrap());
-        wait_for_watchers(&scene, 1.0);
-        keep_doing(capture, || {
-            scene.client().get(address(VIP), "/").unwrap();
-        })
-    });
-    assert_eq!(output.code, 0, "{output:?}");
-    let args = [
-        "-r",
-        &path,
-        "-T",
-        "fields",
-        "-E",
-        "separator=|",
-        "-e",
-        "ip.dst",
-        "-e",
-        "frame.comment",
-    ];
-    let lines = read("tshark", &args);
-    assert_eq!(lines.len(), 12);
-    for line in lines {
-        let request = "198.51.100.10|forward request: From a client to a backend.";
-        let reply = "10.77.1.1|forward reply: From a backend to a client.";
-        assert!(line == request || line == reply, "{line}");
-    }
 }
