@@ -142,6 +142,8 @@ pub struct TraceRecord {
     pub noted: u32,
     /// Bytes that the filters want.
     pub snap: u32,
+    /// Always zero, which the verifier does not know.
+    pub zero: u64,
 }
 
 assert_layout! {
@@ -149,7 +151,7 @@ assert_layout! {
     TraceFilter: size 88, align 8;
     TraceEvent: size 112, align 8;
     TraceStats: size 32, align 8;
-    TraceRecord: size 376, align 8;
+    TraceRecord: size 384, align 8;
 }
 
 const _: () = assert!(

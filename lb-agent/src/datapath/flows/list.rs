@@ -18,14 +18,15 @@ use crate::{
 
 impl FlowReader for FlowTables {
     fn each(&self, see: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
+        let now = self.clock.now();
         self.visit::<u32, 1>(&self.v4, |entry| {
-            if let Some(flow) = self.flow(entry, |addr| encode::ip([*addr, 0, 0, 0], false)) {
+            if let Some(flow) = self.flow(entry, now, |addr| encode::ip([*addr, 0, 0, 0], false)) {
                 see(&flow);
             }
             Fate::Keep
         })?;
         self.visit::<[u32; 4], 5>(&self.v6, |entry| {
-            if let Some(flow) = self.flow(entry, |addr| encode::ip(*addr, true)) {
+            if let Some(flow) = self.flow(entry, now, |addr| encode::ip(*addr, true)) {
                 see(&flow);
             }
             Fate::Keep
@@ -35,9 +36,8 @@ impl FlowReader for FlowTables {
 
 impl FlowTables {
     /// The flow of a forward half that is not past its time.
-    fn flow<A>(&self, entry: &Entry<A>, ip: impl Fn(&A) -> IpAddr) -> Option<Flow> {
+    fn flow<A>(&self, entry: &Entry<A>, now: u32, ip: impl Fn(&A) -> IpAddr) -> Option<Flow> {
         let Entry { tag, half } = entry;
-        let now = self.clock.now();
         let over = self
             .lifetimes
             .is_over(tag.proto(), tag.state_bits(), now, half.seen);
