@@ -14,9 +14,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     api,
-    config::{Config, ConsulConfig, NatPorts, Token, XdpMode},
+    config::{Config, ConsulConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, Setup},
-    datapath::{Datapath, FlowTables, Mode, Options},
+    datapath::{Budget, Datapath, FlowTables, Mode, Options},
     domain::{kernel::Census, snapshot::Snapshot},
     metrics, probe,
     source::consul::{self, ConsulOptions},
@@ -260,6 +260,9 @@ async fn wait_for_end(
     }
 }
 
+/// How long an unanswered flow is safe from a flood: a round trip to nearly anywhere.
+const GRACE: Duration = Duration::from_millis(200);
+
 fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     let ports = match config.node.nat_ports {
         NatPorts::Range { first, last } => (first, last),
@@ -281,6 +284,12 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
         flow_slots: config.node.flow_slots,
         ports,
         lifetimes: Lifetimes::DEFAULT_SECONDS,
+        grace: GRACE,
+        budget: match config.node.new_flows {
+            NewFlows::Auto => Budget::Auto,
+            NewFlows::Unlimited => Budget::Unlimited,
+            NewFlows::PerSecond(flows) => Budget::PerSecond(flows),
+        },
     })
 }
 

@@ -101,6 +101,16 @@ pub struct BackendStats {
     pub flows: u64,
 }
 
+/// Per-CPU counters of flows that gave way to newer ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EvictionStats {
+    /// Closed by both sides, and kept only for the sake of their ports.
+    pub closed: u64,
+    /// Not yet established, beyond their grace.
+    pub half_open: u64,
+}
+
 /// A bit for every destination that may be ours: a cheap answer for foreign traffic. False
 /// positives cost a lookup, false negatives do not exist. See [`crate::hash::filter_bit`].
 #[repr(C)]
@@ -132,6 +142,7 @@ assert_layout! {
     NextHop: size 24, align 4;
     Counter: size 16, align 8;
     BackendStats: size 40, align 8;
+    EvictionStats: size 16, align 8;
     DestinationFilter: size 8192, align 8;
     Meta: size 16, align 8;
 }

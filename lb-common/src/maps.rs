@@ -52,11 +52,15 @@ pub mod name {
     pub const VERDICT_STATS: &str = "VERDICT_STATS";
     /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
     pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// One per-CPU [`crate::entry::EvictionStats`].
+    pub const EVICTION_STATS: &str = "EVICTION_STATS";
+    /// One word: what has been used of the budget for new flows.
+    pub const BUDGET: &str = "BUDGET";
     /// One [`crate::entry::Meta`]: what an adopting agent must know first.
     pub const META: &str = "META";
 
     /// All maps that outlive the agent.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 15] = [
         SERVICES,
         MAGLEV,
         BACKENDS,
@@ -70,6 +74,7 @@ pub mod name {
         BLOCK_STATS,
         VERDICT_STATS,
         BACKEND_STATS,
+        EVICTION_STATS,
         META,
     ];
     /// The programs' own [`crate::trace::TraceSwitch`]; not pinned, so that every start begins

@@ -11,8 +11,10 @@ use lb_common::{
 };
 
 use crate::{
+    budget,
     family::{Draft, Family, Key, V4, V6},
-    flow::{self, InsertError, SlotRef},
+    flow::SlotRef,
+    insert::{self, InsertError},
     lookup,
     maps::NEXTHOPS,
     packet::{join_ports, split_ports},
@@ -22,6 +24,9 @@ use crate::{
 
 /// Ports tried for a new flow before it is refused.
 const PORT_PROBES: u32 = 12;
+/// From this one on, a port of a flow that both sides have closed will do, although the backend may
+/// remember it still: better than none.
+const PORT_PROBES_CLOSED: u32 = 8;
 
 /// What a family adds for new flows.
 pub(crate) trait NewFlow: Family {
@@ -69,6 +74,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
         Verdict::DropContended,
         Verdict::DropTtlExceeded,
         Verdict::DropNoFlow,
+        Verdict::DropBudget,
     ] {
         if candidate as u64 == verdict {
             return Err(candidate);
@@ -117,6 +123,9 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
     }
+    if !budget::admits(draft.now) {
+        return Err(Verdict::DropBudget);
+    }
     let (backend_id, backend) = lookup::select(service, draft.hash)?;
     let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
     // Where a route has only just appeared, the agent has yet to choose the source.
@@ -129,7 +138,7 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     draft.half.hop = client_hop;
     draft.half.backend = backend_id;
     draft.half.seen = draft.now;
-    draft.half.reserved = 0;
+    draft.half.spilled = 0;
     draft.half.partner = NO_PARTNER;
     draft.half.new_ports = join_ports(vip_port, client_port);
     let reply = claim_port::<F>(draft, backend.port, client_port)?;
@@ -140,7 +149,7 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     draft.half.hop = backend.hop;
     draft.half.partner = reply;
     set_forward::<F>(draft);
-    match flow::insert::<F>(draft.hash, Kind::Forward) {
+    match insert::insert::<F>(draft.hash, Kind::Forward, false) {
         Ok(slot) => {
             let reply = SlotRef::at::<F>(reply).ok_or(Verdict::DropInternal)?;
             // SAFETY: map memory; the reply half is this CPU's since `claim_port`.
@@ -224,7 +233,7 @@ fn claim_port<F: NewFlow>(
         };
         draft.half.ports = join_ports(backend_port, port);
         let hash = set_reply::<F>(draft);
-        match flow::insert::<F>(hash, Kind::Reply) {
+        match insert::insert::<F>(hash, Kind::Reply, probe >= PORT_PROBES_CLOSED) {
             Ok(slot) => return Ok(slot),
             // Taken, or its buckets are: another port has other buckets.
             Err(InsertError::Exists) => {}

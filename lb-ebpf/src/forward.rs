@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};
 use lb_common::{
     IPPROTO_TCP,
     entry::NextHop,
-    flow::{Kind, State, advance, tcp_flags},
+    flow::{Kind, NO_PARTNER, State, advance, tcp_flags},
     maps::MAX_INTERFACES,
     verdict::Verdict,
 };
@@ -133,11 +133,19 @@ fn note_change<F: Family>(found: &Found<F::Addr>, arrival: &Arrival) -> bool {
             aged && !lookup::is_active(backend)
         };
         if over {
-            flow::release::<F>(found);
+            if proto == IPPROTO_TCP {
+                flow::supersede::<F>(found, now);
+            } else {
+                flow::release::<F>(found);
+            }
             return false;
         }
     }
 
+    // Only the port's place is kept: what still comes is not for the client's next connection.
+    if kind == Kind::Reply && state >= State::Finished as u8 && partner == NO_PARTNER {
+        return false;
+    }
     let next = advance(state, kind, proto, flags);
     if next == state && !aged {
         return true;

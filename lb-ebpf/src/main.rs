@@ -16,10 +16,12 @@
 #![feature(core_intrinsics)]
 
 mod block;
+mod budget;
 mod create;
 mod family;
 mod flow;
 mod forward;
+mod insert;
 mod lookup;
 mod maps;
 mod packet;

@@ -16,10 +16,14 @@ static SETTINGS: Settings = Settings {
         udp_half_open: 0,
         udp_established: 0,
     },
+    grace_ticks: 0,
+    budget: 0,
+    budget_shift: 0,
     port_first: 0,
     port_last: 0,
     interface_count: 0,
     interfaces: [0; MAX_INTERFACES],
+    reserved: 0,
 };
 
 /// Reads one field of the settings, past the compiler, which would fold the zeros above.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::{
-    datapath::{self, Datapath, Mode, Options},
+    datapath::{self, Budget, Datapath, Mode, Options},
     domain::{
         kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
         plan::advance,
@@ -182,6 +182,8 @@ impl World {
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
+            grace: std::time::Duration::from_millis(200),
+            budget: Budget::Unlimited,
         };
         change(&mut options);
         node.run(move || {
@@ -229,6 +231,15 @@ impl World {
     /// Directory of the pins.
     pub fn pins(&self) -> &Path {
         &self.options.bpf_dir
+    }
+
+    /// Flows that have given way to newer ones.
+    ///
+    /// # Errors
+    ///
+    /// The counters cannot be read.
+    pub fn evictions(&self) -> Result<lb_common::entry::EvictionStats> {
+        Ok(self.datapath.evictions()?)
     }
 
     /// What the datapath was opened with.

@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub bpf_dir: PathBuf,
     /// Slots of the flow table of each address family; a power of two.
     pub flow_slots: u32,
+    /// New flows admitted a second, all together.
+    pub new_flows: NewFlows,
     /// Ports that flows are given on the node's own addresses.
     pub nat_ports: NatPorts,
 }
@@ -67,6 +69,19 @@ pub enum NatPorts {
     },
 }
 
+/// How many new flows are admitted, so that a flood cannot turn the flow tables over faster than
+/// clients can answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewFlows {
+    /// Twice as many a second as a flow table has slots.
+    #[default]
+    Auto,
+    /// As many as come.
+    Unlimited,
+    /// So many a second, above zero.
+    PerSecond(u32),
+}
+
 /// Section `[metrics]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricsConfig {
@@ -101,6 +116,9 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
         flow_slots: table
             .get("flow_slots", report, flow_slots)
             .unwrap_or(DEFAULT_FLOW_SLOTS),
+        new_flows: table
+            .get("new_flows", report, new_flows)
+            .unwrap_or_default(),
         nat_ports: table
             .get("nat_ports", report, nat_ports)
             .unwrap_or_default(),
@@ -190,6 +208,19 @@ fn flow_slots(value: &DeValue) -> Result<u32, String> {
             slots.next_power_of_two()
         ))
     }
+}
+
+fn new_flows(value: &DeValue) -> Result<NewFlows, String> {
+    if value.as_str().is_some() {
+        return match scalar::string(value)?.as_str() {
+            "auto" => Ok(NewFlows::Auto),
+            "unlimited" => Ok(NewFlows::Unlimited),
+            other => Err(format!(
+                "`{other}` is no budget for new flows; write \"auto\", \"unlimited\" or a number a second"
+            )),
+        };
+    }
+    scalar::integer(value, 1..=u32::MAX).map(NewFlows::PerSecond)
 }
 
 fn nat_ports(value: &DeValue) -> Result<NatPorts, String> {

@@ -28,15 +28,15 @@ use aya::{
 use lb_common::{
     block::{BlockControl, BlockRule},
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
-        ServiceKey,
+        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
+        ServiceEntry, ServiceKey,
     },
     maps::name,
 };
 
 pub use self::{
     flows::FlowTables,
-    loader::{Attached, Mode, Options},
+    loader::{Attached, Budget, Mode, Options},
     pins::detach,
     resolver::Resolver,
     trace::Trace,
@@ -57,6 +57,7 @@ pub struct Datapath {
     block_stats: PerCpuArray<MapData, Counter>,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
+    eviction_stats: PerCpuArray<MapData, EvictionStats>,
     hops: nexthop::Hops,
     flows: FlowTables,
     trace: Option<Trace>,
@@ -113,7 +114,7 @@ impl Datapath {
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
-            meta.flow_slots,
+            meta,
             clock,
             options.lifetimes.scaled(clock.per_second()),
         );
@@ -129,6 +130,7 @@ impl Datapath {
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
             trace: Some(trace::Trace::new(&mut ebpf, clock)?),
+            eviction_stats: take(&mut ebpf, name::EVICTION_STATS)?,
             ebpf,
             hops,
             flows,

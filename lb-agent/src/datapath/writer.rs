@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{MapData, PerCpuValues};
 use lb_common::{
-    entry::{BackendEntry, BackendStats, Counter, ServiceEntry},
+    entry::{BackendEntry, BackendStats, Counter, EvictionStats, ServiceEntry},
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
     verdict::Verdict,
 };
@@ -319,6 +319,16 @@ impl Kernel for Datapath {
                 Ok(sum_counters(values.iter()))
             })
             .collect()
+    }
+
+    fn evictions(&self) -> Result<EvictionStats, KernelError> {
+        let values = self.eviction_stats.get(&0, 0).map_err(|error| {
+            KernelError::new(format!("reading {}", name::EVICTION_STATS), error)
+        })?;
+        Ok(EvictionStats {
+            closed: values.iter().map(|value| value.closed).sum(),
+            half_open: values.iter().map(|value| value.half_open).sum(),
+        })
     }
 
     fn backend_stats(&self, id: u32) -> Result<BackendStats, KernelError> {

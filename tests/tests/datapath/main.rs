@@ -8,6 +8,7 @@
 mod adopted;
 mod block;
 mod chance;
+mod flood;
 mod flow_list;
 mod foreign;
 mod life;

@@ -107,6 +107,11 @@ fn what_is_wrong_with_the_node() {
         ),
         ("NODE\nflow_slots = ▶5000", &["near 5000 are 4096 and 8192"]),
         ("NODE\nflow_slots = ▶\"4096\"", &["not a string"]),
+        ("NODE\nnew_flows = ▶0", &["1"]),
+        (
+            "NODE\nnew_flows = ▶\"many\"",
+            &["`many` is no budget for new flows"],
+        ),
         (
             "NODE\nnat_ports = ▶\"40000\"",
             &["write \"auto\" or \"FIRST-LAST\""],

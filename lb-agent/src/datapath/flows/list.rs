@@ -37,7 +37,7 @@ impl FlowReader for FlowTables {
 impl FlowTables {
     /// The flow of a forward half that is not past its time.
     fn flow<A>(&self, entry: &Entry<A>, now: u32, ip: impl Fn(&A) -> IpAddr) -> Option<Flow> {
-        let Entry { tag, half } = entry;
+        let Entry { tag, half, .. } = entry;
         let over = self
             .lifetimes
             .is_over(tag.proto(), tag.state_bits(), now, half.seen);
