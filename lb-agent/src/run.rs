@@ -75,7 +75,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
                 interface = attached.name,
                 mode = attached.mode,
                 adopted = attached.adopted,
-                "XDP program in place"
+                "programs in place"
             );
             InterfaceStatus {
                 name: attached.name.clone(),
@@ -280,7 +280,9 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
             XdpMode::Auto => Mode::Auto,
             XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
+            XdpMode::Off => Mode::Off,
         },
+        tc_filters: false,
         flow_slots: config.node.flow_slots,
         ports,
         lifetimes: Lifetimes::DEFAULT_SECONDS,

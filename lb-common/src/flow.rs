@@ -265,11 +265,11 @@ pub struct Half<A> {
     pub ports: u32,
     /// Rewrite: both ports, in the same form.
     pub new_ports: u32,
-    /// Checksum delta of the IPv4 header (addresses only); 0 for IPv6.
+    /// Checksum delta of the addresses alone: that of the IPv4 header, and of the pseudo-header.
     pub l3_delta: u16,
     /// Checksum delta of the transport header (addresses and ports).
     pub l4_delta: u16,
-    /// Index into [`crate::maps::name::NEXTHOPS`].
+    /// Index into [`crate::maps::name::NEXTHOPS`], or one of [`crate::entry::hop_number`].
     pub hop: u32,
     /// Slot number of the other half, or [`NO_PARTNER`].
     pub partner: u32,

@@ -90,6 +90,12 @@ pub mod name {
     pub const SETTINGS: &str = "SETTINGS";
     /// The XDP program on each configured interface.
     pub const PROGRAM_XDP: &str = "lb_xdp";
+    /// The tc program that does everything, at ingress of interfaces without XDP.
+    pub const PROGRAM_TC_INGRESS: &str = "lb_tc_ingress";
+    /// The tc program at ingress of interfaces with XDP, for what XDP cannot send itself.
+    pub const PROGRAM_TC_FINISH: &str = "lb_tc_finish";
+    /// The tc program at egress, for replies of the node's own processes.
+    pub const PROGRAM_TC_EGRESS: &str = "lb_tc_egress";
     /// A program for test run only, whose return value is the kernel's tick counter.
     pub const PROGRAM_CLOCK: &str = "lb_clock";
 }

@@ -106,7 +106,9 @@ fn keep(frame: &Frame) {
                 .write(word.cast::<u64>().read_unaligned());
             index += 8;
         }
-        let whole = frame.len() & !7;
+        // In tc the rest of a frame may lie elsewhere.
+        let readable = frame.offset_of(frame.end() as *const u8);
+        let whole = readable & !7;
         if whole < TRACE_SNAP {
             for rest in 0..7 {
                 let index = (whole & (TRACE_SNAP - 8)) + rest;
@@ -120,6 +122,11 @@ fn keep(frame: &Frame) {
         (*event).time = bpf_ktime_get_ns();
         (*event).ingress = frame.ingress;
         (*event).length = frame.len() as u32;
+        (*event).captured = if readable < TRACE_SNAP {
+            readable as u32
+        } else {
+            TRACE_SNAP as u32
+        };
         (*record).noted = 1;
     }
 }
@@ -207,7 +214,7 @@ pub extern "C" fn lb_trace_output() -> u32 {
     if slots == 0 {
         return 0;
     }
-    let mut captured = record.event.length;
+    let mut captured = record.event.captured;
     if captured > record.snap {
         captured = record.snap;
     }

@@ -45,13 +45,15 @@ impl NodeConfig {
 /// How the XDP program is attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver where it can, else in the stack.
+    /// In the driver where it can, else not at all: tc does the work.
     #[default]
     Auto,
     /// In the driver, or not at all.
     Native,
     /// In the stack, in front of everything else there.
     Generic,
+    /// Not at all: tc does the work.
+    Off,
 }
 
 /// Ports that flows are given on the node's own addresses.
@@ -186,13 +188,9 @@ fn xdp_mode(value: &DeValue) -> Result<XdpMode, String> {
         "auto" => Ok(XdpMode::Auto),
         "native" => Ok(XdpMode::Native),
         "generic" => Ok(XdpMode::Generic),
-        "off" => Err(
-            "`off` is not available in this version; use `generic`, which needs no \
-                      support by the driver"
-                .into(),
-        ),
+        "off" => Ok(XdpMode::Off),
         other => Err(format!(
-            "`{other}` is no XDP mode; use `auto`, `native` or `generic`"
+            "`{other}` is no XDP mode; use `auto`, `native`, `generic` or `off`"
         )),
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    entry::Meta,
+    entry::{Meta, hop_number},
     flow::{Half, Kind, Lifetimes, Slot, State, Tag, WAYS, first_bucket, spilled},
     hash,
 };
@@ -259,14 +259,20 @@ impl FlowTables {
                 protocol: entry.tag.proto(),
             }
         }
+        // A reply that is met on its way out is for the client.
+        let leaves = |hop| hop == hop_number::LOCAL;
         self.visit::<u32, 1>(&self.v4, |entry| {
             let ip = encode::ip([entry.half.daddr, 0, 0, 0], false);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })?;
         self.visit::<[u32; 4], 5>(&self.v6, |entry| {
             let ip = encode::ip(entry.half.daddr, true);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })
     }

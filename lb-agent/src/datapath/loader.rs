@@ -1,7 +1,8 @@
 //! Loads the programs, creates or adopts the pinned maps, and attaches to the interfaces.
 //!
 //! Pins lie under `BPF_DIR/vSCHEMA`: the maps by their names, the links as
-//! `xdp_MODE_IFINDEX`. A new agent opens what is there and replaces the programs behind the links
+//! `xdp_MODE_IFINDEX`, `tc_ROLE_IFINDEX` and, where backends are behind an interface that the
+//! configuration does not name, `hop_ROLE_IFINDEX`. A new agent opens what is there and replaces the programs behind the links
 //! in one step each, so that no packet meets an interface without a program.
 
 use std::{
@@ -30,12 +31,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Native where the driver can, else generic.
+    /// Native where the driver can, else in tc.
     Auto,
     /// In the driver.
     Native,
     /// In the stack's receive path.
     Generic,
+    /// No XDP: in tc.
+    Off,
 }
 
 /// What the datapath needs to know before it starts.
@@ -47,6 +50,8 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub mode: Mode,
+    /// Attaches the tc programs as filters even where the kernel has tcx links (Linux 6.6).
+    pub tc_filters: bool,
     /// Slots of each flow table, a power of two; counts only where none is pinned yet.
     pub flow_slots: u32,
     /// First and last port that flows may be given.
@@ -97,7 +102,7 @@ pub struct Attached {
     pub name: String,
     /// Its index.
     pub ifindex: u32,
-    /// `native` or `generic`.
+    /// `native`, `generic` or `tc`.
     pub mode: &'static str,
     /// The link was there before, and got the new program.
     pub adopted: bool,

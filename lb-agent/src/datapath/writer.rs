@@ -74,7 +74,7 @@ impl Datapath {
         let known = self.written.get(&id).map(|(_, source)| *source);
         let source = nexthop::source_towards(address.ip())
             .unwrap_or_else(|_| known.unwrap_or(unspecified(address.is_ipv6())));
-        self.allow_source(source)?;
+        self.allow_source(source, address)?;
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
             .map_err(|error| KernelError::new(what(), error))?;

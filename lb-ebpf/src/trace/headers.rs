@@ -27,12 +27,12 @@ const DESTINATION: u8 = 60;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 
-/// A `T` out of the kept bytes, if the frame has it.
+/// A `T` out of the kept bytes, if it is among them.
 #[inline(always)]
 fn read<T: Copy>(record: *const TraceRecord, offset: u32) -> Option<T> {
     let last = offset as u64 + size_of::<T>() as u64;
     // SAFETY: this CPU's scratch memory.
-    let length = unsafe { (*record).event.length } as u64;
+    let length = unsafe { (*record).event.captured } as u64;
     if last > length || offset as u64 > (TRACE_SNAP - size_of::<T>()) as u64 {
         return None;
     }

@@ -180,3 +180,9 @@ fn health_defaults() {
         assert_eq!(probe.timeout, Duration::from_millis(timeout), "{health}");
     }
 }
+
+#[test]
+fn xdp_can_be_left_off() {
+    let config = read("[node]\ninterfaces = [\"eth0\"]\nxdp_mode = \"off\"", &[]).unwrap();
+    assert_eq!(config.node.xdp_mode, XdpMode::Off);
+}

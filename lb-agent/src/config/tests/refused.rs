@@ -80,12 +80,8 @@ fn what_is_wrong_with_the_node() {
             &["did you mean `interfaces`?"],
         ),
         (
-            "NODE\nxdp_mode = ▶\"off\"",
-            &["`off` is not available in this version"],
-        ),
-        (
             "NODE\nxdp_mode = ▶\"skb\"",
-            &["use `auto`, `native` or `generic`"],
+            &["use `auto`, `native`, `generic` or `off`"],
         ),
         (
             "NODE\nxdp_mode = ▶true",
