@@ -62,9 +62,15 @@ fn is_on() -> bool {
 #[inline(always)]
 pub(crate) fn note(frame: &Frame) {
     if is_on() {
-        // A copy: the frame itself stays in registers if nobody takes its address.
-        let copy = *frame;
-        keep(&copy);
+        // In registers: the frame would lie on the stack if its address were taken.
+        if let Some(start) = frame.at::<[u8; 0]>(0) {
+            keep(
+                start as usize,
+                frame.end(),
+                frame.len() as u32,
+                frame.ingress,
+            );
+        }
     }
 }
 
@@ -78,7 +84,7 @@ pub(crate) fn tell(verdict: Verdict) {
 
 /// Copies the first bytes of the frame. Switches the trace off if the agent has gone.
 #[inline(never)]
-fn keep(frame: &Frame) {
+fn keep(start: usize, end: usize, length: u32, ingress: u32) {
     let Some(record) = TRACE_RECORD.get_ptr_mut(0) else {
         return;
     };
@@ -97,22 +103,19 @@ fn keep(frame: &Frame) {
         let zero = ((&raw const (*record).zero).read_volatile() & 7) as usize;
         let mut index = 0;
         while index < TRACE_SNAP {
-            let Some(word) = frame.at::<u64>(zero + index) else {
+            let Some(word) = at::<u64>(start, end, zero + index) else {
                 break;
             };
-            bytes
-                .add(index)
-                .cast::<u64>()
-                .write(word.cast::<u64>().read_unaligned());
+            bytes.add(index).cast::<u64>().write(word.read_unaligned());
             index += 8;
         }
         // In tc the rest of a frame may lie elsewhere.
-        let readable = frame.offset_of(frame.end() as *const u8);
+        let readable = end - start;
         let whole = readable & !7;
         if whole < TRACE_SNAP {
             for rest in 0..7 {
                 let index = (whole & (TRACE_SNAP - 8)) + rest;
-                let Some(byte) = frame.at::<u8>(zero + index) else {
+                let Some(byte) = at::<u8>(start, end, zero + index) else {
                     break;
                 };
                 bytes.add(index).write(*byte);
@@ -120,8 +123,8 @@ fn keep(frame: &Frame) {
         }
         let event = &raw mut (*record).event;
         (*event).time = bpf_ktime_get_ns();
-        (*event).ingress = frame.ingress;
-        (*event).length = frame.len() as u32;
+        (*event).ingress = ingress;
+        (*event).length = length;
         (*event).captured = if readable < TRACE_SNAP {
             readable as u32
         } else {
@@ -129,6 +132,16 @@ fn keep(frame: &Frame) {
         };
         (*record).noted = 1;
     }
+}
+
+/// A pointer into a frame, if it reaches that far.
+#[inline(always)]
+fn at<T>(start: usize, end: usize, offset: usize) -> Option<*const T> {
+    let first = start + offset;
+    if first + size_of::<T>() > end {
+        return None;
+    }
+    Some(first as *const T)
 }
 
 /// This CPU's record.
