@@ -12,6 +12,7 @@
 //! - [`run`]: makes every part and wires them.
 //! - [`logging`]: structured logs on stderr.
 //! - [`metrics`]: the Prometheus endpoint.
+//! - [`watch`]: hands single packets' events to those who trace.
 //! - [`datapath`]: the kernel half; the only place that names aya.
 
 pub mod api;
@@ -27,3 +28,4 @@ pub mod run;
 pub mod source;
 pub mod state;
 mod surroundings;
+pub mod watch;

@@ -22,6 +22,7 @@ use crate::{
     source::consul::{self, ConsulOptions},
     state::{self, StateDir},
     surroundings::{consul_addresses, free_port_range, vital},
+    watch::{WatchStats, channel as watch_channel},
 };
 
 /// Between two passes over the flow tables.
@@ -58,7 +59,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
 
     let options = datapath_options(&config)?;
     // Verification and calibration block; nothing else runs yet.
-    let datapath = Datapath::open(&options)?;
+    let mut datapath = Datapath::open(&options)?;
     if datapath.flow_slots() != options.flow_slots {
         problems.push(format!(
             "flow_slots is {} but the tables in the kernel have {}; `lb-agent detach` and a start make new ones",
@@ -85,6 +86,9 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         .collect();
     let _resolver = datapath.start_resolver().await?;
     let flows = datapath.flows();
+    let trace = datapath
+        .take_trace()
+        .context("the trace is in other hands")?;
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks {
@@ -123,6 +127,17 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     };
     let controller = Controller::start(datapath, setup, channels).await?;
 
+    let watch_stats = Arc::new(WatchStats::default());
+    let (watch_handle, watching) = watch_channel(trace, watch_stats.clone());
+    tasks.spawn("the trace", |shutdown| async move {
+        watching.run(shutdown).await;
+        Ok(())
+    });
+    let sources = api::Sources {
+        controller: handle.clone(),
+        watch: watch_handle,
+        flows: Arc::new(flows.clone()),
+    };
     tasks.spawn("the sweep of the flow tables", |_| async {
         Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
     });
@@ -134,8 +149,8 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
                 .map_err(anyhow::Error::from)
         });
     }
-    let stats = Arc::new(probe::ProbeStats::default());
-    let probe_stats = stats.clone();
+    let probes = Arc::new(probe::ProbeStats::default());
+    let probe_stats = probes.clone();
     tasks.spawn("the probes", |shutdown| async move {
         probe::run(targets_receiver, health, probe_stats, shutdown).await;
         Ok(())
@@ -157,12 +172,16 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     });
     let metrics_handle = handle.clone();
     tasks.spawn("the metrics endpoint", |shutdown| async move {
-        metrics::serve(metrics_listener, metrics_handle, stats, shutdown).await;
+        let sources = metrics::Sources {
+            handle: metrics_handle,
+            probes,
+            watch: watch_stats,
+        };
+        metrics::serve(metrics_listener, sources, shutdown).await;
         Ok(())
     });
-    let api_handle = handle.clone();
     tasks.spawn("the API", |shutdown| async move {
-        api::serve(socket, api_handle, shutdown).await?;
+        api::serve(socket, sources, shutdown).await?;
         Ok(())
     });
     info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");

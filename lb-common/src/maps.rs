@@ -77,6 +77,15 @@ pub mod name {
         EVICTION_STATS,
         META,
     ];
+    /// The programs' own [`crate::trace::TraceSwitch`]; not pinned, so that every start begins
+    /// with it off.
+    pub const TRACE_SWITCH: &str = ".data.trace";
+    /// One [`crate::trace::TraceFilter`] for each watcher; not pinned.
+    pub const TRACE_FILTERS: &str = "TRACE_FILTERS";
+    /// Ring buffer of [`crate::trace::TraceEvent`]; not pinned.
+    pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
+    /// Per-CPU [`crate::trace::TraceStats`] of each filter; not pinned.
+    pub const TRACE_STATS: &str = "TRACE_STATS";
     /// The read-only globals ([`crate::settings::Settings`]).
     pub const SETTINGS: &str = "SETTINGS";
     /// The XDP program on each configured interface.

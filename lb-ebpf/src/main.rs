@@ -32,6 +32,7 @@ mod rewrite;
 mod settings;
 mod stats;
 mod tc;
+mod trace;
 mod transmit;
 
 use aya_ebpf::{

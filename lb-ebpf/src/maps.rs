@@ -1,7 +1,7 @@
 //! The maps. All are pinned by the agent under the schema version; see `lb_common::maps`.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
@@ -15,6 +15,7 @@ use lb_common::{
         DEFAULT_FLOW_SLOTS, MAX_BACKENDS, MAX_BLOCK_RULES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS,
         MAX_SERVICES,
     },
+    trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
     verdict::VERDICT_COUNT,
 };
 
@@ -75,6 +76,17 @@ pub(crate) static DRAFT4: PerCpuArray<Draft<u32>, 1> = PerCpuArray::new();
 /// The same for IPv6.
 #[btf_map]
 pub(crate) static DRAFT6: PerCpuArray<Draft<[u32; 4]>, 1> = PerCpuArray::new();
+/// What watchers want to see; this and all that follows of the trace is not pinned.
+#[btf_map]
+pub(crate) static TRACE_FILTERS: Array<TraceFilter, { TRACE_SLOTS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static TRACE_EVENTS: RingBuf<TraceEvent, TRACE_RING> = RingBuf::new();
+#[btf_map]
+pub(crate) static TRACE_STATS: PerCpuArray<TraceStats, { TRACE_SLOTS as usize }> =
+    PerCpuArray::new();
+/// This CPU's scratch memory for an event.
+#[btf_map]
+pub(crate) static TRACE_RECORD: PerCpuArray<TraceRecord, 1> = PerCpuArray::new();
 /// Read by the agent only; held here so that it is created with the others.
 #[btf_map]
 static META: Array<Meta, 1> = Array::new();

@@ -15,12 +15,13 @@ use crate::{
     parse,
     settings::setting,
     stats::count_verdict,
-    tc,
+    tc, trace,
 };
 
 /// Decides on a frame, rewrites it where it is ours, and counts the verdict.
 #[inline(always)]
 pub(crate) fn process(frame: &Frame) -> u32 {
+    trace::note(frame);
     let (action, verdict) = match decide(frame) {
         Ok((action, verdict)) => (action, verdict),
         Err(verdict) => (action_of(frame.hook, verdict), verdict),
@@ -30,6 +31,7 @@ pub(crate) fn process(frame: &Frame) -> u32 {
         return action;
     }
     count_verdict(verdict, frame.len() as u64);
+    trace::tell(verdict);
     action
 }
 

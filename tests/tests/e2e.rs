@@ -2,12 +2,16 @@
 
 #[path = "e2e/blocks.rs"]
 mod blocks;
+#[path = "e2e/captures.rs"]
+mod captures;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/flows.rs"]
+mod flows;
 #[path = "e2e/json.rs"]
 mod json;
 #[path = "e2e/life.rs"]
@@ -28,5 +32,7 @@ mod tc;
 mod traffic;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/watching.rs"]
+mod watching;
 #[path = "e2e/without_xdp.rs"]
 mod without_xdp;

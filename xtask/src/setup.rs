@@ -54,7 +54,7 @@ struct Want {
 type Program = (&'static str, &'static str, &'static str);
 
 /// Programs that the tests, the demo and the benchmarks run.
-const PROGRAMS: [Program; 8] = [
+const PROGRAMS: [Program; 9] = [
     ("ip", "iproute2", "lays out network namespaces"),
     ("ethtool", "ethtool", "sets offloads of test interfaces"),
     ("nft", "nftables", "filters in test namespaces"),
@@ -65,6 +65,7 @@ const PROGRAMS: [Program; 8] = [
     ),
     ("curl", "curl", "is a client"),
     ("tcpdump", "tcpdump", "records packets of failing tests"),
+    ("tshark", "tshark", "reads the agent's captures"),
     ("prometheus", "prometheus", "scrapes the agent's counters"),
     ("wrk", "wrk", "makes load"),
 ];

@@ -177,12 +177,21 @@ pub enum Command {
     Status(Reply<Status>),
     /// Counters by service name, backend id and address.
     Counters(Reply<Counters>),
+    /// What the kernel's ids stand for.
+    Names(Reply<Names>),
     /// Read the configuration again.
     Reload(Reply<()>),
 }
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, OperatorError>>;
+
+/// What the kernel's ids stand for at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Service name and address of each backend id; those that only have flows left included.
+    pub backends: BTreeMap<u32, (String, SocketAddr)>,
+}
 
 /// Counters of all backends, including those that vanished, by service.
 #[derive(Clone, Debug, Default)]
@@ -286,6 +295,11 @@ impl Handle {
     /// Counters at this moment.
     pub async fn counters(&self) -> Result<Counters, OperatorError> {
         self.ask(Command::Counters).await
+    }
+
+    /// What the kernel's ids stand for at this moment.
+    pub async fn names(&self) -> Result<Names, OperatorError> {
+        self.ask(Command::Names).await
     }
 
     /// Reads the configuration again; an invalid one changes nothing.

@@ -31,7 +31,7 @@ pub use self::{
     blocks::Blocks,
     handle::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
-        OperatorError, Reply, Status,
+        Names, OperatorError, Reply, Status,
     },
 };
 use self::{desired::Desired, reconcile::Reconciler};
@@ -324,6 +324,7 @@ impl<K: Kernel> Controller<K> {
                 let counters = self.kernel.counters(&self.desired.snapshot());
                 respond(reply, counters);
             }
+            Command::Names(reply) => respond(reply, Ok(self.kernel.names())),
             Command::Reload(reply) => {
                 let answer = self.reload().await;
                 respond(reply, answer);

@@ -10,7 +10,7 @@ use std::{
 use lb_common::entry::{BackendStats, Counter};
 use tracing::{debug, error, info, warn};
 
-use super::{BackendCounters, Counters, OperatorError};
+use super::{BackendCounters, Counters, Names, OperatorError};
 use crate::domain::{
     kernel::{Census, Kernel, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
@@ -239,6 +239,19 @@ impl<K: Kernel> Reconciler<K> {
             .iter()
             .find(|(_, id)| **id == service)
             .map(|((name, _), _)| name.clone())
+    }
+
+    /// What the ids of backends stand for.
+    pub(crate) fn names(&self) -> Names {
+        let services: BTreeMap<u32, &String> =
+            self.ids.iter().map(|((name, _), id)| (*id, name)).collect();
+        let backends = self.view.backends.iter().filter_map(|(id, backend)| {
+            let service = services.get(&backend.service)?;
+            Some((*id, ((*service).clone(), backend.address)))
+        });
+        Names {
+            backends: backends.collect(),
+        }
     }
 
     /// Flows of a service that are alive, by the last count.

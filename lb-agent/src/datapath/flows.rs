@@ -3,6 +3,8 @@
 //! A window instead of the whole, because mapped pages count as the agent's resident memory: a
 //! table of a million flows would look like a leak.
 
+mod list;
+
 use std::{
     io,
     net::IpAddr,

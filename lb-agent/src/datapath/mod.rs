@@ -18,6 +18,7 @@ mod loader;
 mod nexthop;
 mod pins;
 mod resolver;
+mod trace;
 mod trial;
 mod writer;
 
@@ -45,6 +46,7 @@ pub use self::{
     loader::{Attached, Budget, Mode, Options},
     pins::detach,
     resolver::Resolver,
+    trace::Trace,
 };
 use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 
@@ -66,6 +68,7 @@ pub struct Datapath {
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
     hops: nexthop::Hops,
     flows: FlowTables,
+    trace: Option<Trace>,
     attached: Vec<Attached>,
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
@@ -150,6 +153,7 @@ impl Datapath {
             block_stats: take(&mut ebpf, name::BLOCK_STATS)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
+            trace: Some(trace::Trace::new(&mut ebpf, clock)?),
             eviction_stats: take(&mut ebpf, name::EVICTION_STATS)?,
             ebpf,
             classifiers: Arc::new(Mutex::new(classifiers)),
@@ -179,6 +183,11 @@ impl Datapath {
     /// The flow tables, to be swept and counted.
     pub fn flows(&self) -> FlowTables {
         self.flows.clone()
+    }
+
+    /// The trace, for whoever hands its events on; `None` if it has been taken already.
+    pub fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
     }
 
     /// Starts to keep next hops current. Needs a tokio runtime.

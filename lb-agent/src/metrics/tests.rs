@@ -45,8 +45,12 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let stats = Arc::new(ProbeStats::default());
-        let server = tokio::spawn(serve(listener, handle, stats, async {
+        let sources = Sources {
+            handle,
+            probes: Arc::default(),
+            watch: Arc::default(),
+        };
+        let server = tokio::spawn(serve(listener, sources, async {
             stopped.await.ok();
         }));
         Self {
@@ -129,6 +133,9 @@ async fn metrics_page() {
         format!("lb_backend_healthy{{{two}}} 0"),
         format!("lb_backend_healthy{{{three}}} 1"),
         format!("lb_backend_healthy{{{four}}} 0"),
+        "lb_trace_watchers 0".into(),
+        "lb_trace_events_total 0".into(),
+        "lb_trace_lost_total 0".into(),
         "lb_block_rules 2".into(),
         r#"lb_block_packets_total{prefix="192.0.2.7/32"} 3"#.into(),
         r#"lb_block_bytes_total{prefix="2001:db8::/32"} 400"#.into(),
@@ -182,7 +189,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 34, "{families:?}");
+    assert_eq!(families.len(), 37, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

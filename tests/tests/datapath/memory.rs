@@ -4,7 +4,7 @@ use aya::maps::{Array, Map, MapData};
 use lb_common::{
     block::BlockControl,
     entry::{BackendEntry, Meta},
-    flow::{Bucket4, Bucket6, WAYS},
+    flow::{Bucket4, Bucket6, Kind, Slot4, Tag, WAYS},
     maps::{MIN_FLOW_SLOTS, SCHEMA, name},
 };
 use lb_tests::world::World;
@@ -31,6 +31,28 @@ pub(crate) fn shift_times(world: &World, ticks: i32) {
         let mut bucket = table.get(&index, 0).expect("a bucket");
         for slot in &mut bucket.slots {
             slot.half.seen = slot.half.seen.wrapping_add_signed(ticks);
+        }
+        table.set(index, bucket, 0).expect("the bucket written");
+    }
+}
+
+/// Makes every IPv4 slot one like the only flow's forward half, each of another client.
+pub(crate) fn crowd(world: &World, slots: u32) {
+    let mut table = pinned::<Bucket4>(world, name::FLOWS4);
+    let is_forward =
+        |slot: &&Slot4| Tag(slot.tag).is_live() && Tag(slot.tag).kind() == Some(Kind::Forward);
+    let model = (0..slots / WAYS)
+        .find_map(|index| {
+            let bucket = table.get(&index, 0).expect("a bucket");
+            bucket.slots.iter().find(is_forward).copied()
+        })
+        .expect("a flow");
+    for index in 0..slots / WAYS {
+        let mut bucket = Bucket4 {
+            slots: [model; WAYS as usize],
+        };
+        for (slot, way) in bucket.slots.iter_mut().zip(0..) {
+            slot.half.saddr = (0x0b00_0000 + index * WAYS + way).to_be();
         }
         table.set(index, bucket, 0).expect("the bucket written");
     }
