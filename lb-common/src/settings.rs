@@ -24,8 +24,13 @@ pub struct Settings {
     /// Interfaces the programs run on; the position is the index of their own
     /// [`crate::entry::NextHop`]. 0: none.
     pub interfaces: [u32; MAX_INTERFACES],
+    /// A bit for each position of `interfaces` where questions for the link address of a VIP are
+    /// answered.
+    pub announce: u32,
+    /// Keeps the size a multiple of eight; zero.
+    pub reserved: u32,
 }
 
 assert_layout! {
-    Settings: size 112, align 8;
+    Settings: size 120, align 8;
 }

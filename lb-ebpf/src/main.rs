@@ -15,6 +15,7 @@
 )]
 #![feature(core_intrinsics)]
 
+mod announce;
 mod block;
 mod create;
 mod family;

@@ -20,6 +20,8 @@ static SETTINGS: Settings = Settings {
     port_last: 0,
     interface_count: 0,
     interfaces: [0; MAX_INTERFACES],
+    announce: 0,
+    reserved: 0,
 };
 
 /// Reads one field of the settings, past the compiler, which would fold the zeros above.

@@ -207,6 +207,7 @@ impl World {
             interfaces: vec!["front".into(), "back".into()],
             mode: Mode::Auto,
             tc_filters: false,
+            announce: Vec::new(),
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
@@ -398,7 +399,10 @@ impl World {
             Action::Drop => (&[action::DROP], frame_after == frame),
             // Passed on: to a process of the node.
             Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
-            Action::Answer => (&[action::TX], true),
+            Action::Answer => match self.hook {
+                Hook::Xdp => (&[action::TX], true),
+                Hook::Tc => (&[action::REDIRECT], true),
+            },
         };
         ensure!(
             actions.contains(&action),
@@ -410,6 +414,15 @@ impl World {
             verdict,
             frame: frame_after,
         })
+    }
+
+    /// How many packets had this verdict so far.
+    ///
+    /// # Panics
+    ///
+    /// The counters cannot be read.
+    pub fn counted(&self, verdict: Verdict) -> u64 {
+        self.datapath.verdicts().expect("the counters")[verdict as usize].packets
     }
 
     /// A packet from the clients' side.

@@ -6,9 +6,11 @@
 //! leaves as it came.
 
 mod adopted;
+mod announce;
 mod block;
 mod chance;
 mod foreign;
+mod hops;
 mod life;
 mod malformed;
 mod memory;
