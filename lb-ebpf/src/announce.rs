@@ -1,7 +1,6 @@
 //! Answers questions for the link address of VIPs that are no address of the node's own, where the
 //! configuration asks for it: ARP (RFC 826) and neighbour solicitations (RFC 4861, section 7.2). The
-//! question is turned round into its answer, in tc: such questions are rare, and a veth was seen to
-//! lose small frames that XDP sends back by it.
+//! question is turned round into its answer, in tc: such questions are rare.
 
 use core::ffi::c_void;
 
@@ -88,7 +87,7 @@ fn answer(frame: &Frame, own: &NextHop) -> Result<(u32, Verdict), Verdict> {
         );
         copy_mac(&raw const own.smac, &raw mut (*ethernet).source);
     }
-    Ok((send(frame, frame.ingress), Verdict::AnswerNeighbour))
+    Ok((send(frame, own), Verdict::AnswerNeighbour))
 }
 
 /// Handles an ARP frame.

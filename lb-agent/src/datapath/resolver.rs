@@ -208,11 +208,10 @@ impl Resolver {
                 None => kind.is_none(),
             };
             if !takes {
-                link.flags = hop_flags::NO_XDP;
-                if kind == Some(&InfoKind::Veth) {
-                    // It goes to the peer like what is redirected.
-                    link.flags |= hop_flags::NO_TX;
-                }
+                link.flags |= hop_flags::NO_XDP;
+            }
+            if kind == Some(&InfoKind::Veth) {
+                link.flags |= hop_flags::NO_TX;
             }
             links.insert(message.header.index, link);
         }

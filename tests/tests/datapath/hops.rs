@@ -62,7 +62,13 @@ fn interfaces_that_take_nothing_from_xdp() {
                     Row::forwarded(what, Side::Back, &own, ForwardRequest, out)
                 }
                 .check(world);
-                flag_backend(world, traffic, 0);
+                // As other interfaces than veths are, and as veths.
+                for (flags, way) in [(0, action::TX), (NO_TX, action::REDIRECT)] {
+                    flag_backend(world, traffic, flags);
+                    let out = (way, traffic.at_backend(&own, 2, PORT + 1));
+                    let what = format!("{traffic:?}, flags {flags}, one interface");
+                    Row::forwarded(what, Side::Back, &own, ForwardRequest, out).check(world);
+                }
                 memory::set_hop_flags(world, 0, 0);
             }
         }
