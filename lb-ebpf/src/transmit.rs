@@ -123,9 +123,10 @@ where
     unsafe { rewrite::apply(frame, packet, &rewrite) };
     let action = match way {
         Way::Link(next, _) => send(frame, next),
-        // SAFETY: no pointer but null, which asks for the route of the packet itself.
         Way::Neighbour(ifindex) => {
-            (unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) }) as u32
+            // SAFETY: no pointer but null, which asks for the route of the packet itself.
+            let action = unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) };
+            action as u32
         }
         Way::Stack => match frame.hook {
             Hook::Xdp => xdp_action::XDP_PASS,
@@ -144,5 +145,6 @@ pub(crate) fn send(frame: &Frame, next: &NextHop) -> u32 {
         return xdp_action::XDP_TX;
     }
     // SAFETY: no pointer is passed.
-    (unsafe { bpf_redirect(next.ifindex, 0) }) as u32
+    let action = unsafe { bpf_redirect(next.ifindex, 0) };
+    action as u32
 }

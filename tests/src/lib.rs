@@ -31,6 +31,7 @@ pub mod namespace;
 pub mod outcome;
 pub mod packet;
 pub mod pattern;
+mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;

@@ -1,15 +1,11 @@
 //! A loaded datapath for test runs: real programs and maps, an interface to a peer, and nothing
 //! attached. The packets are ours, the decisions the kernel's.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::{
-    datapath::{self, Datapath, Mode, Options},
+    datapath::{Datapath, Mode, Options},
     domain::{
         kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
         plan::advance,
@@ -23,11 +19,11 @@ use lb_common::{
 };
 
 use crate::{
-    cleanup::{self, Guard},
     link::{self, End},
     namespace::Namespace,
     outcome::{METADATA, xdp_action},
     packet::Packet,
+    pins::Pins,
 };
 pub use crate::{
     outcome::{Hook, Outcome, action},
@@ -62,27 +58,6 @@ pub struct World {
     pub back: u32,
     view: KernelView,
     options: Options,
-}
-
-/// Directory for the pins of one world; removed with all that is in it.
-struct Pins {
-    path: PathBuf,
-    _guard: Guard,
-}
-
-impl Pins {
-    fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            Path::new("/sys/fs/bpf").join(format!("lb-world-{}-{number}", std::process::id()));
-        let undo = path.clone();
-        let guard = cleanup::on_exit(move || drop(datapath::detach(&undo)));
-        Ok(Self {
-            path,
-            _guard: guard,
-        })
-    }
 }
 
 impl World {
