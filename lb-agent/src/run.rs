@@ -276,6 +276,7 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     Ok(Options {
         bpf_dir: config.node.bpf_dir.clone(),
         interfaces: config.node.interfaces.clone(),
+        announce: config.node.announce.clone(),
         mode: match config.node.xdp_mode {
             XdpMode::Auto => Mode::Auto,
             XdpMode::Native => Mode::Native,

@@ -88,7 +88,8 @@ pub mod hop_flags {
     pub const NO_XDP: u32 = 2;
     /// The address is the node's own: the packet goes to the node's stack.
     pub const LOCAL: u32 = 4;
-    /// Besides [`NO_XDP`]: it takes none of its own back from XDP either.
+    /// It takes none of its own back by `XDP_TX`: a veth puts the frame into its peer's ring and
+    /// wakes the peer only if that has a program (drivers/net/veth.c, `veth_xdp_flush`).
     pub const NO_TX: u32 = 8;
 }
 

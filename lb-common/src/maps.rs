@@ -40,6 +40,9 @@ pub mod name {
     pub const FLOWS6: &str = "FLOWS6";
     /// One [`crate::entry::DestinationFilter`].
     pub const FILTER: &str = "FILTER";
+    /// VIPs whose link address the programs tell: [`crate::entry::ServiceKey`] with port and
+    /// protocol zero, to nothing of importance.
+    pub const ANNOUNCED: &str = "ANNOUNCED";
     /// Blocked IPv4 prefixes.
     pub const BLOCK4: &str = "BLOCK4";
     /// Blocked IPv6 prefixes.
@@ -60,7 +63,7 @@ pub mod name {
     pub const META: &str = "META";
 
     /// All maps that outlive the agent.
-    pub const PINNED: [&str; 15] = [
+    pub const PINNED: &[&str] = &[
         SERVICES,
         MAGLEV,
         BACKENDS,
@@ -68,6 +71,7 @@ pub mod name {
         FLOWS4,
         FLOWS6,
         FILTER,
+        ANNOUNCED,
         BLOCK4,
         BLOCK6,
         BLOCK_CONTROL,

@@ -31,8 +31,9 @@ pub struct Settings {
     /// Interfaces the programs run on; the position is the index of their own
     /// [`crate::entry::NextHop`]. 0: none.
     pub interfaces: [u32; MAX_INTERFACES],
-    /// Zero.
-    pub reserved: u32,
+    /// A bit for each position of `interfaces` where questions for the link address of a VIP are
+    /// answered.
+    pub announce: u32,
 }
 
 assert_layout! {

@@ -102,6 +102,8 @@ verdicts! {
     DropNotAllowed = 21, Drop, "source_not_allowed";
     /// More new flows than the budget admits.
     DropBudget = 22, Drop, "new_flow_budget";
+    /// A question for the link address of a VIP (ARP, neighbour solicitation), answered.
+    AnswerNeighbour = 23, Answer, "neighbour";
 }
 
 /// Number of verdicts: the size of their counter map.

@@ -15,6 +15,7 @@
 )]
 #![feature(core_intrinsics)]
 
+mod announce;
 mod block;
 mod budget;
 mod create;

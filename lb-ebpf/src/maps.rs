@@ -49,6 +49,8 @@ pub(crate) static FLOWS6: Array<Bucket6, BUCKETS, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static FILTER: Array<DestinationFilter, 1, MMAPABLE> = Array::new();
 #[btf_map]
+pub(crate) static ANNOUNCED: HashMap<ServiceKey, u32, { MAX_SERVICES as usize }> = HashMap::new();
+#[btf_map]
 pub(crate) static BLOCK4: LpmTrie<u32, BlockRule, { MAX_BLOCK_RULES as usize }, NO_PREALLOC> =
     LpmTrie::new();
 #[btf_map]

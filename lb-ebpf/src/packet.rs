@@ -66,15 +66,29 @@ impl Frame {
             // SAFETY: the program's own context. Where there is no memory, `at` finds it short.
             unsafe { bpf_skb_pull_data(ctx.as_ptr().cast(), wanted) };
         }
-        let skb = ctx.skb.skb;
+        Self::as_it_lies(ctx)
+    }
+
+    /// The same frame in a function of its own, which is given the context alone.
+    #[inline(always)]
+    pub(crate) fn again(ctx: *mut c_void, hook: Hook) -> Self {
+        match hook {
+            Hook::Xdp => Self::from_xdp(&XdpContext::new(ctx.cast())),
+            Hook::Tc => Self::as_it_lies(&TcContext::new(ctx.cast())),
+        }
+    }
+
+    /// The frame of a tc program, as far as its first piece goes.
+    #[inline(always)]
+    fn as_it_lies(ctx: &TcContext) -> Self {
         Self {
             ctx: ctx.as_ptr(),
             hook: Hook::Tc,
             start: ctx.data(),
             end: ctx.data_end(),
-            len: len as usize,
+            len: ctx.len() as usize,
             // SAFETY: the verifier knows the context's fields.
-            ingress: unsafe { (*skb).ifindex },
+            ingress: unsafe { (*ctx.skb.skb).ifindex },
         }
     }
 
@@ -176,6 +190,8 @@ pub(crate) unsafe fn copy_mac(from: *const [u8; 6], to: *mut [u8; 6]) {
 
 /// EtherType of IPv4, network byte order.
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// EtherType of ARP, network byte order.
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806_u16.to_be();
 /// EtherType of IPv6, network byte order.
 pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 

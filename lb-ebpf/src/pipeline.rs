@@ -7,11 +7,11 @@ use lb_common::{
 };
 
 use crate::{
-    block,
+    announce, block,
     forward::{forward4, forward6},
     handover,
     maps::FILTER,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, split_ports},
+    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, split_ports},
     parse,
     settings::setting,
     stats::count_verdict,
@@ -72,6 +72,11 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
                 return Err(Verdict::DropBlocked);
             }
             let word = hash::filter_word6(&network.daddr);
+            if setting!(announce) != 0
+                && let Some(answer) = announce::neighbour(frame)
+            {
+                return answer;
+            }
             if !may_be_ours_at_all(word) {
                 return Err(Verdict::PassForeign);
             }
@@ -81,6 +86,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
             }
             forward6(frame, &packet)
         }
+        ETHERTYPE_ARP if setting!(announce) != 0 => announce::arp(frame),
         _ => Err(Verdict::PassNotIp),
     }
 }

@@ -23,7 +23,7 @@ static SETTINGS: Settings = Settings {
     port_last: 0,
     interface_count: 0,
     interfaces: [0; MAX_INTERFACES],
-    reserved: 0,
+    announce: 0,
 };
 
 /// Reads one field of the settings, past the compiler, which would fold the zeros above.

@@ -26,8 +26,8 @@ use crate::{
 
 /// How a packet leaves.
 enum Way {
-    /// Out of an interface, with these link addresses.
-    Link(u32, LinkAddresses),
+    /// Out of the interface of this next hop, with these link addresses.
+    Link(&'static NextHop, LinkAddresses),
     /// Out of an interface, to the neighbour that the kernel finds, or waits for.
     Neighbour(u32),
     /// To the node's own stack.
@@ -50,11 +50,11 @@ fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Way, Verdict>
             Ok(Way::Neighbour(hop & !hop_number::DIRECT))
         };
     };
-    let next: &NextHop = next;
+    let next: &'static NextHop = next;
     if next.ifindex == 0 {
         return Err(Verdict::PassUnresolved);
     }
-    if next.flags != 0 {
+    if next.flags & (hop_flags::NEIGHBOUR | hop_flags::NO_XDP | hop_flags::LOCAL) != 0 {
         if next.flags & hop_flags::LOCAL != 0 {
             return Ok(Way::Stack);
         }
@@ -74,7 +74,7 @@ fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Way, Verdict>
     };
     let source = &raw const next.smac;
     Ok(Way::Link(
-        next.ifindex,
+        next,
         LinkAddresses {
             destination,
             source,
@@ -122,10 +122,11 @@ where
     // SAFETY: as above.
     unsafe { rewrite::apply(frame, packet, &rewrite) };
     let action = match way {
-        Way::Link(ifindex, _) => send(frame, ifindex),
-        // SAFETY: no pointer but null, which asks for the route of the packet itself.
+        Way::Link(next, _) => send(frame, next),
         Way::Neighbour(ifindex) => {
-            (unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) }) as u32
+            // SAFETY: no pointer but null, which asks for the route of the packet itself.
+            let action = unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) };
+            action as u32
         }
         Way::Stack => match frame.hook {
             Hook::Xdp => xdp_action::XDP_PASS,
@@ -135,13 +136,15 @@ where
     Ok((action, verdict))
 }
 
-/// Sends the frame, whose link addresses are written, out of an interface; answers with what the
-/// program has to return.
+/// Sends the frame, whose link addresses are written, out of the interface of a next hop; answers
+/// with what the program has to return.
 #[inline(always)]
-pub(crate) fn send(frame: &Frame, ifindex: u32) -> u32 {
-    if frame.hook == Hook::Xdp && ifindex == frame.ingress {
+pub(crate) fn send(frame: &Frame, next: &NextHop) -> u32 {
+    let back = frame.hook == Hook::Xdp && next.ifindex == frame.ingress;
+    if back && next.flags & hop_flags::NO_TX == 0 {
         return xdp_action::XDP_TX;
     }
     // SAFETY: no pointer is passed.
-    (unsafe { bpf_redirect(ifindex, 0) }) as u32
+    let action = unsafe { bpf_redirect(next.ifindex, 0) };
+    action as u32
 }

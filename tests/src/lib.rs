@@ -30,6 +30,7 @@ mod exchange;
 pub mod link;
 pub mod load;
 pub mod namespace;
+pub mod outcome;
 pub mod packet;
 pub mod pattern;
 pub mod pins;

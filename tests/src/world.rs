@@ -18,25 +18,17 @@ use lb_common::{
     verdict::{Action, Verdict},
 };
 
-pub use crate::packet::answer_to;
 use crate::{
     link::{self, End},
     namespace::Namespace,
-    packet::{Packet, dissect},
+    outcome::{METADATA, xdp_action},
+    packet::Packet,
     pins::Pins,
 };
-
-/// `enum xdp_action` of include/uapi/linux/bpf.h.
-pub mod action {
-    /// Discarded.
-    pub const DROP: u32 = 1;
-    /// To the stack.
-    pub const PASS: u32 = 2;
-    /// Out where it came in.
-    pub const TX: u32 = 3;
-    /// Out of another interface.
-    pub const REDIRECT: u32 = 4;
-}
+pub use crate::{
+    outcome::{Hook, Outcome, action},
+    packet::answer_to,
+};
 
 /// Where clients are, as the node sees them.
 pub const CLIENT: &str = "10.99.0.2";
@@ -66,38 +58,6 @@ pub struct World {
     pub back: u32,
     view: KernelView,
     options: Options,
-}
-
-/// Where in the kernel a program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// In front of the stack.
-    Xdp,
-    /// At ingress of an interface without XDP.
-    Tc,
-}
-
-/// What became of a frame.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The XDP action, or what of XDP's a tc action amounts to.
-    pub action: u32,
-    /// The verdict that was counted; [`Verdict::PassUnresolved`] for a frame that XDP has handed
-    /// over, which is not counted.
-    pub verdict: Verdict,
-    /// The frame afterwards.
-    pub frame: Vec<u8>,
-}
-
-impl Outcome {
-    /// The frame, taken apart.
-    ///
-    /// # Panics
-    ///
-    /// With what is wrong with it, a checksum for instance.
-    pub fn packet(&self) -> Packet {
-        dissect(&self.frame).unwrap_or_else(|error| panic!("{error}: {:02x?}", self.frame))
-    }
 }
 
 impl World {
@@ -181,6 +141,7 @@ impl World {
             interfaces: vec!["front".into(), "back".into()],
             mode: Mode::Auto,
             tc_filters: false,
+            announce: Vec::new(),
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
@@ -383,7 +344,10 @@ impl World {
             Action::Drop => (&[action::DROP], frame_after == frame),
             // Passed on: to a process of the node.
             Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
-            Action::Answer => (&[action::TX], true),
+            Action::Answer => match self.hook {
+                Hook::Xdp => (&[action::TX], true),
+                Hook::Tc => (&[action::REDIRECT], true),
+            },
         };
         ensure!(
             actions.contains(&action),
@@ -395,6 +359,15 @@ impl World {
             verdict,
             frame: frame_after,
         })
+    }
+
+    /// How many packets had this verdict so far.
+    ///
+    /// # Panics
+    ///
+    /// The counters cannot be read.
+    pub fn counted(&self, verdict: Verdict) -> u64 {
+        self.datapath.verdicts().expect("the counters")[verdict as usize].packets
     }
 
     /// A packet from the clients' side.
@@ -416,19 +389,6 @@ impl World {
         let back = self.back;
         self.run(&packet.build(), back).expect("a test run")
     }
-}
-
-/// Bytes of the mark that XDP puts in front of a frame that it hands over.
-const METADATA: usize = 8;
-
-/// The XDP action that does what a tc action does (include/uapi/linux/pkt_cls.h).
-fn xdp_action(tc: u32) -> Result<u32> {
-    Ok(match tc {
-        u32::MAX => action::PASS,
-        2 => action::DROP,
-        7 => action::REDIRECT,
-        other => anyhow::bail!("the tc program answers {other}"),
-    })
 }
 
 /// A link address as iproute2 wants it.

@@ -1,5 +1,7 @@
 //! End to end: real clients, the real agent, real backends, each a host of its own.
 
+#[path = "e2e/announce.rs"]
+mod announce;
 #[path = "e2e/blocks.rs"]
 mod blocks;
 #[path = "e2e/captures.rs"]

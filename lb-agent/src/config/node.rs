@@ -19,6 +19,8 @@ const MAX_INTERFACE_NAME: usize = 15;
 pub struct NodeConfig {
     /// Interfaces where packets for the VIPs arrive: 1 to 16, each once.
     pub interfaces: Vec<String>,
+    /// Those of `interfaces` where the node answers for VIPs that are no addresses of its own.
+    pub announce: Vec<String>,
     /// How the XDP program is attached.
     pub xdp_mode: XdpMode,
     /// Where the last good state is kept; absolute.
@@ -109,8 +111,10 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
     let state_dir = path("state_dir", "/var/lib/lb-agent", report);
     let runtime_dir = path("runtime_dir", "/run/lb-agent", report);
     let bpf_dir = path("bpf_dir", "/sys/fs/bpf/lb-agent", report);
+    let interfaces = interfaces(&mut table, report);
     let config = NodeConfig {
-        interfaces: interfaces(&mut table, report),
+        announce: announce(&mut table, &interfaces, report),
+        interfaces,
         xdp_mode: table.get("xdp_mode", report, xdp_mode).unwrap_or_default(),
         state_dir,
         runtime_dir,
@@ -165,6 +169,30 @@ fn interfaces(table: &mut Table, report: &mut Report) -> Vec<String> {
         }
     }
     names.into_iter().map(Spanned::into_inner).collect()
+}
+
+/// Names among those of `interfaces`, each once.
+fn announce(table: &mut Table, interfaces: &[String], report: &mut Report) -> Vec<String> {
+    let Some(value) = table.value("announce") else {
+        return Vec::new();
+    };
+    let names = elements(value, report, interface).unwrap_or_default();
+    let mut announce = Vec::new();
+    for name in names {
+        if !interfaces.contains(name.get_ref()) {
+            let reason = format!(
+                "`{}` is not one of `interfaces`, where packets for the VIPs arrive; name it there too",
+                name.get_ref()
+            );
+            report.add(&name.span(), reason);
+        } else if announce.contains(name.get_ref()) {
+            let reason = format!("interface `{}` is named twice; remove one", name.get_ref());
+            report.add(&name.span(), reason);
+        } else {
+            announce.push(name.into_inner());
+        }
+    }
+    announce
 }
 
 /// A name that the kernel would accept (`dev_valid_name` of `net/core/dev.c`).

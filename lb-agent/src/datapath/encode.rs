@@ -76,6 +76,17 @@ pub(crate) fn service_key(key: &VipKey) -> ServiceKey {
     }
 }
 
+/// Map key of an address, whatever port and protocol.
+pub(crate) fn address_key(address: IpAddr) -> ServiceKey {
+    ServiceKey {
+        proto: 0,
+        ..service_key(&VipKey {
+            address: SocketAddr::new(address, 0),
+            protocol: 0,
+        })
+    }
+}
+
 /// The VIP of a map key.
 pub(crate) fn vip_key(key: &ServiceKey) -> VipKey {
     VipKey {

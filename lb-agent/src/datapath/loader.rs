@@ -50,6 +50,8 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub mode: Mode,
+    /// Those of `interfaces` where questions for the link address of VIPs are answered.
+    pub announce: Vec<String>,
     /// Attaches the tc programs as filters even where the kernel has tcx links (Linux 6.6).
     pub tc_filters: bool,
     /// Slots of each flow table, a power of two; counts only where none is pinned yet.
@@ -166,7 +168,7 @@ pub(crate) fn load(
             .rposition(|ifindex| *ifindex != 0)
             .map_or(0, |last| last as u32 + 1),
         interfaces,
-        reserved: 0,
+        announce: announcing(options, &interfaces),
     };
     let buckets = meta.flow_slots / WAYS;
     let mut loader = EbpfLoader::new();
@@ -193,6 +195,18 @@ pub(crate) fn load(
         meta,
         interfaces,
     })
+}
+
+/// Bits of the positions whose interfaces announce VIPs.
+fn announcing(options: &Options, positions: &[u32; MAX_INTERFACES]) -> u32 {
+    let mut bits = 0;
+    for (position, ifindex) in positions.iter().enumerate() {
+        let name = pins::interface_name(*ifindex);
+        if name.is_some_and(|name| options.announce.contains(&name)) {
+            bits |= 1 << position;
+        }
+    }
+    bits
 }
 
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.

@@ -3,6 +3,7 @@
 //! [`Datapath::open`] creates or adopts maps and programs; after that it is a
 //! [`Kernel`](crate::domain::kernel::Kernel) that carries out the controller's steps.
 
+mod announce;
 mod block;
 mod classifier;
 mod clock;
@@ -18,12 +19,13 @@ mod loader;
 mod nexthop;
 mod pins;
 mod resolver;
+mod sysctl;
 mod trace;
 mod trial;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -66,6 +68,11 @@ pub struct Datapath {
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
+    announced: HashMap<MapData, ServiceKey, u32>,
+    /// Interfaces that VIPs are announced on.
+    announce: Vec<String>,
+    /// VIPs that the neighbours have been told of.
+    told: BTreeSet<std::net::IpAddr>,
     hops: nexthop::Hops,
     flows: FlowTables,
     trace: Option<Trace>,
@@ -143,6 +150,9 @@ impl Datapath {
             options.lifetimes.scaled(clock.per_second()),
         );
         let mut datapath = Self {
+            announced: take(&mut ebpf, name::ANNOUNCED)?,
+            announce: options.announce.clone(),
+            told: BTreeSet::new(),
             services: take(&mut ebpf, name::SERVICES)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,

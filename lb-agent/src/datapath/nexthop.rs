@@ -4,8 +4,9 @@
 //! The programs read the entries; the resolver writes them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,8 +15,10 @@ use lb_common::{entry::NextHop, maps::MAX_INTERFACES, maps::MAX_NEXTHOPS};
 use tokio::sync::Notify;
 
 use super::{
+    announce::Port,
     coverage::Coverage,
     resolver::{self, Link},
+    sysctl,
 };
 use crate::domain::kernel::KernelError;
 
@@ -36,6 +39,8 @@ struct Inner {
     interfaces: Vec<Interface>,
     free: Vec<u32>,
     next: u32,
+    /// Addresses of the node that are backends, once looked at.
+    own: HashSet<IpAddr>,
 }
 
 struct Entry {
@@ -68,7 +73,7 @@ impl Hops {
             entries.insert(*address, Entry { index: *index, hop });
             next = next.max(index + 1);
         }
-        let used: std::collections::HashSet<u32> = taken.values().copied().collect();
+        let used: HashSet<u32> = taken.values().copied().collect();
         let free = (MAX_INTERFACES as u32..next)
             .filter(|index| !used.contains(index))
             .collect();
@@ -85,6 +90,7 @@ impl Hops {
                 .collect(),
             free,
             next,
+            own: HashSet::new(),
         };
         inner.clear_former()?;
         Ok(Self {
@@ -173,6 +179,36 @@ impl Hops {
         if let Some(coverage) = &mut *self.coverage() {
             coverage.retain(exists);
         }
+    }
+
+    /// Tells in the journal, once, what keeps packets from a backend on an address of the node.
+    pub(super) fn warn_of_obstacles(&self, address: IpAddr) {
+        let mut inner = self.lock();
+        if !inner.own.insert(address) {
+            return;
+        }
+        let interfaces = inner.interfaces.iter();
+        let named: Vec<String> = interfaces.map(|each| each.name.clone()).collect();
+        drop(inner);
+        for obstacle in sysctl::obstacles(address, &named, Path::new("/proc/sys/net")) {
+            tracing::warn!("{obstacle}");
+        }
+    }
+
+    /// Those of the named interfaces that exist and whose link address is known.
+    pub(super) fn ports(&self, names: &[String]) -> Vec<Port> {
+        let inner = self.lock();
+        let mut ports = Vec::new();
+        for (position, interface) in (0..).zip(&inner.interfaces) {
+            let hop = inner.map.get(&position, 0).unwrap_or_default();
+            if hop.ifindex != 0 && names.contains(&interface.name) {
+                ports.push(Port {
+                    ifindex: hop.ifindex,
+                    mac: hop.smac,
+                });
+            }
+        }
+        ports
     }
 
     /// Names of interfaces that the programs ran on and that no longer exist.

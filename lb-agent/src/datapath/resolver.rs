@@ -115,6 +115,7 @@ impl Resolver {
         let mut all = true;
         for address in addresses {
             let hop = match self.route(address).await {
+                Some(route) if route.local => self.local(address, &route, &links),
                 Some(route) => match links.get(&route.ifindex) {
                     Some(link) => self.hop(&route, link, &neighbours).await,
                     None => NextHop::default(),
@@ -127,6 +128,17 @@ impl Resolver {
         Ok(all)
     }
 
+    /// The next hop to one of the node's own addresses.
+    fn local(&self, address: IpAddr, route: &Route, links: &HashMap<u32, Link>) -> NextHop {
+        self.hops.warn_of_obstacles(address);
+        NextHop {
+            ifindex: route.ifindex,
+            mtu: links.get(&route.ifindex).map_or(0, |link| link.mtu),
+            flags: hop_flags::LOCAL,
+            ..NextHop::default()
+        }
+    }
+
     /// The next hop at the end of a route, over `link`.
     async fn hop(
         &self,
@@ -135,9 +147,7 @@ impl Resolver {
         neighbours: &HashMap<(u32, IpAddr), Neighbour>,
     ) -> NextHop {
         let Route {
-            ifindex,
-            gateway,
-            local,
+            ifindex, gateway, ..
         } = *route;
         let hop = NextHop {
             ifindex,
@@ -146,12 +156,6 @@ impl Resolver {
             flags: link.flags,
             ..NextHop::default()
         };
-        if local {
-            return NextHop {
-                flags: hop_flags::LOCAL,
-                ..hop
-            };
-        }
         // Replies that nobody looks at would end the connection.
         if !self.hops.cover(ifindex, link.ethernet) {
             return NextHop::default();
@@ -204,11 +208,10 @@ impl Resolver {
                 None => kind.is_none(),
             };
             if !takes {
-                link.flags = hop_flags::NO_XDP;
-                if kind == Some(&InfoKind::Veth) {
-                    // It goes to the peer like what is redirected.
-                    link.flags |= hop_flags::NO_TX;
-                }
+                link.flags |= hop_flags::NO_XDP;
+            }
+            if kind == Some(&InfoKind::Veth) {
+                link.flags |= hop_flags::NO_TX;
             }
             links.insert(message.header.index, link);
         }

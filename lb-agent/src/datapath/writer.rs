@@ -287,7 +287,8 @@ impl Kernel for Datapath {
     }
 
     fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
-        self.write_filter(view)
+        self.write_filter(view)?;
+        self.announce(view)
     }
 
     fn blocked(&mut self) -> Result<BTreeMap<ipnet::IpNet, u32>, KernelError> {

@@ -43,6 +43,7 @@ fn merge(new: Config, in_force: &Config) -> Reloaded {
 fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
     let NodeConfig {
         interfaces,
+        announce,
         xdp_mode,
         state_dir,
         runtime_dir,
@@ -54,6 +55,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
     let MetricsConfig { listen } = &old.metrics;
     let mut keys = vec![
         ("node.interfaces", *interfaces != new.node.interfaces),
+        ("node.announce", *announce != new.node.announce),
         ("node.xdp_mode", *xdp_mode != new.node.xdp_mode),
         ("node.state_dir", *state_dir != new.node.state_dir),
         ("node.runtime_dir", *runtime_dir != new.node.runtime_dir),

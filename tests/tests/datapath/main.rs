@@ -6,11 +6,13 @@
 //! leaves as it came.
 
 mod adopted;
+mod announce;
 mod block;
 mod chance;
 mod flood;
 mod flow_list;
 mod foreign;
+mod hops;
 mod life;
 mod malformed;
 mod memory;

@@ -133,7 +133,8 @@ fn flags_and_checksums_of_every_value() {
     .unwrap();
 }
 
-/// Clients on the backends' link: in and out by the same interface.
+/// Clients on the backends' link: in and out by the same interface, which as a veth takes nothing
+/// back but by redirection.
 #[test]
 fn one_interface_for_both() {
     World::on_each_hook(|world| {
@@ -160,21 +161,21 @@ fn one_interface_for_both() {
                         Side::Back,
                         &request,
                         ForwardRequest,
-                        (action::TX, sent),
+                        (action::REDIRECT, sent),
                     ),
                     Row::forwarded(
                         what("reply"),
                         Side::Back,
                         &answer,
                         ForwardReply,
-                        (action::TX, got),
+                        (action::REDIRECT, got),
                     ),
                     Row::forwarded(
                         what("hairpin"),
                         Side::Back,
                         &own,
                         ForwardRequest,
-                        (action::TX, own_sent),
+                        (action::REDIRECT, own_sent),
                     ),
                 ],
             );

@@ -81,6 +81,36 @@ fn the_first_packet_to_an_unknown_neighbour_is_not_lost() {
     assert_eq!(lost, Some(0.0), "{scrape}");
 }
 
+/// A backend that is a client of its own service, by the one interface that it has: it gets itself
+/// or the other.
+#[test]
+fn a_backend_calls_its_own_vip() {
+    for mode in ["native", "off"] {
+        let topology = Topology::new(2).unwrap();
+        let _backends = [1, 2].map(|number| topology.start_echo(number).unwrap());
+        let addresses = [
+            topology.backend_address(1),
+            topology.backend_address(2),
+            topology.backend_address6(1),
+            topology.backend_address6(2),
+        ];
+        let agent = Setup::new(&topology)
+            .node(&format!("xdp_mode = \"{mode}\""))
+            .config(&services(&addresses))
+            .start()
+            .unwrap();
+        wait_until_served(&agent, topology.client(), 2);
+        for (backend, v4, v6) in [(0, "10.77.1.1", "fd77:1::1"), (1, "10.77.2.1", "fd77:2::1")] {
+            let backend = &topology.backends()[backend];
+            let add = |words: &[&str]| backend.tool("ip", words).unwrap();
+            add(&["route", "add", "198.51.100.0/24", "via", v4]);
+            add(&["-6", "route", "add", "2001:db8:100::/64", "via", v6]);
+            wait_until_served(&agent, backend, 2);
+            transfers(&agent, backend);
+        }
+    }
+}
+
 /// A veth whose peer does not poll loses what XDP redirects to it; the agent sees when it stops
 /// and when it begins again.
 #[test]

@@ -31,13 +31,14 @@ fn the_smallest_file_takes_every_default() {
 #[test]
 fn every_key_of_the_node_is_read() {
     let text = "[node]\ninterfaces = [\"eth0\", \"bond0.12\"]\nxdp_mode = \"native\"\n\
-                state_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
+                announce = [\"eth0\"]\nstate_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
                 nat_ports = \"40000-59999\"\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
         config.node,
         NodeConfig {
             interfaces: vec!["eth0".into(), "bond0.12".into()],
+            announce: vec!["eth0".into()],
             xdp_mode: XdpMode::Native,
             state_dir: "/a".into(),
             runtime_dir: "/b".into(),

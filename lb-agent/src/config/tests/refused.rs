@@ -84,6 +84,11 @@ fn what_is_wrong_with_the_node() {
             &["use `auto`, `native`, `generic` or `off`"],
         ),
         (
+            "NODE\nannounce = [▶\"eth9\"]",
+            &["`eth9` is not one of `interfaces`"],
+        ),
+        ("NODE\nannounce = ▶true", &["must be a list in [ ]"]),
+        (
             "NODE\nxdp_mode = ▶true",
             &["must be a string in quotes, not a boolean"],
         ),

@@ -103,6 +103,7 @@ impl Means {
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
             tc_filters: false,
+            announce: Vec::new(),
             grace: std::time::Duration::from_millis(200),
             budget: lb_agent::datapath::Budget::Auto,
         };
