@@ -25,6 +25,7 @@ mod block;
 mod check;
 mod client;
 mod detach;
+mod doctor;
 mod drain;
 mod failure;
 mod import;
@@ -82,6 +83,8 @@ enum Command {
     Run(run::Args),
     /// Validate a configuration; tells every fault with its line
     Check(check::Args),
+    /// Tell whether this node has what the agent needs, and how to mend what it lacks
+    Doctor(doctor::Args),
     /// Take the programs and maps off the node: traffic to the VIPs ends
     Detach(detach::Args),
     /// Ask or steer the running agent
@@ -139,6 +142,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => runtime(Builder::new_multi_thread())?.block_on(run::execute(&args)),
         Command::Check(args) => check::execute(args, &mut printer),
+        Command::Doctor(args) => doctor::execute(args, &mut printer),
         Command::Detach(args) => runtime(Builder::new_current_thread())?.block_on(detach::execute(
             args,
             &cli.socket,
@@ -210,6 +214,8 @@ mod tests {
             "block import - --ttl 1h",
             "reload",
             "check config.toml",
+            "doctor",
+            "doctor --config x.toml -o json",
             "detach",
             "detach --bpf-dir /sys/fs/bpf/x --force",
         ];

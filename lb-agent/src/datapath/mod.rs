@@ -8,6 +8,7 @@ mod clock;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod feature;
 mod filter;
 mod flows;
 mod link;
@@ -15,6 +16,7 @@ mod loader;
 mod nexthop;
 mod pins;
 mod resolver;
+mod verify;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -35,9 +37,10 @@ use lb_common::{
 
 pub use self::{
     flows::FlowTables,
-    loader::{Attached, Mode, Options},
+    loader::{Attached, Mode, Options, check_bpf_file_system},
     pins::detach,
     resolver::Resolver,
+    verify::{Verified, verify},
 };
 use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 

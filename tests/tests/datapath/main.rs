@@ -19,3 +19,4 @@ mod rewrite;
 mod row;
 mod table;
 mod traffic;
+mod verifier;
