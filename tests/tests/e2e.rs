@@ -1,11 +1,15 @@
 //! End to end: real clients, the real agent, real backends, each a host of its own.
 
+#[path = "e2e/basics.rs"]
+mod basics;
 #[path = "e2e/blocks.rs"]
 mod blocks;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/doctor.rs"]
+mod doctor;
 #[path = "e2e/errors.rs"]
 mod errors;
 #[path = "e2e/json.rs"]

@@ -14,7 +14,7 @@ use lb_tests::{
     client::Client,
     load::{Load, Pace},
     namespace::Namespace,
-    process::wait_for,
+    process::{at_this_pace, wait_for},
     topology::Topology,
 };
 use serde_json::Value;
@@ -73,7 +73,9 @@ impl Scene {
 
     /// Waits until every backend answers on each of `vips`, and nothing fails.
     pub(crate) fn wait_until_served(&self, vips: &[&str]) {
-        let client = self.client().patience(Duration::from_millis(500));
+        let client = self
+            .client()
+            .patience(at_this_pace(Duration::from_millis(500)));
         for vip in vips {
             let what = format!("all backends to answer through {vip}");
             wait_for(&what, PATIENCE, || {
@@ -208,7 +210,7 @@ impl Conversation {
     pub(crate) fn open(from: &Namespace, to: SocketAddr) -> Self {
         let stream = from.run(|| TcpStream::connect(to)).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
+            .set_read_timeout(Some(at_this_pace(Duration::from_secs(5))))
             .unwrap();
         Self(stream)
     }

@@ -67,28 +67,21 @@ const KERNELS: [Kernel; 4] = [
 
 /// What is run of the tests of the programs: what leans on the kernel most. An emulated machine
 /// takes a second and more for each, and logic does not differ from kernel to kernel.
-const DATAPATH: [&str; 9] = [
+const DATAPATH: [&str; 7] = [
     VERIFIER,
     "rewrite::both_directions_of_every_kind",
-    "restart::attach_adopt_and_detach",
     "adopted::sparse_backends",
     "block::longest_prefix_counts",
     "table::sweep_and_census",
-    "ports::kept_or_drawn",
     "life::states_and_the_next_syn",
     "foreign::fragments",
 ];
 
-/// What is run of the end-to-end tests: the basics, without what needs other servers or takes
-/// long on an emulated machine.
-const E2E: [&str; 6] = [
-    "traffic::curl_is_answered_on_both_families",
-    "traffic::datagrams_come_back_whole_and_spread",
-    "blocks::a_block_ends_a_download_within_a_second_and_counts",
-    "life::killed_and_restarted_under_load",
-    "life::detach_takes_everything_away",
-    "untouched::the_nodes_own_services_are_reached",
-];
+/// What is run of the end-to-end tests: no time is measured in it, and its limits stretch.
+const E2E: [&str; 1] = ["basics::from_the_first_packet_to_detach"];
+
+/// How much longer than on the machine itself things may take.
+const SLOWNESS: u32 = 10;
 
 /// The test that prints what the verifier makes of each program.
 const VERIFIER: &str = "verifier::every_program_is_within_its_budget";
@@ -187,13 +180,16 @@ fn works(
         Step {
             name: "datapath",
             command: format!(
-                "/lb/deps/datapath --test-threads 2 --exact {}",
+                "LB_TESTS_SLOWNESS={SLOWNESS} /lb/deps/datapath --test-threads 2 --exact {}",
                 DATAPATH.join(" ")
             ),
         },
         Step {
             name: "e2e",
-            command: format!("/lb/deps/e2e --test-threads 1 --exact {}", E2E.join(" ")),
+            command: format!(
+                "LB_TESTS_SLOWNESS={SLOWNESS} /lb/deps/e2e --test-threads 1 --exact {}",
+                E2E.join(" ")
+            ),
         },
     ];
     let outcome = boot(kernel, image, binaries, &steps)?;
@@ -222,7 +218,7 @@ fn works(
             outcome.took.as_secs()
         ))
     };
-    judge().with_context(|| logs(kernel))
+    judge().with_context(|| logs(kernel, &outcome))
 }
 
 /// Checks that the agent says what is missing, before it touches anything.
@@ -271,7 +267,7 @@ fn refused(kernel: &Kernel, image: &Image, binaries: &Binaries) -> Result<String
             outcome.took.as_secs()
         ))
     };
-    judge().with_context(|| logs(kernel))
+    judge().with_context(|| logs(kernel, &outcome))
 }
 
 fn boot(kernel: &Kernel, image: &Image, binaries: &Binaries, steps: &[Step]) -> Result<Outcome> {
@@ -285,10 +281,15 @@ fn log_directory(kernel: &Kernel) -> std::path::PathBuf {
     workspace::kernels_dir().join("runs").join(kernel.version)
 }
 
-fn logs(kernel: &Kernel) -> String {
+/// Shows the end of what was printed, and says where the rest is.
+fn logs(kernel: &Kernel, outcome: &Outcome) -> String {
+    const SHOWN: usize = 60;
+    let lines: Vec<&str> = outcome.transcript.lines().collect();
+    for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+        eprintln!("    {line}");
+    }
     let directory = log_directory(kernel);
-    let log = |name: &str| Path::new(&directory).join(name).display().to_string();
-    format!("see {} and {}", log("steps.log"), log("console.log"))
+    format!("see steps.log and console.log in {}", directory.display())
 }
 
 /// Installs qemu where it is missing: from the backports, for the release's own does not go with
