@@ -116,6 +116,7 @@ pub fn tcx() -> Result<bool, KernelError> {
     let error = match unsafe { bpf(LINK_CREATE, &create) } {
         // SAFETY: the kernel has just given us the descriptor; closing it detaches.
         Ok(fd) => {
+            // SAFETY: the kernel has just given us the descriptor; closing it detaches.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
             return Ok(true);
         }
