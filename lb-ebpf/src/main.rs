@@ -16,10 +16,13 @@
 #![feature(core_intrinsics)]
 
 mod block;
+mod budget;
 mod create;
 mod family;
 mod flow;
 mod forward;
+mod handover;
+mod insert;
 mod lookup;
 mod maps;
 mod packet;
@@ -28,8 +31,14 @@ mod pipeline;
 mod rewrite;
 mod settings;
 mod stats;
+mod tc;
+mod transmit;
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 
 use crate::packet::Frame;
 
@@ -37,6 +46,24 @@ use crate::packet::Frame;
 #[xdp]
 pub fn lb_xdp(ctx: XdpContext) -> u32 {
     pipeline::process(&Frame::from_xdp(&ctx))
+}
+
+/// Every packet of a configured interface without XDP, and of interfaces that backends are behind.
+#[classifier]
+pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
+    tc::ingress(&ctx)
+}
+
+/// On interfaces with XDP, behind it: what XDP cannot send itself.
+#[classifier]
+pub fn lb_tc_finish(ctx: TcContext) -> i32 {
+    tc::finish(&ctx)
+}
+
+/// Everything that leaves a configured interface by the stack: replies of the node's own processes.
+#[classifier]
+pub fn lb_tc_egress(ctx: TcContext) -> i32 {
+    tc::egress(&ctx)
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow

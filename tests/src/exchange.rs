@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::echo::BACKEND_HEADER;
-use crate::process::at_this_pace;
+use crate::pace::at_this_pace;
 
 /// How requests are made.
 #[derive(Clone, Debug)]

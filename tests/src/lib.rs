@@ -13,12 +13,14 @@
 //!   traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
 //! Traffic only goes to loopback and to addresses inside namespaces made here.
 
 pub mod agent;
 pub mod backend;
+pub mod bridge;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
@@ -27,6 +29,7 @@ mod exchange;
 pub mod link;
 pub mod load;
 pub mod namespace;
+pub mod pace;
 pub mod packet;
 pub mod pattern;
 pub mod process;

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{
     cleanup::{self, Guard},
     namespace::command_line,
+    pace::at_this_pace,
 };
 
 /// How long a child may take to end after SIGTERM.
@@ -186,23 +187,8 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Variable that says how many times slower than usual the machine is: an emulated one, for instance.
-pub const SLOWNESS_VARIABLE: &str = "LB_TESTS_SLOWNESS";
-
-/// `limit` as it is on this machine, by [`SLOWNESS_VARIABLE`].
-pub fn at_this_pace(limit: Duration) -> Duration {
-    static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
-        let Some(text) = std::env::var_os(SLOWNESS_VARIABLE) else {
-            return 1;
-        };
-        let number = text.to_str().and_then(|text| text.parse().ok());
-        number.unwrap_or_else(|| panic!("{SLOWNESS_VARIABLE} is {text:?}, which is no number"))
-    });
-    limit * *SLOWNESS
-}
-
 /// Polls until there is a value, at most `timeout` long (longer on a slow machine: see
-/// [`at_this_pace`]). An error from `poll` ends it at once;
+/// [`crate::pace`]). An error from `poll` ends it at once;
 /// `what` completes the sentence "gave up waiting for …".
 pub fn wait_for<T>(
     what: &str,

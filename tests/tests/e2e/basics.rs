@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use lb_tests::{
-    client::Client,
-    process::{at_this_pace, wait_for},
-};
+use lb_tests::{client::Client, pace::at_this_pace, process::wait_for};
 
 use crate::scene::{Conversation, PATIENCE, Scene, VIP, VIP6, address};
 
