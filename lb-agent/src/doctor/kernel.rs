@@ -103,7 +103,7 @@ fn tcx(tcx: Result<bool, String>) -> Finding {
     const SUBJECT: &str = "tcx";
     let newer = || {
         format!(
-            "Linux {} or newer, for programs in traffic control",
+            "Linux {} or newer; until then, programs in traffic control are filters of a qdisc",
             feature::TCX_SINCE
         )
     };
