@@ -9,6 +9,7 @@
 //! - [`state`]: what outlives the agent, on disk.
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
 //! - [`api`]: the agent's gRPC service on a Unix socket. [`cli`]: the command line.
+//! - [`doctor`]: whether the node has what the agent needs.
 //! - [`run`]: makes every part and wires them.
 //! - [`logging`]: structured logs on stderr.
 //! - [`metrics`]: the Prometheus endpoint.
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod datapath;
+pub mod doctor;
 pub mod domain;
 pub mod logging;
 pub mod metrics;

@@ -14,6 +14,7 @@
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
+//! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
 //! Traffic only goes to loopback and to addresses inside namespaces made here.
@@ -31,6 +32,7 @@ pub mod link;
 pub mod load;
 pub mod namespace;
 pub mod outcome;
+pub mod pace;
 pub mod packet;
 pub mod pattern;
 pub mod pins;

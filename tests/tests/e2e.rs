@@ -2,6 +2,8 @@
 
 #[path = "e2e/announce.rs"]
 mod announce;
+#[path = "e2e/basics.rs"]
+mod basics;
 #[path = "e2e/blocks.rs"]
 mod blocks;
 #[path = "e2e/captures.rs"]
@@ -10,6 +12,8 @@ mod captures;
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/doctor.rs"]
+mod doctor;
 #[path = "e2e/errors.rs"]
 mod errors;
 #[path = "e2e/flows.rs"]

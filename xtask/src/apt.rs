@@ -99,6 +99,14 @@ pub(crate) fn unavailable(packages: &[String]) -> Result<Vec<String>> {
 /// # Errors
 /// `apt-get install` fails, or a daemon cannot be kept from starting.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
+    install_with(&[], packages)
+}
+
+/// The same with further options for apt, such as other sources.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn install_with(options: &[String], packages: &[String]) -> Result<()> {
     let mut command = if Path::new(POLICY).exists() {
         // Somebody already decides which services start here.
         Command::new("apt-get")
@@ -110,6 +118,7 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(INSTALL)
+        .args(options)
         .args(packages);
     run::run(&format!("install {}", packages.join(", ")), &mut command)?;
     for service in BOOT_SERVICES {

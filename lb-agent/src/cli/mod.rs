@@ -26,6 +26,7 @@ mod capture;
 mod check;
 mod client;
 mod detach;
+mod doctor;
 mod drain;
 mod failure;
 mod flow;
@@ -86,6 +87,8 @@ enum Command {
     Run(run::Args),
     /// Validate a configuration; tells every fault with its line
     Check(check::Args),
+    /// Tell whether this node has what the agent needs, and how to mend what it lacks
+    Doctor(doctor::Args),
     /// Take the programs and maps off the node: traffic to the VIPs ends
     Detach(detach::Args),
     /// Ask or steer the running agent
@@ -155,6 +158,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => runtime(Builder::new_multi_thread())?.block_on(run::execute(&args)),
         Command::Check(args) => check::execute(args, &mut printer),
+        Command::Doctor(args) => doctor::execute(args, &mut printer),
         Command::Detach(args) => runtime(Builder::new_current_thread())?.block_on(detach::execute(
             args,
             &cli.socket,
@@ -239,6 +243,8 @@ mod tests {
             "flow count --by backend,state",
             "reload",
             "check config.toml",
+            "doctor",
+            "doctor --config x.toml -o json",
             "detach",
             "detach --bpf-dir /sys/fs/bpf/x --force",
         ];

@@ -64,7 +64,7 @@ pub(crate) fn detach(path: &Path) -> io::Result<()> {
 /// # Safety
 ///
 /// `attributes` are those of the command, and what they point to is valid.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
+pub(super) unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
     // SAFETY: pointer and size are those of one value; the caller answers for the rest.
     let answer = unsafe {
         libc::syscall(

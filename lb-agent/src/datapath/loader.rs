@@ -18,7 +18,7 @@ use aya::{
 use lb_common::{
     entry::{Meta, NextHop},
     flow::{Lifetimes, WAYS},
-    maps::{MAX_INTERFACES, SCHEMA, name},
+    maps::{DEFAULT_FLOW_SLOTS, MAX_INTERFACES, SCHEMA, name},
     settings::Settings,
 };
 
@@ -211,7 +211,30 @@ fn announcing(options: &Options, positions: &[u32; MAX_INTERFACES]) -> u32 {
 
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.
 pub(crate) fn load_clock() -> Result<Ebpf, KernelError> {
-    let mut loader = EbpfLoader::new();
+    load_small(&mut EbpfLoader::new())
+}
+
+/// The same with read-only globals that leave nothing for the verifier to fold away: each feature
+/// on, each interface there.
+pub(crate) fn load_fullest() -> Result<Ebpf, KernelError> {
+    let settings = Settings {
+        seed: 1,
+        bucket_mask: DEFAULT_FLOW_SLOTS / WAYS - 1,
+        refresh_ticks: 250,
+        lifetimes: Lifetimes::DEFAULT_SECONDS.scaled(250),
+        grace_ticks: 250,
+        budget: 1000,
+        budget_shift: 1,
+        port_first: 1024,
+        port_last: 32_767,
+        interface_count: MAX_INTERFACES as u32,
+        interfaces: std::array::from_fn(|position| position as u32 + 1),
+        announce: u32::MAX >> 16,
+    };
+    load_small(EbpfLoader::new().override_global(name::SETTINGS, &settings, true))
+}
+
+fn load_small(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, KernelError> {
     for map in name::PINNED {
         // `META` and the like have one entry anyway.
         loader.map_max_entries(map, 1);
@@ -299,8 +322,12 @@ fn read_meta(dir: &Path) -> Result<Option<Meta>, KernelError> {
     Ok((meta.schema == SCHEMA && meta.flow_slots.is_power_of_two()).then_some(meta))
 }
 
-/// Whether the nearest existing parent lies on a BPF file system.
-fn check_bpf_file_system(dir: &Path) -> Result<(), KernelError> {
+/// Fails unless the nearest existing parent of `dir` lies on a BPF file system.
+///
+/// # Errors
+///
+/// It does not, or cannot be looked at.
+pub fn check_bpf_file_system(dir: &Path) -> Result<(), KernelError> {
     use std::os::unix::ffi::OsStrExt as _;
     let existing = dir
         .ancestors()

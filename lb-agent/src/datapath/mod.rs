@@ -11,6 +11,7 @@ mod coverage;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod feature;
 mod features;
 mod filter;
 mod flows;
@@ -22,6 +23,7 @@ mod resolver;
 mod sysctl;
 mod trace;
 mod trial;
+mod verify;
 mod writer;
 
 use std::{
@@ -45,10 +47,11 @@ use lb_common::{
 
 pub use self::{
     flows::FlowTables,
-    loader::{Attached, Budget, Mode, Options},
+    loader::{Attached, Budget, Mode, Options, check_bpf_file_system},
     pins::detach,
     resolver::Resolver,
     trace::Trace,
+    verify::{Verified, verify},
 };
 use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 

@@ -25,3 +25,4 @@ mod table;
 mod trace;
 mod trace_limits;
 mod traffic;
+mod verifier;

@@ -14,6 +14,7 @@ use lb_tests::{
     client::Client,
     load::{Load, Pace},
     namespace::Namespace,
+    pace::at_this_pace,
     process::wait_for,
     topology::Topology,
 };
@@ -79,7 +80,9 @@ impl Scene {
 
     /// Waits until every backend answers on each of `vips`, and nothing fails.
     pub(crate) fn wait_until_served(&self, vips: &[&str]) {
-        let client = self.client().patience(Duration::from_millis(500));
+        let client = self
+            .client()
+            .patience(at_this_pace(Duration::from_millis(500)));
         for vip in vips {
             let what = format!("all backends to answer through {vip}");
             wait_for(&what, PATIENCE, || {
@@ -214,7 +217,7 @@ impl Conversation {
     pub(crate) fn open(from: &Namespace, to: SocketAddr) -> Self {
         let stream = from.run(|| TcpStream::connect(to)).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
+            .set_read_timeout(Some(at_this_pace(Duration::from_secs(5))))
             .unwrap();
         Self(stream)
     }
