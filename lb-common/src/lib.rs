@@ -19,6 +19,7 @@ pub mod hash;
 pub mod lifetime;
 pub mod maps;
 pub mod settings;
+pub mod socket;
 pub mod verdict;
 
 /// IANA protocol number of TCP.

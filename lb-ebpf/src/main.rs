@@ -16,6 +16,7 @@
 #![feature(core_intrinsics)]
 
 mod block;
+mod call;
 mod create;
 mod family;
 mod flow;
@@ -27,11 +28,19 @@ mod parse;
 mod pipeline;
 mod rewrite;
 mod settings;
+mod socket;
 mod stats;
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    macros::{cgroup_sock, cgroup_sock_addr, xdp},
+    programs::{SockAddrContext, SockContext, XdpContext},
+};
 
-use crate::packet::Frame;
+use crate::{
+    call::{Call4, Call6},
+    packet::Frame,
+};
 
 /// Every packet of a configured interface, before the network stack.
 #[xdp]
@@ -50,6 +59,60 @@ pub fn lb_clock(_ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn lb_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// `connect` of a local client, to an address of `AF_INET`.
+#[cgroup_sock_addr(connect4)]
+pub fn lb_connect4(ctx: SockAddrContext) -> i32 {
+    socket::connect(&Call4(ctx.sock_addr))
+}
+
+/// `connect` of a local client, to an address of `AF_INET`6.
+#[cgroup_sock_addr(connect6)]
+pub fn lb_connect6(ctx: SockAddrContext) -> i32 {
+    socket::connect(&Call6(ctx.sock_addr))
+}
+
+/// `sendto` of a local client, to an address of `AF_INET`.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn lb_sendmsg4(ctx: SockAddrContext) -> i32 {
+    socket::send(&Call4(ctx.sock_addr))
+}
+
+/// `sendto` of a local client, to an address of `AF_INET`6.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn lb_sendmsg6(ctx: SockAddrContext) -> i32 {
+    socket::send(&Call6(ctx.sock_addr))
+}
+
+/// `recvfrom` of a local client, from an address of `AF_INET`.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn lb_recvmsg4(ctx: SockAddrContext) -> i32 {
+    socket::receive(&Call4(ctx.sock_addr))
+}
+
+/// `recvfrom` of a local client, from an address of `AF_INET`6.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn lb_recvmsg6(ctx: SockAddrContext) -> i32 {
+    socket::receive(&Call6(ctx.sock_addr))
+}
+
+/// `getpeername` of a local client's socket of `AF_INET`.
+#[cgroup_sock_addr(getpeername4)]
+pub fn lb_getpeername4(ctx: SockAddrContext) -> i32 {
+    socket::show(&Call4(ctx.sock_addr))
+}
+
+/// `getpeername` of a local client's socket of `AF_INET`6.
+#[cgroup_sock_addr(getpeername6)]
+pub fn lb_getpeername6(ctx: SockAddrContext) -> i32 {
+    socket::show(&Call6(ctx.sock_addr))
+}
+
+/// The end of a local client's socket.
+#[cgroup_sock(sock_release)]
+pub fn lb_sock_release(ctx: SockContext) -> i32 {
+    socket::release(&ctx)
 }
 
 #[cfg(target_arch = "bpf")]

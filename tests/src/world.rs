@@ -182,6 +182,7 @@ impl World {
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
+            cgroup: None,
         };
         change(&mut options);
         node.run(move || {

@@ -14,6 +14,7 @@ use aya::programs::{
 use super::{
     link,
     loader::{Attached, Mode, Options, pin_dir},
+    local,
 };
 use crate::domain::kernel::KernelError;
 
@@ -166,6 +167,10 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
             remove_link(&pin)?;
             removed.push(format!("program on {}", describe_link(&pin)));
         }
+        match local::detach(&dir)? {
+            0 => {}
+            count => removed.push(format!("{count} programs for local clients")),
+        }
         let what = || format!("listing {}", dir.display());
         let mut maps = 0;
         for entry in fs::read_dir(&dir).map_err(|e| KernelError::new(what(), e))? {
@@ -205,13 +210,13 @@ fn describe_link(pin: &Path) -> String {
 }
 
 /// Detaches a link and removes its pin.
-fn remove_link(pin: &Path) -> Result<(), KernelError> {
+pub(crate) fn remove_link(pin: &Path) -> Result<(), KernelError> {
     link::detach(pin)
         .map_err(|e| KernelError::new(format!("detaching the link {}", pin.display()), e))?;
     remove(pin)
 }
 
-fn remove(path: &Path) -> Result<(), KernelError> {
+pub(crate) fn remove(path: &Path) -> Result<(), KernelError> {
     fs::remove_file(path).map_err(|e| KernelError::new(format!("removing {}", path.display()), e))
 }
 

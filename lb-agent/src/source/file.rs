@@ -49,6 +49,8 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         bpf_dir,
         flow_slots,
         nat_ports,
+        local_clients,
+        cgroup,
     } = &old.node;
     let MetricsConfig { listen } = &old.metrics;
     let mut keys = vec![
@@ -59,6 +61,11 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.bpf_dir", *bpf_dir != new.node.bpf_dir),
         ("node.flow_slots", *flow_slots != new.node.flow_slots),
         ("node.nat_ports", *nat_ports != new.node.nat_ports),
+        (
+            "node.local_clients",
+            *local_clients != new.node.local_clients,
+        ),
+        ("node.cgroup", *cgroup != new.node.cgroup),
         ("metrics.listen", *listen != new.metrics.listen),
     ];
     match (&old.consul, &new.consul) {
@@ -127,7 +134,7 @@ mod tests {
         let section = "[consul]\n        address = \"http://127.0.0.1:8500\"";
         let address = r#"address = "http://127.0.0.1:8500""#;
         let interfaces = r#"interfaces = ["eth0"]"#;
-        let rows: [(&str, &str, &[&str]); 9] = [
+        let rows: [(&str, &str, &[&str]); 10] = [
             ("name = \"echo\"", "name = \"other\"", &[]),
             (interfaces, "interfaces = [\"eth1\"]", &["node.interfaces"]),
             (
@@ -145,6 +152,11 @@ mod tests {
                     "node.bpf_dir",
                     "node.nat_ports",
                 ],
+            ),
+            (
+                interfaces,
+                "interfaces = [\"eth0\"]\nlocal_clients = true\ncgroup = \"/d\"",
+                &["node.local_clients", "node.cgroup"],
             ),
             (section, "", &["[consul]"]),
             (
