@@ -12,6 +12,10 @@ mod errors;
 mod json;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/local.rs"]
+mod local;
+#[path = "e2e/lost.rs"]
+mod lost;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
 #[path = "e2e/prometheus.rs"]
