@@ -7,7 +7,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     IPPROTO_TCP, IPPROTO_UDP,
-    entry::{FAMILY_V4, FAMILY_V6, ServiceKey},
+    entry::{FAMILY_V4, FAMILY_V6},
+    socket::Endpoint,
 };
 
 /// Third word of an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), as it lies in
@@ -23,15 +24,15 @@ pub(crate) trait Call {
     /// The kernel's context.
     fn ctx(&self) -> *mut bpf_sock_addr;
 
-    /// Words of the address, and [`FAMILY_V4`] or [`FAMILY_V6`]: a mapped IPv4 address is IPv4.
-    fn address(&self) -> ([u32; 4], u8);
+    /// The address, and [`FAMILY_V4`] or [`FAMILY_V6`]: a mapped IPv4 address is IPv4.
+    fn address(&self) -> ([u64; 2], u8);
 
     /// Replaces the address by another of the same family.
-    fn set_address(&self, address: &[u32; 4], family: u8);
+    fn set_address(&self, address: &[u64; 2], family: u8);
 
     /// The address that the call is about; `None` where the protocol is none that we balance.
     #[inline(always)]
-    fn peer(&self) -> Option<ServiceKey> {
+    fn peer(&self) -> Option<Endpoint> {
         // SAFETY: the kernel's context is valid while the program runs; the verifier translates
         // each access.
         let (protocol, port) = unsafe {
@@ -46,17 +47,18 @@ pub(crate) trait Call {
             _ => return None,
         };
         let (addr, family) = self.address();
-        Some(ServiceKey {
+        Some(Endpoint {
             addr,
             port: port as u16,
             proto,
             family,
+            note: 0,
         })
     }
 
     /// Makes the call one about another address, of the same family.
     #[inline(always)]
-    fn set_peer(&self, peer: &ServiceKey) {
+    fn set_peer(&self, peer: &Endpoint) {
         self.set_address(&peer.addr, peer.family);
         // SAFETY: as in `peer`.
         unsafe { (&raw mut (*self.ctx()).user_port).write_volatile(peer.port as u32) };
@@ -96,16 +98,16 @@ impl Call for Call4 {
     }
 
     #[inline(always)]
-    fn address(&self) -> ([u32; 4], u8) {
+    fn address(&self) -> ([u64; 2], u8) {
         // SAFETY: as in `Call::peer`.
         let word = unsafe { (&raw const (*self.0).user_ip4).read_volatile() };
-        ([word, 0, 0, 0], FAMILY_V4)
+        ([word as u64, 0], FAMILY_V4)
     }
 
     #[inline(always)]
-    fn set_address(&self, address: &[u32; 4], _family: u8) {
+    fn set_address(&self, address: &[u64; 2], _family: u8) {
         // SAFETY: as in `Call::peer`.
-        unsafe { (&raw mut (*self.0).user_ip4).write_volatile(address[0]) };
+        unsafe { (&raw mut (*self.0).user_ip4).write_volatile(address[0] as u32) };
     }
 }
 
@@ -128,7 +130,7 @@ impl Call for Call6 {
     }
 
     #[inline(always)]
-    fn address(&self) -> ([u32; 4], u8) {
+    fn address(&self) -> ([u64; 2], u8) {
         // SAFETY: as in `Call::peer`. Word by word: the verifier knows each.
         let words = unsafe {
             [
@@ -139,24 +141,26 @@ impl Call for Call6 {
             ]
         };
         if words[0] == 0 && words[1] == 0 && words[2] == MAPPED {
-            ([words[3], 0, 0, 0], FAMILY_V4)
+            ([words[3] as u64, 0], FAMILY_V4)
         } else {
-            (words, FAMILY_V6)
+            let join = |low: u32, high: u32| low as u64 | (high as u64) << 32;
+            let address = [join(words[0], words[1]), join(words[2], words[3])];
+            (address, FAMILY_V6)
         }
     }
 
     #[inline(always)]
-    fn set_address(&self, address: &[u32; 4], family: u8) {
+    fn set_address(&self, address: &[u64; 2], family: u8) {
         // SAFETY: as in `address`.
         unsafe {
             if family == FAMILY_V4 {
                 // The rest says already that it is a mapped one.
-                self.word(3).write_volatile(address[0]);
+                self.word(3).write_volatile(address[0] as u32);
             } else {
-                self.word(0).write_volatile(address[0]);
-                self.word(1).write_volatile(address[1]);
-                self.word(2).write_volatile(address[2]);
-                self.word(3).write_volatile(address[3]);
+                self.word(0).write_volatile(address[0] as u32);
+                self.word(1).write_volatile((address[0] >> 32) as u32);
+                self.word(2).write_volatile(address[1] as u32);
+                self.word(3).write_volatile((address[1] >> 32) as u32);
             }
         }
     }

@@ -12,7 +12,7 @@ use lb_common::{
     entry::{BackendEntry, ServiceEntry, ServiceKey},
     flow::Kind,
     hash,
-    socket::{Connected, Conversation, ConversationKey},
+    socket::{Connected, Conversation, ConversationKey, Endpoint},
     verdict::Verdict,
 };
 
@@ -44,13 +44,11 @@ pub(crate) fn connect(call: &impl Call) -> i32 {
         forget(cookie);
         return refuse();
     };
-    let backend = endpoint(entry, &peer);
+    let backend = endpoint(id, entry, &peer);
     let connected = Connected {
         netns: call.netns(),
         vip: peer,
         backend,
-        id,
-        reserved: 0,
     };
     // Without memory for it the connection is good all the same, and shows the backend as its peer.
     let _ = SOCKETS.insert(&cookie, &connected, 0);
@@ -71,8 +69,7 @@ pub(crate) fn send(call: &impl Call) -> i32 {
     };
     let key = ConversationKey {
         cookie: call.cookie(),
-        peer,
-        kind: Kind::Forward as u32,
+        peer: peer.noting(Kind::Forward as u32),
     };
     if let Some(backend) = proceed(&key, service) {
         call.set_peer(&backend);
@@ -81,11 +78,10 @@ pub(crate) fn send(call: &impl Call) -> i32 {
     let Ok((id, entry)) = select(service, &peer, key.cookie) else {
         return refuse();
     };
-    let backend = endpoint(entry, &peer);
+    let backend = endpoint(id, entry, &peer);
     let request = Conversation {
         instead: backend,
-        backend: id,
-        seen: flow::now(),
+        seen: flow::now() as u64,
     };
     // Without memory for it the next datagram may go elsewhere, and a reply shows the backend.
     let _ = CONVERSATIONS.insert(&key, &request, 0);
@@ -106,14 +102,13 @@ pub(crate) fn receive(call: &impl Call) -> i32 {
     };
     let key = ConversationKey {
         cookie: call.cookie(),
-        peer,
-        kind: Kind::Reply as u32,
+        peer: peer.noting(Kind::Reply as u32),
     };
     if let Some(reply) = CONVERSATIONS.get_ptr_mut(&key) {
         // SAFETY: map memory. An entry that is given away meanwhile stays readable, and a time in
         // another's entry prolongs it by one reply at most.
         let vip = unsafe {
-            (&raw mut (*reply).seen).write_volatile(flow::now());
+            (&raw mut (*reply).seen).write_volatile(flow::now() as u64);
             (*reply).instead
         };
         call.set_peer(&vip);
@@ -129,7 +124,7 @@ pub(crate) fn show(call: &impl Call) -> i32 {
     };
     // SAFETY: map memory; an entry that is given away meanwhile stays readable.
     if let Some(connected) = unsafe { SOCKETS.get(&call.cookie()) }
-        && connected.backend == peer
+        && connected.backend.is(&peer)
     {
         call.set_peer(&connected.vip);
     }
@@ -146,57 +141,66 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
 
 /// The service behind a VIP, if it is one that a backend can serve under its own address.
 #[inline(always)]
-fn service(peer: &ServiceKey) -> Option<&'static ServiceEntry> {
-    lookup::service(peer)
+fn service(peer: &Endpoint) -> Option<&'static ServiceEntry> {
+    // SAFETY: an endpoint begins with the bytes of a key.
+    lookup::service(unsafe { &*(&raw const *peer).cast::<ServiceKey>() })
 }
 
 /// Chooses a backend for a socket. A retry on the same socket meets the same one.
 #[inline(always)]
 fn select(
     service: &ServiceEntry,
-    peer: &ServiceKey,
+    peer: &Endpoint,
     cookie: u64,
 ) -> Result<(u32, &'static BackendEntry), Verdict> {
     let state = hash::mix(hash::mix(setting!(seed), cookie), peer.port as u64);
     lookup::select(service, hash::finish(state))
 }
 
-/// The backend as a peer.
+/// The backend as a peer, its id noted.
 #[inline(always)]
-fn endpoint(backend: &BackendEntry, peer: &ServiceKey) -> ServiceKey {
-    ServiceKey {
-        addr: backend.addr,
+fn endpoint(id: u32, backend: &BackendEntry, peer: &Endpoint) -> Endpoint {
+    // SAFETY: an array of the same size, in map memory; the verifier admits any alignment there.
+    let addr = unsafe {
+        (&raw const backend.addr)
+            .cast::<[u64; 2]>()
+            .read_unaligned()
+    };
+    Endpoint {
+        addr,
         port: backend.port,
         proto: peer.proto,
         family: peer.family,
+        note: id,
     }
 }
 
 /// Where the next datagram of a conversation goes; `None` if there is none that goes on.
 #[inline(always)]
-fn proceed(key: &ConversationKey, service: &ServiceEntry) -> Option<ServiceKey> {
+fn proceed(key: &ConversationKey, service: &ServiceEntry) -> Option<Endpoint> {
     let request = CONVERSATIONS.get_ptr_mut(key)?;
     // SAFETY: map memory; an entry that is given away meanwhile stays readable, and what it holds
     // then is checked below like anything else.
     let held = unsafe { *request };
-    let entry = lookup::active(held.backend, service)?;
-    let backend = endpoint(entry, &key.peer);
+    let id = held.instead.note;
+    let entry = lookup::active(id, service)?;
+    let backend = endpoint(id, entry, &key.peer);
     // The id may have been given to another backend of the service.
-    if backend != held.instead {
+    if !backend.is(&held.instead) {
         return None;
     }
     let now = flow::now();
     let reply_key = reply_key(key, &backend);
     // SAFETY: as above.
     let reply = unsafe { CONVERSATIONS.get(&reply_key) };
-    let heard = reply.filter(|reply| reply.instead == key.peer);
+    let heard = reply.filter(|reply| reply.instead.is(&key.peer));
     let life = setting!(lifetimes.udp_established);
-    let recent = |seen: u32| now.wrapping_sub(seen) <= life;
+    let recent = |seen: u64| now.wrapping_sub(seen as u32) <= life;
     if !recent(held.seen) && !heard.is_some_and(|reply| recent(reply.seen)) {
         return None;
     }
     // SAFETY: as above.
-    unsafe { (&raw mut (*request).seen).write_volatile(now) };
+    unsafe { (&raw mut (*request).seen).write_volatile(now as u64) };
     if heard.is_none() {
         // Forgotten, or the socket talks to the same backend through another VIP as well: the
         // answer is shown as one to the last question.
@@ -209,19 +213,17 @@ fn proceed(key: &ConversationKey, service: &ServiceEntry) -> Option<ServiceKey> 
 #[inline(always)]
 fn remember_reply(key: &ConversationKey, request: &Conversation) {
     let reply = Conversation {
-        instead: key.peer,
-        backend: request.backend,
+        instead: key.peer.noting(request.instead.note),
         seen: request.seen,
     };
     let _ = CONVERSATIONS.insert(&reply_key(key, &request.instead), &reply, 0);
 }
 
 #[inline(always)]
-fn reply_key(key: &ConversationKey, backend: &ServiceKey) -> ConversationKey {
+fn reply_key(key: &ConversationKey, backend: &Endpoint) -> ConversationKey {
     ConversationKey {
         cookie: key.cookie,
-        peer: *backend,
-        kind: Kind::Reply as u32,
+        peer: backend.noting(Kind::Reply as u32),
     }
 }
 

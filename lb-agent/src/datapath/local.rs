@@ -180,10 +180,10 @@ impl LocalClients {
         for entry in self.sockets.iter() {
             let (cookie, socket) = entry
                 .map_err(|error| KernelError::new("reading the local clients' sockets", error))?;
-            let peer = encode::vip_key(&socket.backend);
+            let peer = encode::endpoint(&socket.backend);
             // An id may have had another owner when the socket was sent there.
             if gone
-                .get(&socket.id)
+                .get(&socket.backend.note)
                 .is_some_and(|backend| backend.address == peer.address)
             {
                 let key = (socket.netns, peer.address, peer.protocol);
@@ -235,8 +235,9 @@ fn attach_one(program: &mut Program, cgroup: &Cgroup, pin: &Path) -> Result<bool
     Ok(false)
 }
 
-/// Others may attach programs of their own to the same cgroup; all run.
-const MODE: CgroupAttachMode = CgroupAttachMode::AllowMultiple;
+/// No flags, which is all that the kernel takes with a link: others may attach programs of their own
+/// to the same cgroup, and all run (kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`).
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
 fn release_link(program: &mut CgroupSock, cgroup: &Cgroup) -> Result<FdLink, ProgramError> {
     let id = program.attach(&cgroup.dir, MODE)?;

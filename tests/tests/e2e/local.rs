@@ -232,7 +232,7 @@ fn drained_shared_and_local_backends() {
     let local = Local::new(2, |topology| {
         let other = service(
             "other",
-            "vip = [\"198.51.100.12:80\"]\nprotocol = \"udp\"",
+            "vip = [\"198.51.100.12:80\", \"[2001:db8:100::12]:80\"]\nprotocol = \"udp\"",
             topology,
             &[(1, 1)],
         );
