@@ -5,8 +5,8 @@
 //! | request | result |
 //! | --- | --- |
 //! | `tcp NAME ADDRESS` | connects; the peer as getpeername tells it |
+//! | `peer NAME` | the peer of a TCP socket as getpeername tells it |
 //! | `ask NAME` | asks over HTTP who is there |
-//! | `read NAME` | the end of the stream, within five seconds |
 //! | `udp NAME LOCAL` | binds |
 //! | `connect NAME ADDRESS` | connects a UDP socket; the peer |
 //! | `send NAME TEXT` | sends to the peer; the answer and where it came from |
@@ -104,6 +104,10 @@ pub fn serve(socket: PathBuf) -> Result<()> {
     for line in BufReader::new(stream.try_clone()?).lines() {
         let answer = match carry_out(&line?, &mut held)? {
             Ok(result) => format!("ok {result}"),
+            // Without a kind of its own in the standard library.
+            Err(error) if error.raw_os_error() == Some(libc::EDESTADDRREQ) => {
+                "err EDESTADDRREQ".into()
+            }
             Err(error) => format!("err {:?}", error.kind()),
         };
         writeln!(stream, "{answer}")?;
@@ -137,9 +141,6 @@ fn carry_out(line: &str, held: &mut BTreeMap<String, Held>) -> Result<io::Result
             })
         }
         ("ask", Some(Held::Tcp(stream)), []) => ask(stream),
-        ("read", Some(Held::Tcp(stream)), []) => {
-            stream.read(&mut [0; 512]).map(|length| length.to_string())
-        }
         ("connect", Some(Held::Udp(socket)), [address]) => socket
             .connect(address)
             .and_then(|()| socket.peer_addr())

@@ -76,22 +76,17 @@ fn sockets(talker: &Talker, local: &Local, backend: u8) -> Vec<(String, bool)> {
 
 /// Those that came through the agent are closed, the others live.
 fn assert_closed(talker: &Talker, asks: &[(String, bool)]) {
-    for (ask, ours) in asks.iter().filter(|(_, ours)| *ours) {
-        wait_for(&format!("{ask} to fail"), PATIENCE, || {
-            Ok(talker.request(ask).err().map(|error| {
-                assert!(
-                    [
-                        "ConnectionAborted",
-                        "BrokenPipe",
-                        "NotConnected",
-                        "InvalidInput"
-                    ]
-                    .contains(&&*error),
-                    "{ask}: {error} {ours}"
-                );
-            }))
-        })
-        .unwrap();
+    for (ask, _) in asks.iter().filter(|(_, ours)| *ours) {
+        let error = wait_for(&format!("{ask} to fail"), PATIENCE, || {
+            Ok(talker.request(ask).err())
+        });
+        let error = error.unwrap();
+        // A UDP socket is no longer connected, and a send says no more than that.
+        let expected: &[&str] = match ask.starts_with("ask") {
+            true => &["ConnectionAborted"],
+            false => &["ConnectionAborted", "EDESTADDRREQ"],
+        };
+        assert!(expected.contains(&&*error), "{ask}: {error}");
     }
     for (ask, _) in asks.iter().filter(|(_, ours)| !ours) {
         talker.request(ask).unwrap();
@@ -155,7 +150,6 @@ fn clients_in_other_namespaces() {
     let contained = local.talker(&local.topology.backends()[0], "contained");
     let asks = sockets(&contained, &local, 1);
     assert_alive(&contained, &asks);
-    let all = local.topology.backend_address(1).to_string();
     let file = local.agent.config_file().to_owned();
     let text = fs::read_to_string(&file).unwrap();
     fs::write(
@@ -166,6 +160,4 @@ fn clients_in_other_namespaces() {
     .unwrap();
     local.agent.command(&["reload"]).unwrap();
     assert_closed(&contained, &asks);
-    let list = local.agent.command(&["backend", "list"]).unwrap();
-    assert!(!list.contains(&all), "{list}");
 }
