@@ -128,47 +128,51 @@ impl LocalClients {
         if self.cannot_close {
             return Ok(0);
         }
-        let mut closed = 0;
         let by_namespace = self.doomed(gone)?;
+        // Where the kernel does not tell namespaces apart, only our own can be looked into.
         let own = self.netns;
+        let is_own = |netns: u64| own.is_none_or(|own| own == netns);
         let elsewhere: BTreeSet<u64> = by_namespace
             .keys()
             .copied()
-            .filter(|netns| Some(*netns) != own)
+            .filter(|netns| !is_own(*netns))
             .collect();
-        let others = if elsewhere.is_empty() {
-            BTreeMap::new()
-        } else {
-            netns::find(&elsewhere)
+        let others = match elsewhere.is_empty() {
+            true => BTreeMap::new(),
+            false => netns::find(&elsewhere),
         };
-        for (netns, doomed) in by_namespace {
-            for order in doomed {
-                let result = match others.get(&netns) {
-                    None if Some(netns) == own => sock_diag::close(&order),
-                    // Nobody is left in it, or the kernel does not tell which is which.
-                    None => continue,
-                    Some(namespace) => {
-                        netns::within(namespace, || sock_diag::close(&order)).and_then(|done| done)
-                    }
-                };
-                match result {
-                    Ok(count) => closed += count,
-                    Err(error) if is_unsupported(&error) => {
-                        tracing::warn!(
-                            "this kernel cannot close sockets (CONFIG_INET_DIAG_DESTROY is not set): \
-                             local clients of a dead backend wait until their own timeouts"
-                        );
-                        self.cannot_close = true;
-                        return Ok(closed);
-                    }
-                    Err(error) => {
-                        let what = format!("closing the local clients' sockets to {}", order.peer);
-                        return Err(KernelError::new(what, error));
-                    }
+        let mut closed = 0;
+        let mut first = None;
+        let orders = by_namespace
+            .iter()
+            .flat_map(|(netns, doomed)| doomed.iter().map(move |order| (*netns, order)));
+        for (netns, order) in orders {
+            let result = match others.get(&netns) {
+                _ if is_own(netns) => sock_diag::close(order),
+                Some(namespace) => {
+                    netns::within(namespace, || sock_diag::close(order)).and_then(|done| done)
+                }
+                // Nobody is left in it.
+                None => Ok(0),
+            };
+            match result {
+                Ok(count) => closed += count,
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    tracing::warn!(
+                        "this kernel cannot close sockets (CONFIG_INET_DIAG_DESTROY is not set): \
+                         local clients of a lost backend wait until their own timeouts"
+                    );
+                    self.cannot_close = true;
+                    return Ok(closed);
+                }
+                // It must not keep the others from being closed.
+                Err(error) => {
+                    let what = format!("closing local clients' sockets to {}", order.peer);
+                    first.get_or_insert(KernelError::new(what, error));
                 }
             }
         }
-        Ok(closed)
+        first.map_or(Ok(closed), Err)
     }
 
     /// The sockets that were sent to one of these backends, by namespace, backend and protocol.
@@ -203,10 +207,6 @@ impl LocalClients {
         }
         Ok(by_namespace)
     }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EOPNOTSUPP)
 }
 
 /// Loads a program and attaches it; whether it took over a link that was there.
