@@ -51,7 +51,7 @@ pub(crate) fn connect(call: &impl Call) -> i32 {
         backend,
     };
     // Without memory for it the connection is good all the same, and shows the backend as its peer.
-    let _ = SOCKETS.insert(&cookie, &connected, 0);
+    let _ = SOCKETS.insert(cookie, connected, 0);
     call.set_peer(&backend);
     count_translated(id);
     ALLOW
@@ -84,7 +84,7 @@ pub(crate) fn send(call: &impl Call) -> i32 {
         seen: flow::now() as u64,
     };
     // Without memory for it the next datagram may go elsewhere, and a reply shows the backend.
-    let _ = CONVERSATIONS.insert(&key, &request, 0);
+    let _ = CONVERSATIONS.insert(key, request, 0);
     remember_reply(&key, &request);
     call.set_peer(&backend);
     count_translated(id);
@@ -104,7 +104,7 @@ pub(crate) fn receive(call: &impl Call) -> i32 {
         cookie: call.cookie(),
         peer: peer.noting(Kind::Reply as u32),
     };
-    if let Some(reply) = CONVERSATIONS.get_ptr_mut(&key) {
+    if let Some(reply) = CONVERSATIONS.get_ptr_mut(key) {
         // SAFETY: map memory. An entry that is given away meanwhile stays readable, and a time in
         // another's entry prolongs it by one reply at most.
         let vip = unsafe {
@@ -123,7 +123,7 @@ pub(crate) fn show(call: &impl Call) -> i32 {
         return ALLOW;
     };
     // SAFETY: map memory; an entry that is given away meanwhile stays readable.
-    if let Some(connected) = unsafe { SOCKETS.get(&call.cookie()) }
+    if let Some(connected) = unsafe { SOCKETS.get(call.cookie()) }
         && connected.backend.is(&peer)
     {
         call.set_peer(&connected.vip);
@@ -192,7 +192,7 @@ fn proceed(key: &ConversationKey, service: &ServiceEntry) -> Option<Endpoint> {
     let now = flow::now();
     let reply_key = reply_key(key, &backend);
     // SAFETY: as above.
-    let reply = unsafe { CONVERSATIONS.get(&reply_key) };
+    let reply = unsafe { CONVERSATIONS.get(reply_key) };
     let heard = reply.filter(|reply| reply.instead.is(&key.peer));
     let life = setting!(lifetimes.udp_established);
     let recent = |seen: u64| now.wrapping_sub(seen as u32) <= life;
@@ -216,7 +216,7 @@ fn remember_reply(key: &ConversationKey, request: &Conversation) {
         instead: key.peer.noting(request.instead.note),
         seen: request.seen,
     };
-    let _ = CONVERSATIONS.insert(&reply_key(key, &request.instead), &reply, 0);
+    let _ = CONVERSATIONS.insert(reply_key(key, &request.instead), reply, 0);
 }
 
 #[inline(always)]
@@ -230,8 +230,8 @@ fn reply_key(key: &ConversationKey, backend: &Endpoint) -> ConversationKey {
 /// Forgets where a socket was sent. To look first is cheaper: most sockets were not.
 #[inline(always)]
 fn forget(cookie: u64) {
-    if SOCKETS.get_ptr(&cookie).is_some() {
-        let _ = SOCKETS.remove(&cookie);
+    if SOCKETS.get_ptr(cookie).is_some() {
+        let _ = SOCKETS.remove(cookie);
     }
 }
 
