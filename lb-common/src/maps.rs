@@ -58,11 +58,15 @@ pub mod name {
     pub const VERDICT_STATS: &str = "VERDICT_STATS";
     /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
     pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// One per-CPU [`crate::entry::EvictionStats`].
+    pub const EVICTION_STATS: &str = "EVICTION_STATS";
+    /// One word: what has been used of the budget for new flows.
+    pub const BUDGET: &str = "BUDGET";
     /// One [`crate::entry::Meta`]: what an adopting agent must know first.
     pub const META: &str = "META";
 
     /// All maps that outlive the agent.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 15] = [
         SERVICES,
         MAGLEV,
         BACKENDS,
@@ -76,6 +80,7 @@ pub mod name {
         BLOCK_STATS,
         VERDICT_STATS,
         BACKEND_STATS,
+        EVICTION_STATS,
         META,
     ];
     /// Socket cookie to [`crate::socket::Connected`].
@@ -92,6 +97,12 @@ pub mod name {
     pub const SETTINGS: &str = "SETTINGS";
     /// The XDP program on each configured interface.
     pub const PROGRAM_XDP: &str = "lb_xdp";
+    /// The tc program that does everything, at ingress of interfaces without XDP.
+    pub const PROGRAM_TC_INGRESS: &str = "lb_tc_ingress";
+    /// The tc program at ingress of interfaces with XDP, for what XDP cannot send itself.
+    pub const PROGRAM_TC_FINISH: &str = "lb_tc_finish";
+    /// The tc program at egress, for replies of the node's own processes.
+    pub const PROGRAM_TC_EGRESS: &str = "lb_tc_egress";
     /// A program for test run only, whose return value is the kernel's tick counter.
     pub const PROGRAM_CLOCK: &str = "lb_clock";
 }

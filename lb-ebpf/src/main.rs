@@ -16,11 +16,14 @@
 #![feature(core_intrinsics)]
 
 mod block;
+mod budget;
 mod call;
 mod create;
 mod family;
 mod flow;
 mod forward;
+mod handover;
+mod insert;
 mod lookup;
 mod maps;
 mod packet;
@@ -30,11 +33,13 @@ mod rewrite;
 mod settings;
 mod socket;
 mod stats;
+mod tc;
+mod transmit;
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
-    macros::{cgroup_sock, cgroup_sock_addr, xdp},
-    programs::{SockAddrContext, SockContext, XdpContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, SockContext, TcContext, XdpContext},
 };
 
 use crate::{
@@ -46,6 +51,24 @@ use crate::{
 #[xdp]
 pub fn lb_xdp(ctx: XdpContext) -> u32 {
     pipeline::process(&Frame::from_xdp(&ctx))
+}
+
+/// Every packet of a configured interface without XDP, and of interfaces that backends are behind.
+#[classifier]
+pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
+    tc::ingress(&ctx)
+}
+
+/// On interfaces with XDP, behind it: what XDP cannot send itself.
+#[classifier]
+pub fn lb_tc_finish(ctx: TcContext) -> i32 {
+    tc::finish(&ctx)
+}
+
+/// Everything that leaves a configured interface by the stack: replies of the node's own processes.
+#[classifier]
+pub fn lb_tc_egress(ctx: TcContext) -> i32 {
+    tc::egress(&ctx)
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow

@@ -7,8 +7,8 @@ use aya_ebpf::{
 use lb_common::{
     block::{BlockControl, BlockRule},
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
-        ServiceKey,
+        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
+        ServiceEntry, ServiceKey,
     },
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
@@ -75,6 +75,11 @@ pub(crate) static CONVERSATIONS: LruHashMap<
 > = LruHashMap::new();
 #[btf_map]
 pub(crate) static SOCKET_STATS: PerCpuArray<SocketStats, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static EVICTION_STATS: PerCpuArray<EvictionStats, 1> = PerCpuArray::new();
+/// What has been used of the budget for new flows, shared by all CPUs; not pinned.
+#[btf_map]
+pub(crate) static BUDGET: Array<u64, 1> = Array::new();
 /// This CPU's scratch memory for new IPv4 flows; not pinned.
 #[btf_map]
 pub(crate) static DRAFT4: PerCpuArray<Draft<u32>, 1> = PerCpuArray::new();

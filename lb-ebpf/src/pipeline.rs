@@ -9,11 +9,13 @@ use lb_common::{
 use crate::{
     block,
     forward::{forward4, forward6},
+    handover,
     maps::FILTER,
     packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, split_ports},
     parse,
     settings::setting,
     stats::count_verdict,
+    tc,
 };
 
 /// Decides on a frame, rewrites it where it is ours, and counts the verdict.
@@ -23,6 +25,10 @@ pub(crate) fn process(frame: &Frame) -> u32 {
         Ok((action, verdict)) => (action, verdict),
         Err(verdict) => (action_of(frame.hook, verdict), verdict),
     };
+    if frame.hook == Hook::Xdp && verdict == Verdict::PassUnresolved && handover::mark(frame) {
+        // The tc program behind this one goes on with it, and counts.
+        return action;
+    }
     count_verdict(verdict, frame.len() as u64);
     action
 }
@@ -33,6 +39,8 @@ fn action_of(hook: Hook, verdict: Verdict) -> u32 {
     match (hook, verdict.action()) {
         (Hook::Xdp, Action::Drop) => xdp_action::XDP_DROP,
         (Hook::Xdp, Action::Pass | Action::Forward | Action::Answer) => xdp_action::XDP_PASS,
+        (Hook::Tc, Action::Drop) => tc::SHOT,
+        (Hook::Tc, Action::Pass | Action::Forward | Action::Answer) => tc::NEXT,
     }
 }
 
@@ -54,7 +62,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
             if !may_be_ours(packet.daddr, packet.ports, packet.proto) {
                 return Err(Verdict::PassForeign);
             }
-            forward4(&packet)
+            forward4(frame, &packet)
         }
         ETHERTYPE_IPV6 => {
             let network = parse::ipv6(frame)?;
@@ -69,7 +77,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
             if !may_be_ours(word, packet.ports, packet.proto) {
                 return Err(Verdict::PassForeign);
             }
-            forward6(&packet)
+            forward6(frame, &packet)
         }
         _ => Err(Verdict::PassNotIp),
     }
@@ -91,7 +99,7 @@ fn may_be_ours(addr: u32, ports: u32, proto: u8) -> bool {
 }
 
 #[inline(always)]
-fn filter_has(bit: u32) -> bool {
+pub(crate) fn filter_has(bit: u32) -> bool {
     let Some(filter) = FILTER.get(0) else {
         return true;
     };

@@ -13,14 +13,17 @@
 //!   traffic.
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
-//! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
+//! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
 //! Traffic only goes to loopback and to addresses inside namespaces made here.
 
 pub mod agent;
 pub mod backend;
+pub mod bench;
+pub mod bridge;
 pub mod cgroup;
 pub mod cleanup;
 pub mod client;
@@ -32,6 +35,7 @@ pub mod load;
 pub mod namespace;
 pub mod packet;
 pub mod pattern;
+pub mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;

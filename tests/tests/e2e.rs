@@ -14,6 +14,8 @@ mod json;
 mod life;
 #[path = "e2e/local.rs"]
 mod local;
+#[path = "e2e/local_clients.rs"]
+mod local_clients;
 #[path = "e2e/local_life.rs"]
 mod local_life;
 #[path = "e2e/lost.rs"]
@@ -26,7 +28,11 @@ mod prometheus;
 mod scene;
 #[path = "e2e/steering.rs"]
 mod steering;
+#[path = "e2e/tc.rs"]
+mod tc;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/without_xdp.rs"]
+mod without_xdp;

@@ -94,6 +94,16 @@ fn overview(status: &StatusResponse) -> String {
                 catalog.backends_healthy, catalog.backends
             ),
         ),
+        (
+            "evictions",
+            match &status.evictions {
+                Some(gone) if gone.half_open + gone.closed > 0 => format!(
+                    "{} unanswered and {} closed flows gave way to newer ones",
+                    gone.half_open, gone.closed
+                ),
+                _ => "none".into(),
+            },
+        ),
         ("block list", counted(status.block_rules, "rule")),
         ("maglev", rebuilds),
         (
@@ -205,7 +215,7 @@ fn verdicts(verdicts: &[VerdictCount]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::{CatalogCounts, LocalClients, MaglevRebuilds};
+    use crate::api::proto::{CatalogCounts, Evictions, LocalClients, MaglevRebuilds};
 
     fn busy() -> StatusResponse {
         let verdict = |action: &str, name: &str, packets| VerdictCount {
@@ -261,6 +271,10 @@ mod tests {
                 used: 40,
                 used_by_state: [("established".into(), 30), ("half_open".into(), 10)].into(),
             }],
+            evictions: Some(Evictions {
+                closed: 2,
+                half_open: 7,
+            }),
             verdicts: vec![
                 verdict("forward", "request", 12),
                 verdict("drop", "internal", 0),
@@ -293,6 +307,7 @@ local clients  in /sys/fs/cgroup (adopted): 12 sent to a backend, 3 refused
 consul         http://127.0.0.1:8500
 services       1 of 2 with a healthy backend
 backends       3 of 5 healthy
+evictions      7 unanswered and 2 closed flows gave way to newer ones
 block list     1 rule
 maglev         2 rebuilds, the last took 1ms
 last change    in the kernel after 800µs

@@ -8,6 +8,7 @@
 mod adopted;
 mod block;
 mod chance;
+mod flood;
 mod foreign;
 mod life;
 mod malformed;

@@ -6,7 +6,7 @@ use std::fs;
 use lb_tests::{agent::Setup, cgroup::Cgroup};
 
 use crate::{
-    local::{Local, NO_ROUTE, both},
+    local_clients::{Local, NO_ROUTE, both},
     scene::hosts,
 };
 

@@ -5,7 +5,7 @@ use std::fs;
 use lb_tests::{process::wait_for, talk::Talker};
 
 use crate::{
-    local::{Local, service},
+    local_clients::{Local, service},
     scene::PATIENCE,
 };
 
