@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use lb_common::flow::Lifetimes;
+use lb_common::{flow::Lifetimes, socket::SocketStats};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -15,8 +15,8 @@ use tracing::{error, info, warn};
 use crate::{
     api,
     config::{Config, ConsulConfig, NatPorts, NewFlows, Token, XdpMode},
-    controller::{Channels, Controller, Handle, InterfaceStatus, Setup},
-    datapath::{Budget, Datapath, FlowTables, Mode, Options},
+    controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
+    datapath::{self, Budget, Datapath, FlowTables, Mode, Options},
     domain::{kernel::Census, snapshot::Snapshot},
     metrics, probe,
     source::consul::{self, ConsulOptions},
@@ -84,6 +84,18 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
             }
         })
         .collect();
+    let local_clients = datapath.local_clients().map(|attached| {
+        info!(
+            cgroup = %attached.path.display(),
+            adopted = attached.adopted,
+            "local clients are served"
+        );
+        LocalClientsStatus {
+            cgroup: attached.path.clone(),
+            adopted: attached.adopted,
+            stats: SocketStats::default(),
+        }
+    });
     let _resolver = datapath.start_resolver().await?;
     let flows = datapath.flows();
     let trace = datapath
@@ -113,6 +125,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         state: loaded.state,
         problems,
         interfaces,
+        local_clients,
         vital: Box::new(move || vital(&vital_consul)),
     };
     let channels = Channels {
@@ -268,6 +281,11 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
         NatPorts::Range { first, last } => (first, last),
         NatPorts::Auto => free_port_range()?,
     };
+    let cgroup = match (config.node.local_clients, &config.node.cgroup) {
+        (false, _) => None,
+        (true, Some(path)) => Some(path.clone()),
+        (true, None) => Some(datapath::cgroup_root()?),
+    };
     info!(
         first = ports.0,
         last = ports.1,
@@ -287,6 +305,7 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
         flow_slots: config.node.flow_slots,
         ports,
         lifetimes: Lifetimes::DEFAULT_SECONDS,
+        cgroup,
         grace: GRACE,
         budget: match config.node.new_flows {
             NewFlows::Auto => Budget::Auto,

@@ -20,6 +20,7 @@ pub mod hash;
 pub mod lifetime;
 pub mod maps;
 pub mod settings;
+pub mod socket;
 pub mod trace;
 pub mod verdict;
 

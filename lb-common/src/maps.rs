@@ -24,6 +24,12 @@ pub const MAX_FLOW_SLOTS: u32 = 16_777_216;
 /// Slots of the largest Maglev table; a prime.
 pub const MAX_MAGLEV_SLOTS: u32 = 65_537;
 
+/// Connected sockets of local clients that are remembered; the one used longest ago is forgotten
+/// first.
+pub const MAX_SOCKETS: u32 = 65_536;
+/// Halves of conversations of local clients over unconnected UDP sockets that are remembered.
+pub const MAX_CONVERSATIONS: u32 = 65_536;
+
 /// Map names as they stand in the object and in the pin directory.
 pub mod name {
     /// [`crate::entry::ServiceKey`] to [`crate::entry::ServiceEntry`].
@@ -90,6 +96,16 @@ pub mod name {
     pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
     /// Per-CPU [`crate::trace::TraceStats`] of each filter; not pinned.
     pub const TRACE_STATS: &str = "TRACE_STATS";
+    /// Socket cookie to [`crate::socket::Connected`].
+    pub const SOCKETS: &str = "SOCKETS";
+    /// [`crate::socket::ConversationKey`] to [`crate::socket::Conversation`].
+    pub const CONVERSATIONS: &str = "CONVERSATIONS";
+    /// One per-CPU [`crate::socket::SocketStats`].
+    pub const SOCKET_STATS: &str = "SOCKET_STATS";
+
+    /// The maps of local clients, pinned only while those are served.
+    pub const PINNED_LOCAL: [&str; 3] = [SOCKETS, CONVERSATIONS, SOCKET_STATS];
+
     /// The read-only globals ([`crate::settings::Settings`]).
     pub const SETTINGS: &str = "SETTINGS";
     /// The XDP program on each configured interface.

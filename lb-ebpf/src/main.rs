@@ -18,6 +18,7 @@
 mod announce;
 mod block;
 mod budget;
+mod call;
 mod create;
 mod family;
 mod flow;
@@ -31,6 +32,7 @@ mod parse;
 mod pipeline;
 mod rewrite;
 mod settings;
+mod socket;
 mod stats;
 mod tc;
 mod trace;
@@ -38,11 +40,14 @@ mod transmit;
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, SockContext, TcContext, XdpContext},
 };
 
-use crate::packet::Frame;
+use crate::{
+    call::{Call4, Call6},
+    packet::Frame,
+};
 
 /// Every packet of a configured interface, before the network stack.
 #[xdp]
@@ -79,6 +84,60 @@ pub fn lb_clock(_ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn lb_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// `connect` of a local client, to an address of `AF_INET`.
+#[cgroup_sock_addr(connect4)]
+pub fn lb_connect4(ctx: SockAddrContext) -> i32 {
+    socket::connect(&Call4(ctx.sock_addr))
+}
+
+/// `connect` of a local client, to an address of `AF_INET`6.
+#[cgroup_sock_addr(connect6)]
+pub fn lb_connect6(ctx: SockAddrContext) -> i32 {
+    socket::connect(&Call6(ctx.sock_addr))
+}
+
+/// `sendto` of a local client, to an address of `AF_INET`.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn lb_sendmsg4(ctx: SockAddrContext) -> i32 {
+    socket::send(&Call4(ctx.sock_addr))
+}
+
+/// `sendto` of a local client, to an address of `AF_INET`6.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn lb_sendmsg6(ctx: SockAddrContext) -> i32 {
+    socket::send(&Call6(ctx.sock_addr))
+}
+
+/// `recvfrom` of a local client, from an address of `AF_INET`.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn lb_recvmsg4(ctx: SockAddrContext) -> i32 {
+    socket::receive(&Call4(ctx.sock_addr))
+}
+
+/// `recvfrom` of a local client, from an address of `AF_INET`6.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn lb_recvmsg6(ctx: SockAddrContext) -> i32 {
+    socket::receive(&Call6(ctx.sock_addr))
+}
+
+/// `getpeername` of a local client's socket of `AF_INET`.
+#[cgroup_sock_addr(getpeername4)]
+pub fn lb_getpeername4(ctx: SockAddrContext) -> i32 {
+    socket::show(&Call4(ctx.sock_addr))
+}
+
+/// `getpeername` of a local client's socket of `AF_INET`6.
+#[cgroup_sock_addr(getpeername6)]
+pub fn lb_getpeername6(ctx: SockAddrContext) -> i32 {
+    socket::show(&Call6(ctx.sock_addr))
+}
+
+/// The end of a local client's socket.
+#[cgroup_sock(sock_release)]
+pub fn lb_sock_release(ctx: SockContext) -> i32 {
+    socket::release(&ctx)
 }
 
 #[cfg(target_arch = "bpf")]

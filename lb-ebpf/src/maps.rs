@@ -1,7 +1,7 @@
 //! The maps. All are pinned by the agent under the schema version; see `lb_common::maps`.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
@@ -12,9 +12,10 @@ use lb_common::{
     },
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
-        DEFAULT_FLOW_SLOTS, MAX_BACKENDS, MAX_BLOCK_RULES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS,
-        MAX_SERVICES,
+        DEFAULT_FLOW_SLOTS, MAX_BACKENDS, MAX_BLOCK_RULES, MAX_CONVERSATIONS, MAX_MAGLEV_SLOTS,
+        MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS,
     },
+    socket::{Connected, Conversation, ConversationKey, SocketStats},
     trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
     verdict::VERDICT_COUNT,
 };
@@ -67,6 +68,16 @@ pub(crate) static VERDICT_STATS: PerCpuArray<Counter, { VERDICT_COUNT as usize }
 #[btf_map]
 pub(crate) static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS as usize }> =
     PerCpuArray::new();
+#[btf_map]
+pub(crate) static SOCKETS: LruHashMap<u64, Connected, { MAX_SOCKETS as usize }> = LruHashMap::new();
+#[btf_map]
+pub(crate) static CONVERSATIONS: LruHashMap<
+    ConversationKey,
+    Conversation,
+    { MAX_CONVERSATIONS as usize },
+> = LruHashMap::new();
+#[btf_map]
+pub(crate) static SOCKET_STATS: PerCpuArray<SocketStats, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static EVICTION_STATS: PerCpuArray<EvictionStats, 1> = PerCpuArray::new();
 /// What has been used of the budget for new flows, shared by all CPUs; not pinned.

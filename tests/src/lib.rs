@@ -11,6 +11,8 @@
 //!   its process.
 //! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
 //!   traffic.
+//! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
+//!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
@@ -23,6 +25,7 @@ pub mod agent;
 pub mod backend;
 pub mod bench;
 pub mod bridge;
+pub mod cgroup;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
@@ -40,6 +43,7 @@ pub mod process;
 pub mod prometheus;
 pub mod scratch;
 pub mod stats;
+pub mod talk;
 pub mod topology;
 pub mod transfer;
 pub mod world;

@@ -145,6 +145,7 @@ impl World {
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
+            cgroup: None,
             grace: std::time::Duration::from_millis(200),
             budget: Budget::Unlimited,
         };

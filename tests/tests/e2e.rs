@@ -24,6 +24,12 @@ mod json;
 mod life;
 #[path = "e2e/local.rs"]
 mod local;
+#[path = "e2e/local_clients.rs"]
+mod local_clients;
+#[path = "e2e/local_life.rs"]
+mod local_life;
+#[path = "e2e/lost.rs"]
+mod lost;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
 #[path = "e2e/prometheus.rs"]

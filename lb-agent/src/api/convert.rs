@@ -91,6 +91,15 @@ pub(super) fn status(
         }),
         last_apply_us: micros(status.last_apply),
         problems: status.problems.clone(),
+        local_clients: status
+            .local_clients
+            .as_ref()
+            .map(|local| proto::LocalClients {
+                cgroup: local.cgroup.display().to_string(),
+                adopted: local.adopted,
+                translated: local.stats.translated,
+                refused: local.stats.refused,
+            }),
     }
 }
 

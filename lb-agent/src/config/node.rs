@@ -35,6 +35,10 @@ pub struct NodeConfig {
     pub new_flows: NewFlows,
     /// Ports that flows are given on the node's own addresses.
     pub nat_ports: NatPorts,
+    /// Send the calls of processes on this node to VIPs to backends.
+    pub local_clients: bool,
+    /// The cgroup (version 2) of those processes, absolute; `None`: all of them.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl NodeConfig {
@@ -128,6 +132,10 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
         nat_ports: table
             .get("nat_ports", report, nat_ports)
             .unwrap_or_default(),
+        local_clients: table
+            .get("local_clients", report, scalar::boolean)
+            .unwrap_or_default(),
+        cgroup: table.get("cgroup", report, scalar::path),
     };
     table.close(report);
     config

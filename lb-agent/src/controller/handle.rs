@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
-use lb_common::{entry::Counter, verdict::Verdict};
+use lb_common::{entry::Counter, socket::SocketStats, verdict::Verdict};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -97,6 +98,17 @@ pub struct InterfaceStatus {
     pub adopted: bool,
 }
 
+/// Local clients: processes whose calls to VIPs are sent to backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalClientsStatus {
+    /// Directory of the cgroup that they are in.
+    pub cgroup: PathBuf,
+    /// Whether the programs were taken over from a former agent.
+    pub adopted: bool,
+    /// Connections and conversations sent to a backend, and calls refused for want of one.
+    pub stats: SocketStats,
+}
+
 /// How full a flow table is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowTableUse {
@@ -128,6 +140,8 @@ pub struct Status {
     pub started: SystemTime,
     /// The interfaces in use.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Where local clients are served, if anywhere.
+    pub local_clients: Option<LocalClientsStatus>,
     /// The Consul address, where Consul is configured.
     pub consul: Option<String>,
     /// State of each watch.

@@ -1,5 +1,7 @@
 //! The kernel's side: a mirror of what it holds, the plan, the steps, and the counters.
 
+mod gone;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -36,6 +38,8 @@ pub(crate) struct Reconciler<K> {
     taken_out: BTreeMap<u32, u64>,
     /// Totals of backends whose entries have been freed, by service name.
     retired: BTreeMap<String, BackendCounters>,
+    /// By id of a lost backend: its local clients.
+    closed: BTreeMap<u32, gone::Closed>,
     error: Option<String>,
     pub(crate) rebuilds: (Duration, Duration, u64),
     pub(crate) last_apply: Duration,
@@ -58,6 +62,7 @@ impl<K: Kernel> Reconciler<K> {
             census: Arc::default(),
             taken_out: BTreeMap::new(),
             retired: BTreeMap::new(),
+            closed: BTreeMap::new(),
             error: None,
             rebuilds: (Duration::ZERO, Duration::ZERO, 0),
             last_apply: Duration::ZERO,

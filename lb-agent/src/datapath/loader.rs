@@ -60,6 +60,9 @@ pub struct Options {
     pub ports: (u16, u16),
     /// How long idle flows live, in seconds.
     pub lifetimes: Lifetimes,
+    /// The cgroup (version 2) whose processes' calls to VIPs are sent to backends; `None`: no
+    /// local clients.
+    pub cgroup: Option<PathBuf>,
     /// How long a flow that is not established keeps its slot against newer ones.
     pub grace: Duration,
     /// New flows admitted a second.
@@ -179,6 +182,14 @@ pub(crate) fn load(
     for map in name::PINNED {
         loader.map_pin_path(map, dir.join(map));
     }
+    for map in name::PINNED_LOCAL {
+        if options.cgroup.is_some() {
+            loader.map_pin_path(map, dir.join(map));
+        } else {
+            // No program that uses it is loaded.
+            loader.map_max_entries(map, 1);
+        }
+    }
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| KernelError::new("loading the programs and maps", error))?;
@@ -235,7 +246,7 @@ pub(crate) fn load_fullest() -> Result<Ebpf, KernelError> {
 }
 
 fn load_small(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, KernelError> {
-    for map in name::PINNED {
+    for map in name::PINNED.iter().copied().chain(name::PINNED_LOCAL) {
         // `META` and the like have one entry anyway.
         loader.map_max_entries(map, 1);
     }
@@ -291,7 +302,7 @@ fn read_positions(dir: &Path) -> Result<[u32; MAX_INTERFACES], KernelError> {
 /// Removes what an agent has left that ended before it wrote `META`. No program was attached to
 /// these maps, and their sizes are those of its configuration.
 fn remove_half_made(dir: &Path) -> Result<(), KernelError> {
-    for map in name::PINNED {
+    for map in name::PINNED.iter().copied().chain(name::PINNED_LOCAL) {
         let path = dir.join(map);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -5,6 +5,7 @@
 
 mod announce;
 mod block;
+mod cgroup;
 mod classifier;
 mod clock;
 mod coverage;
@@ -17,9 +18,12 @@ mod filter;
 mod flows;
 mod link;
 mod loader;
+mod local;
+mod netns;
 mod nexthop;
 mod pins;
 mod resolver;
+mod sock_diag;
 mod sysctl;
 mod trace;
 mod trial;
@@ -46,8 +50,10 @@ use lb_common::{
 };
 
 pub use self::{
+    cgroup::cgroup_root,
     flows::FlowTables,
     loader::{Attached, Budget, Mode, Options, check_bpf_file_system},
+    local::AttachedCgroup,
     pins::detach,
     resolver::Resolver,
     trace::Trace,
@@ -80,6 +86,8 @@ pub struct Datapath {
     flows: FlowTables,
     trace: Option<Trace>,
     attached: Vec<Attached>,
+    /// Where local clients are served.
+    local: Option<local::LocalClients>,
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
@@ -97,6 +105,9 @@ impl Datapath {
     ///
     /// Says which operation on which object the kernel refused.
     pub fn open(options: &Options) -> Result<Self, KernelError> {
+        // What cannot be must be told before anything is attached.
+        let cgroup = options.cgroup.as_deref().map(cgroup::Cgroup::open);
+        let cgroup = cgroup.transpose()?;
         let mut datapath = Self::open_detached(options)?;
         let interfaces = interface_indices(options)?;
         let program = xdp(&mut datapath.ebpf, name::PROGRAM_XDP)?;
@@ -112,6 +123,7 @@ impl Datapath {
         let configured: Vec<u32> = interfaces.iter().map(|(_, ifindex)| *ifindex).collect();
         let coverage = coverage::Coverage::adopt(Arc::clone(&datapath.classifiers), &configured)?;
         datapath.hops.attach_by(coverage);
+        datapath.serve_local_clients(cgroup.as_ref(), &options.bpf_dir)?;
         Ok(datapath)
     }
 
@@ -173,6 +185,7 @@ impl Datapath {
             hops,
             flows,
             attached: Vec::new(),
+            local: None,
             meta,
             written,
             retired: BTreeMap::new(),
@@ -186,6 +199,26 @@ impl Datapath {
     /// Interfaces that the programs run on.
     pub fn attached(&self) -> &[Attached] {
         &self.attached
+    }
+
+    /// The cgroup whose processes are served as local clients.
+    pub fn local_clients(&self) -> Option<&AttachedCgroup> {
+        self.local.as_ref().map(local::LocalClients::attached)
+    }
+
+    /// Attaches to the cgroup, or takes off what a former agent attached.
+    fn serve_local_clients(
+        &mut self,
+        cgroup: Option<&cgroup::Cgroup>,
+        bpf_dir: &std::path::Path,
+    ) -> Result<(), KernelError> {
+        let dir = loader::pin_dir(bpf_dir);
+        if let Some(cgroup) = cgroup {
+            self.local = Some(local::LocalClients::attach(&mut self.ebpf, &dir, cgroup)?);
+        } else if local::detach(&dir)? > 0 {
+            tracing::info!("local clients are no longer served");
+        }
+        Ok(())
     }
 
     /// Slots of each flow table. May differ from the options where the tables were adopted.

@@ -15,6 +15,7 @@ use super::{
     classifier::{self, Classifiers, Owner, Role},
     link,
     loader::{Attached, Mode, Options, pin_dir},
+    local,
 };
 use crate::domain::kernel::KernelError;
 
@@ -229,6 +230,10 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
             remove_link(&pin)?;
             removed.push(format!("program on {}", describe_link(&pin)));
         }
+        match local::detach(&dir)? {
+            0 => {}
+            count => removed.push(format!("{count} programs for local clients")),
+        }
         let what = || format!("listing {}", dir.display());
         let mut maps = 0;
         for entry in fs::read_dir(&dir).map_err(|e| KernelError::new(what(), e))? {
@@ -271,7 +276,7 @@ fn describe_link(pin: &Path) -> String {
 }
 
 /// Detaches a link and removes its pin.
-fn remove_link(pin: &Path) -> Result<(), KernelError> {
+pub(crate) fn remove_link(pin: &Path) -> Result<(), KernelError> {
     if classifier::describe(pin).is_some() {
         return classifier::remove(pin);
     }
@@ -280,7 +285,7 @@ fn remove_link(pin: &Path) -> Result<(), KernelError> {
     remove(pin)
 }
 
-fn remove(path: &Path) -> Result<(), KernelError> {
+pub(crate) fn remove(path: &Path) -> Result<(), KernelError> {
     fs::remove_file(path).map_err(|e| KernelError::new(format!("removing {}", path.display()), e))
 }
 

@@ -10,6 +10,7 @@ use aya::maps::{MapData, PerCpuValues};
 use lb_common::{
     entry::{BackendEntry, BackendStats, Counter, EvictionStats, ServiceEntry},
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
+    socket::SocketStats,
     verdict::Verdict,
 };
 use memmap2::MmapOptions;
@@ -351,6 +352,20 @@ impl Kernel for Datapath {
             )
         })?;
         Ok(sum_counters(values.iter()))
+    }
+
+    fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError> {
+        match &mut self.local {
+            Some(local) => local.close(gone),
+            None => Ok(0),
+        }
+    }
+
+    fn local_stats(&self) -> Result<SocketStats, KernelError> {
+        match &self.local {
+            Some(local) => local.stats(),
+            None => Ok(SocketStats::default()),
+        }
     }
 
     fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {

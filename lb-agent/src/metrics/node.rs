@@ -14,13 +14,14 @@ use lb_common::{
 
 use super::family::Family;
 use crate::{
-    controller::{FlowTableUse, Status},
+    controller::{FlowTableUse, LocalClientsStatus, Status},
     probe::ProbeStats,
 };
 
 /// All families of the node.
 pub(super) fn families(status: &Status, probes: &ProbeStats, now: SystemTime) -> Vec<Family> {
     let mut families = agent(status);
+    families.extend(local_clients(status.local_clients.as_ref()));
     families.extend(verdicts(&status.verdicts));
     families.extend(flow_tables(&[
         ("ipv4", &status.flows4),
@@ -64,6 +65,31 @@ fn agent(status: &Status) -> Vec<Family> {
         )
         .with(status.last_apply.as_secs_f64()),
         interfaces,
+    ]
+}
+
+/// None of them where local clients are not served.
+fn local_clients(local: Option<&LocalClientsStatus>) -> Vec<Family> {
+    let Some(local) = local else {
+        return Vec::new();
+    };
+    let mut cgroup = Family::gauge(
+        "lb_local_clients_info",
+        "The cgroup whose processes are served as local clients; always 1.",
+    );
+    cgroup.add(&[("cgroup", &*local.cgroup.to_string_lossy())], 1.0);
+    vec![
+        cgroup,
+        Family::counter(
+            "lb_local_translated_total",
+            "Connections and conversations of local clients that were sent to a backend.",
+        )
+        .with(local.stats.translated as f64),
+        Family::counter(
+            "lb_local_refused_total",
+            "Calls of local clients refused since the service has no backend that takes them.",
+        )
+        .with(local.stats.refused as f64),
     ]
 }
 

@@ -357,6 +357,7 @@ fn status(mood: Mood, blocks: usize) -> Status {
             mode: "native",
             adopted: false,
         }],
+        local_clients: None,
         consul: None,
         watches: BTreeMap::new(),
         flows4: FlowTableUse {

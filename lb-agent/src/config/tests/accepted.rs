@@ -26,13 +26,15 @@ fn the_smallest_file_takes_every_default() {
     assert_eq!(node.bpf_dir, Path::new("/sys/fs/bpf/lb-agent"));
     assert_eq!(node.flow_slots, lb_common::maps::DEFAULT_FLOW_SLOTS);
     assert_eq!(node.nat_ports, NatPorts::Auto);
+    assert!(!node.local_clients);
+    assert_eq!(node.cgroup, None);
 }
 
 #[test]
 fn every_key_of_the_node_is_read() {
     let text = "[node]\ninterfaces = [\"eth0\", \"bond0.12\"]\nxdp_mode = \"native\"\n\
                 announce = [\"eth0\"]\nstate_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
-                nat_ports = \"40000-59999\"\n[metrics]\nlisten = \"[::]:9180\"";
+                nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
         config.node,
@@ -49,6 +51,8 @@ fn every_key_of_the_node_is_read() {
                 first: 40_000,
                 last: 59_999
             },
+            local_clients: true,
+            cgroup: Some("/d".into()),
         }
     );
     assert_eq!(config.metrics.listen.to_string(), "[::]:9180");

@@ -99,6 +99,20 @@ fn what_is_wrong_with_the_node() {
         ("NODE\nruntime_dir = ▶\"\"", &["must be an absolute path"]),
         ("NODE\nbpf_dir = ▶1", &["must be a string"]),
         (
+            "NODE\nlocal_clients = ▶\"yes\"",
+            &["must be true or false, not a string"],
+        ),
+        ("NODE\nlocal_clients = ▶1", &["must be true or false"]),
+        (
+            "NODE\ncgroup = ▶\"user.slice\"",
+            &["must be an absolute path"],
+        ),
+        ("NODE\ncgroup = ▶true", &["must be a string"]),
+        (
+            "NODE\n▶local_client = true",
+            &["did you mean `local_clients`?"],
+        ),
+        (
             "NODE\nflow_slots = ▶1000",
             &["whole number from 1024 to 16777216"],
         ),

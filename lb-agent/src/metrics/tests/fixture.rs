@@ -7,11 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_common::{entry::Counter, flow, verdict::Verdict};
+use lb_common::{entry::Counter, flow, socket::SocketStats, verdict::Verdict};
 
 use crate::{
     controller::{
-        BackendCounters, BlockEntry, FlowTableUse, InterfaceStatus, Status, handle::Counters,
+        BackendCounters, BlockEntry, FlowTableUse, InterfaceStatus, LocalClientsStatus, Status,
+        handle::Counters,
     },
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
@@ -59,6 +60,14 @@ pub(super) fn status() -> Status {
             mode: "native",
             adopted: true,
         }],
+        local_clients: Some(LocalClientsStatus {
+            cgroup: "/sys/fs/cgroup".into(),
+            adopted: false,
+            stats: SocketStats {
+                translated: 12,
+                refused: 3,
+            },
+        }),
         consul: None,
         watches: BTreeMap::from([
             ("health/echo".into(), watch(Some(started), None, 4)),

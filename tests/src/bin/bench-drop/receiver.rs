@@ -102,6 +102,7 @@ impl Means {
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
+            cgroup: None,
             tc_filters: false,
             announce: Vec::new(),
             grace: std::time::Duration::from_millis(200),
