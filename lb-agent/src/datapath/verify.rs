@@ -46,6 +46,7 @@ fn verify_one(
         Program::Xdp(program) => program.load()?,
         Program::SchedClassifier(program) => program.load()?,
         Program::CgroupSockAddr(program) => program.load()?,
+        Program::CgroupSock(program) => program.load()?,
         other => return Err(format!("its kind is {:?}", other.prog_type()).into()),
     }
     let info = program.info()?;
