@@ -71,7 +71,7 @@ fn announced(frame: &Frame, addr: [u32; 4], family: u8) -> Option<&'static NextH
         family,
     };
     // SAFETY: only whether it is there counts.
-    unsafe { ANNOUNCED.get(&key) }?;
+    unsafe { ANNOUNCED.get(key) }?;
     NEXTHOPS.get(position).filter(|own| own.ifindex != 0)
 }
 

@@ -198,15 +198,6 @@ impl World {
         &self.options.bpf_dir
     }
 
-    /// Flows that have given way to newer ones.
-    ///
-    /// # Errors
-    ///
-    /// The counters cannot be read.
-    pub fn evictions(&self) -> Result<lb_common::entry::EvictionStats> {
-        Ok(self.datapath.evictions()?)
-    }
-
     /// What the datapath was opened with.
     pub fn options(&self) -> &Options {
         &self.options

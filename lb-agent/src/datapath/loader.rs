@@ -22,7 +22,7 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::pins;
+use super::{budget::Budget, pins};
 use crate::domain::kernel::KernelError;
 
 /// The object that `cargo xtask build-ebpf` built.
@@ -67,37 +67,6 @@ pub struct Options {
     pub grace: Duration,
     /// New flows admitted a second.
     pub budget: Budget,
-}
-
-/// How many new flows are admitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Budget {
-    /// As many as turn the table over within [`Options::grace`] several times over: twice its
-    /// slots a second.
-    #[default]
-    Auto,
-    /// No limit.
-    Unlimited,
-    /// So many a second, above zero.
-    PerSecond(u32),
-}
-
-impl Budget {
-    /// Flows for each window, and the window's length as a power of two, in ticks.
-    ///
-    /// The window is about an eighth of a second: short enough for a burst not to fill the table,
-    /// long enough for a hundred flows a second to be counted.
-    fn windows(self, flow_slots: u32, ticks_per_second: u32) -> (u32, u32) {
-        let per_second = match self {
-            Budget::Unlimited => return (0, 0),
-            Budget::Auto => flow_slots.saturating_mul(2),
-            Budget::PerSecond(flows) => flows,
-        };
-        let shift = (ticks_per_second / 8).max(1).ilog2();
-        let flows = u64::from(per_second) << shift;
-        let per_window = flows.div_ceil(u64::from(ticks_per_second));
-        (u32::try_from(per_window).unwrap_or(u32::MAX).max(1), shift)
-    }
 }
 
 /// An interface with a program on it.
@@ -379,18 +348,6 @@ mod tests {
         let mut held = [0; MAX_INTERFACES];
         held[..interfaces.len()].copy_from_slice(interfaces);
         held
-    }
-
-    /// Rounded up, so that no budget is none.
-    #[test]
-    fn budgets_by_the_window() {
-        let windows = |budget: Budget, hz| budget.windows(262_144, hz);
-        assert_eq!(windows(Budget::Unlimited, 250), (0, 0));
-        assert_eq!(windows(Budget::PerSecond(1000), 250), (64, 4));
-        assert_eq!(windows(Budget::PerSecond(1), 1000), (1, 6));
-        assert_eq!(windows(Budget::Auto, 100), (41_944, 3));
-        let (most, _) = windows(Budget::PerSecond(u32::MAX), 1000);
-        assert!(most > u32::MAX / 16 - 16);
     }
 
     /// The position of an interface is in the flows' memory.

@@ -5,6 +5,7 @@
 
 mod announce;
 mod block;
+mod budget;
 mod cgroup;
 mod classifier;
 mod clock;
@@ -50,9 +51,10 @@ use lb_common::{
 };
 
 pub use self::{
+    budget::Budget,
     cgroup::cgroup_root,
     flows::FlowTables,
-    loader::{Attached, Budget, Mode, Options, check_bpf_file_system},
+    loader::{Attached, Mode, Options, check_bpf_file_system},
     local::AttachedCgroup,
     pins::detach,
     resolver::Resolver,

@@ -360,10 +360,7 @@ fn status(mood: Mood, blocks: usize) -> Status {
         local_clients: None,
         consul: None,
         watches: BTreeMap::new(),
-        flows4: FlowTableUse {
-            slots: 1024,
-            used: [0; 9],
-        },
+        flows4: FlowTableUse::default(),
         flows6: FlowTableUse::default(),
         evictions: Default::default(),
         verdicts: vec![(

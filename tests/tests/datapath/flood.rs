@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_agent::datapath::Budget;
+use lb_agent::{datapath::Budget, domain::kernel::Kernel as _};
 use lb_common::{flow::State, maps::MIN_FLOW_SLOTS, verdict::Verdict};
 use lb_tests::{
     packet::{ACK, FIN, Packet, SYN},
@@ -81,7 +81,7 @@ fn ten_times_the_table() {
                     assert_eq!(got, at_client(&request, &answer));
                 }
             }
-            let evicted = world.evictions().unwrap();
+            let evicted = world.datapath.evictions().unwrap();
             assert!(evicted.half_open > 1000, "{evicted:?}");
         },
     )
@@ -102,7 +102,7 @@ fn the_young_are_safe() {
             for index in 0..2 * MIN_FLOW_SLOTS {
                 let _ = forwarded(world.request(&knock(TCP4, 1000 + index)));
             }
-            assert_eq!(world.evictions().unwrap().half_open, 0);
+            assert_eq!(world.datapath.evictions().unwrap().half_open, 0);
             for syn in &first {
                 let sent = forwarded(world.request(syn)).unwrap();
                 let answer = answer_to(&sent, SYN | ACK);
@@ -135,7 +135,7 @@ fn the_closed_give_way_first() {
                 forwarded(world.reply(&answer_to(&sent, FIN | ACK))).unwrap();
             }
             assert_eq!(refused, 0, "{traffic:?}");
-            assert!(world.evictions().unwrap().closed > 0);
+            assert!(world.datapath.evictions().unwrap().closed > 0);
             let left = used(world, traffic.v6, State::Finished);
             assert!(left > u64::from(MIN_FLOW_SLOTS) / 2, "{traffic:?}: {left}");
         }
