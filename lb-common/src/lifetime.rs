@@ -38,33 +38,21 @@ impl Lifetimes {
     /// The lifetime of a flow in this state.
     #[inline(always)]
     pub const fn of(&self, proto: u8, state_bits: u8) -> u32 {
-        let established = state_bits == State::Established as u8;
-        if proto != IPPROTO_TCP {
-            return if established {
-                self.udp_established
-            } else {
-                self.udp_half_open
-            };
-        }
-        if established {
-            self.tcp_established
-        } else if state_bits >= State::Finished as u8 {
-            self.tcp_finished
-        } else if state_bits >= State::ClosingByClient as u8 {
-            self.tcp_closing
-        } else {
-            self.tcp_half_open
+        match Lifetime::of(proto, state_bits) {
+            Lifetime::TcpHalfOpen => self.tcp_half_open,
+            Lifetime::TcpEstablished => self.tcp_established,
+            Lifetime::TcpClosing => self.tcp_closing,
+            Lifetime::TcpFinished => self.tcp_finished,
+            Lifetime::UdpHalfOpen => self.udp_half_open,
+            Lifetime::UdpEstablished => self.udp_established,
         }
     }
 
     /// Whether a half in this state, last noted at `seen`, is over at `now`; all in the same unit.
-    ///
-    /// A time of the future is a packet that another CPU noted after `now` was read: the counter
-    /// went on meanwhile. Such a half lives.
+    /// See [`is_idle_beyond`].
     #[inline(always)]
     pub const fn is_over(&self, proto: u8, state_bits: u8, now: u32, seen: u32) -> bool {
-        let idle = now.wrapping_sub(seen);
-        idle <= i32::MAX as u32 && idle > self.of(proto, state_bits)
+        is_idle_beyond(self.of(proto, state_bits), now, seen)
     }
 
     /// The same times in another unit: each multiplied by `factor`.
@@ -76,6 +64,52 @@ impl Lifetimes {
             tcp_finished: self.tcp_finished.saturating_mul(factor),
             udp_half_open: self.udp_half_open.saturating_mul(factor),
             udp_established: self.udp_established.saturating_mul(factor),
+        }
+    }
+}
+
+/// Whether more than `lifetime` has gone by at `now` since `seen`; all in the same unit.
+///
+/// A time of the future is a packet that another CPU noted after `now` was read: the counter went
+/// on meanwhile. Such a half lives.
+#[inline(always)]
+pub const fn is_idle_beyond(lifetime: u32, now: u32, seen: u32) -> bool {
+    let idle = now.wrapping_sub(seen);
+    idle <= i32::MAX as u32 && idle > lifetime
+}
+
+/// The lifetimes there are; each the name of a field of [`Lifetimes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields of `Lifetimes` say it")]
+pub enum Lifetime {
+    TcpHalfOpen,
+    TcpEstablished,
+    TcpClosing,
+    TcpFinished,
+    UdpHalfOpen,
+    UdpEstablished,
+}
+
+impl Lifetime {
+    /// The one of a flow in this state.
+    #[inline(always)]
+    pub const fn of(proto: u8, state_bits: u8) -> Self {
+        let established = state_bits == State::Established as u8;
+        if proto != IPPROTO_TCP {
+            return if established {
+                Lifetime::UdpEstablished
+            } else {
+                Lifetime::UdpHalfOpen
+            };
+        }
+        if established {
+            Lifetime::TcpEstablished
+        } else if state_bits >= State::Finished as u8 {
+            Lifetime::TcpFinished
+        } else if state_bits >= State::ClosingByClient as u8 {
+            Lifetime::TcpClosing
+        } else {
+            Lifetime::TcpHalfOpen
         }
     }
 }

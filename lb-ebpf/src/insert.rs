@@ -5,6 +5,7 @@ use core::ptr;
 
 use lb_common::{
     flow::{Half, Kind, State, Tag, WAYS, first_bucket, first_way, second_bucket},
+    lifetime::{Lifetime, is_idle_beyond},
     verdict::Verdict,
 };
 
@@ -108,19 +109,19 @@ fn readiness<A>(half: *const Half<A>, tag: Tag, now: u32) -> Readiness {
     if !tag.is_live() {
         return NEVER;
     }
-    // The lifetimes are constants to the verifier.
-    let lifetimes = lb_common::flow::Lifetimes {
-        tcp_half_open: setting!(lifetimes.tcp_half_open),
-        tcp_established: setting!(lifetimes.tcp_established),
-        tcp_closing: setting!(lifetimes.tcp_closing),
-        tcp_finished: setting!(lifetimes.tcp_finished),
-        udp_half_open: setting!(lifetimes.udp_half_open),
-        udp_established: setting!(lifetimes.udp_established),
-    };
     // SAFETY: map memory.
     let seen = unsafe { ptr::read_volatile(&raw const (*half).seen) };
     let state = tag.state_bits();
-    if lifetimes.is_over(tag.proto(), state, now, seen) {
+    // Each is a constant to the verifier. Not all of them at once: they would lie on the stack.
+    let lifetime = match Lifetime::of(tag.proto(), state) {
+        Lifetime::TcpHalfOpen => setting!(lifetimes.tcp_half_open),
+        Lifetime::TcpEstablished => setting!(lifetimes.tcp_established),
+        Lifetime::TcpClosing => setting!(lifetimes.tcp_closing),
+        Lifetime::TcpFinished => setting!(lifetimes.tcp_finished),
+        Lifetime::UdpHalfOpen => setting!(lifetimes.udp_half_open),
+        Lifetime::UdpEstablished => setting!(lifetimes.udp_established),
+    };
+    if is_idle_beyond(lifetime, now, seen) {
         return NOBODYS;
     }
     if state >= State::Finished as u8 {

@@ -84,7 +84,13 @@ pub(crate) fn transfers(agent: &Agent, client: &Namespace) {
     }
     let after = reasons.map(counted);
     let grown: Vec<f64> = before.iter().zip(after).map(|(b, a)| a - b).collect();
-    assert_eq!(grown, [400.0, 400.0, 0.0], "{reasons:?}");
+    // A datagram that is sent again for want of an answer counts again; twice each would be 800.
+    let [requests, replies, unresolved] = grown.as_slice() else {
+        panic!("{grown:?}")
+    };
+    assert!((400.0..420.0).contains(requests), "{reasons:?}: {grown:?}");
+    assert!((400.0..420.0).contains(replies), "{reasons:?}: {grown:?}");
+    assert_eq!(*unresolved, 0.0);
 }
 
 /// Containers as backends: the agent attaches to the bridge by itself.
