@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use aya::maps::{Array, MapData};
@@ -28,6 +31,8 @@ pub(crate) struct Hops {
     inner: Arc<Mutex<Inner>>,
     /// Where replies are looked at; none where nothing is attached at all.
     coverage: Arc<Mutex<Option<Coverage>>>,
+    /// See [`super::Datapath::trust_untold_interfaces`].
+    trust_untold: Arc<AtomicBool>,
     /// Rings when an address has been added.
     pub(super) wanted: Arc<Notify>,
 }
@@ -96,8 +101,17 @@ impl Hops {
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
             coverage: Arc::default(),
+            trust_untold: Arc::default(),
             wanted: Arc::new(Notify::new()),
         })
+    }
+
+    pub(super) fn trust_untold(&self) {
+        self.trust_untold.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn trusts_untold(&self) -> bool {
+        self.trust_untold.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

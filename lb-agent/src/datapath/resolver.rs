@@ -205,7 +205,7 @@ impl Resolver {
                 Some(targets) => targets.get(&message.header.index) == Some(&true),
                 // A device of hardware has no kind. Of the others a kernel this old does not tell,
                 // and what it has not got is lost; tc is the safe way.
-                None => kind.is_none(),
+                None => kind.is_none() || self.hops.trusts_untold(),
             };
             if !takes {
                 link.flags |= hop_flags::NO_XDP;
