@@ -12,6 +12,8 @@
 //! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
 //!   traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
+//! - [`direct`]: the same world with millions of frames.
+//! - [`model`]: what the datapath must do, written a second time, to compare with.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
@@ -22,10 +24,12 @@ pub mod backend;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
+pub mod direct;
 pub mod echo;
 mod exchange;
 pub mod link;
 pub mod load;
+pub mod model;
 pub mod namespace;
 pub mod packet;
 pub mod pattern;

@@ -70,6 +70,16 @@ impl FlowTables {
         }
     }
 
+    /// The kernel's tick counter at this moment, give or take one: what idle times are kept in.
+    pub fn now(&self) -> u32 {
+        self.clock.now()
+    }
+
+    /// Ticks a second.
+    pub fn ticks_per_second(&self) -> u32 {
+        self.clock.per_second()
+    }
+
     /// Counts what there is and frees what has been idle beyond its time.
     ///
     /// # Errors

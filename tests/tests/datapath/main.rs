@@ -9,6 +9,7 @@ mod adopted;
 mod block;
 mod chance;
 mod foreign;
+mod fuzz;
 mod life;
 mod malformed;
 mod memory;

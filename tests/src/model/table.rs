@@ -1,0 +1,241 @@
+//! The flows of one family, and where they lie.
+//!
+//! Who is refused by a full table depends on where the others lie, so the model has the same
+//! slots; it finds a half by its key all the same, in a map that knows nothing of slots.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::{
+    flow::{Kind, State, WAYS, first_bucket, first_way, second_bucket},
+    hash,
+};
+
+use super::Node;
+
+/// What a half is found by: what its packets carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Source address and port.
+    pub src: SocketAddr,
+    /// Destination address and port.
+    pub dst: SocketAddr,
+    /// IANA protocol number.
+    pub proto: u8,
+}
+
+/// Where a half's packets leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The interface.
+    pub ifindex: u32,
+    /// Its link address.
+    pub smac: [u8; 6],
+    /// The neighbour's.
+    pub dmac: [u8; 6],
+}
+
+/// One half of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Half {
+    /// The flow's name; both halves carry it.
+    pub flow: u64,
+    /// Which half.
+    pub kind: Kind,
+    /// What its packets carry.
+    pub key: Key,
+    /// Source of what leaves.
+    pub new_src: SocketAddr,
+    /// Destination of what leaves.
+    pub new_dst: SocketAddr,
+    /// Where it leaves.
+    pub way: Way,
+    /// Id of the flow's backend.
+    pub backend: u32,
+    /// Where the flow is in its life.
+    pub state: State,
+    /// When a packet was last noted.
+    pub seen: u64,
+}
+
+/// Why a half was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is one with this key.
+    Exists,
+    /// All slots that it may lie in are taken.
+    Full,
+}
+
+/// The flows of one family.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    seed: u64,
+    bucket_mask: u32,
+    /// By number.
+    slots: Vec<Option<Half>>,
+    places: HashMap<Key, usize>,
+}
+
+/// Address words as they lie in a packet.
+fn words(ip: IpAddr) -> [u32; 4] {
+    match ip {
+        IpAddr::V4(ip) => [u32::from_ne_bytes(ip.octets()), 0, 0, 0],
+        IpAddr::V6(ip) => {
+            let octets = ip.octets();
+            [0, 4, 8, 12].map(|at| {
+                u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+            })
+        }
+    }
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(node: &Node) -> Self {
+        Self {
+            seed: node.seed,
+            bucket_mask: node.slots / WAYS - 1,
+            slots: vec![None; node.slots as usize],
+            places: HashMap::new(),
+        }
+    }
+
+    /// The hash of a key: what decides on slots, backend and ports.
+    pub fn hash(&self, key: &Key) -> u64 {
+        let [source, destination] = [key.src, key.dst].map(|end| end.port().to_be_bytes());
+        let ports = u32::from_ne_bytes([source[0], source[1], destination[0], destination[1]]);
+        let (src, dst) = (words(key.src.ip()), words(key.dst.ip()));
+        if key.src.is_ipv6() {
+            hash::flow6(self.seed, &src, &dst, ports, key.proto)
+        } else {
+            hash::flow4(self.seed, src[0], dst[0], ports, key.proto)
+        }
+    }
+
+    /// The half with this key.
+    pub fn find(&self, key: &Key) -> Option<&Half> {
+        self.slots[*self.places.get(key)?].as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn find_mut(&mut self, key: &Key) -> Option<&mut Half> {
+        self.slots[*self.places.get(key)?].as_mut()
+    }
+
+    /// The key of the other half of a flow, if there is one.
+    pub fn other(&self, half: &Half) -> Option<Key> {
+        // Its packets are the answers to what leaves by this half.
+        let key = Key {
+            src: half.new_dst,
+            dst: half.new_src,
+            proto: half.key.proto,
+        };
+        let other = self.find(&key)?;
+        (other.flow == half.flow && other.kind != half.kind).then_some(key)
+    }
+
+    /// The slots that a key may lie in, in the order in which they are tried.
+    fn candidates(&self, key: &Key) -> Vec<usize> {
+        let hash = self.hash(key);
+        let mut candidates = Vec::new();
+        for bucket in [
+            first_bucket(hash, self.bucket_mask),
+            second_bucket(hash, self.bucket_mask),
+        ] {
+            for step in 0..WAYS {
+                let way = (first_way(hash) + step) % WAYS;
+                candidates.push((bucket * WAYS + way) as usize);
+            }
+        }
+        candidates
+    }
+
+    /// Inserts a half into the first slot that is free, or whose flow `is_over`; that flow loses
+    /// its other half too, unless `leaves_other`.
+    ///
+    /// # Errors
+    ///
+    /// There is such a half, or no slot.
+    pub fn insert(
+        &mut self,
+        half: Half,
+        is_over: impl Fn(&Half) -> bool,
+        leaves_other: bool,
+    ) -> Result<(), Refused> {
+        if self.places.contains_key(&half.key) {
+            return Err(Refused::Exists);
+        }
+        let slot = self
+            .candidates(&half.key)
+            .into_iter()
+            .find(|slot| self.slots[*slot].as_ref().is_none_or(&is_over))
+            .ok_or(Refused::Full)?;
+        if let Some(former) = self.slots[slot].clone() {
+            if leaves_other {
+                self.remove(&former.key);
+            } else {
+                self.release(&former.key);
+            }
+        }
+        self.places.insert(half.key, slot);
+        self.slots[slot] = Some(half);
+        Ok(())
+    }
+
+    /// Removes one half.
+    pub fn remove(&mut self, key: &Key) {
+        if let Some(slot) = self.places.remove(key) {
+            self.slots[slot] = None;
+        }
+    }
+
+    /// Removes both halves of a flow.
+    pub fn release(&mut self, key: &Key) {
+        let Some(half) = self.find(key) else { return };
+        if let Some(other) = self.other(half) {
+            self.remove(&other);
+        }
+        self.remove(key);
+    }
+
+    /// Removes the halves that `is_hit`.
+    pub fn remove_if(&mut self, is_hit: impl Fn(&Half) -> bool) {
+        let hit: Vec<Key> = self
+            .halves()
+            .filter(|(_, half)| is_hit(half))
+            .map(|(_, half)| half.key)
+            .collect();
+        for key in hit {
+            self.remove(&key);
+        }
+    }
+
+    /// All halves, each with the number of its slot.
+    pub fn halves(&self) -> impl Iterator<Item = (usize, &Half)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(slot, half)| Some((slot, half.as_ref()?)))
+    }
+
+    /// The half in a slot.
+    pub fn at(&self, slot: usize) -> Option<&Half> {
+        self.slots[slot].as_ref()
+    }
+
+    /// Number of the slot in which a key lies.
+    pub fn slot_of(&self, key: &Key) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
+    /// Number of halves.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
