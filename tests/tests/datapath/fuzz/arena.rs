@@ -2,7 +2,7 @@
 //! each frame both must say the same.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -95,9 +95,10 @@ fn anchors() -> Vec<Step> {
 impl<'a> Arena<'a> {
     /// Puts the model beside a world whose hash has this seed.
     pub(crate) fn new(world: &'a mut World, seed: u64, fault: Option<Fault>) -> Self {
+        // First, for an agent that starts anew finds next hops by the backends there are.
+        world.apply(&anchors()).expect("anchors");
         memory::change_meta(world, |meta| *meta = Meta { seed, ..*meta });
         world.reopen(|_| {}).expect("the world with another seed");
-        world.apply(&anchors()).expect("anchors");
         let neighbours: BTreeMap<_, _> = (2..=9)
             .flat_map(|host| {
                 let mac = backend_mac(host);
@@ -139,13 +140,10 @@ impl<'a> Arena<'a> {
         let there = &self.model.destinations;
         let mut steps: Vec<Step> = there.vips.keys().map(|key| Step::DeleteVip(*key)).collect();
         steps.extend(there.tables.keys().map(|id| Step::DeleteTable(*id)));
-        steps.extend(
-            there
-                .backends
-                .keys()
-                .filter(|id| **id < ANCHORS)
-                .map(|id| Step::FreeBackend(*id)),
-        );
+        // Those that were freed have counted on, if they had flows.
+        let ids = there.backends.keys().chain(there.stats.keys());
+        let ids: BTreeSet<u32> = ids.copied().filter(|id| *id < ANCHORS).collect();
+        steps.extend(ids.into_iter().map(Step::FreeBackend));
         let blocks: Vec<IpNet> = there.blocks.keys().copied().collect();
         self.world.apply(&steps).expect("steps");
         for prefix in blocks {

@@ -8,7 +8,10 @@ mod arena;
 mod draw;
 mod sketch;
 
-use std::{str::FromStr, time::Instant};
+use std::{
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use lb_tests::{model::fault::Fault, world::World};
 
@@ -23,8 +26,8 @@ const WORLDS: u64 = 2;
 const EVENTS: usize = 4000;
 /// Events between two looks at everything that is remembered.
 const LOOK: usize = 500;
-/// Replays that shortening a case may take.
-const REPLAYS: u32 = 400;
+/// How long the shortening of a case may take.
+const SHORTENING: Duration = Duration::from_secs(20);
 
 fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
     let text = std::env::var(name).ok();
@@ -104,13 +107,12 @@ fn replay(arena: &mut Arena<'_>, events: &[Event]) -> Option<String> {
 fn shorten(arena: &mut Arena<'_>, mut events: Vec<Event>, what: String) -> (Vec<Event>, String) {
     let mut last = what;
     let mut part = events.len() / 2;
-    let mut replays = 0;
-    while part > 0 && replays < REPLAYS {
+    let end = Instant::now() + SHORTENING;
+    while part > 0 && Instant::now() < end {
         let mut at = 0;
-        while at < events.len() && replays < REPLAYS {
+        while at < events.len() && Instant::now() < end {
             let mut fewer = events.clone();
             fewer.drain(at..(at + part).min(events.len()));
-            replays += 1;
             match replay(arena, &fewer) {
                 Some(what) => (events, last) = (fewer, what),
                 None => at += part,
