@@ -134,9 +134,9 @@ fn describe(events: &[Event]) -> String {
         Event::Frame(side, frame) => {
             let packet = lb_tests::model::parse::network(frame)
                 .map_err(|verdict| format!("{verdict:?}"))
-                .and_then(|ip| {
+                .map(|ip| {
                     let rest = lb_tests::model::parse::transport(frame, &ip, None);
-                    Ok(format!("{ip:?} {rest:?}"))
+                    format!("{ip:?} {rest:?}")
                 });
             let packet = packet.unwrap_or_else(|verdict| verdict);
             format!("{side:?} {}\n    {packet}", hex(frame))
