@@ -1,6 +1,7 @@
 //! The controller on a kernel in memory: commands, catalogs, health, restarts.
 
 mod bench;
+mod local;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod block;
+pub mod flow;
 pub mod guard;
 pub mod health;
 pub mod kernel;
@@ -15,4 +16,5 @@ pub mod service;
 pub mod snapshot;
 pub mod split;
 pub mod sync;
+pub mod trace;
 pub mod weigh;

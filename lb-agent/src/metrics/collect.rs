@@ -4,11 +4,12 @@ use std::{sync::Arc, time::SystemTime};
 
 use prometheus::{TextEncoder, proto::MetricFamily};
 
-use super::{blocks, node, services};
+use super::{Sources, blocks, node, services, trace};
 use crate::{
-    controller::{BlockEntry, Handle, OperatorError, Status, handle::Counters},
+    controller::{BlockEntry, OperatorError, Status, handle::Counters},
     domain::snapshot::Snapshot,
     probe::ProbeStats,
+    watch::WatchStats,
 };
 
 /// Everything that one scrape shows.
@@ -18,12 +19,16 @@ pub(super) struct Reading {
     pub(super) blocks: Vec<BlockEntry>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) probes: Arc<ProbeStats>,
+    pub(super) watch: Arc<WatchStats>,
 }
 
 /// Asks the controller for all of it.
 pub(super) async fn read(
-    handle: &Handle,
-    probes: &Arc<ProbeStats>,
+    Sources {
+        handle,
+        probes,
+        watch,
+    }: &Sources,
 ) -> Result<Reading, OperatorError> {
     let (status, counters, blocks) =
         tokio::try_join!(handle.status(), handle.counters(), handle.block_list())?;
@@ -33,6 +38,7 @@ pub(super) async fn read(
         blocks,
         snapshot: handle.snapshot(),
         probes: Arc::clone(probes),
+        watch: Arc::clone(watch),
     })
 }
 
@@ -42,6 +48,7 @@ pub(super) fn text(reading: &Reading, now: SystemTime) -> prometheus::Result<Str
         .into_iter()
         .chain(services::families(&reading.snapshot, &reading.counters))
         .chain(blocks::families(&reading.blocks))
+        .chain(trace::families(&reading.watch))
         .filter_map(|family| family.finish())
         .collect();
     TextEncoder::new().encode_to_string(&families)

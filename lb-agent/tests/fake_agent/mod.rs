@@ -31,6 +31,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub(crate) mod packets;
+
 /// The program under test.
 pub(crate) fn program() -> tokio::process::Command {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_lb-agent"));
@@ -88,7 +90,8 @@ impl FakeAgent {
         let handle = Handle::new(commands, latest);
         let controller = tokio::spawn(control(inbox, snapshots, mood));
         let (shutdown, stop) = oneshot::channel::<()>();
-        let server = tokio::spawn(api::serve(listener, handle, async {
+        let sources = packets::sources(handle);
+        let server = tokio::spawn(api::serve(listener, sources, async {
             let _ = stop.await;
         }));
         Self {
@@ -333,6 +336,7 @@ async fn control(
                 let status = status(mood, memory.blocks.len());
                 Box::new(move || drop(reply.send(Ok(status))))
             }
+            Command::Names(reply) => Box::new(move || drop(reply.send(Ok(packets::names())))),
             Command::Counters(reply) => Box::new(move || drop(reply.send(Ok(counters())))),
             Command::Reload(reply) => Box::new(move || {
                 let refusal = "config.toml:3: unknown key `intefaces`";
@@ -353,13 +357,12 @@ fn status(mood: Mood, blocks: usize) -> Status {
             mode: "native",
             adopted: false,
         }],
+        local_clients: None,
         consul: None,
         watches: BTreeMap::new(),
-        flows4: FlowTableUse {
-            slots: 1024,
-            used: [0; 9],
-        },
+        flows4: FlowTableUse::default(),
         flows6: FlowTableUse::default(),
+        evictions: Default::default(),
         verdicts: vec![(
             Verdict::ForwardRequest,
             Counter {

@@ -9,7 +9,7 @@ use super::{
     Model,
     fault::Fault,
     parse::{Parsed, TCP},
-    table::{Half, Way},
+    table::{Half, NO_FLOW, Readiness, Way},
 };
 
 /// What a packet does to the flow that it belongs to.
@@ -17,8 +17,12 @@ use super::{
 pub enum Noted {
     /// It is a part of it.
     GoesOn,
-    /// It begins another in its place.
+    /// It begins another in its place, and nothing remains of this one.
     Over,
+    /// It begins another in its place, but the port stays taken for a while.
+    Superseded,
+    /// The flow has ended, and the packet is treated as if nothing were known of it.
+    Stray,
 }
 
 /// Seconds after which a flow's time is noted again, and what depends on it.
@@ -31,10 +35,11 @@ pub fn next_state(state: State, kind: Kind, proto: u8, flags: u8) -> State {
     };
     let from_client = kind == Kind::Forward;
     if proto != TCP {
-        // "The backend has answered" is all there is to see.
-        return match state {
-            HalfOpen if !from_client => Established,
-            other => other,
+        // A forged address gets an answer sent, but never goes on after it.
+        return match (state, from_client) {
+            (HalfOpen, false) => Answered,
+            (Answered, true) => Established,
+            (other, _) => other,
         };
     }
     if flags & RST != 0 {
@@ -81,6 +86,21 @@ impl Model {
         self.fault != Some(Fault::NeverExpires) && self.now - half.seen > self.lifetime(half)
     }
 
+    /// How readily a half gives up its place to a new one.
+    pub fn readiness(&self, half: &Half) -> Readiness {
+        let idle = self.now - half.seen;
+        if self.is_over(half) {
+            Readiness::Over
+        } else if half.is_closed() {
+            Readiness::Closed
+        } else if matches!(half.state, State::HalfOpen | State::Answered) && idle >= self.node.grace
+        {
+            Readiness::Unanswered(idle)
+        } else {
+            Readiness::Never
+        }
+    }
+
     /// Takes note of a packet of a known flow.
     pub(super) fn note(&mut self, frame: &[u8], packet: &Parsed, ingress: u32) -> Noted {
         let now = self.now;
@@ -101,13 +121,16 @@ impl Model {
             let opens = flags & (SYN | ACK | RST) == SYN;
             let anew = is_closing(half.state) || dead;
             if opens && anew && !self.errs(Fault::KeepsClosed) {
-                return Noted::Over;
+                return Noted::Superseded;
             }
         }
         if from_client && !is_tcp && aged && dead && !self.errs(Fault::KeepsDead) {
             return Noted::Over;
         }
 
+        if half.flow == NO_FLOW {
+            return Noted::Stray;
+        }
         let seen_flags = if self.errs(Fault::OverlooksFin) {
             flags & !FIN
         } else {

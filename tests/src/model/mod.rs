@@ -6,6 +6,9 @@
 //! differences. From `lb_common` it takes bare facts: names of verdicts and states, lifetimes, and
 //! the hash, where both sides must choose alike; from the domain the Maglev table.
 //!
+//! It knows the XDP hook only: what the tc hook does, and backends on the node itself, stay outside.
+//! So do races between CPUs, and the budget for new flows, which must be unlimited.
+//!
 //! - [`parse`]: bytes to a description; [`sum`]: checksums.
 //! - [`destination`]: the filter, services, blocks: what the agent has written.
 //! - [`table`]: the flows and where they lie; [`flow`]: their states and times.
@@ -58,6 +61,8 @@ pub struct Node {
     pub ports: (u16, u16),
     /// Idle times in seconds.
     pub lifetimes: Lifetimes,
+    /// How long a flow that is not established is safe from newer ones, in seconds.
+    pub grace: u64,
     /// Towards the clients.
     pub front: Interface,
     /// Towards the backends.
@@ -165,6 +170,14 @@ impl Model {
                 Noted::GoesOn => {}
                 Noted::Over => {
                     self.table(v6).release(&key);
+                    self.begin(frame, packet, ingress)?;
+                }
+                Noted::Superseded => {
+                    let now = self.now;
+                    self.table(v6).supersede(&key, now);
+                    self.begin(frame, packet, ingress)?;
+                }
+                Noted::Stray => {
                     self.begin(frame, packet, ingress)?;
                 }
             }

@@ -17,6 +17,8 @@ use super::{
 
 /// Ports tried for a new flow.
 const PORT_PROBES: u64 = 12;
+/// From this one on, a closed flow's port will do.
+const CLOSED_PROBE: u64 = 8;
 /// Of these, how many may meet full buckets.
 const FULL_PROBES: u64 = 2;
 
@@ -37,9 +39,6 @@ impl Model {
                 Verdict::PassForeign
             });
         };
-        if packet.ip.ttl <= 1 {
-            return Err(Verdict::DropTtlExceeded);
-        }
         if packet.transport.flags & RST != 0 && !self.errs(Fault::ResetsBegin) {
             return Err(Verdict::DropNoFlow);
         }
@@ -51,6 +50,9 @@ impl Model {
             .ok_or(Verdict::DropNoBackend)?;
         let neighbour = self.node.neighbours.get(&backend.address.ip());
         let dmac = *neighbour.ok_or(Verdict::PassUnresolved)?;
+        if packet.ip.ttl <= 1 {
+            return Err(Verdict::DropTtlExceeded);
+        }
         let client_way = self.way_back(frame, ingress).ok_or(Verdict::DropInternal)?;
         let backend_way = Way {
             ifindex: self.node.back.ifindex,
@@ -81,7 +83,7 @@ impl Model {
             dst: forward.new_src,
             proto: key.proto,
         };
-        match self.insert(forward) {
+        match self.insert(forward, false) {
             Ok(()) => {
                 self.destinations.count_flow(id);
                 Ok(())
@@ -119,7 +121,7 @@ impl Model {
                 way,
                 ..forward.clone()
             };
-            match self.insert(reply) {
+            match self.insert(reply, probe >= CLOSED_PROBE) {
                 Ok(()) => return Ok(port),
                 Err(Refused::Exists) => {}
                 Err(Refused::Full) if probe < FULL_PROBES => {}
@@ -129,11 +131,16 @@ impl Model {
         Err(Verdict::DropPortsExhausted)
     }
 
-    fn insert(&mut self, half: Half) -> Result<(), Refused> {
+    fn insert(&mut self, half: Half, take_closed: bool) -> Result<(), Refused> {
         let index = usize::from(half.key.src.is_ipv6());
         let leaves_other = self.errs(Fault::LeavesHalf);
         let mut table = std::mem::take(&mut self.tables[index]);
-        let answer = table.insert(half, |former| self.is_over(former), leaves_other);
+        let answer = table.insert(
+            half,
+            |former| self.readiness(former),
+            take_closed,
+            leaves_other,
+        );
         self.tables[index] = table;
         answer
     }

@@ -37,10 +37,26 @@ pub struct Way {
     pub dmac: [u8; 6],
 }
 
+/// The name of no flow: that of a reply half whose flow a newer one has replaced.
+pub const NO_FLOW: u64 = 0;
+
+/// How readily a half gives up its place; what comes later does so sooner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readiness {
+    /// Not at all.
+    Never,
+    /// Not established, and idle for this many seconds.
+    Unanswered(u64),
+    /// Closed by both sides, or reset.
+    Closed,
+    /// As a free slot does.
+    Over,
+}
+
 /// One half of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Half {
-    /// The flow's name; both halves carry it.
+    /// The flow's name, or [`NO_FLOW`]; both halves carry it.
     pub flow: u64,
     /// Which half.
     pub kind: Kind,
@@ -60,12 +76,19 @@ pub struct Half {
     pub seen: u64,
 }
 
+impl Half {
+    /// Whether both sides have closed the flow, or one has reset it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Finished | State::Reset)
+    }
+}
+
 /// Why a half was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// There is one with this key.
     Exists,
-    /// All slots that it may lie in are taken.
+    /// None of the slots that it may lie in is given up.
     Full,
 }
 
@@ -153,8 +176,9 @@ impl Table {
         candidates
     }
 
-    /// Inserts a half into the first slot that is free, or whose flow `is_over`; that flow loses
-    /// its other half too, unless `leaves_other`.
+    /// Inserts a half into the slot that is given up most readily, of equal ones the first; the
+    /// flow that was there loses its other half too, unless `leaves_other`. With `take_closed` a
+    /// closed half with the same key gives way.
     ///
     /// # Errors
     ///
@@ -162,17 +186,30 @@ impl Table {
     pub fn insert(
         &mut self,
         half: Half,
-        is_over: impl Fn(&Half) -> bool,
+        readiness: impl Fn(&Half) -> Readiness,
+        take_closed: bool,
         leaves_other: bool,
     ) -> Result<(), Refused> {
-        if self.places.contains_key(&half.key) {
-            return Err(Refused::Exists);
-        }
-        let slot = self
-            .candidates(&half.key)
-            .into_iter()
-            .find(|slot| self.slots[*slot].as_ref().is_none_or(&is_over))
-            .ok_or(Refused::Full)?;
+        let slot = if let Some(slot) = self.slot_of(&half.key) {
+            let closed = self.find(&half.key).is_some_and(Half::is_closed);
+            if !(closed && take_closed) {
+                return Err(Refused::Exists);
+            }
+            slot
+        } else {
+            let ready = |slot: usize| {
+                self.slots[slot]
+                    .as_ref()
+                    .map_or(Readiness::Over, &readiness)
+            };
+            // Of several that are equal, `min_by_key` takes the first.
+            let slot = self
+                .candidates(&half.key)
+                .into_iter()
+                .min_by_key(|slot| std::cmp::Reverse(ready(*slot)));
+            slot.filter(|slot| ready(*slot) > Readiness::Never)
+                .ok_or(Refused::Full)?
+        };
         if let Some(former) = self.slots[slot].clone() {
             if leaves_other {
                 self.remove(&former.key);
@@ -183,6 +220,17 @@ impl Table {
         self.places.insert(half.key, slot);
         self.slots[slot] = Some(half);
         Ok(())
+    }
+
+    /// Removes the forward half of a flow; the other stays behind, closed, and holds the port.
+    pub fn supersede(&mut self, forward: &Key, now: u64) {
+        let other = self.find(forward).and_then(|half| self.other(half));
+        self.remove(forward);
+        if let Some(reply) = other.and_then(|key| self.find_mut(&key)) {
+            reply.state = State::Finished;
+            reply.flow = NO_FLOW;
+            reply.seen = now;
+        }
     }
 
     /// Removes one half.

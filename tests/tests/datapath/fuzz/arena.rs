@@ -31,6 +31,8 @@ pub(crate) const LIFETIMES: Lifetimes = Lifetimes {
     udp_half_open: 31,
     udp_established: 301,
 };
+/// Seconds that a flow without an answer is safe, no such multiple either.
+pub(crate) const GRACE: u64 = 10;
 /// Seconds that time is advanced by at least.
 pub(crate) const AGE: u64 = 3;
 /// How long the kernel's clock may go on before a flow could look a second older than it is.
@@ -110,6 +112,7 @@ impl<'a> Arena<'a> {
             slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: LIFETIMES,
+            grace: GRACE,
             front: Interface {
                 ifindex: world.front,
                 mac: FRONT_MAC,

@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_agent::datapath::Budget;
 use lb_tests::{model::fault::Fault, world::World};
 
-use self::arena::{Arena, Event, Halt, LIFETIMES, hex};
+use self::arena::{Arena, Event, GRACE, Halt, LIFETIMES, hex};
 use crate::chance::Random;
 
 /// Frames of a run, over all worlds.
@@ -148,7 +149,11 @@ fn describe(events: &[Event]) -> String {
 
 fn in_world(seed: u64, frames: u64, fault: Option<Fault>) -> Report {
     World::with_options(
-        |options| options.lifetimes = LIFETIMES,
+        |options| {
+            options.lifetimes = LIFETIMES;
+            options.grace = Duration::from_secs(GRACE);
+            options.budget = Budget::Unlimited;
+        },
         |world| fuzz(world, seed, frames, fault),
     )
     .expect("a world")
