@@ -67,6 +67,8 @@ pub struct Node {
     pub front: Interface,
     /// Towards the backends.
     pub back: Interface,
+    /// Interfaces that take no frames of their own back by `XDP_TX`.
+    pub no_tx: Vec<u32>,
     /// Link addresses of the backends that are resolved; all at [`Self::back`].
     pub neighbours: BTreeMap<IpAddr, [u8; 6]>,
     /// Addresses of the node that backends see, one a family.
@@ -207,11 +209,8 @@ impl Model {
         };
         self.destinations
             .count(half.backend, half.kind, frame.len() as u64);
-        let action = if half.way.ifindex == ingress {
-            action::TX
-        } else {
-            action::REDIRECT
-        };
+        let back = half.way.ifindex == ingress && !self.node.no_tx.contains(&ingress);
+        let action = if back { action::TX } else { action::REDIRECT };
         Ok(Prediction {
             verdict,
             action,

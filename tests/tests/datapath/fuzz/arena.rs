@@ -121,6 +121,8 @@ impl<'a> Arena<'a> {
                 ifindex: world.back,
                 mac: BACK_MAC,
             },
+            // Both are veths.
+            no_tx: vec![world.front, world.back],
             neighbours,
             sources: [ip(NODE), ip(NODE6)],
         };
