@@ -140,6 +140,11 @@ impl<'a> Arena<'a> {
         }
     }
 
+    /// Puts the right rule in the wrong one's place, from the next case on.
+    pub(crate) fn correct(&mut self) {
+        self.fault = None;
+    }
+
     /// Brings world and model back to where they began.
     pub(crate) fn reset(&mut self) {
         let there = &self.model.destinations;
