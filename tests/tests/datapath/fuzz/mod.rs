@@ -21,8 +21,8 @@ use crate::chance::Random;
 
 /// Frames of a run, over all worlds.
 const FRAMES: u64 = 1_000_000;
-/// Worlds side by side.
-const WORLDS: u64 = 2;
+/// Worlds side by side: more than there are processors, for the agent's doings wait for the kernel.
+const WORLDS: u64 = 4;
 /// Events of a case.
 const EVENTS: usize = 4000;
 /// Events between two looks at everything that is remembered.
