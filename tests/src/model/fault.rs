@@ -32,6 +32,16 @@ pub enum Fault {
     SelectsInactive,
     /// A deleted VIP's flows are foreign at once.
     ForgetsVips,
+    /// A UDP flow is established by the answer alone.
+    AnswerEstablishes,
+    /// Closed flows give way no sooner than established ones.
+    SparesClosed,
+    /// Flows without an answer never give way.
+    SparesUnanswered,
+    /// A new connection in a closed one's place frees its port too.
+    ForgetsPorts,
+    /// A closed flow's port is never given away.
+    SparesPorts,
 }
 
 impl Fault {
@@ -51,5 +61,10 @@ impl Fault {
         Self::ResetsBegin,
         Self::SelectsInactive,
         Self::ForgetsVips,
+        Self::AnswerEstablishes,
+        Self::SparesClosed,
+        Self::SparesUnanswered,
+        Self::ForgetsPorts,
+        Self::SparesPorts,
     ];
 }

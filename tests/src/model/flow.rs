@@ -91,9 +91,11 @@ impl Model {
         let idle = self.now - half.seen;
         if self.is_over(half) {
             Readiness::Over
-        } else if half.is_closed() {
+        } else if half.is_closed() && !self.errs(Fault::SparesClosed) {
             Readiness::Closed
-        } else if matches!(half.state, State::HalfOpen | State::Answered) && idle >= self.node.grace
+        } else if matches!(half.state, State::HalfOpen | State::Answered)
+            && idle >= self.node.grace
+            && !self.errs(Fault::SparesUnanswered)
         {
             Readiness::Unanswered(idle)
         } else {
@@ -121,7 +123,11 @@ impl Model {
             let opens = flags & (SYN | ACK | RST) == SYN;
             let anew = is_closing(half.state) || dead;
             if opens && anew && !self.errs(Fault::KeepsClosed) {
-                return Noted::Superseded;
+                return if self.errs(Fault::ForgetsPorts) {
+                    Noted::Over
+                } else {
+                    Noted::Superseded
+                };
             }
         }
         if from_client && !is_tcp && aged && dead && !self.errs(Fault::KeepsDead) {
@@ -136,7 +142,10 @@ impl Model {
         } else {
             flags
         };
-        let next = next_state(half.state, half.kind, key.proto, seen_flags);
+        let mut next = next_state(half.state, half.kind, key.proto, seen_flags);
+        if !is_tcp && next == State::Answered && self.errs(Fault::AnswerEstablishes) {
+            next = State::Established;
+        }
         if next == half.state && !aged {
             return Noted::GoesOn;
         }

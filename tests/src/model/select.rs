@@ -121,7 +121,8 @@ impl Model {
                 way,
                 ..forward.clone()
             };
-            match self.insert(reply, probe >= CLOSED_PROBE) {
+            let takes_closed = probe >= CLOSED_PROBE && !self.errs(Fault::SparesPorts);
+            match self.insert(reply, takes_closed) {
                 Ok(()) => return Ok(port),
                 Err(Refused::Exists) => {}
                 Err(Refused::Full) if probe < FULL_PROBES => {}
