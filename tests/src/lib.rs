@@ -11,6 +11,9 @@
 //!   its process.
 //! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
 //!   traffic.
+//! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
+//! - [`direct`]: the same world with millions of frames.
+//! - [`model`]: what the datapath must do, written a second time, to compare with.
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
@@ -29,10 +32,12 @@ pub mod cgroup;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
+pub mod direct;
 pub mod echo;
 mod exchange;
 pub mod link;
 pub mod load;
+pub mod model;
 pub mod namespace;
 pub mod outcome;
 pub mod pace;

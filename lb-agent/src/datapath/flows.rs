@@ -80,6 +80,16 @@ impl FlowTables {
         }
     }
 
+    /// The kernel's tick counter at this moment, give or take one: what idle times are kept in.
+    pub fn now(&self) -> u32 {
+        self.clock.now()
+    }
+
+    /// Ticks a second.
+    pub fn ticks_per_second(&self) -> u32 {
+        self.clock.per_second()
+    }
+
     /// Ends all flows whose client lies within one of the prefixes; answers with their number.
     ///
     /// # Errors

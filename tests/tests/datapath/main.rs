@@ -12,6 +12,7 @@ mod chance;
 mod flood;
 mod flow_list;
 mod foreign;
+mod fuzz;
 mod hops;
 mod life;
 mod malformed;

@@ -115,3 +115,11 @@ pub(crate) fn forget_rules(world: &World) {
     let none = BlockControl::default();
     map.set(0, none, 0).expect("the map written");
 }
+
+/// Changes what an agent that adopts the maps must know.
+pub(crate) fn change_meta(world: &World, change: impl FnOnce(&mut Meta)) {
+    let mut map = pinned::<Meta>(world, name::META);
+    let mut meta = map.get(&0, 0).expect("the map read");
+    change(&mut meta);
+    map.set(0, meta, 0).expect("the map written");
+}

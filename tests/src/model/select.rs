@@ -1,0 +1,148 @@
+//! New flows: backend, port, both halves.
+
+use std::net::SocketAddr;
+
+use lb_common::{
+    flow::{Kind, State, tcp_flags::RST},
+    hash,
+    verdict::Verdict,
+};
+
+use super::{
+    Model,
+    fault::Fault,
+    parse::Parsed,
+    table::{Half, Key, Refused, Way},
+};
+
+/// Ports tried for a new flow.
+const PORT_PROBES: u64 = 12;
+/// From this one on, a closed flow's port will do.
+const CLOSED_PROBE: u64 = 8;
+/// Of these, how many may meet full buckets.
+const FULL_PROBES: u64 = 2;
+
+impl Model {
+    /// Begins a flow with this packet.
+    pub(super) fn begin(
+        &mut self,
+        frame: &[u8],
+        packet: &Parsed,
+        ingress: u32,
+    ) -> Result<(), Verdict> {
+        let key = packet.key();
+        let v6 = packet.ip.is_v6();
+        let Some(service) = self.destinations.service(&key) else {
+            return Err(if self.node.gives(key.dst.port()) {
+                Verdict::PassUnknownReply
+            } else {
+                Verdict::PassForeign
+            });
+        };
+        if packet.transport.flags & RST != 0 && !self.errs(Fault::ResetsBegin) {
+            return Err(Verdict::DropNoFlow);
+        }
+        let any = self.errs(Fault::SelectsInactive);
+        let drawn = self.table(v6).hash(&key);
+        let (id, backend) = self
+            .destinations
+            .select(service, drawn, any)
+            .ok_or(Verdict::DropNoBackend)?;
+        let neighbour = self.node.neighbours.get(&backend.address.ip());
+        let dmac = *neighbour.ok_or(Verdict::PassUnresolved)?;
+        if packet.ip.ttl <= 1 {
+            return Err(Verdict::DropTtlExceeded);
+        }
+        let client_way = self.way_back(frame, ingress).ok_or(Verdict::DropInternal)?;
+        let backend_way = Way {
+            ifindex: self.node.back.ifindex,
+            smac: self.node.back.mac,
+            dmac,
+        };
+
+        self.begun += 1;
+        let forward = Half {
+            flow: self.begun,
+            kind: Kind::Forward,
+            key,
+            // The port is not known yet.
+            new_src: SocketAddr::new(self.node.source(v6), 0),
+            new_dst: backend.address,
+            way: backend_way,
+            backend: id,
+            state: State::HalfOpen,
+            seen: self.now,
+        };
+        let port = self.claim_port(&forward, client_way, drawn)?;
+        let forward = Half {
+            new_src: SocketAddr::new(forward.new_src.ip(), port),
+            ..forward
+        };
+        let reply = Key {
+            src: forward.new_dst,
+            dst: forward.new_src,
+            proto: key.proto,
+        };
+        match self.insert(forward, false) {
+            Ok(()) => {
+                self.destinations.count_flow(id);
+                Ok(())
+            }
+            Err(refused) => {
+                self.table(v6).remove(&reply);
+                Err(match refused {
+                    Refused::Full => Verdict::DropTableFull,
+                    Refused::Exists => Verdict::DropContended,
+                })
+            }
+        }
+    }
+
+    /// Inserts the reply half under a port that is free towards the backend; answers with it.
+    fn claim_port(&mut self, forward: &Half, way: Way, drawn: u64) -> Result<u16, Verdict> {
+        let kept = forward.key.src.port();
+        let (first, last) = self.node.ports;
+        for probe in 0..PORT_PROBES {
+            let port = if probe == 0 && self.node.gives(kept) && !self.errs(Fault::DrawsPort) {
+                kept
+            } else {
+                let drawn = hash::finish(hash::mix(drawn, probe + 1));
+                first + hash::scale(drawn, u32::from(last - first) + 1) as u16
+            };
+            let reply = Half {
+                kind: Kind::Reply,
+                key: Key {
+                    src: forward.new_dst,
+                    dst: SocketAddr::new(forward.new_src.ip(), port),
+                    proto: forward.key.proto,
+                },
+                new_src: forward.key.dst,
+                new_dst: forward.key.src,
+                way,
+                ..forward.clone()
+            };
+            let takes_closed = probe >= CLOSED_PROBE && !self.errs(Fault::SparesPorts);
+            match self.insert(reply, takes_closed) {
+                Ok(()) => return Ok(port),
+                Err(Refused::Exists) => {}
+                Err(Refused::Full) if probe < FULL_PROBES => {}
+                Err(Refused::Full) => return Err(Verdict::DropTableFull),
+            }
+        }
+        Err(Verdict::DropPortsExhausted)
+    }
+
+    fn insert(&mut self, half: Half, take_closed: bool) -> Result<(), Refused> {
+        let index = usize::from(half.key.src.is_ipv6());
+        let leaves_other = self.errs(Fault::LeavesHalf);
+        let mut table = std::mem::take(&mut self.tables[index]);
+        let answer = table.insert(
+            half,
+            |former| self.readiness(former),
+            take_closed,
+            leaves_other,
+        );
+        self.tables[index] = table;
+        answer
+    }
+}

@@ -1,0 +1,365 @@
+//! A world and the model side by side: what is done to one is done to the other, and after
+//! each frame both must say the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use lb_agent::domain::kernel::{Kernel as _, KernelBackend, Step};
+use lb_common::{
+    entry::Meta,
+    flow::{Kind, Lifetimes},
+    maps::MIN_FLOW_SLOTS,
+};
+use lb_tests::{
+    direct::Direct,
+    model::{Interface, Model, Node, fault::Fault},
+    world::{BACK_MAC, FRONT_MAC, NODE, NODE6, PORTS, World, backend_mac},
+};
+
+use crate::{memory, row::Side, traffic::ip};
+
+/// Idle times of which no multiple of [`AGE`] comes close: real time goes on between two steps.
+pub(crate) const LIFETIMES: Lifetimes = Lifetimes {
+    tcp_half_open: 19,
+    tcp_established: 7441,
+    tcp_closing: 241,
+    tcp_finished: 61,
+    udp_half_open: 31,
+    udp_established: 301,
+};
+/// Seconds that a flow without an answer is safe, no such multiple either.
+pub(crate) const GRACE: u64 = 10;
+/// Seconds that time is advanced by at least.
+pub(crate) const AGE: u64 = 3;
+/// How long the kernel's clock may go on before a flow could look a second older than it is.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// Ids of the backends that only keep next hops resolved.
+const ANCHORS: u32 = 200_000;
+/// Host number of the backend that nobody answers for.
+pub(crate) const UNRESOLVED: u8 = 50;
+
+/// Something that happens.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Frame(Side, Vec<u8>),
+    Steps(Vec<Step>),
+    Block(IpNet),
+    Unblock(IpNet),
+    Cut(Vec<IpNet>),
+    /// Time goes on by this many seconds.
+    Age(u64),
+    Sweep,
+    /// The half in this slot or the next is lost.
+    Lose(bool, usize),
+    /// The agent is started anew with a range of ports.
+    Reopen((u16, u16)),
+}
+
+/// Why a run ended early.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// World and model differ.
+    Difference(String),
+    /// The machine stood still for so long that times no longer are what was meant.
+    Paused,
+}
+
+pub(crate) struct Arena<'a> {
+    world: &'a mut World,
+    direct: Direct,
+    pub(crate) model: Model,
+    fault: Option<Fault>,
+    synced: Instant,
+    /// Frames compared.
+    pub(crate) frames: u64,
+}
+
+fn anchors() -> Vec<Step> {
+    let hosts = (2..=9).chain([UNRESOLVED]);
+    let addresses = hosts.flat_map(|host| [format!("10.99.1.{host}"), format!("fd99:1::{host}")]);
+    (ANCHORS..)
+        .zip(addresses)
+        .map(|(id, address)| {
+            let backend = KernelBackend {
+                service: 16_000,
+                address: SocketAddr::new(ip(&address), 9),
+                active: false,
+            };
+            Step::PutBackend(id, backend)
+        })
+        .collect()
+}
+
+impl<'a> Arena<'a> {
+    /// Puts the model beside a world whose hash has this seed.
+    pub(crate) fn new(world: &'a mut World, seed: u64, fault: Option<Fault>) -> Self {
+        // First, for an agent that starts anew finds next hops by the backends there are.
+        world.apply(&anchors()).expect("anchors");
+        memory::change_meta(world, |meta| *meta = Meta { seed, ..*meta });
+        world.reopen(|_| {}).expect("the world with another seed");
+        let neighbours: BTreeMap<_, _> = (2..=9)
+            .flat_map(|host| {
+                let mac = backend_mac(host);
+                [format!("10.99.1.{host}"), format!("fd99:1::{host}")].map(|text| (ip(&text), mac))
+            })
+            .collect();
+        let node = Node {
+            seed,
+            slots: MIN_FLOW_SLOTS,
+            ports: PORTS,
+            lifetimes: LIFETIMES,
+            grace: GRACE,
+            front: Interface {
+                ifindex: world.front,
+                mac: FRONT_MAC,
+            },
+            back: Interface {
+                ifindex: world.back,
+                mac: BACK_MAC,
+            },
+            // Both are veths.
+            no_tx: vec![world.front, world.back],
+            neighbours,
+            sources: [ip(NODE), ip(NODE6)],
+        };
+        let direct = Direct::new(world).expect("the program");
+        let mut model = Model::new(node);
+        model.fault = fault;
+        model.apply(&anchors());
+        Self {
+            world,
+            direct,
+            model,
+            fault,
+            synced: Instant::now(),
+            frames: 0,
+        }
+    }
+
+    /// Puts the right rule in the wrong one's place, from the next case on.
+    pub(crate) fn correct(&mut self) {
+        self.fault = None;
+    }
+
+    /// Brings world and model back to where they began.
+    pub(crate) fn reset(&mut self) {
+        let there = &self.model.destinations;
+        let mut steps: Vec<Step> = there.vips.keys().map(|key| Step::DeleteVip(*key)).collect();
+        steps.extend(there.tables.keys().map(|id| Step::DeleteTable(*id)));
+        // Those that were freed have counted on, if they had flows.
+        let ids = there.backends.keys().chain(there.stats.keys());
+        let ids: BTreeSet<u32> = ids.copied().filter(|id| *id < ANCHORS).collect();
+        steps.extend(ids.into_iter().map(Step::FreeBackend));
+        let blocks: Vec<IpNet> = there.blocks.keys().copied().collect();
+        self.world.apply(&steps).expect("steps");
+        for prefix in blocks {
+            self.world.datapath.unblock(prefix).expect("unblocked");
+        }
+        self.direct.clear();
+        if self.model.node.ports != PORTS {
+            self.reopen(PORTS);
+        }
+        self.model = Model::new(Node {
+            ports: PORTS,
+            ..self.model.node.clone()
+        });
+        self.model.fault = self.fault;
+        self.model.apply(&anchors());
+        self.sync();
+    }
+
+    fn reopen(&mut self, ports: (u16, u16)) {
+        self.world
+            .reopen(|options| {
+                options.ports = ports;
+                options.interfaces.reverse();
+            })
+            .expect("the agent anew");
+        self.world.apply(&[]).expect("the filter");
+        self.direct = Direct::new(self.world).expect("the program");
+    }
+
+    /// Sets every half's time to what the model says, as of now.
+    fn sync(&mut self) {
+        let flows = self.world.datapath.flows();
+        let (now, rate) = (flows.now().wrapping_sub(2), flows.ticks_per_second());
+        for v6 in [false, true] {
+            for (slot, half) in self.model.tables[usize::from(v6)].halves() {
+                let age = (self.model.now - half.seen) as u32 * rate;
+                self.direct.set_seen(v6, slot, now.wrapping_sub(age));
+            }
+        }
+        self.synced = Instant::now();
+    }
+
+    /// Lets something happen to both.
+    pub(crate) fn play(&mut self, event: &Event) -> Result<(), Halt> {
+        if self.synced.elapsed() > PATIENCE / 2 {
+            if self.synced.elapsed() > PATIENCE {
+                // Nothing has happened since the last event: times can still be mended.
+                self.synced = Instant::now();
+            }
+            self.sync();
+        }
+        match event {
+            Event::Frame(side, frame) => return self.frame(*side, frame),
+            Event::Steps(steps) => {
+                let vips = &self.model.destinations.vips;
+                let steps: Vec<Step> = steps
+                    .iter()
+                    .filter(|step| !matches!(step, Step::DeleteVip(key) if !vips.contains_key(key)))
+                    .cloned()
+                    .collect();
+                self.world.apply(&steps).expect("steps");
+                self.model.apply(&steps);
+            }
+            Event::Block(prefix) => {
+                let counter = number(*prefix);
+                self.world
+                    .datapath
+                    .block(*prefix, counter)
+                    .expect("blocked");
+                self.model.block(*prefix);
+            }
+            Event::Unblock(prefix) => {
+                self.world.datapath.unblock(*prefix).expect("unblocked");
+                self.model.unblock(*prefix);
+            }
+            Event::Cut(prefixes) => {
+                self.world.datapath.cut_clients(prefixes).expect("cut");
+                self.model.cut_clients(prefixes);
+            }
+            Event::Age(seconds) => {
+                self.model.now += seconds;
+                self.sync();
+            }
+            Event::Sweep => {
+                self.sync();
+                self.world.datapath.flows().sweep().expect("a sweep");
+                self.model.sweep();
+            }
+            Event::Lose(v6, from) => {
+                let slots = (*from..self.direct.slots())
+                    .find(|slot| self.direct.held(*v6, *slot).is_some());
+                let table = self.model.table(*v6);
+                if let Some(slot) = slots
+                    && let Some(key) = table.at(slot).map(|half| half.key)
+                {
+                    self.direct.free(*v6, slot);
+                    table.remove(&key);
+                }
+            }
+            Event::Reopen(ports) => {
+                self.reopen(*ports);
+                self.model.reopen(*ports);
+                self.sync();
+            }
+        }
+        self.compare_tables()
+    }
+
+    fn frame(&mut self, side: Side, frame: &[u8]) -> Result<(), Halt> {
+        let ifindex = match side {
+            Side::Front => self.world.front,
+            Side::Back => self.world.back,
+        };
+        self.frames += 1;
+        let expected = self.model.receive(frame, ifindex);
+        let outcome = self.direct.run(frame, ifindex);
+        let outcome = outcome.map_err(|error| Halt::Difference(format!("{error:#}")))?;
+        let same_frame = match &expected.frame {
+            Some(expected) => expected.is(outcome.frame),
+            None => outcome.frame == frame,
+        };
+        let same = (expected.verdict, expected.action) == (outcome.verdict, outcome.action);
+        if self.synced.elapsed() > PATIENCE {
+            return Err(Halt::Paused);
+        }
+        if same && same_frame {
+            return Ok(());
+        }
+        let out = expected
+            .frame
+            .map_or(frame.to_vec(), |expected| expected.bytes);
+        Err(Halt::Difference(format!(
+            "model:    {:?}, action {}, {}\nprograms: {:?}, action {}, {}",
+            expected.verdict,
+            expected.action,
+            hex(&out),
+            outcome.verdict,
+            outcome.action,
+            hex(outcome.frame)
+        )))
+    }
+
+    /// Compares what both remember: every slot, and the counters.
+    pub(crate) fn compare_tables(&mut self) -> Result<(), Halt> {
+        for v6 in [false, true] {
+            for slot in 0..self.direct.slots() {
+                let held = self.direct.held(v6, slot);
+                let half = self.model.tables[usize::from(v6)].at(slot);
+                let same = match (&held, half) {
+                    (None, None) => true,
+                    (Some(held), Some(half)) => {
+                        held.tag.state() == Some(half.state)
+                            && held.tag.kind() == Some(half.kind)
+                            && held.tag.proto() == half.key.proto
+                            && held.half.backend == half.backend
+                            && (half.kind == Kind::Forward || held.half.dmac == half.way.dmac)
+                    }
+                    _ => false,
+                };
+                if !same {
+                    let what =
+                        format!("slot {slot}, v6 {v6}:\nmodel:    {half:?}\nprograms: {held:?}");
+                    return Err(Halt::Difference(what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the counters of backends and block rules.
+    pub(crate) fn compare_counters(&self) -> Result<(), Halt> {
+        let there = &self.model.destinations;
+        for id in there.backends.keys() {
+            let expected = there.stats.get(id).copied().unwrap_or_default();
+            let found = self.world.datapath.backend_stats(*id).expect("counters");
+            if found != expected {
+                let what = format!("backend {id}: model {expected:?}, programs {found:?}");
+                return Err(Halt::Difference(what));
+            }
+        }
+        for (prefix, expected) in &there.blocks {
+            let found = self
+                .world
+                .datapath
+                .block_stats(number(*prefix))
+                .expect("counters");
+            if found != *expected {
+                let what = format!("block {prefix}: model {expected:?}, programs {found:?}");
+                return Err(Halt::Difference(what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A counter for each of the few prefixes that are drawn.
+fn number(prefix: IpNet) -> u32 {
+    let last = match prefix.network() {
+        std::net::IpAddr::V4(ip) => u32::from(ip) & 0xff,
+        std::net::IpAddr::V6(ip) => u128::from(ip) as u32 & 0xff,
+    };
+    let v6 = u32::from(matches!(prefix, IpNet::V6(_)));
+    (v6 * 256 + u32::from(prefix.prefix_len())) * 128 + last % 128
+}
+
+/// A frame to be pasted into a dissector.
+pub(crate) fn hex(frame: &[u8]) -> String {
+    frame.iter().map(|byte| format!("{byte:02x}")).collect()
+}

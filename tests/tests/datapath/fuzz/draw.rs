@@ -1,0 +1,338 @@
+//! What happens next, by chance: frames that mostly make sense, frames that do not, and the
+//! agent's doings in between.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use lb_agent::domain::kernel::{KernelBackend, KernelVip, Recipe, Step, VipKey};
+use lb_tests::{
+    model::{
+        Model,
+        parse::{TCP, UDP},
+    },
+    packet::{ACK, FIN, RST, SYN},
+};
+
+use super::{
+    arena::{AGE, Event, UNRESOLVED},
+    sketch::{Sketch, Sum},
+};
+use crate::{chance::Random, row::Side, traffic::ip};
+
+/// How a case is: many clients or few, and how often what happens.
+pub(crate) struct Temper {
+    /// Clients of a family.
+    clients: u32,
+    /// Ports of a client.
+    ports: u32,
+    /// Of 100 frames, how many are odd.
+    odd: u32,
+    /// Of 1000 events, how many are the agent's.
+    agent: u32,
+}
+
+impl Temper {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        Self {
+            clients: [2, 6, 40][random.below(3) as usize],
+            ports: [3, 10, 200][random.below(3) as usize],
+            odd: [5, 30, 60][random.below(3) as usize],
+            agent: [2, 10, 40][random.below(3) as usize],
+        }
+    }
+}
+
+fn one<T: Copy>(random: &mut Random, of: &[T]) -> T {
+    of[random.below(of.len() as u32) as usize]
+}
+
+fn client(random: &mut Random, temper: &Temper, v6: bool) -> IpAddr {
+    let host = 2 + random.below(temper.clients);
+    ip(&if v6 {
+        format!("fd99::{host:x}")
+    } else {
+        format!("10.99.0.{host}")
+    })
+}
+
+fn vip(random: &mut Random, v6: bool) -> SocketAddr {
+    let hosts: &[&str] = if v6 {
+        &["2001:db8::10", "2001:db8::11", "fd99:1::1"]
+    } else {
+        &["198.51.100.10", "198.51.100.11", "10.99.1.1"]
+    };
+    let host = ip(one(random, hosts));
+    let ports: &[u16] = if host == ip("10.99.1.1") || host == ip("fd99:1::1") {
+        &[80, 53]
+    } else {
+        &[80, 53, 20_100]
+    };
+    SocketAddr::new(host, one(random, ports))
+}
+
+fn backend(random: &mut Random, v6: bool) -> SocketAddr {
+    let host = if random.below(40) == 0 {
+        UNRESOLVED
+    } else {
+        2 + random.below(8) as u8
+    };
+    let address = if v6 {
+        format!("fd99:1::{host}")
+    } else {
+        format!("10.99.1.{host}")
+    };
+    SocketAddr::new(ip(&address), one(random, &[8080, 8080, 8081]))
+}
+
+/// Steps that make a service as an agent makes it.
+fn serve(random: &mut Random, service: u32) -> Vec<Step> {
+    let v6 = service % 2 == 1;
+    let mut steps = Vec::new();
+    let mut weights = Vec::new();
+    for id in service * 16..service * 16 + 1 + random.below(4) {
+        let entry = KernelBackend {
+            service,
+            address: backend(random, v6),
+            active: random.below(5) > 0,
+        };
+        steps.push(Step::PutBackend(id, entry));
+        weights.push((id, 1 + random.below(4)));
+    }
+    steps.push(Step::PutTable(
+        service,
+        Recipe {
+            weights,
+            slots: 1021,
+        },
+    ));
+    let key = VipKey {
+        address: vip(random, v6),
+        protocol: one(random, &[TCP, UDP]),
+    };
+    steps.push(Step::PutVip(
+        key,
+        KernelVip {
+            service,
+            slots: 1021,
+        },
+    ));
+    steps
+}
+
+fn prefix(random: &mut Random, temper: &Temper) -> IpNet {
+    let v6 = random.below(2) == 0;
+    let length = if v6 {
+        one(random, &[128, 128, 127, 124, 64])
+    } else {
+        one(random, &[32, 32, 31, 28, 24])
+    };
+    let host = IpNet::new(client(random, temper, v6), length).expect("a length");
+    host.trunc()
+}
+
+/// Something the agent does.
+fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
+    let there = &model.destinations;
+    let ids: Vec<u32> = there
+        .backends
+        .keys()
+        .copied()
+        .filter(|id| *id < 1000)
+        .collect();
+    let vips: Vec<VipKey> = there.vips.keys().copied().collect();
+    let service = random.below(8);
+    match random.below(100) {
+        0..20 => Event::Steps(serve(random, service)),
+        20..32 if !ids.is_empty() => {
+            let id = one(random, &ids);
+            let former = there.backends[&id];
+            let now = KernelBackend {
+                active: !former.active,
+                ..former
+            };
+            Event::Steps(vec![Step::PutBackend(id, now)])
+        }
+        32..40 if !ids.is_empty() => Event::Steps(vec![Step::CutUdp(one(random, &ids))]),
+        40..44 if !ids.is_empty() => Event::Steps(vec![Step::FreeBackend(one(random, &ids))]),
+        44..48 if !vips.is_empty() => Event::Steps(vec![Step::DeleteVip(one(random, &vips))]),
+        48..50 => Event::Steps(vec![Step::DeleteTable(service)]),
+        50..56 => Event::Block(prefix(random, temper)),
+        56..66 => match there.blocks.keys().next() {
+            Some(prefix) => Event::Unblock(*prefix),
+            None => Event::Sweep,
+        },
+        66..70 => Event::Cut(vec![prefix(random, temper)]),
+        70..75 => Event::Sweep,
+        75..80 => Event::Lose(random.below(2) == 0, random.below(1024) as usize),
+        80 if random.below(30) == 0 => Event::Reopen(one(
+            random,
+            &[(20_000, 29_999), (20_000, 20_003), (40_000, 40_500)],
+        )),
+        _ => Event::Age(AGE * one(random, &[1, 1, 1, 8, 30, 100, 3000])),
+    }
+}
+
+fn flags(random: &mut Random) -> u8 {
+    match random.below(20) {
+        0..6 => ACK,
+        6..11 => SYN,
+        11..13 => SYN | ACK,
+        13..16 => FIN | ACK,
+        16 => RST,
+        17 => RST | ACK,
+        _ => random.below(256) as u8,
+    }
+}
+
+/// A packet that makes sense, or could.
+fn sketch(random: &mut Random, temper: &Temper, model: &Model) -> (Side, Sketch) {
+    let v6 = random.below(2) == 0;
+    let slots = model.node.slots;
+    let known = model.tables[usize::from(v6)].at(random.below(slots) as usize);
+    let port = one(random, &[20_000, 20_000, 40_000, 1024]) + random.below(temper.ports) as u16;
+    let services: Vec<&VipKey> = model
+        .destinations
+        .vips
+        .keys()
+        .chain(model.destinations.retired.keys())
+        .filter(|key| key.address.is_ipv6() == v6)
+        .collect();
+    let (mut side, mut from, mut to, mut proto) = match random.below(10) {
+        0..4 if !services.is_empty() => {
+            let vip = one(random, &services);
+            let from = SocketAddr::new(client(random, temper, v6), port);
+            (Side::Front, from, vip.address, vip.protocol)
+        }
+        4..9 if known.is_some() => {
+            let half = known.expect("looked at");
+            let side = match half.kind {
+                lb_common::flow::Kind::Forward => Side::Front,
+                lb_common::flow::Kind::Reply => Side::Back,
+            };
+            (side, half.key.src, half.key.dst, half.key.proto)
+        }
+        8 => {
+            let node = SocketAddr::new(model.node.sources[usize::from(v6)], port);
+            (
+                Side::Back,
+                backend(random, v6),
+                node,
+                one(random, &[TCP, UDP]),
+            )
+        }
+        _ => {
+            let from = SocketAddr::new(client(random, temper, v6), port);
+            (Side::Front, from, vip(random, v6), one(random, &[TCP, UDP]))
+        }
+    };
+    match random.below(60) {
+        0 => side = Side::Back,
+        1 => proto = one(random, &[1, 58, 132, 47, 6, 17]),
+        2 => to.set_port(random.below(65_536) as u16),
+        3 => from.set_ip(client(random, temper, v6)),
+        4 => to.set_ip(client(random, temper, v6)),
+        _ => {}
+    }
+    let length = one(random, &[0, 1, 7, 18, 60, 200, 1000]);
+    let sketch = Sketch {
+        dmac: [2, 0, 0, 0, 0, 1],
+        smac: [2, 0, 0, 0, 0, 2 + u8::from(random.below(8) == 0)],
+        tags: Vec::new(),
+        src: from.ip(),
+        dst: to.ip(),
+        tos: 0,
+        id: random.below(65_536) as u16,
+        fragment: one(random, &[0, 0x4000]),
+        ttl: one(random, &[64, 64, 255, 2]),
+        options: Vec::new(),
+        extensions: Vec::new(),
+        proto,
+        sport: from.port(),
+        dport: to.port(),
+        flags: flags(random),
+        sequence: random.below(u32::MAX),
+        tcp_options: Vec::new(),
+        payload: (0..length).map(|_| random.below(256) as u8).collect(),
+        sum: Sum::Right,
+        padding: 0,
+    };
+    (side, sketch)
+}
+
+/// Makes a packet an unusual one.
+fn make_odd(random: &mut Random, sketch: &mut Sketch) {
+    match random.below(12) {
+        0 => sketch.options = vec![1; 4 * (1 + random.below(10)) as usize],
+        1 => {
+            for _ in 0..=random.below(3) {
+                sketch
+                    .tags
+                    .push((one(random, &[0x8100, 0x88a8]), random.below(4096) as u16));
+            }
+        }
+        2 => sketch.fragment = one(random, &[0x2000, 0x2001, 0x0010, 0x1fff, 0x8000, 0xc000]),
+        3 => {
+            for _ in 0..=random.below(3) {
+                let number = one(random, &[0, 43, 60, 44, 51]);
+                sketch.extensions.push((number, vec![0; 7]));
+            }
+        }
+        4 => sketch.ttl = random.below(3) as u8,
+        5 => sketch.sum = Sum::Absent,
+        6 => {
+            let wrong = Sum::Wrong(1 + random.below(65_000) as u16);
+            sketch.sum = one(random, &[Sum::OtherZero, wrong]);
+        }
+        7 => sketch.flags = random.below(256) as u8,
+        8 => sketch.tos = random.below(256) as u8,
+        9 => sketch.tcp_options = vec![1; 4 * (1 + random.below(10)) as usize],
+        10 => sketch.padding = 1 + random.below(40) as usize,
+        _ => sketch.payload.truncate(random.below(9) as usize),
+    }
+}
+
+/// Damages a frame.
+fn damage(random: &mut Random, frame: &mut Vec<u8>) {
+    match random.below(3) {
+        0 => frame.truncate(14 + random.below(frame.len() as u32 - 13) as usize),
+        1 => {
+            // Versions, lengths and offsets lie among the first headers.
+            let at = 12 + random.below(frame.len().min(80) as u32 - 12) as usize;
+            frame[at] = random.below(256) as u8;
+        }
+        _ => {
+            for _ in 0..=random.below(3) {
+                let at = 12 + random.below(frame.len() as u32 - 12) as usize;
+                frame[at] ^= 1 << random.below(8);
+            }
+        }
+    }
+}
+
+/// What happens next.
+pub(crate) fn event(random: &mut Random, temper: &Temper, model: &Model) -> Event {
+    if random.below(1000) < temper.agent {
+        return agent(random, temper, model);
+    }
+    let (side, mut sketch) = sketch(random, temper, model);
+    if random.below(100) < temper.odd {
+        for _ in 0..=random.below(2) {
+            make_odd(random, &mut sketch);
+        }
+    }
+    let mut frame = sketch.build();
+    if random.below(100) < temper.odd / 3 {
+        damage(random, &mut frame);
+    }
+    if random.below(200) == 0 {
+        let ethertype: u16 = one(random, &[0x0806, 0x88cc, 0x0800, 0x86dd]);
+        frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+    }
+    Event::Frame(side, frame)
+}
+
+/// The services that a case begins with.
+pub(crate) fn services(random: &mut Random) -> Event {
+    let steps = (0..8).flat_map(|service| serve(random, service)).collect();
+    Event::Steps(steps)
+}
