@@ -13,8 +13,12 @@ pub const MAX_BACKENDS: u32 = 262_144;
 pub const MAX_NEXTHOPS: u32 = 262_144;
 /// Interfaces that the programs can be attached to.
 pub const MAX_INTERFACES: usize = 16;
-/// Block rules that have a counter of their own.
-pub const MAX_BLOCK_RULES: u32 = 65_536;
+/// Rules on the block list.
+pub const MAX_BLOCK_RULES: u32 = 4_000_000;
+/// Exceptions from the block list, of each address family.
+pub const MAX_ALLOW_RULES: u32 = 4096;
+/// Rules whose counters outgrew their [`crate::block::Tally`].
+pub const MAX_BLOCK_SPILL: u32 = 65_536;
 /// Flow slots per address family, unless the configuration says otherwise. A power of two.
 pub const DEFAULT_FLOW_SLOTS: u32 = 262_144;
 /// Smallest table that can be asked for.
@@ -40,14 +44,17 @@ pub mod name {
     pub const FLOWS6: &str = "FLOWS6";
     /// One [`crate::entry::DestinationFilter`].
     pub const FILTER: &str = "FILTER";
-    /// Blocked IPv4 prefixes.
+    /// Pages of the IPv4 block list; see [`crate::block`].
     pub const BLOCK4: &str = "BLOCK4";
-    /// Blocked IPv6 prefixes.
+    /// Pages of the IPv6 block list.
     pub const BLOCK6: &str = "BLOCK6";
-    /// One [`crate::block::BlockControl`].
-    pub const BLOCK_CONTROL: &str = "BLOCK_CONTROL";
-    /// Per-CPU [`crate::entry::Counter`] for each block rule id.
-    pub const BLOCK_STATS: &str = "BLOCK_STATS";
+    /// IPv4 prefixes that are never blocked.
+    pub const ALLOW4: &str = "ALLOW4";
+    /// IPv6 prefixes that are never blocked.
+    pub const ALLOW6: &str = "ALLOW6";
+    /// [`crate::block::RuleKey`] to [`crate::entry::Counter`]: what rules dropped beyond their
+    /// tallies.
+    pub const BLOCK_SPILL: &str = "BLOCK_SPILL";
     /// Per-CPU [`crate::entry::Counter`] for each verdict.
     pub const VERDICT_STATS: &str = "VERDICT_STATS";
     /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
@@ -56,7 +63,7 @@ pub mod name {
     pub const META: &str = "META";
 
     /// All maps that outlive the agent.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 15] = [
         SERVICES,
         MAGLEV,
         BACKENDS,
@@ -66,8 +73,9 @@ pub mod name {
         FILTER,
         BLOCK4,
         BLOCK6,
-        BLOCK_CONTROL,
-        BLOCK_STATS,
+        ALLOW4,
+        ALLOW6,
+        BLOCK_SPILL,
         VERDICT_STATS,
         BACKEND_STATS,
         META,

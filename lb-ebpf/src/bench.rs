@@ -10,7 +10,7 @@
 )]
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_ABORTED, XDP_TX},
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
     btf_maps::{Array, PerCpuArray},
     macros::{btf_map, map, xdp},
     maps::ProgramArray,
@@ -82,6 +82,36 @@ pub fn lb_bench(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn lb_transmit(_ctx: XdpContext) -> u32 {
     XDP_TX
+}
+
+/// The floor of dropping: looks at the IP header as `lb_xdp` does, and drops what has a source.
+#[xdp]
+pub fn lb_parse_drop(ctx: XdpContext) -> u32 {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + 54 > end {
+        return XDP_PASS;
+    }
+    // SAFETY: the frame is long enough; headers lie at any address.
+    unsafe {
+        let at = |offset: usize| (start + offset) as *const u8;
+        let (version, length, source) = match u16::from_be(at(12).cast::<u16>().read_unaligned()) {
+            0x0800 => (
+                *at(14) >> 4,
+                u16::from_be(at(16).cast::<u16>().read_unaligned()) as usize,
+                at(26).cast::<u32>().read_unaligned(),
+            ),
+            0x86dd => (
+                *at(14) >> 4,
+                u16::from_be(at(18).cast::<u16>().read_unaligned()) as usize + 40,
+                at(22).cast::<u32>().read_unaligned() | at(34).cast::<u32>().read_unaligned(),
+            ),
+            _ => return XDP_PASS,
+        };
+        if (version != 4 && version != 6) || 14 + length > end - start || source == 0 {
+            return XDP_PASS;
+        }
+    }
+    XDP_DROP
 }
 
 #[cfg(target_arch = "bpf")]

@@ -12,6 +12,8 @@ mod errors;
 mod json;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/million.rs"]
+mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
 #[path = "e2e/prometheus.rs"]

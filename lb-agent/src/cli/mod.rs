@@ -20,6 +20,7 @@ use self::{
 };
 use crate::api::DEFAULT_SOCKET;
 
+mod allow;
 mod backend;
 mod block;
 mod check;
@@ -208,6 +209,10 @@ mod tests {
             "block del 192.0.2.7",
             "block list",
             "block import - --ttl 1h",
+            "block import list.txt --replace --reason weekly",
+            "block allow add 192.0.2.7 2001:db8::/32",
+            "block allow del 192.0.2.7",
+            "block allow list",
             "reload",
             "check config.toml",
             "detach",
@@ -229,6 +234,8 @@ mod tests {
             "block add 192.0.2.7 --ttl soon",
             "block del",
             "block import",
+            "block allow",
+            "block allow add",
         ];
         for line in bad {
             let words = std::iter::once("lb-agent").chain(line.split_whitespace());

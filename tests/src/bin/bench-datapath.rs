@@ -96,7 +96,7 @@ fn bench(world: &mut World, args: &Args, driver: &[u8]) -> Result<()> {
     world.service(0, "198.51.100.10:80", 6, &backends)?;
     world.service(1, "[2001:db8:100::10]:80", 6, &backends6)?;
     world.service(2, "198.51.100.10:53", 17, &backends)?;
-    world.datapath.block(parse_prefix("203.0.113.0/24")?, 0)?;
+    world.datapath.block(&[parse_prefix("203.0.113.0/24")?])?;
 
     let mut ebpf = EbpfLoader::new()
         .load(driver)

@@ -7,6 +7,7 @@
 
 mod adopted;
 mod block;
+mod blocklist;
 mod chance;
 mod foreign;
 mod life;

@@ -2,7 +2,6 @@
 
 use aya::maps::{Array, Map, MapData};
 use lb_common::{
-    block::BlockControl,
     entry::{BackendEntry, Meta},
     flow::{Bucket4, Bucket6, WAYS},
     maps::{MIN_FLOW_SLOTS, SCHEMA, name},
@@ -48,11 +47,4 @@ pub(crate) fn change_backend(world: &World, id: u32, change: impl FnOnce(&mut Ba
 pub(crate) fn forget_meta(world: &World) {
     let mut map = pinned::<Meta>(world, name::META);
     map.set(0, Meta::default(), 0).expect("the map written");
-}
-
-/// Leaves the block list as an agent does that ends after it has written a family's first rule.
-pub(crate) fn forget_rules(world: &World) {
-    let mut map = pinned::<BlockControl>(world, name::BLOCK_CONTROL);
-    let none = BlockControl::default();
-    map.set(0, none, 0).expect("the map written");
 }
