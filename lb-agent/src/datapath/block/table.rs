@@ -112,6 +112,8 @@ impl Table {
     /// generation; if that fails, none of them is there.
     pub(super) fn add(&mut self, rules: Vec<Rule>, allowed: &[Rule]) -> Result<(), KernelError> {
         let mut new = rules;
+        new.sort_unstable();
+        new.dedup();
         if let Some(reader) = self.reader() {
             new.retain(|rule| reader.find(*rule).is_none());
             if let Some(generation) = &mut self.generation {
