@@ -49,6 +49,8 @@ fn compile_proto() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         // For `-o json`.
         .type_attribute(".", "#[derive(serde::Serialize)]")
+        // Bytes for a capture, of no use as a list of numbers.
+        .field_attribute("lb.v1.PacketEvent.frame", "#[serde(skip)]")
         .compile_fds(messages)?;
     Ok(())
 }

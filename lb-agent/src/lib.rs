@@ -9,9 +9,11 @@
 //! - [`state`]: what outlives the agent, on disk.
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
 //! - [`api`]: the agent's gRPC service on a Unix socket. [`cli`]: the command line.
+//! - [`doctor`]: whether the node has what the agent needs.
 //! - [`run`]: makes every part and wires them.
 //! - [`logging`]: structured logs on stderr.
 //! - [`metrics`]: the Prometheus endpoint.
+//! - [`watch`]: hands single packets' events to those who trace.
 //! - [`datapath`]: the kernel half; the only place that names aya.
 
 pub mod api;
@@ -19,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod datapath;
+pub mod doctor;
 pub mod domain;
 pub mod logging;
 pub mod metrics;
@@ -27,3 +30,4 @@ pub mod run;
 pub mod source;
 pub mod state;
 mod surroundings;
+pub mod watch;

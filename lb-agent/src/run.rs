@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use lb_common::flow::Lifetimes;
+use lb_common::{flow::Lifetimes, socket::SocketStats};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -14,14 +14,15 @@ use tracing::{error, info, warn};
 
 use crate::{
     api,
-    config::{Config, ConsulConfig, NatPorts, Token, XdpMode},
-    controller::{Channels, Controller, Handle, InterfaceStatus, Setup},
-    datapath::{Datapath, FlowTables, Mode, Options},
+    config::{Config, ConsulConfig, NatPorts, NewFlows, Token, XdpMode},
+    controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
+    datapath::{self, Budget, Datapath, FlowTables, Mode, Options},
     domain::{kernel::Census, snapshot::Snapshot},
     metrics, probe,
     source::consul::{self, ConsulOptions},
     state::{self, StateDir},
     surroundings::{consul_addresses, free_port_range, vital},
+    watch::{WatchStats, channel as watch_channel},
 };
 
 /// Between two passes over the flow tables.
@@ -58,7 +59,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
 
     let options = datapath_options(&config)?;
     // Verification and calibration block; nothing else runs yet.
-    let datapath = Datapath::open(&options)?;
+    let mut datapath = Datapath::open(&options)?;
     if datapath.flow_slots() != options.flow_slots {
         problems.push(format!(
             "flow_slots is {} but the tables in the kernel have {}; `lb-agent detach` and a start make new ones",
@@ -74,7 +75,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
                 interface = attached.name,
                 mode = attached.mode,
                 adopted = attached.adopted,
-                "XDP program in place"
+                "programs in place"
             );
             InterfaceStatus {
                 name: attached.name.clone(),
@@ -83,8 +84,23 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
             }
         })
         .collect();
+    let local_clients = datapath.local_clients().map(|attached| {
+        info!(
+            cgroup = %attached.path.display(),
+            adopted = attached.adopted,
+            "local clients are served"
+        );
+        LocalClientsStatus {
+            cgroup: attached.path.clone(),
+            adopted: attached.adopted,
+            stats: SocketStats::default(),
+        }
+    });
     let _resolver = datapath.start_resolver().await?;
     let flows = datapath.flows();
+    let trace = datapath
+        .take_trace()
+        .context("the trace is in other hands")?;
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks {
@@ -110,6 +126,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         state: loaded.state,
         problems,
         interfaces,
+        local_clients,
         vital: Box::new(move || vital(&vital_consul)),
     };
     let channels = Channels {
@@ -124,6 +141,17 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     };
     let controller = Controller::start(datapath, setup, channels).await?;
 
+    let watch_stats = Arc::new(WatchStats::default());
+    let (watch_handle, watching) = watch_channel(trace, watch_stats.clone());
+    tasks.spawn("the trace", |shutdown| async move {
+        watching.run(shutdown).await;
+        Ok(())
+    });
+    let sources = api::Sources {
+        controller: handle.clone(),
+        watch: watch_handle,
+        flows: Arc::new(flows.clone()),
+    };
     tasks.spawn("the sweep of the flow tables", |_| async {
         Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
     });
@@ -135,8 +163,8 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
                 .map_err(anyhow::Error::from)
         });
     }
-    let stats = Arc::new(probe::ProbeStats::default());
-    let probe_stats = stats.clone();
+    let probes = Arc::new(probe::ProbeStats::default());
+    let probe_stats = probes.clone();
     tasks.spawn("the probes", |shutdown| async move {
         probe::run(targets_receiver, health, probe_stats, shutdown).await;
         Ok(())
@@ -163,12 +191,16 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     });
     let metrics_handle = handle.clone();
     tasks.spawn("the metrics endpoint", |shutdown| async move {
-        metrics::serve(metrics_listener, metrics_handle, stats, shutdown).await;
+        let sources = metrics::Sources {
+            handle: metrics_handle,
+            probes,
+            watch: watch_stats,
+        };
+        metrics::serve(metrics_listener, sources, shutdown).await;
         Ok(())
     });
-    let api_handle = handle.clone();
     tasks.spawn("the API", |shutdown| async move {
-        api::serve(socket, api_handle, shutdown).await?;
+        api::serve(socket, sources, shutdown).await?;
         Ok(())
     });
     info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
@@ -247,10 +279,18 @@ async fn wait_for_end(
     }
 }
 
+/// How long an unanswered flow is safe from a flood: a round trip to nearly anywhere.
+const GRACE: Duration = Duration::from_millis(200);
+
 fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     let ports = match config.node.nat_ports {
         NatPorts::Range { first, last } => (first, last),
         NatPorts::Auto => free_port_range()?,
+    };
+    let cgroup = match (config.node.local_clients, &config.node.cgroup) {
+        (false, _) => None,
+        (true, Some(path)) => Some(path.clone()),
+        (true, None) => Some(datapath::cgroup_root()?),
     };
     info!(
         first = ports.0,
@@ -260,14 +300,24 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     Ok(Options {
         bpf_dir: config.node.bpf_dir.clone(),
         interfaces: config.node.interfaces.clone(),
+        announce: config.node.announce.clone(),
         mode: match config.node.xdp_mode {
             XdpMode::Auto => Mode::Auto,
             XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
+            XdpMode::Off => Mode::Off,
         },
+        tc_filters: false,
         flow_slots: config.node.flow_slots,
         ports,
         lifetimes: Lifetimes::DEFAULT_SECONDS,
+        cgroup,
+        grace: GRACE,
+        budget: match config.node.new_flows {
+            NewFlows::Auto => Budget::Auto,
+            NewFlows::Unlimited => Budget::Unlimited,
+            NewFlows::PerSecond(flows) => Budget::PerSecond(flows),
+        },
     })
 }
 

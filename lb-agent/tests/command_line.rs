@@ -6,6 +6,8 @@ use std::{fs, process::Stdio};
 use serde_json::json;
 
 mod fake_agent;
+#[path = "command_line/watching.rs"]
+mod watching;
 
 use fake_agent::{FakeAgent, Mood, Ran, program};
 
@@ -82,6 +84,13 @@ async fn malformed_arguments_are_2() {
         ("block del 192.0.2.0/33", "`192.0.2.0/33` is neither"),
         ("split set echo v1", "`v1` is not of the form"),
         ("split set echo v1=0", "all shares are 0"),
+        ("trace --src 1.2.3.4/33", "`1.2.3.4/33` is neither"),
+        (
+            "trace --verdict bloked",
+            "no verdict `bloked`; there are drop (",
+        ),
+        ("capture -w /x --dst nowhere", "`nowhere` is neither"),
+        ("flow list --client 1.2.3.4/33", "`1.2.3.4/33` is neither"),
     ];
     for (words, sentence) in rows {
         let mut command = program();
@@ -110,6 +119,8 @@ async fn what_does_not_exist_is_1_and_what_does_is_named() {
             "block del 192.0.2.7",
             "192.0.2.7/32 is not on the block list",
         ),
+        ("flow list --service web", "configured are dns, echo"),
+        ("flow count --service web", "configured are dns, echo"),
         ("reload", "config.toml:3: unknown key `intefaces`"),
     ];
     for (words, sentence) in rows {

@@ -75,8 +75,32 @@ pub struct NextHop {
     pub dmac: [u8; 6],
     /// Link-layer address of the interface.
     pub smac: [u8; 6],
-    /// Zero.
-    pub reserved: u32,
+    /// [`hop_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`NextHop::flags`]. None of them: a frame is sent by link addresses, from XDP too.
+pub mod hop_flags {
+    /// The link address is not known at present: the kernel resolves it with the packet in hand,
+    /// which only a program that has one of the kernel's buffers can ask for (tc).
+    pub const NEIGHBOUR: u32 = 1;
+    /// The interface takes no frames from XDP: a bridge, a veth whose peer does not poll.
+    pub const NO_XDP: u32 = 2;
+    /// The address is the node's own: the packet goes to the node's stack.
+    pub const LOCAL: u32 = 4;
+    /// It takes none of its own back by `XDP_TX`: a veth puts the frame into its peer's ring and
+    /// wakes the peer only if that has a program (drivers/net/veth.c, `veth_xdp_flush`).
+    pub const NO_TX: u32 = 8;
+}
+
+/// Numbers in [`crate::flow::Half::hop`] that are no index into the next hops.
+pub mod hop_number {
+    /// Set, with an interface's index in the other bits: out of that interface, to the neighbour
+    /// that the kernel finds. For clients behind an interface without a number of its own.
+    pub const DIRECT: u32 = 1 << 31;
+    /// The reply half of a flow to a process of the node: it is met on the way out, which the
+    /// kernel's routes have chosen already.
+    pub const LOCAL: u32 = u32::MAX;
 }
 
 /// Packets and bytes. Bytes are those of the frame as received.
@@ -99,6 +123,16 @@ pub struct BackendStats {
     pub outbound: Counter,
     /// Flows created.
     pub flows: u64,
+}
+
+/// Per-CPU counters of flows that gave way to newer ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EvictionStats {
+    /// Closed by both sides, and kept only for the sake of their ports.
+    pub closed: u64,
+    /// Not yet established, beyond their grace.
+    pub half_open: u64,
 }
 
 /// A bit for every destination that may be ours: a cheap answer for foreign traffic. False
@@ -132,6 +166,7 @@ assert_layout! {
     NextHop: size 24, align 4;
     Counter: size 16, align 8;
     BackendStats: size 40, align 8;
+    EvictionStats: size 16, align 8;
     DestinationFilter: size 8192, align 8;
     Meta: size 16, align 8;
 }

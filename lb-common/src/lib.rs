@@ -11,6 +11,7 @@
 
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+pub mod bench;
 pub mod block;
 pub mod checksum;
 pub mod entry;
@@ -19,6 +20,8 @@ pub mod hash;
 pub mod lifetime;
 pub mod maps;
 pub mod settings;
+pub mod socket;
+pub mod trace;
 pub mod verdict;
 
 /// IANA protocol number of TCP.

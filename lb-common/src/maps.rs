@@ -28,6 +28,12 @@ pub const MAX_FLOW_SLOTS: u32 = 16_777_216;
 /// Slots of the largest Maglev table; a prime.
 pub const MAX_MAGLEV_SLOTS: u32 = 65_537;
 
+/// Connected sockets of local clients that are remembered; the one used longest ago is forgotten
+/// first.
+pub const MAX_SOCKETS: u32 = 65_536;
+/// Halves of conversations of local clients over unconnected UDP sockets that are remembered.
+pub const MAX_CONVERSATIONS: u32 = 65_536;
+
 /// Map names as they stand in the object and in the pin directory.
 pub mod name {
     /// [`crate::entry::ServiceKey`] to [`crate::entry::ServiceEntry`].
@@ -44,6 +50,9 @@ pub mod name {
     pub const FLOWS6: &str = "FLOWS6";
     /// One [`crate::entry::DestinationFilter`].
     pub const FILTER: &str = "FILTER";
+    /// VIPs whose link address the programs tell: [`crate::entry::ServiceKey`] with port and
+    /// protocol zero, to nothing of importance.
+    pub const ANNOUNCED: &str = "ANNOUNCED";
     /// Pages of the IPv4 block list; see [`crate::block`].
     pub const BLOCK4: &str = "BLOCK4";
     /// Pages of the IPv6 block list.
@@ -59,11 +68,15 @@ pub mod name {
     pub const VERDICT_STATS: &str = "VERDICT_STATS";
     /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
     pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// One per-CPU [`crate::entry::EvictionStats`].
+    pub const EVICTION_STATS: &str = "EVICTION_STATS";
+    /// One word: what has been used of the budget for new flows.
+    pub const BUDGET: &str = "BUDGET";
     /// One [`crate::entry::Meta`]: what an adopting agent must know first.
     pub const META: &str = "META";
 
     /// All maps that outlive the agent.
-    pub const PINNED: [&str; 15] = [
+    pub const PINNED: &[&str] = &[
         SERVICES,
         MAGLEV,
         BACKENDS,
@@ -71,6 +84,7 @@ pub mod name {
         FLOWS4,
         FLOWS6,
         FILTER,
+        ANNOUNCED,
         BLOCK4,
         BLOCK6,
         ALLOW4,
@@ -78,12 +92,38 @@ pub mod name {
         BLOCK_SPILL,
         VERDICT_STATS,
         BACKEND_STATS,
+        EVICTION_STATS,
         META,
     ];
+    /// The programs' own [`crate::trace::TraceSwitch`]; not pinned, so that every start begins
+    /// with it off.
+    pub const TRACE_SWITCH: &str = ".data.trace";
+    /// One [`crate::trace::TraceFilter`] for each watcher; not pinned.
+    pub const TRACE_FILTERS: &str = "TRACE_FILTERS";
+    /// Ring buffer of [`crate::trace::TraceEvent`]; not pinned.
+    pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
+    /// Per-CPU [`crate::trace::TraceStats`] of each filter; not pinned.
+    pub const TRACE_STATS: &str = "TRACE_STATS";
+    /// Socket cookie to [`crate::socket::Connected`].
+    pub const SOCKETS: &str = "SOCKETS";
+    /// [`crate::socket::ConversationKey`] to [`crate::socket::Conversation`].
+    pub const CONVERSATIONS: &str = "CONVERSATIONS";
+    /// One per-CPU [`crate::socket::SocketStats`].
+    pub const SOCKET_STATS: &str = "SOCKET_STATS";
+
+    /// The maps of local clients, pinned only while those are served.
+    pub const PINNED_LOCAL: [&str; 3] = [SOCKETS, CONVERSATIONS, SOCKET_STATS];
+
     /// The read-only globals ([`crate::settings::Settings`]).
     pub const SETTINGS: &str = "SETTINGS";
     /// The XDP program on each configured interface.
     pub const PROGRAM_XDP: &str = "lb_xdp";
+    /// The tc program that does everything, at ingress of interfaces without XDP.
+    pub const PROGRAM_TC_INGRESS: &str = "lb_tc_ingress";
+    /// The tc program at ingress of interfaces with XDP, for what XDP cannot send itself.
+    pub const PROGRAM_TC_FINISH: &str = "lb_tc_finish";
+    /// The tc program at egress, for replies of the node's own processes.
+    pub const PROGRAM_TC_EGRESS: &str = "lb_tc_egress";
     /// A program for test run only, whose return value is the kernel's tick counter.
     pub const PROGRAM_CLOCK: &str = "lb_clock";
 }

@@ -9,6 +9,8 @@ pub enum Action {
     Pass,
     /// Rewritten and sent on.
     Forward,
+    /// Turned into an answer of the node's own, and sent back.
+    Answer,
     /// Discarded.
     Drop,
 }
@@ -63,7 +65,8 @@ verdicts! {
     PassFragment = 3, Pass, "fragment";
     /// Towards a translated address and port of the node, but of no known flow.
     PassUnknownReply = 4, Pass, "unknown_reply";
-    /// The next hop's link address is not known at the moment.
+    /// There is no route, or none that the program can send by: the link address is not known, or
+    /// the interface takes no frames from XDP, and tc could not be asked.
     PassUnresolved = 5, Pass, "unresolved_next_hop";
     /// From a client to a backend.
     ForwardRequest = 6, Forward, "request";
@@ -85,6 +88,22 @@ verdicts! {
     DropNoFlow = 14, Drop, "no_flow";
     /// A map answered in a way it never should; please report it.
     DropInternal = 15, Drop, "internal";
+    /// An echo request to a VIP, answered.
+    AnswerEcho = 16, Answer, "echo";
+    /// TTL or hop limit would reach zero, and the sender is told.
+    AnswerTimeExceeded = 17, Answer, "time_exceeded";
+    /// Longer than the way to the backend or client admits, and the sender is told.
+    AnswerTooBig = 18, Answer, "too_big";
+    /// An ICMP error about a flow, translated and sent on.
+    ForwardError = 19, Forward, "icmp_error";
+    /// Freed of the header that another node put around it, and handed to the stack.
+    PassDecapsulated = 20, Pass, "decapsulated";
+    /// The service does not admit this source.
+    DropNotAllowed = 21, Drop, "source_not_allowed";
+    /// More new flows than the budget admits.
+    DropBudget = 22, Drop, "new_flow_budget";
+    /// A question for the link address of a VIP (ARP, neighbour solicitation), answered.
+    AnswerNeighbour = 23, Answer, "neighbour";
 }
 
 /// Number of verdicts: the size of their counter map.
@@ -96,6 +115,7 @@ impl Action {
         match self {
             Action::Pass => "pass",
             Action::Forward => "forward",
+            Action::Answer => "answer",
             Action::Drop => "drop",
         }
     }

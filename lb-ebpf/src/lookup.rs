@@ -47,3 +47,10 @@ pub(crate) fn is_active(backend: u32) -> bool {
         .get(backend)
         .is_some_and(|entry| entry.flags & backend_flags::ACTIVE != 0)
 }
+
+/// A backend by id, if it takes new flows of this service.
+#[inline(always)]
+pub(crate) fn active(backend: u32, service: &ServiceEntry) -> Option<&'static BackendEntry> {
+    let entry = BACKENDS.get(backend)?;
+    (entry.flags & backend_flags::ACTIVE != 0 && entry.service == service.id).then_some(entry)
+}

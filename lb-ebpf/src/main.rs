@@ -15,11 +15,16 @@
 )]
 #![feature(core_intrinsics)]
 
+mod announce;
 mod block;
+mod budget;
+mod call;
 mod create;
 mod family;
 mod flow;
 mod forward;
+mod handover;
+mod insert;
 mod lookup;
 mod maps;
 mod packet;
@@ -27,16 +32,45 @@ mod parse;
 mod pipeline;
 mod rewrite;
 mod settings;
+mod socket;
 mod stats;
+mod tc;
+mod trace;
+mod transmit;
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, SockContext, TcContext, XdpContext},
+};
 
-use crate::packet::Frame;
+use crate::{
+    call::{Call4, Call6},
+    packet::Frame,
+};
 
 /// Every packet of a configured interface, before the network stack.
 #[xdp]
 pub fn lb_xdp(ctx: XdpContext) -> u32 {
     pipeline::process(&Frame::from_xdp(&ctx))
+}
+
+/// Every packet of a configured interface without XDP, and of interfaces that backends are behind.
+#[classifier]
+pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
+    tc::ingress(&ctx)
+}
+
+/// On interfaces with XDP, behind it: what XDP cannot send itself.
+#[classifier]
+pub fn lb_tc_finish(ctx: TcContext) -> i32 {
+    tc::finish(&ctx)
+}
+
+/// Everything that leaves a configured interface by the stack: replies of the node's own processes.
+#[classifier]
+pub fn lb_tc_egress(ctx: TcContext) -> i32 {
+    tc::egress(&ctx)
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow
@@ -50,6 +84,60 @@ pub fn lb_clock(_ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn lb_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// `connect` of a local client, to an address of `AF_INET`.
+#[cgroup_sock_addr(connect4)]
+pub fn lb_connect4(ctx: SockAddrContext) -> i32 {
+    socket::connect(&Call4(ctx.sock_addr))
+}
+
+/// `connect` of a local client, to an address of `AF_INET`6.
+#[cgroup_sock_addr(connect6)]
+pub fn lb_connect6(ctx: SockAddrContext) -> i32 {
+    socket::connect(&Call6(ctx.sock_addr))
+}
+
+/// `sendto` of a local client, to an address of `AF_INET`.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn lb_sendmsg4(ctx: SockAddrContext) -> i32 {
+    socket::send(&Call4(ctx.sock_addr))
+}
+
+/// `sendto` of a local client, to an address of `AF_INET`6.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn lb_sendmsg6(ctx: SockAddrContext) -> i32 {
+    socket::send(&Call6(ctx.sock_addr))
+}
+
+/// `recvfrom` of a local client, from an address of `AF_INET`.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn lb_recvmsg4(ctx: SockAddrContext) -> i32 {
+    socket::receive(&Call4(ctx.sock_addr))
+}
+
+/// `recvfrom` of a local client, from an address of `AF_INET`6.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn lb_recvmsg6(ctx: SockAddrContext) -> i32 {
+    socket::receive(&Call6(ctx.sock_addr))
+}
+
+/// `getpeername` of a local client's socket of `AF_INET`.
+#[cgroup_sock_addr(getpeername4)]
+pub fn lb_getpeername4(ctx: SockAddrContext) -> i32 {
+    socket::show(&Call4(ctx.sock_addr))
+}
+
+/// `getpeername` of a local client's socket of `AF_INET`6.
+#[cgroup_sock_addr(getpeername6)]
+pub fn lb_getpeername6(ctx: SockAddrContext) -> i32 {
+    socket::show(&Call6(ctx.sock_addr))
+}
+
+/// The end of a local client's socket.
+#[cgroup_sock(sock_release)]
+pub fn lb_sock_release(ctx: SockContext) -> i32 {
+    socket::release(&ctx)
 }
 
 #[cfg(target_arch = "bpf")]

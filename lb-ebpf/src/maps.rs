@@ -1,20 +1,22 @@
 //! The maps. All are pinned by the agent under the schema version; see `lb_common::maps`.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
     block::{Line, MAX_PAGES, PAGE_LINES, RuleKey},
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
-        ServiceKey,
+        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
+        ServiceEntry, ServiceKey,
     },
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
-        DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_MAGLEV_SLOTS,
-        MAX_NEXTHOPS, MAX_SERVICES,
+        DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_CONVERSATIONS,
+        MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS,
     },
+    socket::{Connected, Conversation, ConversationKey, SocketStats},
+    trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
     verdict::VERDICT_COUNT,
 };
 
@@ -52,6 +54,8 @@ pub(crate) static FLOWS6: Array<Bucket6, BUCKETS, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static FILTER: Array<DestinationFilter, 1, MMAPABLE> = Array::new();
 #[btf_map]
+pub(crate) static ANNOUNCED: HashMap<ServiceKey, u32, { MAX_SERVICES as usize }> = HashMap::new();
+#[btf_map]
 pub(crate) static BLOCK4: ArrayOfMaps<BlockPage, { MAX_PAGES as usize }> = ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static BLOCK6: ArrayOfMaps<BlockPage, { MAX_PAGES as usize }> = ArrayOfMaps::new();
@@ -74,12 +78,38 @@ pub(crate) static VERDICT_STATS: PerCpuArray<Counter, { VERDICT_COUNT as usize }
 #[btf_map]
 pub(crate) static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS as usize }> =
     PerCpuArray::new();
+#[btf_map]
+pub(crate) static SOCKETS: LruHashMap<u64, Connected, { MAX_SOCKETS as usize }> = LruHashMap::new();
+#[btf_map]
+pub(crate) static CONVERSATIONS: LruHashMap<
+    ConversationKey,
+    Conversation,
+    { MAX_CONVERSATIONS as usize },
+> = LruHashMap::new();
+#[btf_map]
+pub(crate) static SOCKET_STATS: PerCpuArray<SocketStats, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static EVICTION_STATS: PerCpuArray<EvictionStats, 1> = PerCpuArray::new();
+/// What has been used of the budget for new flows, shared by all CPUs; not pinned.
+#[btf_map]
+pub(crate) static BUDGET: Array<u64, 1> = Array::new();
 /// This CPU's scratch memory for new IPv4 flows; not pinned.
 #[btf_map]
 pub(crate) static DRAFT4: PerCpuArray<Draft<u32>, 1> = PerCpuArray::new();
 /// The same for IPv6.
 #[btf_map]
 pub(crate) static DRAFT6: PerCpuArray<Draft<[u32; 4]>, 1> = PerCpuArray::new();
+/// What watchers want to see; this and all that follows of the trace is not pinned.
+#[btf_map]
+pub(crate) static TRACE_FILTERS: Array<TraceFilter, { TRACE_SLOTS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static TRACE_EVENTS: RingBuf<TraceEvent, TRACE_RING> = RingBuf::new();
+#[btf_map]
+pub(crate) static TRACE_STATS: PerCpuArray<TraceStats, { TRACE_SLOTS as usize }> =
+    PerCpuArray::new();
+/// This CPU's scratch memory for an event.
+#[btf_map]
+pub(crate) static TRACE_RECORD: PerCpuArray<TraceRecord, 1> = PerCpuArray::new();
 /// Read by the agent only; held here so that it is created with the others.
 #[btf_map]
 static META: Array<Meta, 1> = Array::new();

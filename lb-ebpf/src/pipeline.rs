@@ -7,33 +7,46 @@ use lb_common::{
 };
 
 use crate::{
-    block,
+    announce, block,
     forward::{forward4, forward6},
+    handover,
     maps::FILTER,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, split_ports},
+    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, split_ports},
     parse,
     settings::setting,
     stats::count_verdict,
+    tc, trace,
 };
 
 /// Decides on a frame, rewrites it where it is ours, and counts the verdict.
 #[inline(always)]
 pub(crate) fn process(frame: &Frame) -> u32 {
+    trace::note(frame);
     let (action, verdict) = match decide(frame) {
         Ok((action, verdict)) => (action, verdict),
-        Err(verdict) => {
-            let action = match verdict.action() {
-                Action::Drop => xdp_action::XDP_DROP,
-                Action::Pass | Action::Forward => xdp_action::XDP_PASS,
-            };
-            (action, verdict)
-        }
+        Err(verdict) => (action_of(frame.hook, verdict), verdict),
     };
+    if frame.hook == Hook::Xdp && verdict == Verdict::PassUnresolved && handover::mark(frame) {
+        // The tc program behind this one goes on with it, and counts.
+        return action;
+    }
     count_verdict(verdict, frame.len() as u64);
+    trace::tell(verdict);
     action
 }
 
-/// `Ok`: forwarded, with the XDP action. `Err`: the verdict of a packet that was left as it is.
+/// What a program answers for a frame that is left as it is.
+#[inline(always)]
+fn action_of(hook: Hook, verdict: Verdict) -> u32 {
+    match (hook, verdict.action()) {
+        (Hook::Xdp, Action::Drop) => xdp_action::XDP_DROP,
+        (Hook::Xdp, Action::Pass | Action::Forward | Action::Answer) => xdp_action::XDP_PASS,
+        (Hook::Tc, Action::Drop) => tc::SHOT,
+        (Hook::Tc, Action::Pass | Action::Forward | Action::Answer) => tc::NEXT,
+    }
+}
+
+/// `Ok`: forwarded, with the program's answer. `Err`: the verdict of a packet that was left as it is.
 #[inline(always)]
 fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
     let ethernet = frame.at::<Ethernet>(0).ok_or(Verdict::PassMalformed)?;
@@ -51,7 +64,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
             if !may_be_ours(packet.daddr, packet.ports, packet.proto) {
                 return Err(Verdict::PassForeign);
             }
-            forward4(&packet)
+            forward4(frame, &packet)
         }
         ETHERTYPE_IPV6 => {
             let network = parse::ipv6(frame)?;
@@ -59,6 +72,11 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
                 return Err(Verdict::DropBlocked);
             }
             let word = hash::filter_word6(&network.daddr);
+            if setting!(announce) != 0
+                && let Some(answer) = announce::neighbour(frame)
+            {
+                return answer;
+            }
             if !may_be_ours_at_all(word) {
                 return Err(Verdict::PassForeign);
             }
@@ -66,8 +84,9 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
             if !may_be_ours(word, packet.ports, packet.proto) {
                 return Err(Verdict::PassForeign);
             }
-            forward6(&packet)
+            forward6(frame, &packet)
         }
+        ETHERTYPE_ARP if setting!(announce) != 0 => announce::arp(frame),
         _ => Err(Verdict::PassNotIp),
     }
 }
@@ -88,7 +107,7 @@ fn may_be_ours(addr: u32, ports: u32, proto: u8) -> bool {
 }
 
 #[inline(always)]
-fn filter_has(bit: u32) -> bool {
+pub(crate) fn filter_has(bit: u32) -> bool {
     let Some(filter) = FILTER.get(0) else {
         return true;
     };

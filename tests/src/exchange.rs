@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::echo::BACKEND_HEADER;
+use crate::pace::at_this_pace;
 
 /// How requests are made.
 #[derive(Clone, Debug)]
@@ -39,8 +40,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(2),
-            read_timeout: Duration::from_secs(5),
+            connect_timeout: at_this_pace(Duration::from_secs(2)),
+            read_timeout: at_this_pace(Duration::from_secs(5)),
             source: None,
             reset: false,
         }

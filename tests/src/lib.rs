@@ -11,14 +11,21 @@
 //!   its process.
 //! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
 //!   traffic.
-//! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
+//! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
+//!   on request.
+//! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`bench`]: samples, goals, table and file of the benchmarks.
+//! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
 //! Traffic only goes to loopback and to addresses inside namespaces made here.
 
 pub mod agent;
 pub mod backend;
+pub mod bench;
+pub mod bridge;
+pub mod cgroup;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
@@ -27,12 +34,16 @@ mod exchange;
 pub mod link;
 pub mod load;
 pub mod namespace;
+pub mod outcome;
+pub mod pace;
 pub mod packet;
 pub mod pattern;
+pub mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;
 pub mod stats;
+pub mod talk;
 pub mod topology;
 pub mod transfer;
 pub mod world;

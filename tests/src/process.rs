@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{
     cleanup::{self, Guard},
     namespace::command_line,
+    pace::at_this_pace,
 };
 
 /// How long a child may take to end after SIGTERM.
@@ -186,13 +187,15 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Polls until there is a value, at most `timeout` long. An error from `poll` ends it at once;
+/// Polls until there is a value, at most `timeout` long (longer on a slow machine: see
+/// [`crate::pace`]). An error from `poll` ends it at once;
 /// `what` completes the sentence "gave up waiting for …".
 pub fn wait_for<T>(
     what: &str,
     timeout: Duration,
     mut poll: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let timeout = at_this_pace(timeout);
     let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_millis(2);
     loop {

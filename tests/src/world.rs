@@ -1,15 +1,11 @@
 //! A loaded datapath for test runs: real programs and maps, an interface to a peer, and nothing
 //! attached. The packets are ours, the decisions the kernel's.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::{
-    datapath::{self, Datapath, Mode, Options},
+    datapath::{Budget, Datapath, Mode, Options},
     domain::{
         kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
         plan::advance,
@@ -22,25 +18,17 @@ use lb_common::{
     verdict::{Action, Verdict},
 };
 
-pub use crate::packet::answer_to;
 use crate::{
-    cleanup::{self, Guard},
     link::{self, End},
     namespace::Namespace,
-    packet::{Packet, dissect},
+    outcome::{METADATA, xdp_action},
+    packet::Packet,
+    pins::Pins,
 };
-
-/// `enum xdp_action` of include/uapi/linux/bpf.h.
-pub mod action {
-    /// Discarded.
-    pub const DROP: u32 = 1;
-    /// To the stack.
-    pub const PASS: u32 = 2;
-    /// Out where it came in.
-    pub const TX: u32 = 3;
-    /// Out of another interface.
-    pub const REDIRECT: u32 = 4;
-}
+pub use crate::{
+    outcome::{Hook, Outcome, action},
+    packet::answer_to,
+};
 
 /// Where clients are, as the node sees them.
 pub const CLIENT: &str = "10.99.0.2";
@@ -62,55 +50,14 @@ pub const PORTS: (u16, u16) = (20_000, 29_999);
 pub struct World {
     /// The datapath under test.
     pub datapath: Datapath,
+    /// The program that frames are run through.
+    pub hook: Hook,
     /// Index of the clients' interface.
     pub front: u32,
     /// Index of the backends' interface.
     pub back: u32,
     view: KernelView,
     options: Options,
-}
-
-/// What became of a frame.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The XDP action.
-    pub action: u32,
-    /// The verdict that was counted.
-    pub verdict: Verdict,
-    /// The frame afterwards.
-    pub frame: Vec<u8>,
-}
-
-impl Outcome {
-    /// The frame, taken apart.
-    ///
-    /// # Panics
-    ///
-    /// With what is wrong with it, a checksum for instance.
-    pub fn packet(&self) -> Packet {
-        dissect(&self.frame).unwrap_or_else(|error| panic!("{error}: {:02x?}", self.frame))
-    }
-}
-
-/// Directory for the pins of one world; removed with all that is in it.
-struct Pins {
-    path: PathBuf,
-    _guard: Guard,
-}
-
-impl Pins {
-    fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            Path::new("/sys/fs/bpf").join(format!("lb-world-{}-{number}", std::process::id()));
-        let undo = path.clone();
-        let guard = cleanup::on_exit(move || drop(datapath::detach(&undo)));
-        Ok(Self {
-            path,
-            _guard: guard,
-        })
-    }
 }
 
 impl World {
@@ -122,6 +69,21 @@ impl World {
     /// The node cannot be set up, or the kernel refuses the programs.
     pub fn with<R: Send>(f: impl FnOnce(&mut World) -> R + Send) -> Result<R> {
         Self::with_options(|_| {}, f)
+    }
+
+    /// As [`Self::with`], once for each hook.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::with`].
+    pub fn on_each_hook(f: impl Fn(&mut World) + Sync) -> Result<()> {
+        for hook in [Hook::Xdp, Hook::Tc] {
+            Self::with(|world| {
+                world.hook = hook;
+                f(world);
+            })?;
+        }
+        Ok(())
     }
 
     /// As [`Self::with`], with other options.
@@ -173,15 +135,19 @@ impl World {
                 )?;
             }
         }
-        crate::agent::mount_bpffs()?;
         let pins = Pins::new()?;
         let mut options = Options {
-            bpf_dir: pins.path.clone(),
+            bpf_dir: pins.path().to_owned(),
             interfaces: vec!["front".into(), "back".into()],
             mode: Mode::Auto,
+            tc_filters: false,
+            announce: Vec::new(),
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
+            cgroup: None,
+            grace: std::time::Duration::from_millis(200),
+            budget: Budget::Unlimited,
         };
         change(&mut options);
         node.run(move || {
@@ -198,6 +164,7 @@ impl World {
                 Ok(index)
             };
             let mut world = World {
+                hook: Hook::Xdp,
                 front: interface("front")?,
                 back: interface("back")?,
                 datapath,
@@ -317,7 +284,13 @@ impl World {
     /// The kernel refuses the run, or one of these does not hold.
     pub fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Outcome> {
         let before = self.datapath.verdicts()?;
-        let (action, frame_after) = self.datapath.test_run(frame, ifindex)?;
+        let (action, mut frame_after) = match self.hook {
+            Hook::Xdp => self.datapath.test_run(frame, ifindex)?,
+            Hook::Tc => {
+                let (action, after) = self.datapath.test_run_tc(frame, ifindex)?;
+                (xdp_action(action)?, after)
+            }
+        };
         let after = self.datapath.verdicts()?;
         let counted: BTreeMap<usize, Counter> = before
             .iter()
@@ -335,6 +308,17 @@ impl World {
                 )
             })
             .collect();
+        if self.hook == Hook::Xdp && frame_after.len() == frame.len() + METADATA {
+            // Handed over, with a mark in front: what tc makes of it is what counts.
+            ensure!(counted.is_empty(), "handed over, yet counted {counted:?}");
+            frame_after.drain(..METADATA);
+            ensure!(action == action::PASS && frame_after == frame);
+            return Ok(Outcome {
+                action,
+                verdict: Verdict::PassUnresolved,
+                frame: frame_after,
+            });
+        }
         ensure!(counted.len() == 1, "counted {counted:?} for one frame");
         let (index, counter) = counted.into_iter().next().context("one verdict")?;
         let expected = Counter {
@@ -350,7 +334,12 @@ impl World {
         let (actions, unchanged): (&[u32], bool) = match verdict.action() {
             Action::Pass => (&[action::PASS], frame_after == frame),
             Action::Drop => (&[action::DROP], frame_after == frame),
-            Action::Forward => (&[action::TX, action::REDIRECT], true),
+            // Passed on: to a process of the node.
+            Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
+            Action::Answer => match self.hook {
+                Hook::Xdp => (&[action::TX], true),
+                Hook::Tc => (&[action::REDIRECT], true),
+            },
         };
         ensure!(
             actions.contains(&action),
@@ -362,6 +351,15 @@ impl World {
             verdict,
             frame: frame_after,
         })
+    }
+
+    /// How many packets had this verdict so far.
+    ///
+    /// # Panics
+    ///
+    /// The counters cannot be read.
+    pub fn counted(&self, verdict: Verdict) -> u64 {
+        self.datapath.verdicts().expect("the counters")[verdict as usize].packets
     }
 
     /// A packet from the clients' side.

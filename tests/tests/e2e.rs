@@ -1,17 +1,35 @@
 //! End to end: real clients, the real agent, real backends, each a host of its own.
 
+#[path = "e2e/announce.rs"]
+mod announce;
+#[path = "e2e/basics.rs"]
+mod basics;
 #[path = "e2e/blocks.rs"]
 mod blocks;
+#[path = "e2e/captures.rs"]
+mod captures;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/doctor.rs"]
+mod doctor;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/flows.rs"]
+mod flows;
 #[path = "e2e/json.rs"]
 mod json;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/local.rs"]
+mod local;
+#[path = "e2e/local_clients.rs"]
+mod local_clients;
+#[path = "e2e/local_life.rs"]
+mod local_life;
+#[path = "e2e/lost.rs"]
+mod lost;
 #[path = "e2e/million.rs"]
 mod million;
 #[path = "e2e/mishaps.rs"]
@@ -22,7 +40,13 @@ mod prometheus;
 mod scene;
 #[path = "e2e/steering.rs"]
 mod steering;
+#[path = "e2e/tc.rs"]
+mod tc;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/watching.rs"]
+mod watching;
+#[path = "e2e/without_xdp.rs"]
+mod without_xdp;

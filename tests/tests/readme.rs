@@ -75,7 +75,7 @@ fn commands_work() -> Result<()> {
         let words: Vec<String> = words(line)
             .into_iter()
             .map(|word| match word.as_str() {
-                "config.toml" | "blocklist.txt" => file(&word),
+                "config.toml" | "blocklist.txt" | "drops.pcapng" => file(&word),
                 _ => word,
             })
             .collect();

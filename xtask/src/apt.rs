@@ -20,7 +20,7 @@ chmod 755 "$0"
 "#;
 
 /// Daemons among our packages that their installation has started at every boot.
-const BOOT_SERVICES: [&str; 1] = ["prometheus"];
+const BOOT_SERVICES: [&str; 3] = ["prometheus", "haproxy", "nginx"];
 
 /// Options that hold for every `apt-get install` of ours: no questions, nothing that was not
 /// asked for, patience while somebody else installs.
@@ -99,6 +99,14 @@ pub(crate) fn unavailable(packages: &[String]) -> Result<Vec<String>> {
 /// # Errors
 /// `apt-get install` fails, or a daemon cannot be kept from starting.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
+    install_with(&[], packages)
+}
+
+/// The same with further options for apt, such as other sources.
+///
+/// # Errors
+/// As for [`install`].
+pub(crate) fn install_with(options: &[String], packages: &[String]) -> Result<()> {
     let mut command = if Path::new(POLICY).exists() {
         // Somebody already decides which services start here.
         Command::new("apt-get")
@@ -110,6 +118,7 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(INSTALL)
+        .args(options)
         .args(packages);
     run::run(&format!("install {}", packages.join(", ")), &mut command)?;
     for service in BOOT_SERVICES {

@@ -1,15 +1,17 @@
 //! `cargo xtask test`: everything, or one kind. Ends with the test runner's own summary.
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, run, setup};
+use crate::{build_ebpf, kernels, run, setup};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// One kind of tests; without it, all
     kind: Option<Kind>,
+    /// Of `kernels`: which of them, such as 6.1; without it, all
+    versions: Vec<String>,
     /// Passed on to the test runner: a part of a test's name, `--nocapture`, …
     #[arg(last = true)]
     rest: Vec<String>,
@@ -23,6 +25,8 @@ enum Kind {
     Datapath,
     /// The agent among namespaces and real peers (as root)
     E2e,
+    /// Both on other kernels, in emulated machines (as root); takes minutes, so only when asked
+    Kernels,
 }
 
 impl Kind {
@@ -41,6 +45,8 @@ impl Kind {
             ],
             Some(Self::Datapath) => &["--package", "lb-tests", "--test", "datapath"],
             Some(Self::E2e) => &["--package", "lb-tests", "--test", "e2e"],
+            // Guests run these, not cargo.
+            Some(Self::Kernels) => &[],
         }
     }
 }
@@ -50,6 +56,16 @@ impl Kind {
 /// # Errors
 /// Not root where it is needed, a prerequisite cannot be installed, a build or a test fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.kind == Some(Kind::Kernels) {
+        ensure!(
+            args.rest.is_empty(),
+            "`cargo xtask test kernels` passes nothing on"
+        );
+        return kernels::run(&args.versions);
+    }
+    if let Some(version) = args.versions.first() {
+        bail!("`{version}`: only `cargo xtask test kernels` takes versions; filters follow `--`");
+    }
     let purpose = if args.kind == Some(Kind::Unit) {
         setup::Purpose::Build
     } else {
@@ -109,6 +125,7 @@ mod tests {
         ] {
             let args = Args {
                 kind,
+                versions: Vec::new(),
                 rest: vec!["x".into()],
             };
             assert_eq!(arguments(&args).join(" "), expected);

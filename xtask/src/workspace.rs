@@ -39,3 +39,8 @@ pub(crate) fn bench_object() -> PathBuf {
 pub(crate) fn ebpf_crate() -> PathBuf {
     root().join("lb-ebpf")
 }
+
+/// Kernels that guests boot, and what belongs to them.
+pub(crate) fn kernels_dir() -> PathBuf {
+    root().join("target/kernels")
+}

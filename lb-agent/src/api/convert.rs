@@ -74,6 +74,10 @@ pub(super) fn status(
             flow_table("ipv4", &status.flows4),
             flow_table("ipv6", &status.flows6),
         ],
+        evictions: Some(proto::Evictions {
+            closed: status.evictions.closed,
+            half_open: status.evictions.half_open,
+        }),
         verdicts: status
             .verdicts
             .iter()
@@ -87,6 +91,15 @@ pub(super) fn status(
         }),
         last_apply_us: micros(status.last_apply),
         problems: status.problems.clone(),
+        local_clients: status
+            .local_clients
+            .as_ref()
+            .map(|local| proto::LocalClients {
+                cgroup: local.cgroup.display().to_string(),
+                adopted: local.adopted,
+                translated: local.stats.translated,
+                refused: local.stats.refused,
+            }),
     }
 }
 

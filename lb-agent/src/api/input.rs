@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::maps::MAX_BLOCK_RULES;
+use lb_common::{maps::MAX_BLOCK_RULES, trace::TRACE_SNAP};
 use thiserror::Error;
 
 use super::proto;
@@ -14,6 +14,7 @@ use crate::controller::BlockOrder;
 use crate::domain::{
     block::{InvalidPrefix, parse_prefix},
     split::{InvalidShares, Shares},
+    trace::UnknownVerdict,
 };
 
 /// Shortest life of a rule.
@@ -48,6 +49,37 @@ pub(super) enum InvalidRequest {
     ControlInReason,
     #[error(transparent)]
     Shares(#[from] InvalidShares),
+    #[error(transparent)]
+    Verdict(#[from] UnknownVerdict),
+    #[error("there is no {what} `{name}`; there are {}", .known.join(", "))]
+    Unknown {
+        what: &'static str,
+        name: String,
+        known: Vec<&'static str>,
+    },
+    #[error("{0} and {1} are of different address families, so no packet has both")]
+    MixedFamilies(IpNet, IpNet),
+    #[error("there is no port {0}; ports go from 1 to 65535")]
+    Port(u32),
+    #[error("{0} bytes of a frame are too many; there are at most {TRACE_SNAP}")]
+    Snap(u32),
+    #[error("`{0}` is no address of a backend, such as 10.1.0.2 or 10.1.0.2:8080")]
+    Backend(String),
+    #[error("flows can be sorted up to a limit only; give one, or leave the order out")]
+    SortWithoutLimit,
+    #[error("{0} flows are too many to be sorted; ask for at most 1000000, or for all unsorted")]
+    FlowLimit(u64),
+}
+
+impl InvalidRequest {
+    /// A name that is none of those there are.
+    pub(super) fn unknown(what: &'static str, name: &str, known: &[&'static str]) -> Self {
+        InvalidRequest::Unknown {
+            what,
+            name: name.to_owned(),
+            known: known.to_vec(),
+        }
+    }
 }
 
 fn list_prefixes(wrong: &[InvalidPrefix]) -> String {

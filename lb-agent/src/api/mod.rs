@@ -4,18 +4,21 @@
 //! messages stop here: `input` turns requests into domain values, `convert` domain values
 //! into replies, and nothing else in the agent knows them but the command line.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::controller::Handle;
+use crate::{controller::Handle, domain::flow::FlowReader, watch::WatchHandle};
 
 mod convert;
+mod flows;
 mod input;
+mod naming;
 mod service;
 pub mod socket;
+mod trace;
 
 /// Messages, client and server, generated from `proto/lb/v1/agent.proto`, which documents them.
 #[allow(
@@ -36,6 +39,17 @@ pub const DEFAULT_SOCKET: &str = "/run/lb-agent/agent.sock";
 #[error("serving the agent's socket failed: {0}")]
 pub struct ServeError(#[from] tonic::transport::Error);
 
+/// Whom the service asks.
+#[derive(Clone)]
+pub struct Sources {
+    /// The controller, for nearly everything.
+    pub controller: Handle,
+    /// For single packets.
+    pub watch: WatchHandle,
+    /// For flows.
+    pub flows: Arc<dyn FlowReader>,
+}
+
 /// Answers on `listener` until `shutdown` completes; requests under way are finished first.
 ///
 /// # Errors
@@ -43,12 +57,12 @@ pub struct ServeError(#[from] tonic::transport::Error);
 /// The transport gave up. What is wrong with a single connection or request is no such reason.
 pub async fn serve(
     listener: UnixListener,
-    handle: Handle,
+    sources: Sources,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     tonic::transport::Server::builder()
         .add_service(proto::agent_server::AgentServer::new(
-            service::Service::new(handle),
+            service::Service::new(sources),
         ))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
         .await?;

@@ -1,31 +1,71 @@
 //! The service itself: each call asks the controller once or twice and converts the answer.
 
-use std::{pin::Pin, time::SystemTime};
+use std::{pin::Pin, sync::Arc, time::SystemTime};
 
 use futures_util::{Stream, stream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
-    convert,
+    Sources, convert, flows,
     input::{self, InvalidRequest, Prefixes},
+    naming::Naming,
     proto::{self, agent_server::Agent},
+    trace,
 };
 use crate::{
     controller::{Handle, OperatorError},
-    domain::snapshot::{ServiceState, Snapshot},
+    domain::{
+        flow::{FlowFilter, FlowReader},
+        snapshot::{ServiceState, Snapshot},
+    },
+    watch::{WatchError, WatchHandle},
 };
 
 /// Rules in one part of a list; the controller does other work between two parts.
 const PAGE: usize = 4096;
+/// Messages of a stream that wait for their receiver.
+const WAITING: usize = 16;
 
 /// Answers for the controller.
 pub(super) struct Service {
     handle: Handle,
+    watch: WatchHandle,
+    flows: Arc<dyn FlowReader>,
 }
 
 impl Service {
-    pub(super) fn new(handle: Handle) -> Self {
-        Self { handle }
+    pub(super) fn new(sources: Sources) -> Self {
+        Self {
+            handle: sources.controller,
+            watch: sources.watch,
+            flows: sources.flows,
+        }
+    }
+
+    /// The filter for flows, and the names for what it finds.
+    async fn flow_filter(
+        &self,
+        asked: Option<proto::FlowFilter>,
+    ) -> Result<(FlowFilter, Naming), Status> {
+        let asked = asked.unwrap_or_default();
+        if let Some(service) = &asked.service {
+            find(&self.handle.snapshot(), service)?;
+        }
+        let naming = Naming::new(&self.handle).await?;
+        Ok((flows::filter(&asked, &naming)?, naming))
+    }
+}
+
+impl From<WatchError> for Status {
+    fn from(error: WatchError) -> Self {
+        let code = match &error {
+            WatchError::Busy => Code::FailedPrecondition,
+            WatchError::Kernel(_) => Code::Internal,
+            WatchError::ShuttingDown => Code::Unavailable,
+        };
+        Status::new(code, error.to_string())
     }
 }
 
@@ -299,6 +339,49 @@ impl Agent for Service {
             allowed: allowed.iter().map(convert::allowed).collect(),
             now_unix_ms: now_unix_ms(),
         }))
+    }
+
+    type TraceStream = ReceiverStream<Result<proto::TraceResponse, Status>>;
+
+    async fn trace(
+        &self,
+        request: Request<proto::TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        let (filter, limits) = trace::parse(request.get_ref())?;
+        let naming = Naming::new(&self.handle).await?;
+        let watcher = self.watch.watch(filter).await?;
+        let (messages, stream) = mpsc::channel(WAITING);
+        tokio::spawn(trace::send(watcher, naming, limits, messages));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type ListFlowsStream = ReceiverStream<Result<proto::ListFlowsResponse, Status>>;
+
+    async fn list_flows(
+        &self,
+        request: Request<proto::ListFlowsRequest>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        let request = request.into_inner();
+        let order = flows::order(&request)?;
+        let (filter, naming) = self.flow_filter(request.filter).await?;
+        let (messages, stream) = mpsc::channel(WAITING);
+        let tables = self.flows.clone();
+        tokio::task::spawn_blocking(move || {
+            flows::send(&tables, &filter, order, &naming, &messages);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn count_flows(
+        &self,
+        request: Request<proto::CountFlowsRequest>,
+    ) -> Result<Response<proto::CountFlowsResponse>, Status> {
+        let (filter, naming) = self.flow_filter(request.into_inner().filter).await?;
+        let tables = self.flows.clone();
+        let count = move || flows::count(&tables, &filter, &naming);
+        let counted = tokio::task::spawn_blocking(count).await;
+        let counted = counted.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(counted?))
     }
 
     async fn reload(

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use super::{failure::Failure, output::Printer, privilege};
 
 /// Where the pins are, unless told otherwise.
-const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/lb-agent";
+pub(super) const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/lb-agent";
 
 /// Arguments of `detach`.
 #[derive(Debug, clap::Args)]

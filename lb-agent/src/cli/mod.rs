@@ -23,13 +23,17 @@ use crate::api::DEFAULT_SOCKET;
 mod allow;
 mod backend;
 mod block;
+mod capture;
 mod check;
 mod client;
 mod detach;
+mod doctor;
 mod drain;
 mod failure;
+mod flow;
 mod import;
 mod output;
+mod packets;
 mod privilege;
 mod reload;
 mod run;
@@ -37,6 +41,7 @@ mod service;
 mod split;
 mod status;
 mod table;
+mod trace;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -83,6 +88,8 @@ enum Command {
     Run(run::Args),
     /// Validate a configuration; tells every fault with its line
     Check(check::Args),
+    /// Tell whether this node has what the agent needs, and how to mend what it lacks
+    Doctor(doctor::Args),
     /// Take the programs and maps off the node: traffic to the VIPs ends
     Detach(detach::Args),
     /// Ask or steer the running agent
@@ -111,6 +118,18 @@ enum Remote {
     /// Block addresses in the kernel
     #[command(subcommand)]
     Block(block::Command),
+    /// Show single packets as they come, and what becomes of each
+    ///
+    /// Addresses are those the packet came in with; behind `=>` stand those it was sent on with.
+    /// Ends after 1000 packets or a minute, unless told otherwise, or with Ctrl-C.
+    Trace(trace::Args),
+    /// Write packets into a file that Wireshark and tcpdump read; by default the dropped ones
+    ///
+    /// Each packet is written as it came in, with its verdict as the packet's comment (pcapng).
+    Capture(capture::Args),
+    /// Show the flows there are
+    #[command(subcommand)]
+    Flow(flow::Command),
     /// Let the agent read its configuration again; an invalid one changes nothing
     Reload,
 }
@@ -140,6 +159,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => runtime(Builder::new_multi_thread())?.block_on(run::execute(&args)),
         Command::Check(args) => check::execute(args, &mut printer),
+        Command::Doctor(args) => doctor::execute(args, &mut printer),
         Command::Detach(args) => runtime(Builder::new_current_thread())?.block_on(detach::execute(
             args,
             &cli.socket,
@@ -162,6 +182,9 @@ impl Remote {
             Remote::Drain(args) => drain::drain(args, agent, printer).await,
             Remote::Undrain(args) => drain::undrain(args, agent, printer).await,
             Remote::Block(command) => command.execute(agent, printer).await,
+            Remote::Trace(args) => trace::execute(args, agent, printer).await,
+            Remote::Capture(args) => capture::execute(args, agent, printer).await,
+            Remote::Flow(command) => command.execute(agent, printer).await,
             Remote::Reload => reload::execute(agent, printer).await,
         }
     }
@@ -213,8 +236,20 @@ mod tests {
             "block allow add 192.0.2.7 2001:db8::/32",
             "block allow del 192.0.2.7",
             "block allow list",
+            "trace",
+            "trace --src 192.0.2.0/24 --dst ::1 --verdict drop,request --proto icmp --port 80",
+            "trace --count 0 --seconds 0 --rate 5 --verbose",
+            "capture -w drops.pcapng",
+            "capture -w x --verdict pass --count 5 --seconds 5 --snaplen 64",
+            "flow list",
+            "flow list --service echo --backend 10.1.0.2 --client ::/0 --state reset --proto udp",
+            "flow list --limit 0",
+            "flow list --sort idle --limit 5",
+            "flow count --by backend,state",
             "reload",
             "check config.toml",
+            "doctor",
+            "doctor --config x.toml -o json",
             "detach",
             "detach --bpf-dir /sys/fs/bpf/x --force",
         ];
@@ -236,6 +271,21 @@ mod tests {
             "block import",
             "block allow",
             "block allow add",
+            "trace --port 0",
+            "trace --port 70000",
+            "trace --count -1",
+            "trace --proto sctp",
+            "trace --rate 0",
+            "capture",
+            "capture -w x --count 0",
+            "capture -w x --seconds 0",
+            "capture -w x --snaplen 13",
+            "capture -w x --snaplen 257",
+            "flow",
+            "flow list --sort age",
+            "flow list --state open",
+            "flow list --proto icmp",
+            "flow count --by colour",
         ];
         for line in bad {
             let words = std::iter::once("lb-agent").chain(line.split_whitespace());

@@ -47,6 +47,37 @@ impl<'a> Printer<'a> {
     }
 }
 
+impl Printer<'_> {
+    /// Prints one of many: a line of JSON, or the line that `text` makes of it.
+    pub(super) fn line<T: Serialize>(
+        &mut self,
+        item: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> io::Result<()> {
+        let mut printed = match self.format {
+            Format::Table => text(item),
+            Format::Json => serde_json::to_string(item)?,
+        };
+        printed.push('\n');
+        self.stdout.write_all(printed.as_bytes())?;
+        self.stdout.flush()
+    }
+
+    /// Prints what only people need.
+    pub(super) fn people(&mut self, text: &str) -> io::Result<()> {
+        match self.format {
+            Format::Table => self.stdout.write_all(text.as_bytes())?,
+            Format::Json => {}
+        }
+        self.stdout.flush()
+    }
+
+    /// Whether people read it.
+    pub(super) fn is_for_people(&self) -> bool {
+        self.format == Format::Table
+    }
+}
+
 /// `text` on one line: what others wrote (the output of a check, say) may hold line breaks, and
 /// must not steer the terminal.
 pub(super) fn one_line(text: &str) -> String {

@@ -18,6 +18,7 @@ pub(super) struct Args {
 pub(super) async fn execute(args: &Args) -> Result<(), Failure> {
     let config = crate::config::load(&args.config).map_err(Failure::Configuration)?;
     privilege::check()?;
+    crate::doctor::kernel::check().map_err(Failure::Refused)?;
     crate::logging::start();
     crate::run::run(config, &args.config)
         .await

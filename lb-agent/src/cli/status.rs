@@ -72,6 +72,7 @@ fn overview(status: &StatusResponse) -> String {
                 interfaces.join(", ")
             },
         ),
+        ("local clients", local_clients(status)),
         (
             "consul",
             status
@@ -93,6 +94,16 @@ fn overview(status: &StatusResponse) -> String {
                 catalog.backends_healthy, catalog.backends
             ),
         ),
+        (
+            "evictions",
+            match &status.evictions {
+                Some(gone) if gone.half_open + gone.closed > 0 => format!(
+                    "{} unanswered and {} closed flows gave way to newer ones",
+                    gone.half_open, gone.closed
+                ),
+                _ => "none".into(),
+            },
+        ),
         ("block list", counted(status.block_rules, "rule")),
         ("maglev", rebuilds),
         (
@@ -108,6 +119,19 @@ fn overview(status: &StatusResponse) -> String {
 fn interface(interface: &Interface) -> String {
     let adopted = if interface.adopted { ", adopted" } else { "" };
     format!("{} ({}{adopted})", interface.name, interface.mode)
+}
+
+fn local_clients(status: &StatusResponse) -> String {
+    let Some(local) = &status.local_clients else {
+        return "not served".into();
+    };
+    let adopted = if local.adopted { " (adopted)" } else { "" };
+    format!(
+        "in {}{adopted}: {} sent to a backend, {} refused",
+        one_line(&local.cgroup),
+        local.translated,
+        local.refused
+    )
 }
 
 fn watches(watches: &[Watch], now_unix_ms: i64) -> String {
@@ -191,7 +215,7 @@ fn verdicts(verdicts: &[VerdictCount]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::{CatalogCounts, MaglevRebuilds};
+    use crate::api::proto::{CatalogCounts, Evictions, LocalClients, MaglevRebuilds};
 
     fn busy() -> StatusResponse {
         let verdict = |action: &str, name: &str, packets| VerdictCount {
@@ -247,6 +271,10 @@ mod tests {
                 used: 40,
                 used_by_state: [("established".into(), 30), ("half_open".into(), 10)].into(),
             }],
+            evictions: Some(Evictions {
+                closed: 2,
+                half_open: 7,
+            }),
             verdicts: vec![
                 verdict("forward", "request", 12),
                 verdict("drop", "internal", 0),
@@ -259,6 +287,12 @@ mod tests {
             }),
             last_apply_us: 800,
             problems: vec!["service `dns` has no healthy backend".into()],
+            local_clients: Some(LocalClients {
+                cgroup: "/sys/fs/cgroup".into(),
+                adopted: true,
+                translated: 12,
+                refused: 3,
+            }),
         }
     }
 
@@ -267,14 +301,16 @@ mod tests {
         assert_eq!(
             text(&busy()),
             "\
-agent        0.1.0, up 1m, state version 42
-interfaces   eth0 (native, adopted), eth1 (generic)
-consul       http://127.0.0.1:8500
-services     1 of 2 with a healthy backend
-backends     3 of 5 healthy
-block list   1 rule
-maglev       2 rebuilds, the last took 1ms
-last change  in the kernel after 800µs
+agent          0.1.0, up 1m, state version 42
+interfaces     eth0 (native, adopted), eth1 (generic)
+local clients  in /sys/fs/cgroup (adopted): 12 sent to a backend, 3 refused
+consul         http://127.0.0.1:8500
+services       1 of 2 with a healthy backend
+backends       3 of 5 healthy
+evictions      7 unanswered and 2 closed flows gave way to newer ones
+block list     1 rule
+maglev         2 rebuilds, the last took 1ms
+last change    in the kernel after 800µs
 
 WATCH        ANSWERED  CHANGED  ERRORS  LAST ERROR
 health/echo    2s ago  50s ago       0  -
@@ -298,13 +334,15 @@ forward  request       12  1.17 KiB  A sentence.
         status.watches.clear();
         status.verdicts.clear();
         status.interfaces.clear();
+        status.local_clients = None;
         status.maglev_rebuilds = None;
         status.problems.clear();
         let text = text(&status);
         for expected in [
-            "interfaces   none\n",
-            "consul       not configured\n",
-            "maglev       none built yet\n",
+            "interfaces     none\n",
+            "local clients  not served\n",
+            "consul         not configured\n",
+            "maglev         none built yet\n",
             "\nhealthy: nothing is known to be wrong\n",
         ] {
             assert!(text.contains(expected), "{text}");

@@ -39,7 +39,12 @@ impl Table {
 
     /// Adds a row, one cell for each column; an empty cell is shown as `-`.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.0.add_row(cells.map(|cell| shown(&cell)));
+        self.cells(&cells);
+    }
+
+    /// The same where the number of columns depends on what was asked.
+    pub(super) fn cells(&mut self, cells: &[String]) {
+        self.0.add_row(cells.iter().map(|cell| shown(cell)));
     }
 
     /// The lines, each ended by a line break.

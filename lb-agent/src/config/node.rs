@@ -19,6 +19,8 @@ const MAX_INTERFACE_NAME: usize = 15;
 pub struct NodeConfig {
     /// Interfaces where packets for the VIPs arrive: 1 to 16, each once.
     pub interfaces: Vec<String>,
+    /// Those of `interfaces` where the node answers for VIPs that are no addresses of its own.
+    pub announce: Vec<String>,
     /// How the XDP program is attached.
     pub xdp_mode: XdpMode,
     /// Where the last good state is kept; absolute.
@@ -29,8 +31,14 @@ pub struct NodeConfig {
     pub bpf_dir: PathBuf,
     /// Slots of the flow table of each address family; a power of two.
     pub flow_slots: u32,
+    /// New flows admitted a second, all together.
+    pub new_flows: NewFlows,
     /// Ports that flows are given on the node's own addresses.
     pub nat_ports: NatPorts,
+    /// Send the calls of processes on this node to VIPs to backends.
+    pub local_clients: bool,
+    /// The cgroup (version 2) of those processes, absolute; `None`: all of them.
+    pub cgroup: Option<PathBuf>,
 }
 
 impl NodeConfig {
@@ -43,13 +51,15 @@ impl NodeConfig {
 /// How the XDP program is attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver where it can, else in the stack.
+    /// In the driver where it can, else not at all: tc does the work.
     #[default]
     Auto,
     /// In the driver, or not at all.
     Native,
     /// In the stack, in front of everything else there.
     Generic,
+    /// Not at all: tc does the work.
+    Off,
 }
 
 /// Ports that flows are given on the node's own addresses.
@@ -65,6 +75,19 @@ pub enum NatPorts {
         /// Last port, not below the first.
         last: u16,
     },
+}
+
+/// How many new flows are admitted, so that a flood cannot turn the flow tables over faster than
+/// clients can answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewFlows {
+    /// Twice as many a second as a flow table has slots.
+    #[default]
+    Auto,
+    /// As many as come.
+    Unlimited,
+    /// So many a second, above zero.
+    PerSecond(u32),
 }
 
 /// Section `[metrics]`.
@@ -92,8 +115,10 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
     let state_dir = path("state_dir", "/var/lib/lb-agent", report);
     let runtime_dir = path("runtime_dir", "/run/lb-agent", report);
     let bpf_dir = path("bpf_dir", "/sys/fs/bpf/lb-agent", report);
+    let interfaces = interfaces(&mut table, report);
     let config = NodeConfig {
-        interfaces: interfaces(&mut table, report),
+        announce: announce(&mut table, &interfaces, report),
+        interfaces,
         xdp_mode: table.get("xdp_mode", report, xdp_mode).unwrap_or_default(),
         state_dir,
         runtime_dir,
@@ -101,9 +126,16 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
         flow_slots: table
             .get("flow_slots", report, flow_slots)
             .unwrap_or(DEFAULT_FLOW_SLOTS),
+        new_flows: table
+            .get("new_flows", report, new_flows)
+            .unwrap_or_default(),
         nat_ports: table
             .get("nat_ports", report, nat_ports)
             .unwrap_or_default(),
+        local_clients: table
+            .get("local_clients", report, scalar::boolean)
+            .unwrap_or_default(),
+        cgroup: table.get("cgroup", report, scalar::path),
     };
     table.close(report);
     config
@@ -147,6 +179,30 @@ fn interfaces(table: &mut Table, report: &mut Report) -> Vec<String> {
     names.into_iter().map(Spanned::into_inner).collect()
 }
 
+/// Names among those of `interfaces`, each once.
+fn announce(table: &mut Table, interfaces: &[String], report: &mut Report) -> Vec<String> {
+    let Some(value) = table.value("announce") else {
+        return Vec::new();
+    };
+    let names = elements(value, report, interface).unwrap_or_default();
+    let mut announce = Vec::new();
+    for name in names {
+        if !interfaces.contains(name.get_ref()) {
+            let reason = format!(
+                "`{}` is not one of `interfaces`, where packets for the VIPs arrive; name it there too",
+                name.get_ref()
+            );
+            report.add(&name.span(), reason);
+        } else if announce.contains(name.get_ref()) {
+            let reason = format!("interface `{}` is named twice; remove one", name.get_ref());
+            report.add(&name.span(), reason);
+        } else {
+            announce.push(name.into_inner());
+        }
+    }
+    announce
+}
+
 /// A name that the kernel would accept (`dev_valid_name` of `net/core/dev.c`).
 fn interface(value: &DeValue) -> Result<String, String> {
     let name = scalar::string(value)?;
@@ -168,13 +224,9 @@ fn xdp_mode(value: &DeValue) -> Result<XdpMode, String> {
         "auto" => Ok(XdpMode::Auto),
         "native" => Ok(XdpMode::Native),
         "generic" => Ok(XdpMode::Generic),
-        "off" => Err(
-            "`off` is not available in this version; use `generic`, which needs no \
-                      support by the driver"
-                .into(),
-        ),
+        "off" => Ok(XdpMode::Off),
         other => Err(format!(
-            "`{other}` is no XDP mode; use `auto`, `native` or `generic`"
+            "`{other}` is no XDP mode; use `auto`, `native`, `generic` or `off`"
         )),
     }
 }
@@ -190,6 +242,19 @@ fn flow_slots(value: &DeValue) -> Result<u32, String> {
             slots.next_power_of_two()
         ))
     }
+}
+
+fn new_flows(value: &DeValue) -> Result<NewFlows, String> {
+    if value.as_str().is_some() {
+        return match scalar::string(value)?.as_str() {
+            "auto" => Ok(NewFlows::Auto),
+            "unlimited" => Ok(NewFlows::Unlimited),
+            other => Err(format!(
+                "`{other}` is no budget for new flows; write \"auto\", \"unlimited\" or a number a second"
+            )),
+        };
+    }
+    scalar::integer(value, 1..=u32::MAX).map(NewFlows::PerSecond)
 }
 
 fn nat_ports(value: &DeValue) -> Result<NatPorts, String> {

@@ -60,6 +60,14 @@ pub(super) fn path(value: &DeValue) -> Result<PathBuf, String> {
     }
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(value: &DeValue) -> Result<bool, String> {
+    match value {
+        DeValue::Boolean(value) => Ok(*value),
+        other => Err(format!("must be true or false, not {}", kind(other))),
+    }
+}
+
 /// A whole number within bounds.
 pub(super) fn integer<T>(value: &DeValue, bounds: RangeInclusive<T>) -> Result<T, String>
 where

@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
-use lb_common::{entry::Counter, verdict::Verdict};
+use lb_common::{entry::Counter, socket::SocketStats, verdict::Verdict};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -101,6 +102,17 @@ pub struct InterfaceStatus {
     pub adopted: bool,
 }
 
+/// Local clients: processes whose calls to VIPs are sent to backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalClientsStatus {
+    /// Directory of the cgroup that they are in.
+    pub cgroup: PathBuf,
+    /// Whether the programs were taken over from a former agent.
+    pub adopted: bool,
+    /// Connections and conversations sent to a backend, and calls refused for want of one.
+    pub stats: SocketStats,
+}
+
 /// How full a flow table is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowTableUse {
@@ -132,6 +144,8 @@ pub struct Status {
     pub started: SystemTime,
     /// The interfaces in use.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Where local clients are served, if anywhere.
+    pub local_clients: Option<LocalClientsStatus>,
     /// The Consul address, where Consul is configured.
     pub consul: Option<String>,
     /// State of each watch.
@@ -140,6 +154,8 @@ pub struct Status {
     pub flows4: FlowTableUse,
     /// IPv6 flow table.
     pub flows6: FlowTableUse,
+    /// Flows that gave way to newer ones.
+    pub evictions: lb_common::entry::EvictionStats,
     /// Packets by verdict, summed over CPUs.
     pub verdicts: Vec<(Verdict, Counter)>,
     /// Rules on the block list.
@@ -183,12 +199,21 @@ pub enum Command {
     Status(Reply<Status>),
     /// Counters by service name, backend id and address.
     Counters(Reply<Counters>),
+    /// What the kernel's ids stand for.
+    Names(Reply<Names>),
     /// Read the configuration again.
     Reload(Reply<()>),
 }
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, OperatorError>>;
+
+/// What the kernel's ids stand for at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Service name and address of each backend id; those that only have flows left included.
+    pub backends: BTreeMap<u32, (String, SocketAddr)>,
+}
 
 /// Counters of all backends, including those that vanished, by service.
 #[derive(Clone, Debug, Default)]
@@ -327,6 +352,11 @@ impl Handle {
     /// Counters at this moment.
     pub async fn counters(&self) -> Result<Counters, OperatorError> {
         self.ask(Command::Counters).await
+    }
+
+    /// What the kernel's ids stand for at this moment.
+    pub async fn names(&self) -> Result<Names, OperatorError> {
+        self.ask(Command::Names).await
     }
 
     /// Reads the configuration again; an invalid one changes nothing.

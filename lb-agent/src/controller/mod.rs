@@ -33,7 +33,7 @@ pub use self::{
     blocks::{BlockOrder, Blocked, Blocks},
     handle::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
-        OperatorError, Reply, Status,
+        LocalClientsStatus, Names, OperatorError, Reply, Status,
     },
 };
 use self::{desired::Desired, reconcile::Reconciler};
@@ -66,6 +66,8 @@ pub struct Setup {
     pub problems: Vec<String>,
     /// Interfaces in use, for the status.
     pub interfaces: Vec<InterfaceStatus>,
+    /// The cgroup whose processes are served, for the status; its counters are those of the start.
+    pub local_clients: Option<LocalClientsStatus>,
     /// Finds out what would be foolish to block.
     pub vital: Box<dyn Fn() -> crate::domain::block::Vital + Send>,
 }
@@ -229,7 +231,9 @@ impl<K: Kernel> Controller<K> {
             self.channels.snapshots.send_replace(snapshot);
             self.save();
         }
-        self.kernel.bring_to(&self.desired.snapshot()).await;
+        let snapshot = self.desired.snapshot();
+        self.kernel.bring_to(&snapshot).await;
+        self.kernel.close_gone(&snapshot);
     }
 
     fn save(&mut self) {
@@ -349,6 +353,7 @@ impl<K: Kernel> Controller<K> {
                 let counters = self.kernel.counters(&self.desired.snapshot());
                 respond(reply, counters);
             }
+            Command::Names(reply) => respond(reply, Ok(self.kernel.names())),
             Command::Reload(reply) => {
                 let answer = self.reload().await;
                 respond(reply, answer);

@@ -1,5 +1,7 @@
 //! The kernel's side: a mirror of what it holds, the plan, the steps, and the counters.
 
+mod gone;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -10,7 +12,7 @@ use std::{
 use lb_common::entry::{BackendStats, Counter};
 use tracing::{debug, error, info, warn};
 
-use super::{BackendCounters, Counters, OperatorError};
+use super::{BackendCounters, Counters, Names, OperatorError};
 use crate::domain::{
     kernel::{Census, Kernel, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
@@ -36,6 +38,8 @@ pub(crate) struct Reconciler<K> {
     taken_out: BTreeMap<u32, u64>,
     /// Totals of backends whose entries have been freed, by service name.
     retired: BTreeMap<String, BackendCounters>,
+    /// By id of a lost backend: its local clients.
+    closed: BTreeMap<u32, gone::Closed>,
     error: Option<String>,
     pub(crate) rebuilds: (Duration, Duration, u64),
     pub(crate) last_apply: Duration,
@@ -58,6 +62,7 @@ impl<K: Kernel> Reconciler<K> {
             census: Arc::default(),
             taken_out: BTreeMap::new(),
             retired: BTreeMap::new(),
+            closed: BTreeMap::new(),
             error: None,
             rebuilds: (Duration::ZERO, Duration::ZERO, 0),
             last_apply: Duration::ZERO,
@@ -239,6 +244,19 @@ impl<K: Kernel> Reconciler<K> {
             .iter()
             .find(|(_, id)| **id == service)
             .map(|((name, _), _)| name.clone())
+    }
+
+    /// What the ids of backends stand for.
+    pub(crate) fn names(&self) -> Names {
+        let services: BTreeMap<u32, &String> =
+            self.ids.iter().map(|((name, _), id)| (*id, name)).collect();
+        let backends = self.view.backends.iter().filter_map(|(id, backend)| {
+            let service = services.get(&backend.service)?;
+            Some((*id, ((*service).clone(), backend.address)))
+        });
+        Names {
+            backends: backends.collect(),
+        }
     }
 
     /// Flows of a service that are alive, by the last count.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use lb_common::verdict::Verdict;
 
-use super::{Controller, FlowTableUse, OperatorError, Status};
+use super::{Controller, FlowTableUse, LocalClientsStatus, OperatorError, Status};
 use crate::domain::{kernel::Kernel, sync::WatchStatus};
 
 /// A watch whose last trusted answer is older than this is a problem even without an error: the
@@ -17,10 +17,13 @@ impl<K: Kernel> Controller<K> {
         let failed = |error| OperatorError::Failed(format!("{error}"));
         let verdicts = self.kernel.kernel.verdicts().map_err(failed)?;
         let census = self.kernel.census();
+        let stats = self.kernel.kernel.local_stats().map_err(failed)?;
+        let local_clients = self.setup.local_clients.clone();
         Ok(Status {
             version: self.desired.snapshot().version,
             started: self.started,
             interfaces: self.setup.interfaces.clone(),
+            local_clients: local_clients.map(|local| LocalClientsStatus { stats, ..local }),
             consul: self
                 .setup
                 .config
@@ -36,6 +39,7 @@ impl<K: Kernel> Controller<K> {
                 slots: census.slots,
                 used: census.used6,
             },
+            evictions: self.kernel.kernel.evictions().map_err(failed)?,
             verdicts: Verdict::ALL.iter().copied().zip(verdicts).collect(),
             blocks: self.blocks.len(),
             problems: self.problems(SystemTime::now()),

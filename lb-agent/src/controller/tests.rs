@@ -2,6 +2,7 @@
 
 mod bench;
 mod blocks;
+mod local;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use lb_common::{
     entry::{BackendEntry, FAMILY_V4, FAMILY_V6, ServiceKey, backend_flags},
     hash,
+    socket::Endpoint,
 };
 
 use crate::domain::kernel::{KernelBackend, VipKey};
@@ -76,6 +77,17 @@ pub(crate) fn service_key(key: &VipKey) -> ServiceKey {
     }
 }
 
+/// Map key of an address, whatever port and protocol.
+pub(crate) fn address_key(address: IpAddr) -> ServiceKey {
+    ServiceKey {
+        proto: 0,
+        ..service_key(&VipKey {
+            address: SocketAddr::new(address, 0),
+            protocol: 0,
+        })
+    }
+}
+
 /// The VIP of a map key.
 pub(crate) fn vip_key(key: &ServiceKey) -> VipKey {
     VipKey {
@@ -85,6 +97,23 @@ pub(crate) fn vip_key(key: &ServiceKey) -> VipKey {
         ),
         protocol: key.proto,
     }
+}
+
+/// The address of a local client's peer.
+pub(crate) fn endpoint(endpoint: &Endpoint) -> VipKey {
+    let [first, second] = endpoint.addr;
+    // In memory order, as the words of a key are.
+    let halves = |word: u64| {
+        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+        [[a, b, c, d], [e, f, g, h]].map(u32::from_ne_bytes)
+    };
+    let ([a, b], [c, d]) = (halves(first), halves(second));
+    vip_key(&ServiceKey {
+        addr: [a, b, c, d],
+        port: endpoint.port,
+        proto: endpoint.proto,
+        family: endpoint.family,
+    })
 }
 
 /// Map value of a backend, with the address that it sees as the client and its next hop.
@@ -126,6 +155,15 @@ mod tests {
             let encoded = service_key(&key);
             assert_eq!(encoded.port.to_ne_bytes(), key.address.port().to_be_bytes());
             assert_eq!(vip_key(&encoded), key);
+            let [a, b, c, d] = encoded.addr.map(u64::from);
+            let seen_by_programs = Endpoint {
+                addr: [a | b << 32, c | d << 32],
+                port: encoded.port,
+                proto: encoded.proto,
+                family: encoded.family,
+                note: 7,
+            };
+            assert_eq!(endpoint(&seen_by_programs), key);
         }
     }
 }

@@ -9,12 +9,13 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    entry::{BackendStats, Counter},
+    entry::{BackendStats, Counter, EvictionStats},
+    socket::SocketStats,
     verdict::VERDICT_COUNT,
 };
 
 use crate::domain::{
-    kernel::{Census, Kernel, KernelError, KernelView, Step},
+    kernel::{Census, Kernel, KernelBackend, KernelError, KernelView, Step},
     plan::advance,
 };
 
@@ -27,6 +28,10 @@ pub(crate) struct Inside {
     pub(crate) allowed: BTreeSet<IpNet>,
     /// How often the flows of blocked clients were cut.
     pub(crate) cuts: usize,
+    /// Backends whose local clients' sockets were closed, each time anew.
+    pub(crate) closed: Vec<SocketAddr>,
+    /// Closes no sockets, and says so.
+    pub(crate) refuse_closing: bool,
     /// Interfaces that have vanished.
     pub(crate) lost_interfaces: Vec<String>,
     /// Refuses the next steps, with this reason.
@@ -135,6 +140,10 @@ impl Kernel for FakeKernel {
         Ok(vec![Counter::default(); VERDICT_COUNT as usize])
     }
 
+    fn evictions(&self) -> Result<EvictionStats, KernelError> {
+        Ok(EvictionStats::default())
+    }
+
     fn backend_stats(&self, id: u32) -> Result<BackendStats, KernelError> {
         let inbound = Counter {
             packets: u64::from(id) + 1,
@@ -160,6 +169,20 @@ impl Kernel for FakeKernel {
 
     fn block_mebibytes(&self) -> usize {
         0
+    }
+
+    fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError> {
+        let mut inside = self.inside();
+        if inside.refuse_closing {
+            return Err(KernelError::new("closing sockets", "not today"));
+        }
+        let addresses = gone.values().map(|backend| backend.address);
+        inside.closed.extend(addresses);
+        Ok(0)
+    }
+
+    fn local_stats(&self) -> Result<SocketStats, KernelError> {
+        Ok(SocketStats::default())
     }
 
     fn unresolved(&self, _addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {

@@ -3,6 +3,9 @@
 //! A window instead of the whole, because mapped pages count as the agent's resident memory: a
 //! table of a million flows would look like a leak.
 
+mod list;
+mod sweep;
+
 use std::{
     io,
     net::IpAddr,
@@ -12,13 +15,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::flow::{Half, Kind, Lifetimes, Slot, State, Tag};
+use lb_common::{
+    entry::{Meta, hop_number},
+    flow::{Half, Kind, Lifetimes, Slot, State, Tag},
+};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{clock::Clock, encode};
 use crate::domain::{
     block::PrefixSet,
-    kernel::{Census, KernelError, VipKey},
+    kernel::{KernelError, VipKey},
 };
 
 /// Bytes mapped at a time; a multiple of the page size and of a bucket.
@@ -30,6 +36,7 @@ pub struct FlowTables {
     v4: Arc<OwnedFd>,
     v6: Arc<OwnedFd>,
     slots: u32,
+    seed: u64,
     clock: Clock,
     /// In ticks.
     lifetimes: Lifetimes,
@@ -37,6 +44,8 @@ pub struct FlowTables {
 
 /// A live half, as read.
 struct Entry<A> {
+    /// Number of its slot.
+    index: u32,
     /// Its tag.
     tag: Tag,
     /// Key and rewrite.
@@ -57,59 +66,18 @@ impl FlowTables {
     pub(crate) fn new(
         v4: OwnedFd,
         v6: OwnedFd,
-        slots: u32,
+        meta: Meta,
         clock: Clock,
         lifetimes: Lifetimes,
     ) -> Self {
         Self {
             v4: Arc::new(v4),
             v6: Arc::new(v6),
-            slots,
+            slots: meta.flow_slots,
+            seed: meta.seed,
             clock,
             lifetimes,
         }
-    }
-
-    /// Counts what there is and frees what has been idle beyond its time.
-    ///
-    /// # Errors
-    ///
-    /// A table that cannot be mapped.
-    pub fn sweep(&self) -> Result<Census, KernelError> {
-        let mut census = Census {
-            slots: u64::from(self.slots),
-            ..Census::default()
-        };
-        let mut used4 = [0; 9];
-        let mut used6 = [0; 9];
-        self.visit::<u32, 1>(&self.v4, |entry| {
-            self.take_stock(entry, &mut used4, &mut census)
-        })?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
-            self.take_stock(entry, &mut used6, &mut census)
-        })?;
-        census.used4 = used4;
-        census.used6 = used6;
-        Ok(census)
-    }
-
-    fn take_stock<A>(&self, entry: &Entry<A>, used: &mut [u64; 9], census: &mut Census) -> Fate {
-        let Entry { tag, half } = entry;
-        let now = self.clock.now();
-        if self
-            .lifetimes
-            .is_over(tag.proto(), tag.state_bits(), now, half.seen)
-        {
-            census.expired += 1;
-            return Fate::Expire;
-        }
-        if let Some(count) = used.get_mut(usize::from(tag.state_bits())) {
-            *count += 1;
-        }
-        if tag.kind() == Some(Kind::Forward) {
-            *census.backends.entry(half.backend).or_default() += 1;
-        }
-        Fate::Keep
     }
 
     /// Ends all flows whose client lies within one of the prefixes; answers with their number.
@@ -168,14 +136,20 @@ impl FlowTables {
                 protocol: entry.tag.proto(),
             }
         }
+        // A reply that is met on its way out is for the client.
+        let leaves = |hop| hop == hop_number::LOCAL;
         self.visit::<u32, 1>(&self.v4, |entry| {
             let ip = encode::ip([entry.half.daddr, 0, 0, 0], false);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })?;
         self.visit::<[u32; 4], 5>(&self.v6, |entry| {
             let ip = encode::ip(entry.half.daddr, true);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })
     }
@@ -185,6 +159,19 @@ impl FlowTables {
         &self,
         map: &OwnedFd,
         mut look: impl FnMut(&Entry<A>) -> Fate,
+    ) -> Result<(), KernelError> {
+        let mut index = 0;
+        self.each_slot::<A, PAD>(map, |slot| {
+            visit_slot(slot, index, &mut look);
+            index += 1;
+        })
+    }
+
+    /// Calls `look` for every slot, in order.
+    fn each_slot<A, const PAD: usize>(
+        &self,
+        map: &OwnedFd,
+        mut look: impl FnMut(*mut Slot<A, PAD>),
     ) -> Result<(), KernelError> {
         let slot_size = size_of::<Slot<A, PAD>>() as u64;
         let total = u64::from(self.slots) * slot_size;
@@ -196,8 +183,7 @@ impl FlowTables {
             let base = window.as_mut_ptr().cast::<Slot<A, PAD>>();
             for index in 0..(length / slot_size) as usize {
                 // SAFETY: within the window, which is page-aligned, so the slot is aligned.
-                let slot = unsafe { base.add(index) };
-                visit_slot(slot, &mut look);
+                look(unsafe { base.add(index) });
             }
             offset += length;
         }
@@ -216,6 +202,7 @@ pub(super) fn map_window(map: &OwnedFd, offset: u64, length: u64) -> io::Result<
 /// Reads one slot by the protocol of `lb_common::flow`: tag, fields, tag again.
 fn visit_slot<A: Copy, const PAD: usize>(
     slot: *mut Slot<A, PAD>,
+    index: u32,
     look: &mut impl FnMut(&Entry<A>) -> Fate,
 ) {
     // SAFETY: the caller's slot is mapped and aligned; the kernel writes the tag atomically.
@@ -235,7 +222,7 @@ fn visit_slot<A: Copy, const PAD: usize>(
     if !Tag(tag_word.load(Ordering::Acquire)).same_identity(tag) {
         return;
     }
-    let fate = look(&Entry { tag, half });
+    let fate = look(&Entry { index, tag, half });
     if fate == Fate::Keep {
         return;
     }
@@ -299,7 +286,7 @@ mod tests {
             backend: 0,
             seen: 0,
             dmac: [0; 6],
-            reserved: 0,
+            spilled: 0,
         };
         let mut slot = Slot4 {
             tag: before.0,
@@ -308,7 +295,7 @@ mod tests {
         };
         let pointer = &raw mut slot;
         let mut fate = Some(fate);
-        visit_slot(pointer, &mut |_| {
+        visit_slot(pointer, 0, &mut |_| {
             // SAFETY: the slot lives as long as this function; the word is aligned.
             unsafe { AtomicU64::from_ptr(&raw mut (*pointer).tag) }
                 .store(meanwhile.0, Ordering::Release);

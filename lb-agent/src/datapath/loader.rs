@@ -1,12 +1,14 @@
 //! Loads the programs, creates or adopts the pinned maps, and attaches to the interfaces.
 //!
 //! Pins lie under `BPF_DIR/vSCHEMA`: the maps by their names, the links as
-//! `xdp_MODE_IFINDEX`. A new agent opens what is there and replaces the programs behind the links
+//! `xdp_MODE_IFINDEX`, `tc_ROLE_IFINDEX` and, where backends are behind an interface that the
+//! configuration does not name, `hop_ROLE_IFINDEX`. A new agent opens what is there and replaces the programs behind the links
 //! in one step each, so that no packet meets an interface without a program.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::{
@@ -16,11 +18,11 @@ use aya::{
 use lb_common::{
     entry::{Meta, NextHop},
     flow::{Lifetimes, WAYS},
-    maps::{MAX_INTERFACES, SCHEMA, name},
+    maps::{DEFAULT_FLOW_SLOTS, MAX_INTERFACES, SCHEMA, name},
     settings::Settings,
 };
 
-use super::pins;
+use super::{budget::Budget, pins};
 use crate::domain::kernel::KernelError;
 
 /// The object that `cargo xtask build-ebpf` built.
@@ -29,12 +31,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Native where the driver can, else generic.
+    /// Native where the driver can, else in tc.
     Auto,
     /// In the driver.
     Native,
     /// In the stack's receive path.
     Generic,
+    /// No XDP: in tc.
+    Off,
 }
 
 /// What the datapath needs to know before it starts.
@@ -46,12 +50,23 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub mode: Mode,
+    /// Those of `interfaces` where questions for the link address of VIPs are answered.
+    pub announce: Vec<String>,
+    /// Attaches the tc programs as filters even where the kernel has tcx links (Linux 6.6).
+    pub tc_filters: bool,
     /// Slots of each flow table, a power of two; counts only where none is pinned yet.
     pub flow_slots: u32,
     /// First and last port that flows may be given.
     pub ports: (u16, u16),
     /// How long idle flows live, in seconds.
     pub lifetimes: Lifetimes,
+    /// The cgroup (version 2) whose processes' calls to VIPs are sent to backends; `None`: no
+    /// local clients.
+    pub cgroup: Option<PathBuf>,
+    /// How long a flow that is not established keeps its slot against newer ones.
+    pub grace: Duration,
+    /// New flows admitted a second.
+    pub budget: Budget,
 }
 
 /// An interface with a program on it.
@@ -61,7 +76,7 @@ pub struct Attached {
     pub name: String,
     /// Its index.
     pub ifindex: u32,
-    /// `native` or `generic`.
+    /// `native`, `generic` or `tc`.
     pub mode: &'static str,
     /// The link was there before, and got the new program.
     pub adopted: bool,
@@ -108,11 +123,16 @@ pub(crate) fn load(
     let interfaces = positions(&held, interfaces, |ifindex| {
         pins::interface_name(ifindex).is_some()
     });
+    let (budget, budget_shift) = options.budget.windows(meta.flow_slots, ticks_per_second);
+    let grace = options.grace.as_millis() as u64 * u64::from(ticks_per_second) / 1000;
     let settings = Settings {
         seed: meta.seed,
         bucket_mask: meta.flow_slots / WAYS - 1,
         refresh_ticks: ticks_per_second,
         lifetimes: options.lifetimes.scaled(ticks_per_second),
+        grace_ticks: u32::try_from(grace).unwrap_or(u32::MAX),
+        budget,
+        budget_shift,
         port_first: options.ports.0,
         port_last: options.ports.1,
         interface_count: interfaces
@@ -120,6 +140,7 @@ pub(crate) fn load(
             .rposition(|ifindex| *ifindex != 0)
             .map_or(0, |last| last as u32 + 1),
         interfaces,
+        announce: announcing(options, &interfaces),
     };
     let buckets = meta.flow_slots / WAYS;
     let mut loader = EbpfLoader::new();
@@ -129,6 +150,14 @@ pub(crate) fn load(
         .map_max_entries(name::FLOWS6, buckets);
     for map in name::PINNED {
         loader.map_pin_path(map, dir.join(map));
+    }
+    for map in name::PINNED_LOCAL {
+        if options.cgroup.is_some() {
+            loader.map_pin_path(map, dir.join(map));
+        } else {
+            // No program that uses it is loaded.
+            loader.map_max_entries(map, 1);
+        }
     }
     let mut ebpf = loader
         .load(OBJECT)
@@ -148,10 +177,45 @@ pub(crate) fn load(
     })
 }
 
+/// Bits of the positions whose interfaces announce VIPs.
+fn announcing(options: &Options, positions: &[u32; MAX_INTERFACES]) -> u32 {
+    let mut bits = 0;
+    for (position, ifindex) in positions.iter().enumerate() {
+        let name = pins::interface_name(*ifindex);
+        if name.is_some_and(|name| options.announce.contains(&name)) {
+            bits |= 1 << position;
+        }
+    }
+    bits
+}
+
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.
 pub(crate) fn load_clock() -> Result<Ebpf, KernelError> {
-    let mut loader = EbpfLoader::new();
-    for map in name::PINNED {
+    load_small(&mut EbpfLoader::new())
+}
+
+/// The same with read-only globals that leave nothing for the verifier to fold away: each feature
+/// on, each interface there.
+pub(crate) fn load_fullest() -> Result<Ebpf, KernelError> {
+    let settings = Settings {
+        seed: 1,
+        bucket_mask: DEFAULT_FLOW_SLOTS / WAYS - 1,
+        refresh_ticks: 250,
+        lifetimes: Lifetimes::DEFAULT_SECONDS.scaled(250),
+        grace_ticks: 250,
+        budget: 1000,
+        budget_shift: 1,
+        port_first: 1024,
+        port_last: 32_767,
+        interface_count: MAX_INTERFACES as u32,
+        interfaces: std::array::from_fn(|position| position as u32 + 1),
+        announce: u32::MAX >> 16,
+    };
+    load_small(EbpfLoader::new().override_global(name::SETTINGS, &settings, true))
+}
+
+fn load_small(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, KernelError> {
+    for map in name::PINNED.iter().copied().chain(name::PINNED_LOCAL) {
         // `META` and the like have one entry anyway.
         loader.map_max_entries(map, 1);
     }
@@ -207,7 +271,7 @@ fn read_positions(dir: &Path) -> Result<[u32; MAX_INTERFACES], KernelError> {
 /// Removes what an agent has left that ended before it wrote `META`. No program was attached to
 /// these maps, and their sizes are those of its configuration.
 fn remove_half_made(dir: &Path) -> Result<(), KernelError> {
-    for map in name::PINNED {
+    for map in name::PINNED.iter().copied().chain(name::PINNED_LOCAL) {
         let path = dir.join(map);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -238,8 +302,12 @@ fn read_meta(dir: &Path) -> Result<Option<Meta>, KernelError> {
     Ok((meta.schema == SCHEMA && meta.flow_slots.is_power_of_two()).then_some(meta))
 }
 
-/// Whether the nearest existing parent lies on a BPF file system.
-fn check_bpf_file_system(dir: &Path) -> Result<(), KernelError> {
+/// Fails unless the nearest existing parent of `dir` lies on a BPF file system.
+///
+/// # Errors
+///
+/// It does not, or cannot be looked at.
+pub fn check_bpf_file_system(dir: &Path) -> Result<(), KernelError> {
     use std::os::unix::ffi::OsStrExt as _;
     let existing = dir
         .ancestors()

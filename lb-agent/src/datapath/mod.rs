@@ -3,40 +3,62 @@
 //! [`Datapath::open`] creates or adopts maps and programs; after that it is a
 //! [`Kernel`](crate::domain::kernel::Kernel) that carries out the controller's steps.
 
+mod announce;
 mod block;
+mod budget;
+mod cgroup;
+mod classifier;
 mod clock;
+mod coverage;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod feature;
+mod features;
 mod filter;
 mod flows;
 mod link;
 mod loader;
+mod local;
+mod netns;
 mod nexthop;
 mod pins;
 mod resolver;
+mod sock_diag;
+mod sysctl;
+mod trace;
+mod trial;
+mod verify;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::Xdp,
 };
 use lb_common::{
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
-        ServiceKey,
+        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
+        ServiceEntry, ServiceKey,
     },
     maps::name,
 };
 
 pub use self::{
+    budget::Budget,
+    cgroup::cgroup_root,
     flows::FlowTables,
-    loader::{Attached, Mode, Options},
+    loader::{Attached, Mode, Options, check_bpf_file_system},
+    local::AttachedCgroup,
     pins::detach,
     resolver::Resolver,
+    trace::Trace,
+    verify::{Verified, verify},
 };
 use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 
@@ -44,6 +66,7 @@ use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 pub struct Datapath {
     // Keeps programs and unpinned maps loaded; the links live by their pins.
     ebpf: Ebpf,
+    classifiers: Arc<Mutex<classifier::Classifiers>>,
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
@@ -51,9 +74,18 @@ pub struct Datapath {
     blocks: block::BlockList,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
+    eviction_stats: PerCpuArray<MapData, EvictionStats>,
+    announced: HashMap<MapData, ServiceKey, u32>,
+    /// Interfaces that VIPs are announced on.
+    announce: Vec<String>,
+    /// VIPs that the neighbours have been told of.
+    told: BTreeSet<std::net::IpAddr>,
     hops: nexthop::Hops,
     flows: FlowTables,
+    trace: Option<Trace>,
     attached: Vec<Attached>,
+    /// Where local clients are served.
+    local: Option<local::LocalClients>,
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
@@ -70,10 +102,25 @@ impl Datapath {
     ///
     /// Says which operation on which object the kernel refused.
     pub fn open(options: &Options) -> Result<Self, KernelError> {
+        // What cannot be must be told before anything is attached.
+        let cgroup = options.cgroup.as_deref().map(cgroup::Cgroup::open);
+        let cgroup = cgroup.transpose()?;
         let mut datapath = Self::open_detached(options)?;
         let interfaces = interface_indices(options)?;
         let program = xdp(&mut datapath.ebpf, name::PROGRAM_XDP)?;
-        datapath.attached = pins::attach(program, options, &interfaces)?;
+        datapath.attached = pins::attach(
+            program,
+            &mut datapath
+                .classifiers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            options,
+            &interfaces,
+        )?;
+        let configured: Vec<u32> = interfaces.iter().map(|(_, ifindex)| *ifindex).collect();
+        let coverage = coverage::Coverage::adopt(Arc::clone(&datapath.classifiers), &configured)?;
+        datapath.hops.attach_by(coverage);
+        datapath.serve_local_clients(cgroup.as_ref(), &options.bpf_dir)?;
         Ok(datapath)
     }
 
@@ -99,17 +146,25 @@ impl Datapath {
             )
         })?;
 
+        let classifiers = classifier::Classifiers::load(
+            &mut ebpf,
+            loader::pin_dir(&options.bpf_dir),
+            options.tc_filters,
+        )?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
         let hops = nexthop::Hops::new(nexthops, &taken, by_position(&interfaces, &named))?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
-            meta.flow_slots,
+            meta,
             clock,
             options.lifetimes.scaled(clock.per_second()),
         );
         let mut datapath = Self {
+            announced: take(&mut ebpf, name::ANNOUNCED)?,
+            announce: options.announce.clone(),
+            told: BTreeSet::new(),
             services: take(&mut ebpf, name::SERVICES)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,
@@ -117,10 +172,14 @@ impl Datapath {
             blocks: block::BlockList::open(&mut ebpf)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
+            trace: Some(trace::Trace::new(&mut ebpf, clock)?),
+            eviction_stats: take(&mut ebpf, name::EVICTION_STATS)?,
             ebpf,
+            classifiers: Arc::new(Mutex::new(classifiers)),
             hops,
             flows,
             attached: Vec::new(),
+            local: None,
             meta,
             written,
             retired: BTreeMap::new(),
@@ -134,6 +193,26 @@ impl Datapath {
         &self.attached
     }
 
+    /// The cgroup whose processes are served as local clients.
+    pub fn local_clients(&self) -> Option<&AttachedCgroup> {
+        self.local.as_ref().map(local::LocalClients::attached)
+    }
+
+    /// Attaches to the cgroup, or takes off what a former agent attached.
+    fn serve_local_clients(
+        &mut self,
+        cgroup: Option<&cgroup::Cgroup>,
+        bpf_dir: &std::path::Path,
+    ) -> Result<(), KernelError> {
+        let dir = loader::pin_dir(bpf_dir);
+        if let Some(cgroup) = cgroup {
+            self.local = Some(local::LocalClients::attach(&mut self.ebpf, &dir, cgroup)?);
+        } else if local::detach(&dir)? > 0 {
+            tracing::info!("local clients are no longer served");
+        }
+        Ok(())
+    }
+
     /// Slots of each flow table. May differ from the options where the tables were adopted.
     pub fn flow_slots(&self) -> u32 {
         self.meta.flow_slots
@@ -144,6 +223,11 @@ impl Datapath {
         self.flows.clone()
     }
 
+    /// The trace, for whoever hands its events on; `None` if it has been taken already.
+    pub fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
+    }
+
     /// Starts to keep next hops current. Needs a tokio runtime.
     ///
     /// # Errors
@@ -151,55 +235,6 @@ impl Datapath {
     /// No netlink socket.
     pub async fn start_resolver(&self) -> Result<Resolver, KernelError> {
         Resolver::start(self.hops.clone()).await
-    }
-
-    /// Descriptor of the XDP program, for a benchmark's driver to call.
-    ///
-    /// # Errors
-    ///
-    /// The program is not loaded.
-    pub fn program_fd(&self) -> Result<&aya::programs::ProgramFd, KernelError> {
-        let what = "looking for the loaded program";
-        let program: &Xdp = self
-            .ebpf
-            .program(name::PROGRAM_XDP)
-            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
-        program.fd().map_err(|error| KernelError::new(what, error))
-    }
-
-    /// Runs the XDP program on a frame as if it came in on `ifindex`; answers with the XDP
-    /// action and the frame afterwards. The counters count it.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses test runs, or the interface does not exist.
-    pub fn test_run(&self, frame: &[u8], ifindex: u32) -> Result<(u32, Vec<u8>), KernelError> {
-        let what = "running the program on a frame";
-        let program: &Xdp = self
-            .ebpf
-            .program(name::PROGRAM_XDP)
-            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
-        // `struct xdp_md` of include/uapi/linux/bpf.h: data, data_end, data_meta,
-        // ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect();
-        let mut out = vec![0; frame.len() + 256];
-        let run = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            })
-            .map_err(|error| KernelError::new(what, error))?;
-        out.truncate(run.data_size_out as usize);
-        Ok((run.return_value, out))
     }
 }
 

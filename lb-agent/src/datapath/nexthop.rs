@@ -4,8 +4,9 @@
 //! The programs read the entries; the resolver writes them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,13 +14,20 @@ use aya::maps::{Array, MapData};
 use lb_common::{entry::NextHop, maps::MAX_INTERFACES, maps::MAX_NEXTHOPS};
 use tokio::sync::Notify;
 
-use super::resolver::Link;
+use super::{
+    announce::Port,
+    coverage::Coverage,
+    resolver::{self, Link},
+    sysctl,
+};
 use crate::domain::kernel::KernelError;
 
 /// The table of next hops, shared by the writer, which hands out entries, and the resolver.
 #[derive(Clone)]
 pub(crate) struct Hops {
     inner: Arc<Mutex<Inner>>,
+    /// Where replies are looked at; none where nothing is attached at all.
+    coverage: Arc<Mutex<Option<Coverage>>>,
     /// Rings when an address has been added.
     pub(super) wanted: Arc<Notify>,
 }
@@ -31,6 +39,8 @@ struct Inner {
     interfaces: Vec<Interface>,
     free: Vec<u32>,
     next: u32,
+    /// Addresses of the node that are backends, once looked at.
+    own: HashSet<IpAddr>,
 }
 
 struct Entry {
@@ -63,7 +73,7 @@ impl Hops {
             entries.insert(*address, Entry { index: *index, hop });
             next = next.max(index + 1);
         }
-        let used: std::collections::HashSet<u32> = taken.values().copied().collect();
+        let used: HashSet<u32> = taken.values().copied().collect();
         let free = (MAX_INTERFACES as u32..next)
             .filter(|index| !used.contains(index))
             .collect();
@@ -80,10 +90,12 @@ impl Hops {
                 .collect(),
             free,
             next,
+            own: HashSet::new(),
         };
         inner.clear_former()?;
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
+            coverage: Arc::default(),
             wanted: Arc::new(Notify::new()),
         })
     }
@@ -142,7 +154,61 @@ impl Hops {
         self.lock()
             .entries
             .get(&address)
-            .is_some_and(|entry| entry.hop.ifindex != 0)
+            .is_some_and(|entry| resolver::is_resolved(&entry.hop))
+    }
+
+    /// From now on programs are attached to every interface that a next hop leads to.
+    pub(crate) fn attach_by(&self, coverage: Coverage) {
+        *self.coverage() = Some(coverage);
+    }
+
+    fn coverage(&self) -> MutexGuard<'_, Option<Coverage>> {
+        self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether replies on this interface are looked at, now at the latest.
+    pub(super) fn cover(&self, ifindex: u32, ethernet: bool) -> bool {
+        match &mut *self.coverage() {
+            Some(coverage) => coverage.cover(ifindex, ethernet),
+            None => true,
+        }
+    }
+
+    /// Forgets the interfaces that are gone.
+    pub(super) fn retain_coverage(&self, exists: impl Fn(u32) -> bool) {
+        if let Some(coverage) = &mut *self.coverage() {
+            coverage.retain(exists);
+        }
+    }
+
+    /// Tells in the journal, once, what keeps packets from a backend on an address of the node.
+    pub(super) fn warn_of_obstacles(&self, address: IpAddr) {
+        let mut inner = self.lock();
+        if !inner.own.insert(address) {
+            return;
+        }
+        let interfaces = inner.interfaces.iter();
+        let named: Vec<String> = interfaces.map(|each| each.name.clone()).collect();
+        drop(inner);
+        for obstacle in sysctl::obstacles(address, &named, Path::new("/proc/sys/net")) {
+            tracing::warn!("{obstacle}");
+        }
+    }
+
+    /// Those of the named interfaces that exist and whose link address is known.
+    pub(super) fn ports(&self, names: &[String]) -> Vec<Port> {
+        let inner = self.lock();
+        let mut ports = Vec::new();
+        for (position, interface) in (0..).zip(&inner.interfaces) {
+            let hop = inner.map.get(&position, 0).unwrap_or_default();
+            if hop.ifindex != 0 && names.contains(&interface.name) {
+                ports.push(Port {
+                    ifindex: hop.ifindex,
+                    mac: hop.smac,
+                });
+            }
+        }
+        ports
     }
 
     /// Names of interfaces that the programs ran on and that no longer exist.
@@ -197,6 +263,7 @@ impl Hops {
                 ifindex,
                 mtu: link.mtu,
                 smac: link.mac,
+                flags: link.flags,
                 ..NextHop::default()
             };
             inner.write(position as u32, hop)?;

@@ -6,17 +6,17 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use lb_common::entry::NextHop;
+use lb_common::entry::{NextHop, hop_flags};
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_route::{
-        link::LinkAttribute,
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
     },
 };
 
-use super::nexthop::Hops;
+use super::{features, nexthop::Hops};
 use crate::domain::kernel::KernelError;
 
 /// How often everything is looked at without an event.
@@ -31,6 +31,19 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub(super) struct Link {
     pub(super) mac: [u8; 6],
     pub(super) mtu: u32,
+    /// Frames begin with an Ethernet header.
+    pub(super) ethernet: bool,
+    /// [`hop_flags`] of everything that leaves by it.
+    pub(super) flags: u32,
+}
+
+/// The way to an address.
+struct Route {
+    ifindex: u32,
+    /// Next address on the way: a router, or the address itself.
+    gateway: IpAddr,
+    /// The address is the node's own.
+    local: bool,
 }
 
 /// Keeps the table current until it is dropped.
@@ -92,6 +105,8 @@ impl Resolver {
     async fn refresh(&self) -> Result<bool, KernelError> {
         let links = self.links().await?;
         self.hops.set_interfaces(&links)?;
+        self.hops
+            .retain_coverage(|ifindex| links.contains_key(&ifindex));
         let addresses = self.hops.addresses();
         if addresses.is_empty() {
             return Ok(true);
@@ -100,59 +115,103 @@ impl Resolver {
         let mut all = true;
         for address in addresses {
             let hop = match self.route(address).await {
-                Some((ifindex, gateway)) => {
-                    let mac = neighbours.get(&(ifindex, gateway));
-                    match (mac, links.get(&ifindex)) {
-                        (
-                            Some(Neighbour {
-                                mac: Some(mac),
-                                fresh,
-                            }),
-                            Some(link),
-                        ) => {
-                            if !fresh {
-                                self.ask(ifindex, gateway).await;
-                            }
-                            NextHop {
-                                ifindex,
-                                mtu: link.mtu,
-                                dmac: *mac,
-                                smac: link.mac,
-                                reserved: 0,
-                            }
-                        }
-                        (_, Some(_)) => {
-                            self.ask(ifindex, gateway).await;
-                            NextHop::default()
-                        }
-                        (_, None) => NextHop::default(),
-                    }
-                }
+                Some(route) if route.local => self.local(address, &route, &links),
+                Some(route) => match links.get(&route.ifindex) {
+                    Some(link) => self.hop(&route, link, &neighbours).await,
+                    None => NextHop::default(),
+                },
                 None => NextHop::default(),
             };
-            all &= hop.ifindex != 0;
+            all &= is_resolved(&hop);
             self.hops.set(address, hop)?;
         }
         Ok(all)
     }
 
+    /// The next hop to one of the node's own addresses.
+    fn local(&self, address: IpAddr, route: &Route, links: &HashMap<u32, Link>) -> NextHop {
+        self.hops.warn_of_obstacles(address);
+        NextHop {
+            ifindex: route.ifindex,
+            mtu: links.get(&route.ifindex).map_or(0, |link| link.mtu),
+            flags: hop_flags::LOCAL,
+            ..NextHop::default()
+        }
+    }
+
+    /// The next hop at the end of a route, over `link`.
+    async fn hop(
+        &self,
+        route: &Route,
+        link: &Link,
+        neighbours: &HashMap<(u32, IpAddr), Neighbour>,
+    ) -> NextHop {
+        let Route {
+            ifindex, gateway, ..
+        } = *route;
+        let hop = NextHop {
+            ifindex,
+            mtu: link.mtu,
+            smac: link.mac,
+            flags: link.flags,
+            ..NextHop::default()
+        };
+        // Replies that nobody looks at would end the connection.
+        if !self.hops.cover(ifindex, link.ethernet) {
+            return NextHop::default();
+        }
+        let neighbour = neighbours.get(&(ifindex, gateway));
+        if neighbour.is_none_or(|neighbour| !neighbour.fresh) {
+            self.ask(ifindex, gateway).await;
+        }
+        match neighbour.and_then(|neighbour| neighbour.mac) {
+            Some(mac) => NextHop { dmac: mac, ..hop },
+            None => NextHop {
+                flags: hop.flags | hop_flags::NEIGHBOUR,
+                ..hop
+            },
+        }
+    }
+
     async fn links(&self) -> Result<HashMap<u32, Link>, KernelError> {
         let failed = |error| KernelError::new("reading the node's interfaces", error);
+        let targets = features::redirect_targets().ok();
         let mut links = HashMap::new();
         let mut answer = self.handle.link().get().execute();
         while let Some(message) = answer.try_next().await.map_err(failed)? {
             let mut link = Link {
                 mac: [0; 6],
                 mtu: 0,
+                ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+                flags: 0,
             };
+            let mut kind = None;
             for attribute in &message.attributes {
                 match attribute {
                     LinkAttribute::Address(mac) => {
                         link.mac = mac.as_slice().try_into().unwrap_or_default();
                     }
                     LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                    LinkAttribute::LinkInfo(infos) => {
+                        kind = infos.iter().find_map(|info| match info {
+                            LinkInfo::Kind(kind) => Some(kind),
+                            _ => None,
+                        });
+                    }
                     _ => {}
                 }
+            }
+            let takes = match &targets {
+                Some(targets) => targets.get(&message.header.index) == Some(&true),
+                // A device of hardware has no kind. Of the others a kernel this old does not tell,
+                // and what it has not got is lost; tc is the safe way.
+                None => kind.is_none(),
+            };
+            if !takes {
+                link.flags |= hop_flags::NO_XDP;
+            }
+            if kind == Some(&InfoKind::Veth) {
+                link.flags |= hop_flags::NO_TX;
             }
             links.insert(message.header.index, link);
         }
@@ -199,8 +258,8 @@ impl Resolver {
         Ok(neighbours)
     }
 
-    /// Interface and next address on the way to `address`.
-    async fn route(&self, address: IpAddr) -> Option<(u32, IpAddr)> {
+    /// The kernel's route to `address`.
+    async fn route(&self, address: IpAddr) -> Option<Route> {
         let request = match address {
             IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
                 .destination_prefix(ip, 32)
@@ -221,7 +280,11 @@ impl Resolver {
                 _ => {}
             }
         }
-        ifindex.map(|index| (index, gateway))
+        Some(Route {
+            ifindex: ifindex?,
+            gateway,
+            local: route.header.kind == RouteType::Local,
+        })
     }
 
     /// Asks the kernel to resolve, or to confirm, a neighbour.
@@ -237,6 +300,11 @@ impl Resolver {
             tracing::debug!(%address, ifindex, %error, "the kernel would not resolve a neighbour");
         }
     }
+}
+
+/// Whether packets can be sent by this next hop without asking the kernel.
+pub(super) fn is_resolved(hop: &NextHop) -> bool {
+    hop.ifindex != 0 && hop.flags & hop_flags::NEIGHBOUR == 0
 }
 
 struct Neighbour {

@@ -9,8 +9,9 @@ use std::{
 use aya::maps::{MapData, PerCpuValues};
 use ipnet::IpNet;
 use lb_common::{
-    entry::{BackendEntry, BackendStats, Counter, ServiceEntry},
+    entry::{BackendEntry, BackendStats, Counter, EvictionStats, ServiceEntry},
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
+    socket::SocketStats,
     verdict::Verdict,
 };
 use memmap2::MmapOptions;
@@ -75,7 +76,7 @@ impl Datapath {
         let known = self.written.get(&id).map(|(_, source)| *source);
         let source = nexthop::source_towards(address.ip())
             .unwrap_or_else(|_| known.unwrap_or(unspecified(address.is_ipv6())));
-        self.allow_source(source)?;
+        self.allow_source(source, address)?;
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
             .map_err(|error| KernelError::new(what(), error))?;
@@ -288,7 +289,8 @@ impl Kernel for Datapath {
     }
 
     fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
-        self.write_filter(view)
+        self.write_filter(view)?;
+        self.announce(view)
     }
 
     fn blocked(&mut self) -> Result<Vec<IpNet>, KernelError> {
@@ -334,6 +336,16 @@ impl Kernel for Datapath {
             .collect()
     }
 
+    fn evictions(&self) -> Result<EvictionStats, KernelError> {
+        let values = self.eviction_stats.get(&0, 0).map_err(|error| {
+            KernelError::new(format!("reading {}", name::EVICTION_STATS), error)
+        })?;
+        Ok(EvictionStats {
+            closed: values.iter().map(|value| value.closed).sum(),
+            half_open: values.iter().map(|value| value.half_open).sum(),
+        })
+    }
+
     fn backend_stats(&self, id: u32) -> Result<BackendStats, KernelError> {
         let values = self.backend_stats.get(&id, 0).map_err(|error| {
             KernelError::new(format!("reading the counters of backend {id}"), error)
@@ -355,6 +367,20 @@ impl Kernel for Datapath {
 
     fn block_mebibytes(&self) -> usize {
         self.blocks.mebibytes()
+    }
+
+    fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError> {
+        match &mut self.local {
+            Some(local) => local.close(gone),
+            None => Ok(0),
+        }
+    }
+
+    fn local_stats(&self) -> Result<SocketStats, KernelError> {
+        match &self.local {
+            Some(local) => local.stats(),
+            None => Ok(SocketStats::default()),
+        }
     }
 
     fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {

@@ -227,6 +227,13 @@ pub trait Kernel: Send {
     /// A map that cannot be read.
     fn verdicts(&self) -> Result<Vec<Counter>, KernelError>;
 
+    /// Flows that gave way to newer ones because a flow table had no other place for them.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn evictions(&self) -> Result<lb_common::entry::EvictionStats, KernelError>;
+
     /// Totals of one backend.
     ///
     /// # Errors
@@ -250,6 +257,21 @@ pub trait Kernel: Send {
 
     /// Kernel memory that the block list takes, in MiB.
     fn block_mebibytes(&self) -> usize;
+
+    /// Closes the connected sockets of local clients that were sent to one of these backends (by
+    /// id, with the address that they were sent to); answers with their number.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read, or a socket that cannot be closed.
+    fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError>;
+
+    /// Totals of local clients; zero where there are none.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn local_stats(&self) -> Result<lb_common::socket::SocketStats, KernelError>;
 
     /// Which of these backend addresses packets cannot be sent to yet, for want of a route or a
     /// link address. Asking begins their resolution.

@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod block;
 pub mod block_list;
+pub mod flow;
 pub mod guard;
 pub mod health;
 pub mod kernel;
@@ -16,4 +17,5 @@ pub mod service;
 pub mod snapshot;
 pub mod split;
 pub mod sync;
+pub mod trace;
 pub mod weigh;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use super::{
-    backend::{Instance, InstanceId},
+    backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
     service::ServiceSpec,
     split::ActiveSplit,
@@ -62,6 +62,16 @@ impl BackendState {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.instance.address
+    }
+
+    /// It is unhealthy, and no person is taking it out: whoever drains a backend lets its
+    /// connections end by themselves, whatever its checks say meanwhile.
+    pub fn is_dead(&self) -> bool {
+        let drains =
+            self.drain.is_some() || matches!(self.instance.health, CatalogHealth::Maintenance(_));
+        let unhealthy = matches!(self.observed, Observed::Unhealthy { .. })
+            || matches!(self.instance.health, CatalogHealth::Critical(_));
+        unhealthy && !drains
     }
 }
 

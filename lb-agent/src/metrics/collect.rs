@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use lb_common::entry::Counter;
 use prometheus::{TextEncoder, proto::MetricFamily};
 
-use super::{blocks, node, services};
+use super::{Sources, blocks, node, services, trace};
 use crate::{
-    controller::{Handle, OperatorError, Status, handle::Counters},
+    controller::{OperatorError, Status, handle::Counters},
     domain::snapshot::Snapshot,
     probe::ProbeStats,
+    watch::WatchStats,
 };
 
 /// Everything that one scrape shows.
@@ -21,12 +22,16 @@ pub(super) struct Reading {
     pub(super) blocks: Vec<(IpNet, Counter)>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) probes: Arc<ProbeStats>,
+    pub(super) watch: Arc<WatchStats>,
 }
 
 /// Asks the controller for all of it.
 pub(super) async fn read(
-    handle: &Handle,
-    probes: &Arc<ProbeStats>,
+    Sources {
+        handle,
+        probes,
+        watch,
+    }: &Sources,
 ) -> Result<Reading, OperatorError> {
     let (status, counters, blocks) = tokio::try_join!(
         handle.status(),
@@ -39,6 +44,7 @@ pub(super) async fn read(
         blocks,
         snapshot: handle.snapshot(),
         probes: Arc::clone(probes),
+        watch: Arc::clone(watch),
     })
 }
 
@@ -48,6 +54,7 @@ pub(super) fn text(reading: &Reading, now: SystemTime) -> prometheus::Result<Str
         .into_iter()
         .chain(services::families(&reading.snapshot, &reading.counters))
         .chain(blocks::families(reading.status.blocks, &reading.blocks))
+        .chain(trace::families(&reading.watch))
         .filter_map(|family| family.finish())
         .collect();
     TextEncoder::new().encode_to_string(&families)

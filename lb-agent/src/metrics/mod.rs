@@ -4,7 +4,7 @@
 //! series of a backend or rule that vanishes vanish with it.
 //!
 //! - `collect`: what is asked, and in which order it is written.
-//! - `node`, `services`, `blocks`: the families, by subject.
+//! - `node`, `services`, `blocks`, `trace`: the families, by subject.
 //! - `family`: one metric's name, help, type and samples.
 
 mod blocks;
@@ -12,6 +12,7 @@ mod collect;
 mod family;
 mod node;
 mod services;
+mod trace;
 
 use std::{
     sync::Arc,
@@ -30,6 +31,7 @@ use tokio::{net::TcpListener, sync::oneshot, time};
 use crate::{
     controller::{Handle, OperatorError},
     probe::ProbeStats,
+    watch::WatchStats,
 };
 
 /// Media type of the text format, version 0.0.4.
@@ -48,18 +50,14 @@ const GRACE: Duration = Duration::from_secs(1);
 /// does not answer.
 pub async fn serve(
     listener: TcpListener,
-    handle: Handle,
-    probe_stats: Arc<ProbeStats>,
+    sources: Sources,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .fallback(not_found)
-        .with_state(Sources {
-            handle,
-            probe_stats,
-        });
+        .with_state(sources);
     let (stopping, stopped) = oneshot::channel();
     let server = axum::serve(listener, router)
         .with_graceful_shutdown(async move {
@@ -83,14 +81,19 @@ pub async fn serve(
     }
 }
 
+/// What the pages are made of.
 #[derive(Clone)]
-struct Sources {
-    handle: Handle,
-    probe_stats: Arc<ProbeStats>,
+pub struct Sources {
+    /// The controller.
+    pub handle: Handle,
+    /// Results of the probes.
+    pub probes: Arc<ProbeStats>,
+    /// What traces and captures have come to.
+    pub watch: Arc<WatchStats>,
 }
 
 async fn metrics(State(sources): State<Sources>) -> Result<Response, Unavailable> {
-    let reading = in_time(collect::read(&sources.handle, &sources.probe_stats)).await?;
+    let reading = in_time(collect::read(&sources)).await?;
     let text = collect::text(&reading, SystemTime::now()).map_err(Unavailable::Encoding)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }

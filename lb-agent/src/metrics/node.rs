@@ -6,22 +6,28 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_common::{entry::Counter, flow, verdict::Verdict};
+use lb_common::{
+    entry::{Counter, EvictionStats},
+    flow,
+    verdict::Verdict,
+};
 
 use super::family::Family;
 use crate::{
-    controller::{FlowTableUse, Status},
+    controller::{FlowTableUse, LocalClientsStatus, Status},
     probe::ProbeStats,
 };
 
 /// All families of the node.
 pub(super) fn families(status: &Status, probes: &ProbeStats, now: SystemTime) -> Vec<Family> {
     let mut families = agent(status);
+    families.extend(local_clients(status.local_clients.as_ref()));
     families.extend(verdicts(&status.verdicts));
     families.extend(flow_tables(&[
         ("ipv4", &status.flows4),
         ("ipv6", &status.flows6),
     ]));
+    families.push(evictions(status.evictions));
     families.extend(maglev(status.maglev_rebuilds));
     families.extend(consul(status, now));
     families.extend(probe_results(probes));
@@ -59,6 +65,31 @@ fn agent(status: &Status) -> Vec<Family> {
         )
         .with(status.last_apply.as_secs_f64()),
         interfaces,
+    ]
+}
+
+/// None of them where local clients are not served.
+fn local_clients(local: Option<&LocalClientsStatus>) -> Vec<Family> {
+    let Some(local) = local else {
+        return Vec::new();
+    };
+    let mut cgroup = Family::gauge(
+        "lb_local_clients_info",
+        "The cgroup whose processes are served as local clients; always 1.",
+    );
+    cgroup.add(&[("cgroup", &*local.cgroup.to_string_lossy())], 1.0);
+    vec![
+        cgroup,
+        Family::counter(
+            "lb_local_translated_total",
+            "Connections and conversations of local clients that were sent to a backend.",
+        )
+        .with(local.stats.translated as f64),
+        Family::counter(
+            "lb_local_refused_total",
+            "Calls of local clients refused since the service has no backend that takes them.",
+        )
+        .with(local.stats.refused as f64),
     ]
 }
 
@@ -102,6 +133,17 @@ fn flow_tables(tables: &[(&str, &FlowTableUse)]) -> [Family; 2] {
         }
     }
     [slots, used]
+}
+
+fn evictions(evictions: EvictionStats) -> Family {
+    let mut family = Family::counter(
+        "lb_flow_evictions_total",
+        "Flows that gave way to newer ones because their table had no other place, by the state \
+         they were in; established flows never do.",
+    );
+    family.add(&[("state", "closed")], evictions.closed as f64);
+    family.add(&[("state", "half_open")], evictions.half_open as f64);
+    family
 }
 
 fn maglev((last, all, rebuilds): (Duration, Duration, u64)) -> [Family; 3] {

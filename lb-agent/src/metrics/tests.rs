@@ -49,8 +49,12 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let stats = Arc::new(ProbeStats::default());
-        let server = tokio::spawn(serve(listener, handle, stats, async {
+        let sources = Sources {
+            handle,
+            probes: Arc::default(),
+            watch: Arc::default(),
+        };
+        let server = tokio::spawn(serve(listener, sources, async {
             stopped.await.ok();
         }));
         Self {
@@ -97,6 +101,9 @@ async fn metrics_page() {
         "lb_snapshot_version 17".into(),
         "lb_apply_seconds 0.003".into(),
         r#"lb_interface_info{interface="eth0",mode="native"} 1"#.into(),
+        r#"lb_local_clients_info{cgroup="/sys/fs/cgroup"} 1"#.into(),
+        "lb_local_translated_total 12".into(),
+        "lb_local_refused_total 3".into(),
         r#"lb_packets_total{action="drop",reason="blocked"} 7"#.into(),
         r#"lb_packet_bytes_total{action="drop",reason="blocked"} 700"#.into(),
         r#"lb_packets_total{action="forward",reason="request"} 1000000000000"#.into(),
@@ -104,6 +111,7 @@ async fn metrics_page() {
         r#"lb_flow_slots{family="ipv4"} 1024"#.into(),
         r#"lb_flow_slots_used{family="ipv4",state="established"} 24"#.into(),
         r#"lb_flow_slots_used{family="ipv6",state="reset"} 0"#.into(),
+        r#"lb_flow_evictions_total{state="half_open"} 7"#.into(),
         "lb_maglev_rebuild_seconds 0.0015".into(),
         "lb_maglev_rebuild_seconds_total 2.5".into(),
         "lb_maglev_rebuilds_total 1234".into(),
@@ -132,6 +140,9 @@ async fn metrics_page() {
         format!("lb_backend_healthy{{{two}}} 0"),
         format!("lb_backend_healthy{{{three}}} 1"),
         format!("lb_backend_healthy{{{four}}} 0"),
+        "lb_trace_watchers 0".into(),
+        "lb_trace_events_total 0".into(),
+        "lb_trace_lost_total 0".into(),
         "lb_block_rules 2".into(),
         r#"lb_block_packets_total{prefix="192.0.2.7/32"} 3"#.into(),
         r#"lb_block_bytes_total{prefix="2001:db8::/32"} 400"#.into(),
@@ -185,7 +196,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 33, "{families:?}");
+    assert_eq!(families.len(), 40, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -43,22 +43,33 @@ fn merge(new: Config, in_force: &Config) -> Reloaded {
 fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
     let NodeConfig {
         interfaces,
+        announce,
         xdp_mode,
         state_dir,
         runtime_dir,
         bpf_dir,
         flow_slots,
+        new_flows,
         nat_ports,
+        local_clients,
+        cgroup,
     } = &old.node;
     let MetricsConfig { listen } = &old.metrics;
     let mut keys = vec![
         ("node.interfaces", *interfaces != new.node.interfaces),
+        ("node.announce", *announce != new.node.announce),
         ("node.xdp_mode", *xdp_mode != new.node.xdp_mode),
         ("node.state_dir", *state_dir != new.node.state_dir),
         ("node.runtime_dir", *runtime_dir != new.node.runtime_dir),
         ("node.bpf_dir", *bpf_dir != new.node.bpf_dir),
         ("node.flow_slots", *flow_slots != new.node.flow_slots),
+        ("node.new_flows", *new_flows != new.node.new_flows),
         ("node.nat_ports", *nat_ports != new.node.nat_ports),
+        (
+            "node.local_clients",
+            *local_clients != new.node.local_clients,
+        ),
+        ("node.cgroup", *cgroup != new.node.cgroup),
         ("metrics.listen", *listen != new.metrics.listen),
     ];
     match (&old.consul, &new.consul) {
@@ -127,7 +138,7 @@ mod tests {
         let section = "[consul]\n        address = \"http://127.0.0.1:8500\"";
         let address = r#"address = "http://127.0.0.1:8500""#;
         let interfaces = r#"interfaces = ["eth0"]"#;
-        let rows: [(&str, &str, &[&str]); 9] = [
+        let rows: [(&str, &str, &[&str]); 10] = [
             ("name = \"echo\"", "name = \"other\"", &[]),
             (interfaces, "interfaces = [\"eth1\"]", &["node.interfaces"]),
             (
@@ -145,6 +156,11 @@ mod tests {
                     "node.bpf_dir",
                     "node.nat_ports",
                 ],
+            ),
+            (
+                interfaces,
+                "interfaces = [\"eth0\"]\nlocal_clients = true\ncgroup = \"/d\"",
+                &["node.local_clients", "node.cgroup"],
             ),
             (section, "", &["[consul]"]),
             (

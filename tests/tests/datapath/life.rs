@@ -332,7 +332,7 @@ fn replies_follow_the_client() {
             let outcome = world.run(&request.build(), back).unwrap();
             assert_eq!(outcome.verdict, ForwardRequest);
             let outcome = world.reply(&answer);
-            assert_eq!(outcome.action, action::TX, "{traffic:?}");
+            assert_eq!(outcome.action, action::REDIRECT, "{traffic:?}");
             let got = outcome.packet();
             assert_eq!((got.dmac, got.smac), (request.smac, BACK_MAC));
         }

@@ -6,10 +6,14 @@
 //! leaves as it came.
 
 mod adopted;
+mod announce;
 mod block;
 mod blocklist;
 mod chance;
+mod flood;
+mod flow_list;
 mod foreign;
+mod hops;
 mod life;
 mod malformed;
 mod memory;
@@ -19,4 +23,7 @@ mod restart;
 mod rewrite;
 mod row;
 mod table;
+mod trace;
+mod trace_limits;
 mod traffic;
+mod verifier;

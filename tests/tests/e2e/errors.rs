@@ -108,6 +108,7 @@ fn without_an_agent() {
     );
     let bad_list = file("list", "192.0.2.1\n192.0.2.300\n");
     let socket = scratch.path().join("none.sock").display().to_string();
+    let never = scratch.path().join("never.pcapng").display().to_string();
 
     let rows: &[(&[&str], i32, &str)] = &[
         (&["check", &valid], 0, ""),
@@ -127,6 +128,24 @@ fn without_an_agent() {
         (&["block", "add", "192.0.2.0/33"], 2, "`192.0.2.0/33`"),
         (&["block", "add", "192.0.2.1", "--ttl", "soon"], 2, "soon"),
         (&["block", "import", &bad_list], 2, "list:2: "),
+        (&["trace"], 4, "is not running"),
+        (&["trace", "--src", "192.0.2.0/33"], 2, "`192.0.2.0/33`"),
+        (
+            &["trace", "--verdict", "bloked"],
+            2,
+            "no verdict `bloked`; there are drop (blocked, ",
+        ),
+        (&["capture", "-w", &never], 4, "is not running"),
+        (&["capture", "-w", &never, "--dst", "here"], 2, "`here`"),
+        (&["capture"], 2, "--write"),
+        (&["flow", "list"], 4, "is not running"),
+        (
+            &["flow", "list", "--client", "10.0.0.300"],
+            2,
+            "`10.0.0.300`",
+        ),
+        (&["flow", "list", "--state", "open"], 2, "half_open"),
+        (&["flow", "count", "--by", "colour"], 2, "backend"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["status", "-o", "yaml"], 2, "yaml"),
     ];
@@ -136,6 +155,7 @@ fn without_an_agent() {
         assert_eq!(output.code, *code, "{args:?}: {}", output.stderr);
         assert!(output.stderr.contains(words), "{args:?}: {}", output.stderr);
     }
+    assert!(!fs::exists(&never).unwrap(), "a file for nothing");
 }
 
 /// Who may not says so at once.
@@ -203,6 +223,21 @@ fn with_an_agent() {
             "is not on the block list",
         ),
         (&["block", "add", "0.0.0.0/0"], 1, "--force"),
+        (
+            &["flow", "list", "--service", "nope"],
+            1,
+            "there is no service `nope`; configured are echo",
+        ),
+        (
+            &["flow", "list", "--backend", "nope"],
+            2,
+            "`nope` is no address",
+        ),
+        (
+            &["trace", "--src", "10.0.0.1", "--dst", "::1"],
+            2,
+            "different address families",
+        ),
     ];
     for (args, code, words) in rows {
         let output = scene.agent.cli(args).unwrap();

@@ -32,8 +32,8 @@ fn backends() -> String {
 
 fn status() -> String {
     "{agent_version block_rules catalog{backends backends_healthy services services_healthy} \
-     consul_address flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
-     last_apply_us maglev_rebuilds{count last_us total_us} now_unix_ms problems[] \
+     consul_address evictions{closed half_open} flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
+     last_apply_us local_clients maglev_rebuilds{count last_us total_us} now_unix_ms problems[] \
      snapshot_version started_unix_ms verdicts[{action bytes help name packets}] watches[]}"
         .to_owned()
 }
@@ -76,7 +76,7 @@ fn replies_have_the_keys_that_programs_rely_on() {
     let config = scene.agent.config_file().display().to_string();
     let service = service();
     let backends = backends();
-    let rows: [(&[&str], String); 16] = [
+    let rows: [(&[&str], String); 18] = [
         (&["status"], status()),
         (&["service", "list"], format!("{{services[{service}]}}")),
         (
@@ -112,6 +112,14 @@ fn replies_have_the_keys_that_programs_rely_on() {
             format!("{{blocks[{{dropped_bytes dropped_packets rule{RULE}}}] now_unix_ms}}"),
         ),
         (&["block", "del", "203.0.113.7"], "{deleted}".to_owned()),
+        (
+            &["flow", "list"],
+            "{flows[{backend client idle_ms protocol service source state vip}] total}".to_owned(),
+        ),
+        (
+            &["flow", "count"],
+            "{counts[{backend flows protocol service state}]}".to_owned(),
+        ),
         (&["reload"], "{}".to_owned()),
         (
             &["check", &config],

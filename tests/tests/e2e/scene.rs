@@ -14,6 +14,7 @@ use lb_tests::{
     client::Client,
     load::{Load, Pace},
     namespace::Namespace,
+    pace::at_this_pace,
     process::wait_for,
     topology::Topology,
 };
@@ -44,6 +45,11 @@ impl Scene {
     /// One backend for each of `tags`, listed in the agent's configuration with that tag, on both
     /// families. `service` holds further lines of the service, `tables` further tables.
     pub(crate) fn listed(tags: &[&str], service: &str, tables: &str) -> Self {
+        Self::listed_on("", tags, service, tables)
+    }
+
+    /// The same with lines for the table `[node]`.
+    pub(crate) fn listed_on(node: &str, tags: &[&str], service: &str, tables: &str) -> Self {
         let (topology, backends) = hosts(tags.len());
         let rows: String = (1..)
             .zip(tags)
@@ -56,7 +62,8 @@ impl Scene {
             })
             .collect();
         let config = config(&format!("backends = [\n{rows}]\n{service}"), tables);
-        let agent = Setup::new(&topology).config(&config).start().unwrap();
+        let setup = Setup::new(&topology).node(node).config(&config);
+        let agent = setup.start().unwrap();
         let scene = Self {
             agent,
             backends,
@@ -73,7 +80,9 @@ impl Scene {
 
     /// Waits until every backend answers on each of `vips`, and nothing fails.
     pub(crate) fn wait_until_served(&self, vips: &[&str]) {
-        let client = self.client().patience(Duration::from_millis(500));
+        let client = self
+            .client()
+            .patience(at_this_pace(Duration::from_millis(500)));
         for vip in vips {
             let what = format!("all backends to answer through {vip}");
             wait_for(&what, PATIENCE, || {
@@ -208,7 +217,7 @@ impl Conversation {
     pub(crate) fn open(from: &Namespace, to: SocketAddr) -> Self {
         let stream = from.run(|| TcpStream::connect(to)).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
+            .set_read_timeout(Some(at_this_pace(Duration::from_secs(5))))
             .unwrap();
         Self(stream)
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use lb_common::socket::SocketStats;
+
 use super::*;
 use crate::{
-    controller::InterfaceStatus,
+    controller::{InterfaceStatus, LocalClientsStatus},
     domain::{
         backend::{Instance, InstanceId},
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
@@ -272,6 +274,14 @@ fn status_adds_up() {
             mode: "native",
             adopted: true,
         }],
+        local_clients: Some(LocalClientsStatus {
+            cgroup: "/sys/fs/cgroup".into(),
+            adopted: true,
+            stats: SocketStats {
+                translated: 12,
+                refused: 3,
+            },
+        }),
         consul: None,
         watches: BTreeMap::from([(
             "health/echo".into(),
@@ -283,6 +293,7 @@ fn status_adds_up() {
         )]),
         flows4: FlowTableUse { slots: 1024, used },
         flows6: FlowTableUse::default(),
+        evictions: Default::default(),
         verdicts: vec![(
             Verdict::DropBlocked,
             Counter {
@@ -339,6 +350,15 @@ fn status_adds_up() {
     );
     assert_eq!((got.block_rules, got.last_apply_us), (3, 70));
     assert_eq!(got.problems, ["trouble"]);
+    assert_eq!(
+        got.local_clients,
+        Some(proto::LocalClients {
+            cgroup: "/sys/fs/cgroup".into(),
+            adopted: true,
+            translated: 12,
+            refused: 3,
+        })
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    super::{NatPorts, NodeConfig, XdpMode},
+    super::{NatPorts, NewFlows, NodeConfig, XdpMode},
     EXAMPLE, NODE, expand, read,
 };
 use crate::domain::{
@@ -26,27 +26,33 @@ fn the_smallest_file_takes_every_default() {
     assert_eq!(node.bpf_dir, Path::new("/sys/fs/bpf/lb-agent"));
     assert_eq!(node.flow_slots, lb_common::maps::DEFAULT_FLOW_SLOTS);
     assert_eq!(node.nat_ports, NatPorts::Auto);
+    assert!(!node.local_clients);
+    assert_eq!(node.cgroup, None);
 }
 
 #[test]
 fn every_key_of_the_node_is_read() {
     let text = "[node]\ninterfaces = [\"eth0\", \"bond0.12\"]\nxdp_mode = \"native\"\n\
-                state_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\n\
-                nat_ports = \"40000-59999\"\n[metrics]\nlisten = \"[::]:9180\"";
+                announce = [\"eth0\"]\nstate_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
+                nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
         config.node,
         NodeConfig {
             interfaces: vec!["eth0".into(), "bond0.12".into()],
+            announce: vec!["eth0".into()],
             xdp_mode: XdpMode::Native,
             state_dir: "/a".into(),
             runtime_dir: "/b".into(),
             bpf_dir: "/c".into(),
             flow_slots: 4096,
+            new_flows: NewFlows::PerSecond(50_000),
             nat_ports: NatPorts::Range {
                 first: 40_000,
                 last: 59_999
             },
+            local_clients: true,
+            cgroup: Some("/d".into()),
         }
     );
     assert_eq!(config.metrics.listen.to_string(), "[::]:9180");
@@ -178,4 +184,10 @@ fn health_defaults() {
         assert_eq!(found, status, "{health}");
         assert_eq!(probe.timeout, Duration::from_millis(timeout), "{health}");
     }
+}
+
+#[test]
+fn xdp_can_be_left_off() {
+    let config = read("[node]\ninterfaces = [\"eth0\"]\nxdp_mode = \"off\"", &[]).unwrap();
+    assert_eq!(config.node.xdp_mode, XdpMode::Off);
 }

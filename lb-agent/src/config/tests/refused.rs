@@ -80,13 +80,14 @@ fn what_is_wrong_with_the_node() {
             &["did you mean `interfaces`?"],
         ),
         (
-            "NODE\nxdp_mode = ▶\"off\"",
-            &["`off` is not available in this version"],
+            "NODE\nxdp_mode = ▶\"skb\"",
+            &["use `auto`, `native`, `generic` or `off`"],
         ),
         (
-            "NODE\nxdp_mode = ▶\"skb\"",
-            &["use `auto`, `native` or `generic`"],
+            "NODE\nannounce = [▶\"eth9\"]",
+            &["`eth9` is not one of `interfaces`"],
         ),
+        ("NODE\nannounce = ▶true", &["must be a list in [ ]"]),
         (
             "NODE\nxdp_mode = ▶true",
             &["must be a string in quotes, not a boolean"],
@@ -98,6 +99,20 @@ fn what_is_wrong_with_the_node() {
         ("NODE\nruntime_dir = ▶\"\"", &["must be an absolute path"]),
         ("NODE\nbpf_dir = ▶1", &["must be a string"]),
         (
+            "NODE\nlocal_clients = ▶\"yes\"",
+            &["must be true or false, not a string"],
+        ),
+        ("NODE\nlocal_clients = ▶1", &["must be true or false"]),
+        (
+            "NODE\ncgroup = ▶\"user.slice\"",
+            &["must be an absolute path"],
+        ),
+        ("NODE\ncgroup = ▶true", &["must be a string"]),
+        (
+            "NODE\n▶local_client = true",
+            &["did you mean `local_clients`?"],
+        ),
+        (
             "NODE\nflow_slots = ▶1000",
             &["whole number from 1024 to 16777216"],
         ),
@@ -107,6 +122,11 @@ fn what_is_wrong_with_the_node() {
         ),
         ("NODE\nflow_slots = ▶5000", &["near 5000 are 4096 and 8192"]),
         ("NODE\nflow_slots = ▶\"4096\"", &["not a string"]),
+        ("NODE\nnew_flows = ▶0", &["1"]),
+        (
+            "NODE\nnew_flows = ▶\"many\"",
+            &["`many` is no budget for new flows"],
+        ),
         (
             "NODE\nnat_ports = ▶\"40000\"",
             &["write \"auto\" or \"FIRST-LAST\""],

@@ -8,10 +8,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::{entry::Counter, flow, verdict::Verdict};
+use lb_common::{entry::Counter, flow, socket::SocketStats, verdict::Verdict};
 
 use crate::{
-    controller::{BackendCounters, FlowTableUse, InterfaceStatus, Status, handle::Counters},
+    controller::{
+        BackendCounters, FlowTableUse, InterfaceStatus, LocalClientsStatus, Status,
+        handle::Counters,
+    },
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
         block::parse_prefix,
@@ -58,6 +61,14 @@ pub(super) fn status() -> Status {
             mode: "native",
             adopted: true,
         }],
+        local_clients: Some(LocalClientsStatus {
+            cgroup: "/sys/fs/cgroup".into(),
+            adopted: false,
+            stats: SocketStats {
+                translated: 12,
+                refused: 3,
+            },
+        }),
         consul: None,
         watches: BTreeMap::from([
             ("health/echo".into(), watch(Some(started), None, 4)),
@@ -69,6 +80,10 @@ pub(super) fn status() -> Status {
         ]),
         flows4: FlowTableUse { slots: 1024, used },
         flows6: FlowTableUse::default(),
+        evictions: lb_common::entry::EvictionStats {
+            closed: 2,
+            half_open: 7,
+        },
         verdicts: vec![
             (Verdict::DropBlocked, counter(7)),
             (Verdict::ForwardRequest, counter(1_000_000_000_000)),
