@@ -114,6 +114,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (health, health_receiver) = mpsc::channel(1024);
     let (census, census_receiver) = watch::channel(Arc::new(Census::default()));
     let (to_save, state_receiver) = watch::channel(loaded.state.clone());
+    let imported = loaded.state.imported.clone();
     let (save_problem, save_problem_receiver) = watch::channel(None);
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
@@ -175,7 +176,12 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    let state_task = tokio::spawn(state::keep_saved(state_dir, state_receiver, save_problem));
+    let state_task = tokio::spawn(state::keep_saved(
+        state_dir,
+        state_receiver,
+        save_problem,
+        imported,
+    ));
     // On a thread of its own: building tables and writing maps takes its time, which probes and
     // answers must not wait for.
     let runtime = tokio::runtime::Handle::current();

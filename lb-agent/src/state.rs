@@ -4,6 +4,7 @@
 //! starting: it is set aside for a person to look at, and the agent begins with nothing.
 
 mod keep;
+mod list;
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,7 @@ use std::{
     io::{self, ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -21,6 +23,7 @@ pub use self::keep::keep_saved;
 use crate::domain::{
     backend::{Instance, InstanceId},
     block::BlockRule,
+    block_list::Imported,
     health::Down,
     snapshot::Drain,
     split::Shares,
@@ -41,12 +44,28 @@ pub struct PersistedState {
     pub splits: BTreeMap<String, Shares>,
     /// Backends drained by a person, by service name and identity.
     pub drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
-    /// The block list.
+    /// What people put on the block list.
     pub blocks: Vec<BlockRule>,
+    /// What was imported into it; in a file of its own.
+    #[serde(skip)]
+    pub imported: Arc<Imported>,
+    /// Imported prefixes that do not count any more, and the list that they belong to.
+    pub unlisted: Unlisted,
+    /// Prefixes that people excepted from the block list, and when.
+    pub allowed: BTreeMap<ipnet::IpNet, SystemTime>,
     /// Instances that were in force, by the service's name in Consul.
     pub catalog: BTreeMap<String, Vec<Instance>>,
     /// Backends that the probes found down, by service name.
     pub down: BTreeMap<String, Vec<Down>>,
+}
+
+/// Prefixes of one imported list that do not count any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlisted {
+    /// [`Imported::id`].
+    pub list: u64,
+    /// The prefixes.
+    pub prefixes: Vec<ipnet::IpNet>,
 }
 
 /// What was found on disk.
@@ -128,6 +147,31 @@ impl StateDir {
 
     /// Reads the state. What cannot be read or understood is renamed to `state.json.corrupt-UNIXTIME`.
     pub fn load(&self) -> Loaded {
+        let mut loaded = self.load_document();
+        let (imported, problem) = self.load_imported();
+        loaded.state.imported = Arc::new(imported);
+        loaded.problem = match (loaded.problem, problem) {
+            (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+            (first, second) => first.or(second),
+        };
+        loaded
+    }
+
+    /// The imported block lists, and why they could not be used.
+    fn load_imported(&self) -> (Imported, Option<String>) {
+        let file = self.path.join(list::FILE);
+        let reason = match fs::read(&file) {
+            Ok(bytes) => match list::decode(&bytes) {
+                Ok(imported) => return (imported, None),
+                Err(reason) => reason,
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => return Default::default(),
+            Err(error) => format!("it cannot be read ({error})"),
+        };
+        (Imported::default(), Some(self.set_aside(&file, &reason)))
+    }
+
+    fn load_document(&self) -> Loaded {
         let file = self.path.join(FILE);
         let bytes = match fs::read(&file) {
             Ok(bytes) => bytes,
@@ -175,6 +219,18 @@ impl StateDir {
             .map_err(|source| StateError::Save { path: file, source })
     }
 
+    /// Replaces the saved block lists that were imported.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Save`]; the old ones are still there.
+    pub fn save_imported(&self, imported: &Imported) -> Result<(), StateError> {
+        list::save(&self.path, imported).map_err(|source| StateError::Save {
+            path: self.path.join(list::FILE),
+            source,
+        })
+    }
+
     /// Writes the new file beside the old one, down to the disk, and answers with its path.
     fn write_new(&self, state: &PersistedState) -> io::Result<PathBuf> {
         let path = self.path.join(NEW_FILE);
@@ -202,7 +258,8 @@ impl StateDir {
         let seconds = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |age| age.as_secs());
-        let aside = self.path.join(format!("{FILE}.corrupt-{seconds}"));
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let aside = self.path.join(format!("{name}.corrupt-{seconds}"));
         let outcome = match fs::rename(file, &aside) {
             Ok(()) => format!("it was renamed to {}", aside.display()),
             Err(error) => format!("it could not be renamed either ({error})"),

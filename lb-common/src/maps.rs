@@ -13,8 +13,12 @@ pub const MAX_BACKENDS: u32 = 262_144;
 pub const MAX_NEXTHOPS: u32 = 262_144;
 /// Interfaces that the programs can be attached to.
 pub const MAX_INTERFACES: usize = 16;
-/// Block rules that have a counter of their own.
-pub const MAX_BLOCK_RULES: u32 = 65_536;
+/// Rules on the block list.
+pub const MAX_BLOCK_RULES: u32 = 4_000_000;
+/// Exceptions from the block list, of each address family.
+pub const MAX_ALLOW_RULES: u32 = 4096;
+/// Rules whose counters outgrew their [`crate::block::Tally`].
+pub const MAX_BLOCK_SPILL: u32 = 65_536;
 /// Flow slots per address family, unless the configuration says otherwise. A power of two.
 pub const DEFAULT_FLOW_SLOTS: u32 = 262_144;
 /// Smallest table that can be asked for.
@@ -49,14 +53,17 @@ pub mod name {
     /// VIPs whose link address the programs tell: [`crate::entry::ServiceKey`] with port and
     /// protocol zero, to nothing of importance.
     pub const ANNOUNCED: &str = "ANNOUNCED";
-    /// Blocked IPv4 prefixes.
+    /// Pages of the IPv4 block list; see [`crate::block`].
     pub const BLOCK4: &str = "BLOCK4";
-    /// Blocked IPv6 prefixes.
+    /// Pages of the IPv6 block list.
     pub const BLOCK6: &str = "BLOCK6";
-    /// One [`crate::block::BlockControl`].
-    pub const BLOCK_CONTROL: &str = "BLOCK_CONTROL";
-    /// Per-CPU [`crate::entry::Counter`] for each block rule id.
-    pub const BLOCK_STATS: &str = "BLOCK_STATS";
+    /// IPv4 prefixes that are never blocked.
+    pub const ALLOW4: &str = "ALLOW4";
+    /// IPv6 prefixes that are never blocked.
+    pub const ALLOW6: &str = "ALLOW6";
+    /// [`crate::block::RuleKey`] to [`crate::entry::Counter`]: what rules dropped beyond their
+    /// tallies.
+    pub const BLOCK_SPILL: &str = "BLOCK_SPILL";
     /// Per-CPU [`crate::entry::Counter`] for each verdict.
     pub const VERDICT_STATS: &str = "VERDICT_STATS";
     /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
@@ -80,8 +87,9 @@ pub mod name {
         ANNOUNCED,
         BLOCK4,
         BLOCK6,
-        BLOCK_CONTROL,
-        BLOCK_STATS,
+        ALLOW4,
+        ALLOW6,
+        BLOCK_SPILL,
         VERDICT_STATS,
         BACKEND_STATS,
         EVICTION_STATS,

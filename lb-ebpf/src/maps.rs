@@ -5,15 +5,15 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    block::{BlockControl, BlockRule},
+    block::{Line, MAX_PAGES, PAGE_LINES, RuleKey},
     entry::{
         BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
         ServiceEntry, ServiceKey,
     },
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
-        DEFAULT_FLOW_SLOTS, MAX_BACKENDS, MAX_BLOCK_RULES, MAX_CONVERSATIONS, MAX_MAGLEV_SLOTS,
-        MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS,
+        DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_CONVERSATIONS,
+        MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS,
     },
     socket::{Connected, Conversation, ConversationKey, SocketStats},
     trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
@@ -34,6 +34,10 @@ const BUCKETS: usize = (DEFAULT_FLOW_SLOTS / WAYS) as usize;
 /// A Maglev table: backend ids.
 pub(crate) type MaglevTable = Array<u32, { MAX_MAGLEV_SLOTS as usize }, { MMAPABLE | INNER_MAP }>;
 
+/// A page of the block list. All are of one size, and so looked up without a call: the kernel
+/// inlines what it knows the size of (`array_map_gen_lookup` of kernel/bpf/arraymap.c).
+pub(crate) type BlockPage = Array<Line, { PAGE_LINES as usize }, MMAPABLE>;
+
 #[btf_map]
 pub(crate) static SERVICES: HashMap<ServiceKey, ServiceEntry, { MAX_SERVICES as usize }> =
     HashMap::new();
@@ -52,16 +56,22 @@ pub(crate) static FILTER: Array<DestinationFilter, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static ANNOUNCED: HashMap<ServiceKey, u32, { MAX_SERVICES as usize }> = HashMap::new();
 #[btf_map]
-pub(crate) static BLOCK4: LpmTrie<u32, BlockRule, { MAX_BLOCK_RULES as usize }, NO_PREALLOC> =
+pub(crate) static BLOCK4: ArrayOfMaps<BlockPage, { MAX_PAGES as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub(crate) static BLOCK6: ArrayOfMaps<BlockPage, { MAX_PAGES as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub(crate) static ALLOW4: LpmTrie<u32, u32, { MAX_ALLOW_RULES as usize }, NO_PREALLOC> =
     LpmTrie::new();
 #[btf_map]
-pub(crate) static BLOCK6: LpmTrie<[u32; 4], BlockRule, { MAX_BLOCK_RULES as usize }, NO_PREALLOC> =
+pub(crate) static ALLOW6: LpmTrie<[u32; 4], u32, { MAX_ALLOW_RULES as usize }, NO_PREALLOC> =
     LpmTrie::new();
 #[btf_map]
-pub(crate) static BLOCK_CONTROL: Array<BlockControl, 1> = Array::new();
-#[btf_map]
-pub(crate) static BLOCK_STATS: PerCpuArray<Counter, { MAX_BLOCK_RULES as usize }> =
-    PerCpuArray::new();
+pub(crate) static BLOCK_SPILL: HashMap<
+    RuleKey,
+    Counter,
+    { MAX_BLOCK_SPILL as usize },
+    NO_PREALLOC,
+> = HashMap::new();
 #[btf_map]
 pub(crate) static VERDICT_STATS: PerCpuArray<Counter, { VERDICT_COUNT as usize }> =
     PerCpuArray::new();

@@ -2,7 +2,7 @@
 
 use lb_common::{entry::Counter, flow::Kind, verdict::Verdict};
 
-use crate::maps::{BACKEND_STATS, BLOCK_STATS, EVICTION_STATS, VERDICT_STATS};
+use crate::maps::{BACKEND_STATS, EVICTION_STATS, VERDICT_STATS};
 
 #[inline(always)]
 fn add(counter: &mut Counter, len: u64) {
@@ -15,15 +15,6 @@ fn add(counter: &mut Counter, len: u64) {
 pub(crate) fn count_verdict(verdict: Verdict, len: u64) {
     if let Some(counter) = VERDICT_STATS.get_ptr_mut(verdict as u32) {
         // SAFETY: a valid pointer to this CPU's value, which no other CPU writes.
-        add(unsafe { &mut *counter }, len);
-    }
-}
-
-/// Counts a packet that a block rule caught.
-#[inline(always)]
-pub(crate) fn count_blocked(rule: u32, len: u64) {
-    if let Some(counter) = BLOCK_STATS.get_ptr_mut(rule) {
-        // SAFETY: as above.
         add(unsafe { &mut *counter }, len);
     }
 }

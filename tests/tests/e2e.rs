@@ -30,6 +30,8 @@ mod local_clients;
 mod local_life;
 #[path = "e2e/lost.rs"]
 mod lost;
+#[path = "e2e/million.rs"]
+mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
 #[path = "e2e/prometheus.rs"]

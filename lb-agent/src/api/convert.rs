@@ -12,7 +12,7 @@ use crate::{
     controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
     domain::{
         backend::CatalogHealth,
-        block::BlockRule,
+        block::{BlockRule, Exception},
         health::Observed,
         service::{Catalog, ProbeKind, ProbeSpec},
         snapshot::{BackendState, ServiceState, Snapshot},
@@ -350,6 +350,15 @@ pub(super) fn block_rule(rule: &BlockRule) -> proto::BlockRule {
         reason: rule.reason.clone(),
         added_unix_ms: unix_ms(rule.added),
         expires_unix_ms: rule.expires.map(unix_ms),
+        origin: rule.origin.name().into(),
+    }
+}
+
+pub(super) fn allowed(exception: &Exception) -> proto::AllowedPrefix {
+    proto::AllowedPrefix {
+        prefix: exception.prefix.to_string(),
+        configured: exception.configured,
+        added_unix_ms: exception.added.map(unix_ms),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What requests carry, turned into domain values; everything wrong with a batch is named at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
@@ -10,6 +10,7 @@ use lb_common::{maps::MAX_BLOCK_RULES, trace::TRACE_SNAP};
 use thiserror::Error;
 
 use super::proto;
+use crate::controller::BlockOrder;
 use crate::domain::{
     block::{InvalidPrefix, parse_prefix},
     split::{InvalidShares, Shares},
@@ -90,46 +91,53 @@ fn list_prefixes(wrong: &[InvalidPrefix]) -> String {
 }
 
 /// How rules are to be added.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct BlockOptions {
-    pub(super) ttl: Option<Duration>,
-    pub(super) reason: String,
-    pub(super) force: bool,
-}
-
-impl TryFrom<Option<proto::BlockOptions>> for BlockOptions {
-    type Error = InvalidRequest;
-
-    fn try_from(options: Option<proto::BlockOptions>) -> Result<Self, InvalidRequest> {
-        let proto::BlockOptions {
-            ttl_ms,
-            reason,
-            force,
-        } = options.unwrap_or_default();
-        let ttl = ttl_ms.map(Duration::from_millis);
-        if let Some(ttl) = ttl.filter(|ttl| !(MIN_TTL..=MAX_TTL).contains(ttl)) {
-            return Err(InvalidRequest::Ttl(ttl));
-        }
-        if reason.len() > MAX_REASON {
-            return Err(InvalidRequest::LongReason(reason.len()));
-        }
-        if reason.chars().any(char::is_control) {
-            return Err(InvalidRequest::ControlInReason);
-        }
-        Ok(Self { ttl, reason, force })
+pub(super) fn block_order(
+    options: Option<proto::BlockOptions>,
+) -> Result<BlockOrder, InvalidRequest> {
+    let proto::BlockOptions {
+        ttl_ms,
+        reason,
+        force,
+    } = options.unwrap_or_default();
+    let ttl = ttl_ms.map(Duration::from_millis);
+    if let Some(ttl) = ttl.filter(|ttl| !(MIN_TTL..=MAX_TTL).contains(ttl)) {
+        return Err(InvalidRequest::Ttl(ttl));
     }
+    if reason.len() > MAX_REASON {
+        return Err(InvalidRequest::LongReason(reason.len()));
+    }
+    if reason.chars().any(char::is_control) {
+        return Err(InvalidRequest::ControlInReason);
+    }
+    Ok(BlockOrder { ttl, reason, force })
 }
 
 /// Reads prefixes from one message or from several.
-#[derive(Default)]
 pub(super) struct Prefixes {
+    /// So many are taken.
+    most: usize,
     /// In the order given, each once.
     prefixes: Vec<IpNet>,
-    seen: BTreeSet<IpNet>,
+    seen: HashSet<IpNet>,
     wrong: Vec<InvalidPrefix>,
 }
 
+impl Default for Prefixes {
+    fn default() -> Self {
+        Self::at_most(MAX_BLOCK_RULES as usize)
+    }
+}
+
 impl Prefixes {
+    fn at_most(most: usize) -> Self {
+        Self {
+            most,
+            prefixes: Vec::new(),
+            seen: HashSet::new(),
+            wrong: Vec::new(),
+        }
+    }
+
     /// Reads some more.
     ///
     /// # Errors
@@ -142,7 +150,7 @@ impl Prefixes {
                 Ok(_) => {}
                 Err(wrong) => self.wrong.push(wrong),
             }
-            if self.prefixes.len() + self.wrong.len() > MAX_BLOCK_RULES as usize {
+            if self.prefixes.len() + self.wrong.len() > self.most {
                 return Err(InvalidRequest::TooMany);
             }
         }
@@ -207,29 +215,31 @@ mod tests {
         assert!(error.ends_with("; and 5 more are wrong"), "{error}");
     }
 
+    /// Over several messages; what is given twice counts once, what is wrong counts too.
     #[test]
     fn more_than_the_kernel_holds_is_refused() {
-        let all: Vec<String> = (0..=MAX_BLOCK_RULES)
-            .map(|n| std::net::Ipv4Addr::from(n).to_string())
-            .collect();
-        assert_eq!(prefixes(&all), Err(InvalidRequest::TooMany));
-        assert_eq!(prefixes(&all[1..]).unwrap().len(), MAX_BLOCK_RULES as usize);
+        let mut prefixes = Prefixes::at_most(3);
+        prefixes.extend(&texts(&["10.0.0.1", "10.0.0.2"])).unwrap();
+        prefixes.extend(&texts(&["10.0.0.1", "nonsense"])).unwrap();
+        let error = prefixes.extend(&texts(&["10.0.0.3"]));
+        assert_eq!(error, Err(InvalidRequest::TooMany));
+        assert_eq!(Prefixes::default().most, MAX_BLOCK_RULES as usize);
     }
 
     #[test]
     fn options_have_bounds() {
         let parse = |ttl_ms, reason: &str| {
-            BlockOptions::try_from(Some(proto::BlockOptions {
+            block_order(Some(proto::BlockOptions {
                 ttl_ms,
                 reason: reason.into(),
                 force: true,
             }))
         };
         let year = 365 * 24 * 3600 * 1000_u64;
-        assert_eq!(BlockOptions::try_from(None), Ok(BlockOptions::default()));
+        assert_eq!(block_order(None), Ok(BlockOrder::default()));
         assert_eq!(
             parse(Some(1000), "scan"),
-            Ok(BlockOptions {
+            Ok(BlockOrder {
                 ttl: Some(Duration::from_secs(1)),
                 reason: "scan".into(),
                 force: true,

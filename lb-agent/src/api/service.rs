@@ -1,14 +1,15 @@
 //! The service itself: each call asks the controller once or twice and converts the answer.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{pin::Pin, sync::Arc, time::SystemTime};
 
+use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     Sources, convert, flows,
-    input::{self, BlockOptions, InvalidRequest, Prefixes},
+    input::{self, InvalidRequest, Prefixes},
     naming::Naming,
     proto::{self, agent_server::Agent},
     trace,
@@ -22,6 +23,8 @@ use crate::{
     watch::{WatchError, WatchHandle},
 };
 
+/// Rules in one part of a list; the controller does other work between two parts.
+const PAGE: usize = 4096;
 /// Messages of a stream that wait for their receiver.
 const WAITING: usize = 16;
 
@@ -78,7 +81,8 @@ impl From<OperatorError> for Status {
             OperatorError::UnknownService { .. }
             | OperatorError::UnknownBackend { .. }
             | OperatorError::UnknownSubset { .. }
-            | OperatorError::NotBlocked(_) => Code::NotFound,
+            | OperatorError::NotBlocked(_)
+            | OperatorError::NotAllowed(_) => Code::NotFound,
             OperatorError::Refused(_) => Code::FailedPrecondition,
             OperatorError::Failed(_) => Code::Internal,
             OperatorError::ShuttingDown => Code::Unavailable,
@@ -242,10 +246,11 @@ impl Agent for Service {
     ) -> Result<Response<proto::AddBlocksResponse>, Status> {
         let proto::AddBlocksRequest { prefixes, options } = request.into_inner();
         let prefixes = input::prefixes(&prefixes)?;
-        let BlockOptions { ttl, reason, force } = options.try_into()?;
-        let rules = self.handle.block_add(prefixes, ttl, reason, force).await?;
+        let order = input::block_order(options)?;
+        let blocked = self.handle.block_add(prefixes, order).await?;
         Ok(Response::new(proto::AddBlocksResponse {
-            rules: rules.iter().map(convert::block_rule).collect(),
+            notes: blocked.notes,
+            rules: blocked.rules.iter().map(convert::block_rule).collect(),
             now_unix_ms: now_unix_ms(),
         }))
     }
@@ -259,15 +264,25 @@ impl Agent for Service {
         Ok(Response::new(proto::DeleteBlocksResponse { deleted }))
     }
 
+    type ListBlocksStream =
+        Pin<Box<dyn Stream<Item = Result<proto::ListBlocksResponse, Status>> + Send>>;
+
     async fn list_blocks(
         &self,
         _: Request<proto::ListBlocksRequest>,
-    ) -> Result<Response<proto::ListBlocksResponse>, Status> {
-        let entries = self.handle.block_list().await?;
-        Ok(Response::new(proto::ListBlocksResponse {
-            blocks: entries.iter().map(convert::block_entry).collect(),
-            now_unix_ms: now_unix_ms(),
-        }))
+    ) -> Result<Response<Self::ListBlocksStream>, Status> {
+        let pages = stream::try_unfold((self.handle.clone(), None), |(handle, last)| async move {
+            let entries = handle.block_list(last, PAGE).await?;
+            let Some(end) = entries.last().map(|entry| entry.rule.prefix) else {
+                return Ok(None);
+            };
+            let page = proto::ListBlocksResponse {
+                blocks: entries.iter().map(convert::block_entry).collect(),
+                now_unix_ms: now_unix_ms(),
+            };
+            Ok(Some((page, (handle, Some(end)))))
+        });
+        Ok(Response::new(Box::pin(pages)))
     }
 
     async fn import_blocks(
@@ -276,18 +291,53 @@ impl Agent for Service {
     ) -> Result<Response<proto::ImportBlocksResponse>, Status> {
         let mut parts = request.into_inner();
         let mut prefixes = Prefixes::default();
-        let mut options = None;
+        let mut first = None;
         while let Some(part) = parts.message().await? {
-            if options.is_none() {
-                options = Some(BlockOptions::try_from(part.options)?);
+            if first.is_none() {
+                first = Some((input::block_order(part.options)?, part.replace));
             }
             prefixes.extend(&part.prefixes)?;
         }
         let prefixes = prefixes.finish()?;
-        let BlockOptions { ttl, reason, force } = options.unwrap_or_default();
-        let rules = self.handle.block_add(prefixes, ttl, reason, force).await?;
+        let (order, replace) = first.unwrap_or_default();
+        let blocked = self.handle.block_import(prefixes, order, replace).await?;
         Ok(Response::new(proto::ImportBlocksResponse {
-            imported: rules.len() as u64,
+            imported: blocked.count as u64,
+            total: blocked.total as u64,
+            notes: blocked.notes,
+        }))
+    }
+
+    async fn add_allowed(
+        &self,
+        request: Request<proto::AddAllowedRequest>,
+    ) -> Result<Response<proto::AddAllowedResponse>, Status> {
+        let prefixes = input::prefixes(&request.get_ref().prefixes)?;
+        let texts = prefixes.iter().map(ToString::to_string).collect();
+        let notes = self.handle.allow(prefixes).await?;
+        Ok(Response::new(proto::AddAllowedResponse {
+            prefixes: texts,
+            notes,
+        }))
+    }
+
+    async fn delete_allowed(
+        &self,
+        request: Request<proto::DeleteAllowedRequest>,
+    ) -> Result<Response<proto::DeleteAllowedResponse>, Status> {
+        let prefixes = input::prefixes(&request.get_ref().prefixes)?;
+        let deleted = self.handle.disallow(prefixes).await? as u64;
+        Ok(Response::new(proto::DeleteAllowedResponse { deleted }))
+    }
+
+    async fn list_allowed(
+        &self,
+        _: Request<proto::ListAllowedRequest>,
+    ) -> Result<Response<proto::ListAllowedResponse>, Status> {
+        let allowed = self.handle.allow_list().await?;
+        Ok(Response::new(proto::ListAllowedResponse {
+            allowed: allowed.iter().map(convert::allowed).collect(),
+            now_unix_ms: now_unix_ms(),
         }))
     }
 

@@ -3,18 +3,20 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Subcommand;
+use ipnet::IpNet;
 
 use super::{
+    allow,
     client::{self, Agent},
     failure::Failure,
-    import,
+    import::{self, Progress},
     output::{Printer, between, bytes, counted, span},
     table::{Column, Table},
 };
 use crate::{
     api::proto::{
         AddBlocksRequest, AddBlocksResponse, BlockOptions, BlockRule, DeleteBlocksRequest,
-        ImportBlocksRequest, ListBlocksRequest, ListBlocksResponse,
+        ImportBlocksRequest, ImportBlocksResponse, ListBlocksRequest, ListBlocksResponse,
     },
     domain::block::parse_prefix,
 };
@@ -45,9 +47,16 @@ pub(super) enum Command {
     Import {
         /// One address or prefix a line, `#` for comments; `-` for standard input
         file: PathBuf,
+        /// Put the list in the place of all that was imported before, in one step; what
+        /// `block add` added stays
+        #[arg(long)]
+        replace: bool,
         #[command(flatten)]
         options: Options,
     },
+    /// Except addresses or prefixes: what comes from there is not dropped, whatever is blocked
+    #[command(subcommand)]
+    Allow(allow::Command),
 }
 
 /// How rules are added.
@@ -108,25 +117,32 @@ impl Command {
             }
             Command::List => {
                 let mut client = agent.connect().await?;
-                let reply = client::reply(client.list_blocks(ListBlocksRequest {})).await?;
+                let parts = client::reply(client.list_blocks(ListBlocksRequest {})).await?;
+                let reply = joined(parts).await?;
                 printer.print(&reply, list)?;
             }
-            Command::Import { file, options } => {
-                let parts = batches(&import::read(&file)?, options);
+            Command::Import {
+                file,
+                replace,
+                options,
+            } => {
+                let prefixes = import::read(&file)?;
                 let mut client = agent.connect().await?;
+                let mut progress = Progress::new(prefixes.len());
+                let parts = batches(prefixes, options, replace)
+                    .inspect(move |part| progress.sent(part.prefixes.len()));
                 let call = client.import_blocks(tokio_stream::iter(parts));
-                let reply = client::reply(call).await?;
-                printer.print(&reply, |reply| {
-                    format!("{} imported", counted(reply.imported, "rule"))
-                })?;
+                let reply = client::reply_within(call, import::PATIENCE).await?;
+                printer.print(&reply, imported)?;
             }
+            Command::Allow(command) => command.execute(agent, printer).await?,
         }
         Ok(())
     }
 }
 
 /// Each as it will stand on the list, or everything that is wrong.
-fn canonical(texts: &[String]) -> Result<Vec<String>, Failure> {
+pub(super) fn canonical(texts: &[String]) -> Result<Vec<String>, Failure> {
     let mut prefixes = Vec::new();
     let mut findings = Vec::new();
     for text in texts {
@@ -142,16 +158,55 @@ fn canonical(texts: &[String]) -> Result<Vec<String>, Failure> {
     }
 }
 
-fn batches(prefixes: &[String], options: Options) -> Vec<ImportBlocksRequest> {
+fn batches(
+    prefixes: Vec<IpNet>,
+    options: Options,
+    replace: bool,
+) -> impl Iterator<Item = ImportBlocksRequest> {
+    // Read from the first message only.
     let mut options = Some(options.into());
-    prefixes
-        .chunks(BATCH)
-        .map(|batch| ImportBlocksRequest {
-            prefixes: batch.to_vec(),
-            // Read from the first message only.
-            options: options.take(),
-        })
-        .collect()
+    let count = prefixes.len().div_ceil(BATCH);
+    let mut prefixes = prefixes.into_iter();
+    (0..count).map(move |_| ImportBlocksRequest {
+        prefixes: prefixes
+            .by_ref()
+            .take(BATCH)
+            .map(|prefix| prefix.to_string())
+            .collect(),
+        options: options.take(),
+        replace,
+    })
+}
+
+/// The list, out of the parts that it comes in.
+async fn joined(
+    mut parts: tonic::Streaming<ListBlocksResponse>,
+) -> Result<ListBlocksResponse, Failure> {
+    let mut list = ListBlocksResponse::default();
+    while let Some(part) = client::next(&mut parts).await? {
+        list.now_unix_ms = part.now_unix_ms;
+        list.blocks.extend(part.blocks);
+    }
+    Ok(list)
+}
+
+fn imported(reply: &ImportBlocksResponse) -> String {
+    let mut text = format!("{} imported", counted(reply.imported, "rule"));
+    if reply.total != reply.imported {
+        text += &format!("; {} on the block list", counted(reply.total, "rule"));
+    }
+    with_notes(text, &reply.notes)
+}
+
+/// What is to be said, and under it what the person should know.
+pub(super) fn with_notes(mut text: String, notes: &[String]) -> String {
+    for note in notes {
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text += &format!("note: {note}\n");
+    }
+    text
 }
 
 fn added(reply: &AddBlocksResponse) -> String {
@@ -162,7 +217,7 @@ fn added(reply: &AddBlocksResponse) -> String {
         }
         None => format!("{} is blocked until it is deleted\n", rule.prefix),
     };
-    reply.rules.iter().map(line).collect()
+    with_notes(reply.rules.iter().map(line).collect(), &reply.notes)
 }
 
 fn list(reply: &ListBlocksResponse) -> String {
@@ -209,6 +264,7 @@ mod tests {
                 reason: "port scan".into(),
                 added_unix_ms: 100_000,
                 expires_unix_ms: Some(1_060_000),
+                ..Default::default()
             },
             BlockRule {
                 prefix: "2001:db8::/32".into(),
@@ -249,22 +305,25 @@ PREFIX          SINCE    ENDS  PACKETS     BYTES  REASON
         let reply = AddBlocksResponse {
             rules: rules().into(),
             now_unix_ms: 160_000,
+            notes: vec!["192.0.2.7/32 is not dropped".into()],
         };
         assert_eq!(
             added(&reply),
-            "192.0.2.7/32 is blocked for 15m\n2001:db8::/32 is blocked until it is deleted\n"
+            "192.0.2.7/32 is blocked for 15m\n2001:db8::/32 is blocked until it is deleted\n\
+             note: 192.0.2.7/32 is not dropped\n"
         );
     }
 
     #[test]
     fn options_travel_with_the_first_batch_only() {
-        let prefixes = vec!["192.0.2.7/32".to_owned(); 2 * BATCH + 1];
+        let prefixes = vec!["192.0.2.7/32".parse().unwrap(); 2 * BATCH + 1];
         let options = Options {
             ttl: Some(Duration::from_secs(900)),
             reason: "list".into(),
             force: true,
         };
-        let parts = batches(&prefixes, options);
+        let parts: Vec<ImportBlocksRequest> = batches(prefixes, options, true).collect();
+        assert!(parts[0].replace);
         let sizes: Vec<usize> = parts.iter().map(|part| part.prefixes.len()).collect();
         assert_eq!(sizes, [BATCH, BATCH, 1]);
         assert_eq!(

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tonic::{
-    Response, Status,
+    Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -50,9 +50,9 @@ pub(super) enum Unreachable {
     Connect { path: PathBuf, source: io::Error },
     #[error(
         "the agent did not answer within {} s; `journalctl -u lb-agent` may tell why",
-        PATIENCE.as_secs()
+        .0.as_secs()
     )]
-    Silent,
+    Silent(Duration),
     #[error(
         "the connection broke before the agent had answered ({0}); `journalctl -u lb-agent` may \
          tell why"
@@ -121,10 +121,26 @@ impl<'a> Agent<'a> {
 pub(super) async fn reply<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, Failure> {
-    match tokio::time::timeout(PATIENCE, call).await {
+    reply_within(call, PATIENCE).await
+}
+
+/// As [`reply`], of a call that may take longer than usual.
+pub(super) async fn reply_within<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+    patience: Duration,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(patience, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(status.into()),
-        Err(_) => Err(Unreachable::Silent.into()),
+        Err(_) => Err(Unreachable::Silent(patience).into()),
+    }
+}
+
+/// The next part of a reply that comes in parts; `None`: that was all.
+pub(super) async fn next<T>(parts: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+    match tokio::time::timeout(PATIENCE, parts.message()).await {
+        Ok(part) => Ok(part?),
+        Err(_) => Err(Unreachable::Silent(PATIENCE).into()),
     }
 }
 
@@ -136,7 +152,10 @@ mod tests {
     async fn an_agent_that_is_silent_is_given_up() {
         let call = std::future::pending::<Result<Response<()>, Status>>();
         let failure = reply(call).await.unwrap_err();
-        assert!(matches!(failure, Failure::Unreachable(Unreachable::Silent)));
+        assert!(matches!(
+            failure,
+            Failure::Unreachable(Unreachable::Silent(_))
+        ));
         assert!(failure.to_string().contains("within 30 s"), "{failure}");
     }
 

@@ -6,17 +6,60 @@
 
 use std::{
     fs,
-    io::{self, Read},
+    io::{self, IsTerminal as _, Read, Write as _},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context;
+use ipnet::IpNet;
 
 use super::failure::Failure;
 use crate::domain::block::parse_prefix;
 
+/// How long the agent may take to put a list in force.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How much of a list the agent has taken, on a terminal.
+pub(super) struct Progress {
+    total: usize,
+    sent: usize,
+    shown: bool,
+}
+
+impl Progress {
+    pub(super) fn new(total: usize) -> Self {
+        Self {
+            total,
+            sent: 0,
+            shown: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Notes that so many prefixes more were sent.
+    pub(super) fn sent(&mut self, prefixes: usize) {
+        self.sent += prefixes;
+        if !self.shown {
+            return;
+        }
+        let mut stderr = io::stderr().lock();
+        // A terminal that is gone is no reason to stop.
+        let _ = if self.sent < self.total {
+            let percent = self.sent * 100 / self.total;
+            write!(stderr, "\r{percent:>3} % of {} prefixes sent", self.total)
+        } else {
+            writeln!(
+                stderr,
+                "\r{} prefixes sent; putting them in force",
+                self.total
+            )
+        };
+        let _ = stderr.flush();
+    }
+}
+
 /// Reads `file`, or standard input if it is `-`, and answers with its prefixes.
-pub(super) fn read(file: &Path) -> Result<Vec<String>, Failure> {
+pub(super) fn read(file: &Path) -> Result<Vec<IpNet>, Failure> {
     let stdin = file == Path::new("-");
     let name = if stdin {
         "standard input".into()
@@ -35,7 +78,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<String>, Failure> {
 }
 
 /// The prefixes in `content`, or a finding for each bad line, as in `FILE:LINE: reason`.
-fn parse(content: &[u8], name: &str) -> Result<Vec<String>, Vec<String>> {
+fn parse(content: &[u8], name: &str) -> Result<Vec<IpNet>, Vec<String>> {
     let mut prefixes = Vec::new();
     let mut findings = Vec::new();
     for (line, number) in content.split(|byte| *byte == b'\n').zip(1..) {
@@ -46,7 +89,7 @@ fn parse(content: &[u8], name: &str) -> Result<Vec<String>, Vec<String>> {
             continue;
         }
         match parse_prefix(entry) {
-            Ok(prefix) => prefixes.push(prefix.to_string()),
+            Ok(prefix) => prefixes.push(prefix),
             Err(error) => findings.push(format!("{name}:{number}: {error}")),
         }
     }
@@ -70,7 +113,7 @@ mod tests {
             b"# bad people\r\n\r\n192.0.2.7\r\n  2001:db8::/32  # a network\n#\n10.1.2.3/8";
         assert_eq!(
             parse(content, "list").unwrap(),
-            ["192.0.2.7/32", "2001:db8::/32", "10.0.0.0/8"]
+            ["192.0.2.7/32", "2001:db8::/32", "10.0.0.0/8"].map(|text| text.parse().unwrap())
         );
     }
 

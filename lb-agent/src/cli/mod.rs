@@ -20,6 +20,7 @@ use self::{
 };
 use crate::api::DEFAULT_SOCKET;
 
+mod allow;
 mod backend;
 mod block;
 mod capture;
@@ -231,6 +232,10 @@ mod tests {
             "block del 192.0.2.7",
             "block list",
             "block import - --ttl 1h",
+            "block import list.txt --replace --reason weekly",
+            "block allow add 192.0.2.7 2001:db8::/32",
+            "block allow del 192.0.2.7",
+            "block allow list",
             "trace",
             "trace --src 192.0.2.0/24 --dst ::1 --verdict drop,request --proto icmp --port 80",
             "trace --count 0 --seconds 0 --rate 5 --verbose",
@@ -264,6 +269,8 @@ mod tests {
             "block add 192.0.2.7 --ttl soon",
             "block del",
             "block import",
+            "block allow",
+            "block allow add",
             "trace --port 0",
             "trace --port 70000",
             "trace --count -1",

@@ -9,6 +9,7 @@
 //! services with each other, `locate` and `error` say what was found where.
 
 mod backend;
+mod block;
 mod clash;
 mod consul;
 mod error;
@@ -42,6 +43,8 @@ pub struct Config {
     pub consul: Option<ConsulConfig>,
     /// Section `[metrics]`.
     pub metrics: MetricsConfig,
+    /// `allow` of `[block]`: prefixes that are never blocked, each once.
+    pub allow: Vec<ipnet::IpNet>,
     /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
     /// protocol. One that takes its backends from Consul exists only where `consul` does.
     pub services: Vec<Arc<ServiceSpec>>,
@@ -96,6 +99,10 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         .table("metrics", &mut report)
         .map(|table| node::metrics(table, &mut report))
         .unwrap_or_default();
+    let allow = root
+        .table("block", &mut report)
+        .map(|table| block::allow(table, &mut report))
+        .unwrap_or_default();
     let services = service::services(&mut root, consul.is_some(), &mut report);
     clash::clashes(&services, &mut report);
     root.close(&mut report);
@@ -103,6 +110,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         node,
         consul,
         metrics,
+        allow,
         services: services
             .into_iter()
             .map(|read| Arc::new(read.spec))

@@ -1,4 +1,7 @@
-//! The block list: what a person wants, and its copy in the kernel.
+//! The block list: what people want, and its copy in the kernel.
+
+mod allow;
+mod restore;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,93 +9,62 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::maps::MAX_BLOCK_RULES;
+use lb_common::{entry::Counter, maps::MAX_BLOCK_RULES};
 use tracing::{info, warn};
 
 use super::{BlockEntry, Controller, OperatorError};
 use crate::domain::{
-    block::{BlockRule, Vital},
+    block::{BlockRule, Origin, Vital},
+    block_list::{BlockRules, Section, Terms},
     kernel::{Kernel, KernelError},
 };
 
-/// What is told of a rule that was found in the kernel and nowhere else.
-const UNKNOWN_REASON: &str = "found in the kernel, reason and end unknown";
+/// Rules that end one by one are told one by one, up to so many at once.
+const TOLD: usize = 10;
 
-/// All rules, each with the number of its counter in the kernel.
+/// All rules, and what is excepted from them.
 #[derive(Debug, Default)]
 pub struct Blocks {
-    rules: BTreeMap<IpNet, (BlockRule, u32)>,
+    rules: BlockRules,
+    /// From the configuration.
+    configured: BTreeSet<IpNet>,
+    /// By commands, and since when.
+    allowed: BTreeMap<IpNet, SystemTime>,
+}
+
+/// How rules are to be added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockOrder {
+    /// When they end by themselves, from now; `None`: never.
+    pub ttl: Option<Duration>,
+    /// Why; may be empty.
+    pub reason: String,
+    /// Even if it hurts the node itself.
+    pub force: bool,
+}
+
+/// What has become of an order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocked {
+    /// The rules as they stand on the list now; of an import none, for there may be a million.
+    pub rules: Vec<BlockRule>,
+    /// How many rules were added or renewed.
+    pub count: usize,
+    /// How many rules there are now.
+    pub total: usize,
+    /// What the person should know, each a sentence.
+    pub notes: Vec<String>,
 }
 
 impl Blocks {
-    /// Brings the kernel's list to `saved`: what has expired goes, what is missing comes. Rules
-    /// that are there keep their counters.
-    ///
-    /// A rule that only the kernel knows stays, without an end and with a reason that says so:
-    /// the saved list is lost, or the last agent was killed before it was on disk. Whoever blocked
-    /// it was told that it is blocked.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's list cannot be read or written.
-    pub fn restore(
-        kernel: &mut impl Kernel,
-        saved: Vec<BlockRule>,
-        now: SystemTime,
-    ) -> Result<Self, KernelError> {
-        let mut held = kernel.blocked()?;
-        let mut blocks = Self::default();
-        let (alive, expired): (Vec<_>, Vec<_>) = saved
-            .into_iter()
-            .partition(|rule| rule.expires.is_none_or(|at| at > now));
-        for rule in &expired {
-            info!(prefix = %rule.prefix, "a block rule ended while the agent was away");
-        }
-        for rule in &expired {
-            if held.remove(&rule.prefix).is_some() {
-                kernel.unblock(rule.prefix)?;
-            }
-        }
-        let (known, missing): (Vec<_>, Vec<_>) = alive
-            .into_iter()
-            .partition(|rule| held.contains_key(&rule.prefix));
-        for rule in known {
-            if let Some(counter) = held.remove(&rule.prefix) {
-                blocks.rules.insert(rule.prefix, (rule, counter));
-            }
-        }
-        if !held.is_empty() {
-            warn!(
-                rules = held.len(),
-                "blocked in the kernel but not in the saved state; they stay blocked"
-            );
-        }
-        for (prefix, counter) in held {
-            let rule = BlockRule {
-                prefix,
-                reason: UNKNOWN_REASON.to_owned(),
-                added: now,
-                expires: None,
-            };
-            blocks.rules.insert(prefix, (rule, counter));
-        }
-        let room: Vec<u32> = blocks.free_counters().take(missing.len()).collect();
-        if room.len() < missing.len() {
-            warn!(
-                rules = missing.len() - room.len(),
-                "the block list is full; these rules of the saved state are left out"
-            );
-        }
-        for (rule, counter) in missing.into_iter().zip(room) {
-            kernel.block(rule.prefix, counter)?;
-            blocks.rules.insert(rule.prefix, (rule, counter));
-        }
-        Ok(blocks)
+    /// The rules.
+    pub fn rules(&self) -> &BlockRules {
+        &self.rules
     }
 
-    /// The rules, by prefix.
-    pub fn rules(&self) -> impl Iterator<Item = &BlockRule> {
-        self.rules.values().map(|(rule, _)| rule)
+    /// Exceptions by commands, and since when.
+    pub fn allowed(&self) -> &BTreeMap<IpNet, SystemTime> {
+        &self.allowed
     }
 
     /// Number of rules.
@@ -107,12 +79,7 @@ impl Blocks {
 
     /// When the next rule ends by itself.
     pub fn next_expiry(&self) -> Option<SystemTime> {
-        self.rules().filter_map(|rule| rule.expires).min()
-    }
-
-    fn free_counters(&self) -> impl Iterator<Item = u32> + use<> {
-        let used: BTreeSet<u32> = self.rules.values().map(|(_, counter)| *counter).collect();
-        (0..MAX_BLOCK_RULES).filter(move |counter| !used.contains(counter))
+        self.rules.next_expiry()
     }
 
     /// Adds rules, or gives existing ones another reason and end; then ends the flows of whoever
@@ -120,82 +87,44 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// Refused because it would hurt the node (unless `force`), because the list is full, or
+    /// Refused because it would hurt the node (unless forced), because the list is full, or
     /// because the kernel will not have it.
-    #[expect(clippy::too_many_arguments, reason = "each is one word of the command")]
     pub fn add(
         &mut self,
         kernel: &mut impl Kernel,
         prefixes: &[IpNet],
-        ttl: Option<Duration>,
-        reason: &str,
-        force: bool,
+        order: &BlockOrder,
         vital: &Vital,
         now: SystemTime,
-    ) -> Result<Vec<BlockRule>, OperatorError> {
+    ) -> Result<Blocked, OperatorError> {
+        check_vital(prefixes, order, vital)?;
         let prefixes: BTreeSet<IpNet> = prefixes.iter().copied().collect();
-        if !force {
-            let objections: Vec<String> = prefixes
-                .iter()
-                .filter_map(|prefix| vital.objection(prefix))
-                .collect();
-            if !objections.is_empty() {
-                return Err(OperatorError::Refused(format!(
-                    "not blocked: {}; --force blocks it all the same",
-                    objections.join("; ")
-                )));
+        let is_new = |prefix: &&IpNet| !self.rules.contains(prefix);
+        let new: Vec<IpNet> = prefixes.iter().filter(is_new).copied().collect();
+        check_room(self.rules.len() + new.len(), "added")?;
+        if let Err(error) = kernel.block(&new) {
+            // Of two address families one may have been written.
+            if let Err(error) = kernel.unblock(&new) {
+                warn!(%error, "rules of a failed batch could not be taken back");
             }
+            return Err(OperatorError::Failed(format!("nothing was added: {error}")));
         }
-        let expires = ttl.and_then(|ttl| now.checked_add(ttl));
-        let new: Vec<IpNet> = prefixes
-            .iter()
-            .filter(|prefix| !self.rules.contains_key(prefix))
-            .copied()
-            .collect();
-        let counters: Vec<u32> = self.free_counters().take(new.len()).collect();
-        if counters.len() < new.len() {
-            return Err(OperatorError::Refused(format!(
-                "the block list holds at most {MAX_BLOCK_RULES} rules and has {}; nothing was added",
-                self.rules.len()
-            )));
-        }
-        for (done, (prefix, counter)) in new.iter().zip(&counters).enumerate() {
-            if let Err(error) = kernel.block(*prefix, *counter) {
-                for prefix in &new[..done] {
-                    if let Err(error) = kernel.unblock(*prefix) {
-                        warn!(%error, "a rule of a failed batch could not be taken back");
-                    }
-                }
-                return Err(OperatorError::Failed(format!("nothing was added: {error}")));
-            }
-        }
-        let mut added = Vec::new();
-        let mut counters = counters.into_iter();
+        let expires = order.ttl.and_then(|ttl| now.checked_add(ttl));
+        let mut rules = Vec::new();
         for prefix in &prefixes {
+            let former = self.rules.get(prefix);
             let rule = BlockRule {
                 prefix: *prefix,
-                reason: reason.to_owned(),
-                added: now,
+                reason: order.reason.clone(),
+                added: former.map_or(now, |former| former.added),
                 expires,
+                origin: Origin::Operator,
             };
-            match self.rules.get_mut(prefix) {
-                Some((former, _)) => {
-                    former.reason = rule.reason;
-                    former.expires = rule.expires;
-                    added.push(former.clone());
-                }
-                None => {
-                    if let Some(counter) = counters.next() {
-                        self.rules.insert(*prefix, (rule.clone(), counter));
-                        added.push(rule);
-                    }
-                }
-            }
+            self.rules.insert(rule.clone());
+            rules.push(rule);
         }
-        // The rule stands, so no new flow comes; now the old ones go.
-        let cut = kernel
-            .cut_clients(&new)
-            .map_err(|error| OperatorError::Failed(format!("blocked, but flows go on: {error}")))?;
+        let cut = cut(kernel)?;
+        let reason = &order.reason;
         info!(
             rules = prefixes.len(),
             new = new.len(),
@@ -203,7 +132,71 @@ impl Blocks {
             reason,
             "blocked"
         );
-        Ok(added)
+        Ok(Blocked {
+            count: rules.len(),
+            total: self.rules.len(),
+            notes: self.exceptions_from(&prefixes),
+            rules,
+        })
+    }
+
+    /// Adds the rules of a list, or (`replace`) puts them in the place of all that were imported:
+    /// in one step, so that whoever is on both lists is blocked all the time. All or none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::add`].
+    #[expect(clippy::too_many_arguments, reason = "each is one word of the command")]
+    pub fn import(
+        &mut self,
+        kernel: &mut impl Kernel,
+        prefixes: &[IpNet],
+        order: &BlockOrder,
+        replace: bool,
+        vital: &Vital,
+        now: SystemTime,
+    ) -> Result<Blocked, OperatorError> {
+        check_vital(prefixes, order, vital)?;
+        let terms = Terms {
+            reason: order.reason.clone(),
+            added: now,
+            expires: order.ttl.and_then(|ttl| now.checked_add(ttl)),
+        };
+        let section = Section::new(terms, prefixes.iter().copied());
+        let rules = self.rules.with_import(rand::random(), section, replace);
+        check_room(rules.len(), if replace { "replaced" } else { "added" })?;
+        if replace {
+            let all: Vec<IpNet> = rules.prefixes().collect();
+            kernel.replace_blocked(&all).map_err(|error| {
+                OperatorError::Failed(format!("the list was not replaced: {error}"))
+            })?;
+        } else {
+            let is_new = |prefix: &&IpNet| !self.rules.contains(prefix);
+            let new: Vec<IpNet> = prefixes.iter().filter(is_new).copied().collect();
+            if let Err(error) = kernel.block(&new) {
+                if let Err(error) = kernel.unblock(&new) {
+                    warn!(%error, "rules of a failed import could not be taken back");
+                }
+                return Err(OperatorError::Failed(format!("nothing was added: {error}")));
+            }
+        }
+        let former = std::mem::replace(&mut self.rules, rules);
+        let cut = cut(kernel)?;
+        info!(
+            rules = prefixes.len(),
+            replace,
+            before = former.len(),
+            now = self.rules.len(),
+            flows_cut = cut,
+            mebibytes = kernel.block_mebibytes(),
+            "block list imported"
+        );
+        Ok(Blocked {
+            rules: Vec::new(),
+            count: prefixes.len(),
+            total: self.rules.len(),
+            notes: self.exceptions_from(prefixes),
+        })
     }
 
     /// Removes rules; all or none.
@@ -217,16 +210,15 @@ impl Blocks {
         prefixes: &[IpNet],
     ) -> Result<usize, OperatorError> {
         let prefixes: BTreeSet<IpNet> = prefixes.iter().copied().collect();
-        if let Some(missing) = prefixes
-            .iter()
-            .find(|prefix| !self.rules.contains_key(prefix))
-        {
+        let missing = prefixes.iter().find(|prefix| !self.rules.contains(prefix));
+        if let Some(missing) = missing {
             return Err(OperatorError::NotBlocked(*missing));
         }
+        let all: Vec<IpNet> = prefixes.iter().copied().collect();
+        kernel
+            .unblock(&all)
+            .map_err(|error| OperatorError::Failed(error.to_string()))?;
         for prefix in &prefixes {
-            kernel
-                .unblock(*prefix)
-                .map_err(|error| OperatorError::Failed(error.to_string()))?;
             self.rules.remove(prefix);
         }
         info!(rules = prefixes.len(), "unblocked");
@@ -237,44 +229,100 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// The kernel will not have it; the rule stays and is tried again.
+    /// The kernel will not have it; the rules stay and are tried again.
     pub fn expire(
         &mut self,
         kernel: &mut impl Kernel,
         now: SystemTime,
     ) -> Result<usize, KernelError> {
-        let due: Vec<IpNet> = self
-            .rules()
-            .filter(|rule| rule.expires.is_some_and(|at| at <= now))
-            .map(|rule| rule.prefix)
-            .collect();
-        for prefix in &due {
-            kernel.unblock(*prefix)?;
-            self.rules.remove(prefix);
+        if self.rules.next_expiry().is_none_or(|at| at > now) {
+            return Ok(0);
+        }
+        let mut rules = self.rules.clone();
+        let due = rules.take_expired(rand::random(), now);
+        kernel.unblock(&due)?;
+        self.rules = rules;
+        for prefix in due.iter().take(TOLD) {
             info!(%prefix, "a block rule has ended");
+        }
+        if due.len() > TOLD {
+            info!(rules = due.len(), "block rules have ended");
         }
         Ok(due.len())
     }
 
-    /// All rules with what they have caught.
+    /// The `most` rules that follow `after` (or the first ones), with what they have caught.
     ///
     /// # Errors
     ///
     /// The kernel's counters cannot be read.
-    pub fn list(&self, kernel: &impl Kernel) -> Result<Vec<BlockEntry>, OperatorError> {
-        self.rules
-            .values()
-            .map(|(rule, counter)| {
-                let dropped = kernel
-                    .block_stats(*counter)
-                    .map_err(|error| OperatorError::Failed(error.to_string()))?;
-                Ok(BlockEntry {
-                    rule: rule.clone(),
-                    dropped,
-                })
-            })
-            .collect()
+    pub fn list(
+        &self,
+        kernel: &impl Kernel,
+        after: Option<IpNet>,
+        most: usize,
+    ) -> Result<Vec<BlockEntry>, OperatorError> {
+        let rules = self.rules.after(after, most);
+        let prefixes: Vec<IpNet> = rules.iter().map(|rule| rule.prefix).collect();
+        let dropped = kernel
+            .block_stats(&prefixes)
+            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        let entries = rules.into_iter().zip(dropped);
+        Ok(entries
+            .map(|(rule, dropped)| BlockEntry { rule, dropped })
+            .collect())
     }
+
+    /// The rules that have caught most.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    pub fn top(
+        &self,
+        kernel: &impl Kernel,
+        most: usize,
+    ) -> Result<Vec<(IpNet, Counter)>, OperatorError> {
+        kernel
+            .block_top(most)
+            .map_err(|error| OperatorError::Failed(error.to_string()))
+    }
+}
+
+/// The rules stand, so no new flow comes; now the old ones go.
+fn cut(kernel: &mut impl Kernel) -> Result<u64, OperatorError> {
+    kernel
+        .cut_blocked()
+        .map_err(|error| OperatorError::Failed(format!("blocked, but flows go on: {error}")))
+}
+
+fn check_room(rules: usize, done: &str) -> Result<(), OperatorError> {
+    if rules <= MAX_BLOCK_RULES as usize {
+        return Ok(());
+    }
+    Err(OperatorError::Refused(format!(
+        "the block list holds at most {MAX_BLOCK_RULES} rules, and this would make {rules}; \
+         nothing was {done}"
+    )))
+}
+
+fn check_vital(prefixes: &[IpNet], order: &BlockOrder, vital: &Vital) -> Result<(), OperatorError> {
+    let objections = if order.force {
+        Vec::new()
+    } else {
+        vital.objections(prefixes)
+    };
+    if objections.is_empty() {
+        return Ok(());
+    }
+    let shown = objections[..objections.len().min(TOLD)].join("; ");
+    let more = match objections.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Err(OperatorError::Refused(format!(
+        "not blocked: {shown}{more}; --force blocks it all the same"
+    )))
 }
 
 impl<K: Kernel> Controller<K> {

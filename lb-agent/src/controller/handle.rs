@@ -13,9 +13,10 @@ use lb_common::{entry::Counter, socket::SocketStats, verdict::Verdict};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::blocks::{BlockOrder, Blocked};
 use crate::domain::{
     backend::InstanceId,
-    block::BlockRule,
+    block::{BlockRule, Exception},
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -55,6 +56,9 @@ pub enum OperatorError {
     /// No such rule on the block list.
     #[error("{0} is not on the block list; `lb-agent block list` shows what is")]
     NotBlocked(IpNet),
+    /// No such exception on the allow list.
+    #[error("{0} is not on the allow list; `lb-agent block allow list` shows what is")]
+    NotAllowed(IpNet),
     /// Carrying it out would hurt the node itself.
     #[error("{0}")]
     Refused(String),
@@ -175,18 +179,22 @@ pub enum Command {
     Drain(String, String, Reply<InstanceId>),
     /// The reverse.
     Undrain(String, String, Reply<InstanceId>),
-    /// Add rules: prefixes, time to live, reason, force.
-    BlockAdd(
-        Vec<IpNet>,
-        Option<Duration>,
-        String,
-        bool,
-        Reply<Vec<BlockRule>>,
-    ),
+    /// Add rules.
+    BlockAdd(Vec<IpNet>, BlockOrder, Reply<Blocked>),
+    /// Add the rules of a list, or (true) put them in the place of all imported ones.
+    BlockImport(Vec<IpNet>, BlockOrder, bool, Reply<Blocked>),
     /// Remove rules.
     BlockDel(Vec<IpNet>, Reply<usize>),
-    /// List rules.
-    BlockList(Reply<Vec<BlockEntry>>),
+    /// List so many rules, from behind this prefix on.
+    BlockList(Option<IpNet>, usize, Reply<Vec<BlockEntry>>),
+    /// The so many rules that dropped most.
+    BlockTop(usize, Reply<Vec<(IpNet, Counter)>>),
+    /// Except prefixes from the block list; the answer says what that overrides.
+    Allow(Vec<IpNet>, Reply<Vec<String>>),
+    /// Take exceptions back.
+    Disallow(Vec<IpNet>, Reply<usize>),
+    /// List exceptions.
+    AllowList(Reply<Vec<Exception>>),
     /// The agent at this moment.
     Status(Reply<Status>),
     /// Counters by service name, backend id and address.
@@ -283,11 +291,21 @@ impl Handle {
     pub async fn block_add(
         &self,
         prefixes: Vec<IpNet>,
-        ttl: Option<Duration>,
-        reason: String,
-        force: bool,
-    ) -> Result<Vec<BlockRule>, OperatorError> {
-        self.ask(|reply| Command::BlockAdd(prefixes, ttl, reason, force, reply))
+        order: BlockOrder,
+    ) -> Result<Blocked, OperatorError> {
+        self.ask(|reply| Command::BlockAdd(prefixes, order, reply))
+            .await
+    }
+
+    /// Adds the rules of a list, or puts them in the place of all imported ones; answers when the
+    /// kernel drops by them.
+    pub async fn block_import(
+        &self,
+        prefixes: Vec<IpNet>,
+        order: BlockOrder,
+        replace: bool,
+    ) -> Result<Blocked, OperatorError> {
+        self.ask(|reply| Command::BlockImport(prefixes, order, replace, reply))
             .await
     }
 
@@ -296,9 +314,34 @@ impl Handle {
         self.ask(|reply| Command::BlockDel(prefixes, reply)).await
     }
 
-    /// All rules with their counters.
-    pub async fn block_list(&self) -> Result<Vec<BlockEntry>, OperatorError> {
-        self.ask(Command::BlockList).await
+    /// The `most` rules that follow `after` (or the first ones) with their counters.
+    pub async fn block_list(
+        &self,
+        after: Option<IpNet>,
+        most: usize,
+    ) -> Result<Vec<BlockEntry>, OperatorError> {
+        self.ask(|reply| Command::BlockList(after, most, reply))
+            .await
+    }
+
+    /// The `most` rules that dropped most.
+    pub async fn block_top(&self, most: usize) -> Result<Vec<(IpNet, Counter)>, OperatorError> {
+        self.ask(|reply| Command::BlockTop(most, reply)).await
+    }
+
+    /// Excepts prefixes from the block list; answers with what that overrides.
+    pub async fn allow(&self, prefixes: Vec<IpNet>) -> Result<Vec<String>, OperatorError> {
+        self.ask(|reply| Command::Allow(prefixes, reply)).await
+    }
+
+    /// Takes exceptions back; answers with their number. All or none.
+    pub async fn disallow(&self, prefixes: Vec<IpNet>) -> Result<usize, OperatorError> {
+        self.ask(|reply| Command::Disallow(prefixes, reply)).await
+    }
+
+    /// All exceptions from the block list.
+    pub async fn allow_list(&self) -> Result<Vec<Exception>, OperatorError> {
+        self.ask(Command::AllowList).await
     }
 
     /// The agent at this moment.

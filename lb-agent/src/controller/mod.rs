@@ -8,11 +8,13 @@
 //! - `desired`: the facts, and the snapshot made of them.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
 //! - `blocks`: the block list. `report`: answers to questions.
+//! - `reload`: the configuration, read again.
 
 mod blocks;
 mod desired;
 pub mod handle;
 mod reconcile;
+mod reload;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -25,10 +27,10 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 pub use self::{
-    blocks::Blocks,
+    blocks::{BlockOrder, Blocked, Blocks},
     handle::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
         LocalClientsStatus, Names, OperatorError, Reply, Status,
@@ -38,13 +40,12 @@ use self::{desired::Desired, reconcile::Reconciler};
 use crate::{
     config::Config,
     domain::{
-        block::Vital,
         kernel::{Census, Kernel, KernelError},
         snapshot::{Drain, Snapshot},
         sync::CatalogState,
     },
     probe::HealthEvent,
-    state::PersistedState,
+    state::{PersistedState, Unlisted},
 };
 
 /// How often the kernel is compared with what is wanted without a reason.
@@ -68,7 +69,7 @@ pub struct Setup {
     /// The cgroup whose processes are served, for the status; its counters are those of the start.
     pub local_clients: Option<LocalClientsStatus>,
     /// Finds out what would be foolish to block.
-    pub vital: Box<dyn Fn() -> Vital + Send>,
+    pub vital: Box<dyn Fn() -> crate::domain::block::Vital + Send>,
 }
 
 /// The controller's ends of its channels.
@@ -112,7 +113,7 @@ impl<K: Kernel> Controller<K> {
     pub async fn start(kernel: K, setup: Setup, channels: Channels) -> Result<Self, KernelError> {
         let mut kernel = Reconciler::adopt(kernel)?;
         let now = SystemTime::now();
-        let blocks = Blocks::restore(&mut kernel.kernel, setup.state.blocks.clone(), now)?;
+        let blocks = Blocks::restore(&mut kernel.kernel, &setup.state, &setup.config.allow, now)?;
         let mut desired = Desired::new(&setup.config, &setup.state);
         desired.distrust_emptiness(|spec| kernel.serves(spec));
         let mut controller = Self {
@@ -239,7 +240,13 @@ impl<K: Kernel> Controller<K> {
         let state = PersistedState {
             splits: self.desired.splits.clone(),
             drains: self.desired.drains.clone(),
-            blocks: self.blocks.rules().cloned().collect(),
+            blocks: self.blocks.rules().operator().cloned().collect(),
+            imported: self.blocks.rules().imported().clone(),
+            unlisted: Unlisted {
+                list: self.blocks.rules().imported().id,
+                prefixes: self.blocks.rules().unlisted().collect(),
+            },
+            allowed: self.blocks.allowed().clone(),
             catalog: self.desired.admitted(),
             down: self.desired.down(),
         };
@@ -300,26 +307,44 @@ impl<K: Kernel> Controller<K> {
                 let applied = self.after_change(&service, |_, _| ()).await;
                 respond(reply, answer.and_then(|id| applied.map(|()| id)));
             }
-            Command::BlockAdd(prefixes, ttl, reason, force, reply) => {
-                let vital = if force {
-                    Vital::default()
-                } else {
-                    self.vital()
-                };
-                let now = SystemTime::now();
+            Command::BlockAdd(prefixes, order, reply) => {
+                let (vital, now) = (self.vital(), SystemTime::now());
                 let kernel = &mut self.kernel.kernel;
-                let answer = self
-                    .blocks
-                    .add(kernel, &prefixes, ttl, &reason, force, &vital, now);
+                let answer = self.blocks.add(kernel, &prefixes, &order, &vital, now);
                 self.save();
                 respond(reply, answer);
             }
+            Command::BlockImport(prefixes, order, replace, reply) => {
+                let (vital, now) = (self.vital(), SystemTime::now());
+                let kernel = &mut self.kernel.kernel;
+                let blocks = &mut self.blocks;
+                let answer = blocks.import(kernel, &prefixes, &order, replace, &vital, now);
+                self.save();
+                respond(reply, answer);
+            }
+            Command::Allow(prefixes, reply) => {
+                let kernel = &mut self.kernel.kernel;
+                let answer = self.blocks.allow(kernel, &prefixes, SystemTime::now());
+                self.save();
+                respond(reply, answer);
+            }
+            Command::Disallow(prefixes, reply) => {
+                let answer = self.blocks.disallow(&mut self.kernel.kernel, &prefixes);
+                self.save();
+                respond(reply, answer);
+            }
+            Command::AllowList(reply) => respond(reply, Ok(self.blocks.exceptions())),
             Command::BlockDel(prefixes, reply) => {
                 let answer = self.blocks.remove(&mut self.kernel.kernel, &prefixes);
                 self.save();
                 respond(reply, answer);
             }
-            Command::BlockList(reply) => respond(reply, self.blocks.list(&self.kernel.kernel)),
+            Command::BlockList(after, most, reply) => {
+                respond(reply, self.blocks.list(&self.kernel.kernel, after, most));
+            }
+            Command::BlockTop(most, reply) => {
+                respond(reply, self.blocks.top(&self.kernel.kernel, most));
+            }
             Command::Status(reply) => {
                 let status = self.status();
                 respond(reply, status);
@@ -348,43 +373,6 @@ impl<K: Kernel> Controller<K> {
                 "it is noted, but the kernel does not follow yet: {error}"
             ))),
             None => Ok(read(&self.desired, service)),
-        }
-    }
-
-    async fn reload(&mut self) -> Result<(), OperatorError> {
-        let path = self.setup.config_path.clone();
-        let in_force = self.setup.config.clone();
-        let read =
-            tokio::task::spawn_blocking(move || crate::source::file::reload(&path, &in_force));
-        match read
-            .await
-            .map_err(|error| OperatorError::Failed(error.to_string()))?
-        {
-            Ok(reloaded) => {
-                for sentence in &reloaded.at_next_start {
-                    warn!("{sentence}");
-                }
-                self.reload_problem = None;
-                self.setup.config = reloaded.config;
-                self.desired.set_services(&self.setup.config.services);
-                self.channels
-                    .consul_services
-                    .send_replace(self.desired.consul_services());
-                self.reconcile().await;
-                info!(
-                    services = self.setup.config.services.len(),
-                    "configuration read again"
-                );
-                Ok(())
-            }
-            Err(error) => {
-                let problem = format!(
-                    "the configuration was not reloaded, the former stays in force: {error}"
-                );
-                error!("{problem}");
-                self.reload_problem = Some(problem.clone());
-                Err(OperatorError::Refused(problem))
-            }
         }
     }
 }

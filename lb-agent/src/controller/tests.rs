@@ -1,6 +1,7 @@
 //! The controller on a kernel in memory: commands, catalogs, health, restarts.
 
 mod bench;
+mod blocks;
 mod local;
 
 use std::time::Duration;
@@ -9,7 +10,7 @@ use self::bench::Bench;
 use super::*;
 use crate::{
     datapath::fake::FakeKernel,
-    domain::{block::BlockRule, kernel::Step, split::Shares},
+    domain::{kernel::Step, split::Shares},
 };
 
 fn shares(words: &[&str]) -> Shares {
@@ -134,50 +135,12 @@ async fn drain_by_id_or_address() {
     assert_eq!(bench.echo().len(), 2);
 }
 
-#[tokio::test]
-async fn blocks_come_go_and_object() {
-    let bench = Bench::new().await;
-    let net = |text: &str| crate::domain::block::parse_prefix(text).unwrap();
-    let add = |text: &str, ttl, force| {
-        bench
-            .handle
-            .block_add(vec![net(text)], ttl, "test".into(), force)
-    };
-    let refused = [
-        ("0.0.0.0/0", "is everybody"),
-        ("192.0.2.0/24", "the Consul server"),
-        ("10.2.0.1", "a backend of service fixed"),
-    ];
-    for (prefix, why) in refused {
-        let error = add(prefix, None, false).await.unwrap_err().to_string();
-        assert!(error.contains(why) && error.contains("--force"), "{error}");
+fn order(reason: &str, ttl: Option<Duration>, force: bool) -> BlockOrder {
+    BlockOrder {
+        ttl,
+        reason: reason.into(),
+        force,
     }
-    assert!(bench.kernel.inside().blocked.is_empty());
-    add("192.0.2.0/24", None, true).await.unwrap();
-    add("203.0.113.7", Some(Duration::from_millis(50)), false)
-        .await
-        .unwrap();
-    assert_eq!(bench.kernel.inside().cut.len(), 2);
-    assert_eq!(bench.handle.block_list().await.unwrap().len(), 2);
-    // The second ends by itself.
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    assert_eq!(bench.handle.block_list().await.unwrap().len(), 1);
-    assert_eq!(bench.kernel.inside().blocked.len(), 1);
-    let error = bench
-        .handle
-        .block_del(vec![net("203.0.113.7")])
-        .await
-        .unwrap_err();
-    assert!(matches!(error, OperatorError::NotBlocked(_)));
-    assert_eq!(
-        bench
-            .handle
-            .block_del(vec![net("192.0.2.0/24")])
-            .await
-            .unwrap(),
-        1
-    );
-    assert!(bench.kernel.inside().blocked.is_empty());
 }
 
 /// A batch that the kernel refuses half way leaves nothing behind.
@@ -201,11 +164,11 @@ async fn failures_are_told_and_mended() {
     assert!(
         bench
             .handle
-            .block_add(blocked, None, String::new(), false)
+            .block_add(blocked, order("", None, false))
             .await
             .is_err()
     );
-    assert!(bench.handle.block_list().await.unwrap().is_empty());
+    assert!(bench.handle.block_list(None, 100).await.unwrap().is_empty());
     // Healed, the next occasion brings the kernel to what was asked.
     bench.kernel.inside().failing = None;
     bench.probe(2, true).await;
@@ -296,7 +259,7 @@ async fn restart_with_consul_away() {
     let prefix = vec!["203.0.113.0/24".parse().unwrap()];
     bench
         .handle
-        .block_add(prefix, None, "abuse".into(), false)
+        .block_add(prefix, order("abuse", None, false))
         .await
         .unwrap();
     let (kernel, saved) = (bench.kernel.clone(), bench.state.borrow().clone());
@@ -312,7 +275,9 @@ async fn restart_with_consul_away() {
         "{steps:?}"
     );
     assert_eq!(
-        again.handle.block_list().await.unwrap()[0].rule.reason,
+        again.handle.block_list(None, 100).await.unwrap()[0]
+            .rule
+            .reason,
         "abuse"
     );
 
@@ -328,7 +293,7 @@ async fn restart_with_consul_away() {
         .count();
     assert_eq!(active, 4);
     assert_eq!(kernel.inside().blocked.len(), 1);
-    let kept = &third.handle.block_list().await.unwrap()[0].rule;
+    let kept = &third.handle.block_list(None, 100).await.unwrap()[0].rule;
     assert_eq!(kept.prefix.to_string(), "203.0.113.0/24");
     assert!(kept.reason.contains("found in the kernel"), "{kept:?}");
     assert_eq!(third.state.borrow().blocks.len(), 1, "and saved again");
@@ -345,39 +310,4 @@ async fn restart_with_consul_away() {
     third.list(&[(1, "v1"), (2, "v2")]).await;
     assert_eq!(third.echo().len(), 2);
     assert!(third.handle.status().await.unwrap().problems.is_empty());
-}
-
-/// Rules that ended meanwhile go, those that only the kernel knows stay, counters are kept.
-#[test]
-fn block_lists_of_kernel_and_state_are_brought_together() {
-    let now = SystemTime::now();
-    let rule = |text: &str, expires| BlockRule {
-        prefix: text.parse().unwrap(),
-        reason: "saved".into(),
-        added: now,
-        expires,
-    };
-    let mut kernel = FakeKernel::default();
-    for (counter, text) in [(7, "10.9.0.1/32"), (0, "10.9.0.2/32"), (3, "10.9.0.3/32")] {
-        let blocked = &mut kernel.inside().blocked;
-        blocked.insert(text.parse().unwrap(), counter);
-    }
-    let saved = vec![
-        rule("10.9.0.1/32", None),
-        rule("10.9.0.2/32", Some(now - Duration::from_secs(1))),
-        rule("10.9.0.4/32", Some(now + Duration::from_secs(60))),
-    ];
-    let blocks = Blocks::restore(&mut kernel, saved, now).unwrap();
-    let kept: Vec<(String, bool)> = blocks
-        .rules()
-        .map(|rule| (rule.prefix.to_string(), rule.reason == "saved"))
-        .collect();
-    let expected = [
-        ("10.9.0.1/32".to_owned(), true),
-        ("10.9.0.3/32".to_owned(), false),
-        ("10.9.0.4/32".to_owned(), true),
-    ];
-    assert_eq!(kept, expected);
-    let counters: Vec<u32> = kernel.inside().blocked.values().copied().collect();
-    assert_eq!(counters, [7, 3, 0]);
 }

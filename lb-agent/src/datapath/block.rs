@@ -1,123 +1,281 @@
-//! The block list in the kernel: tries per family, a counter per rule, and the control word that
-//! says whether there is anything to look for.
+//! The block list in the kernel: per family a generation of pages, exceptions, and what rules
+//! have dropped beyond their tallies. The structure is described in `lb_common::block`.
+//!
+//! A rule more or less is written in place, while programs read. A new list, or one that has
+//! outgrown its pages, is built off to the side and put in force by one update; rules that stay
+//! keep what they have counted.
 
-use std::collections::BTreeMap;
+mod bucket;
+mod generation;
+mod pages;
+mod reader;
+mod table;
 
-use aya::maps::{PerCpuValues, lpm_trie::Key};
-use ipnet::IpNet;
-use lb_common::{
-    block::{BlockControl, BlockRule},
-    entry::Counter,
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    net::IpAddr,
 };
 
-use super::{Datapath, encode};
+use aya::{
+    Ebpf,
+    maps::{HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+};
+use ipnet::IpNet;
+use lb_common::{
+    block::RuleKey,
+    entry::{Counter, FAMILY_V4, FAMILY_V6},
+    maps::{MAX_ALLOW_RULES, name},
+};
+
+use self::{bucket::Rule, table::Table};
+use super::{descriptor, encode, loader::map_error, take};
 use crate::domain::kernel::KernelError;
 
-/// What stands in the tries: prefix and number of its counter; and how many there are of each
-/// family.
-#[derive(Debug, Default)]
-pub(crate) struct Rules {
-    counters: BTreeMap<IpNet, u32>,
-    control: BlockControl,
+/// The maps of the block list.
+pub(crate) struct BlockList {
+    v4: Table,
+    v6: Table,
+    allow4: LpmTrie<MapData, u32, u32>,
+    allow6: LpmTrie<MapData, [u32; 4], u32>,
+    allowed: BTreeSet<IpNet>,
+    spill: HashMap<MapData, RuleKey, Counter>,
 }
 
-impl Rules {
-    fn new(counters: BTreeMap<IpNet, u32>) -> Self {
-        let v4 = |prefix: &&IpNet| matches!(prefix, IpNet::V4(_));
-        let rules4 = counters.keys().filter(v4).count() as u32;
-        let rules6 = counters.len() as u32 - rules4;
-        Self {
-            counters,
-            control: BlockControl { rules4, rules6 },
-        }
-    }
-
-    pub(crate) fn counters(&self) -> BTreeMap<IpNet, u32> {
-        self.counters.clone()
-    }
-
-    fn insert(&mut self, prefix: IpNet, counter: u32) {
-        if self.counters.insert(prefix, counter).is_none() {
-            *self.count(prefix) += 1;
-        }
-    }
-
-    fn remove(&mut self, prefix: IpNet) {
-        if self.counters.remove(&prefix).is_some() {
-            *self.count(prefix) -= 1;
-        }
-    }
-
-    fn count(&mut self, prefix: IpNet) -> &mut u32 {
-        match prefix {
-            IpNet::V4(_) => &mut self.control.rules4,
-            IpNet::V6(_) => &mut self.control.rules6,
-        }
+/// The halves of an address, aligned to the left.
+fn halves(ip: IpAddr) -> [u64; 2] {
+    match ip {
+        IpAddr::V4(v4) => [u64::from(v4.to_bits()) << 32, 0],
+        IpAddr::V6(v6) => [(v6.to_bits() >> 64) as u64, v6.to_bits() as u64],
     }
 }
 
-impl Datapath {
-    /// Reads what a former agent left.
-    pub(crate) fn read_blocked(&mut self) -> Result<(), KernelError> {
-        let failed = |error| KernelError::new("reading the block list", error);
-        let mut rules = BTreeMap::new();
-        for entry in self.block4.iter() {
-            let (key, rule) = entry.map_err(failed)?;
+fn rule(prefix: &IpNet) -> Rule {
+    Rule {
+        prefix: halves(prefix.network()),
+        len: u32::from(prefix.prefix_len()),
+    }
+}
+
+/// The reverse of [`rule`].
+fn prefix(rule: Rule, v6: bool) -> Option<IpNet> {
+    let [high, low] = rule.prefix;
+    let ip = if v6 {
+        IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into())
+    } else {
+        IpAddr::V4(((high >> 32) as u32).into())
+    };
+    IpNet::new(ip, rule.len as u8).ok()
+}
+
+fn rule_key(rule: Rule, v6: bool) -> RuleKey {
+    RuleKey {
+        prefix: rule.prefix,
+        len: rule.len,
+        family: u32::from(if v6 { FAMILY_V6 } else { FAMILY_V4 }),
+    }
+}
+
+/// Rules of either family, sorted as they are given.
+fn by_family<'a>(prefixes: impl IntoIterator<Item = &'a IpNet>) -> [Vec<Rule>; 2] {
+    let mut rules = [Vec::new(), Vec::new()];
+    for prefix in prefixes {
+        rules[usize::from(prefix.addr().is_ipv6())].push(rule(prefix));
+    }
+    rules
+}
+
+impl BlockList {
+    /// Takes the maps, and takes over what a former agent left in them.
+    pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let allow4: LpmTrie<MapData, u32, u32> = take(ebpf, name::ALLOW4)?;
+        let allow6: LpmTrie<MapData, [u32; 4], u32> = take(ebpf, name::ALLOW6)?;
+        let mut allowed = BTreeSet::new();
+        for key in allow4.keys() {
+            let key = key.map_err(|error| map_error(name::ALLOW4, error))?;
             let ip = encode::ip([key.data(), 0, 0, 0], false);
-            if let Ok(prefix) = IpNet::new(ip, key.prefix_len() as u8) {
-                rules.insert(prefix, rule.id);
-            }
+            allowed.extend(IpNet::new(ip, key.prefix_len() as u8));
         }
-        for entry in self.block6.iter() {
-            let (key, rule) = entry.map_err(failed)?;
-            if let Ok(prefix) = IpNet::new(encode::ip(key.data(), true), key.prefix_len() as u8) {
-                rules.insert(prefix, rule.id);
-            }
+        for key in allow6.keys() {
+            let key = key.map_err(|error| map_error(name::ALLOW6, error))?;
+            allowed.extend(IpNet::new(
+                encode::ip(key.data(), true),
+                key.prefix_len() as u8,
+            ));
         }
-        self.blocked = Rules::new(rules);
-        // The last agent may have ended between a rule and this.
-        self.write_control()
+        let mut table = |name, v6| {
+            let fd = descriptor(ebpf, name)?;
+            Table::open(take(ebpf, name)?, fd, name, v6)
+        };
+        let (v4, v6) = (table(name::BLOCK4, false)?, table(name::BLOCK6, true)?);
+        Ok(Self {
+            v4,
+            v6,
+            allow4,
+            allow6,
+            allowed,
+            spill: take(ebpf, name::BLOCK_SPILL)?,
+        })
     }
 
-    pub(crate) fn write_rule(&mut self, prefix: IpNet, counter: u32) -> Result<(), KernelError> {
-        let what = || format!("blocking {prefix}");
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| KernelError::new(what(), error))?;
-        let zero = PerCpuValues::try_from(vec![Counter::default(); cpus])
-            .map_err(|error| KernelError::new(what(), error))?;
-        self.block_stats
-            .set(counter, zero, 0)
-            .map_err(|error| KernelError::new(what(), error))?;
-        let rule = BlockRule { id: counter };
-        let length = u32::from(prefix.prefix_len());
-        let words = encode::words(prefix.network());
-        match prefix {
-            IpNet::V4(_) => self.block4.insert(&Key::new(length, words[0]), rule, 0),
-            IpNet::V6(_) => self.block6.insert(&Key::new(length, words), rule, 0),
-        }
-        .map_err(|error| KernelError::new(what(), error))?;
-        self.blocked.insert(prefix, counter);
-        self.write_control()
+    fn tables(&mut self) -> [&mut Table; 2] {
+        [&mut self.v4, &mut self.v6]
     }
 
-    pub(crate) fn remove_rule(&mut self, prefix: IpNet) -> Result<(), KernelError> {
-        let what = || format!("unblocking {prefix}");
-        if !self.blocked.counters.contains_key(&prefix) {
+    /// All rules.
+    pub(crate) fn rules(&self) -> Result<Vec<IpNet>, KernelError> {
+        let mut prefixes = Vec::new();
+        for table in [&self.v4, &self.v6] {
+            let rules = table.rules().into_iter();
+            prefixes.extend(rules.filter_map(|rule| prefix(rule, table.is_v6())));
+        }
+        Ok(prefixes)
+    }
+
+    /// Mebibytes of kernel memory that the rules take.
+    pub(crate) fn mebibytes(&self) -> usize {
+        self.v4.pages() + self.v6.pages()
+    }
+
+    /// Adds rules, each of which counts from zero; those that are there go on as they are.
+    pub(crate) fn add(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        let rules = by_family(prefixes);
+        let allowed = by_family(&self.allowed);
+        for ((table, rules), allowed) in self.tables().into_iter().zip(rules).zip(allowed) {
+            table.add(rules, &allowed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes rules; those that are not there are no error.
+    pub(crate) fn remove(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        let rules = by_family(prefixes);
+        for (table, rules) in self.tables().into_iter().zip(&rules) {
+            table.remove(rules)?;
+        }
+        self.forget_spilled(&rules)
+    }
+
+    /// Puts a list in the place of the present one: for each family in one step.
+    pub(crate) fn replace(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        let rules = by_family(prefixes);
+        let allowed = by_family(&self.allowed);
+        let mut gone = [Vec::new(), Vec::new()];
+        let tables = self.tables().into_iter().zip(rules).zip(allowed);
+        for (((table, rules), allowed), gone) in tables.zip(&mut gone) {
+            *gone = table.replace(rules, &allowed)?;
+        }
+        self.forget_spilled(&gone)
+    }
+
+    /// What rules have counted outside of their pages ends with them.
+    fn forget_spilled(&mut self, gone: &[Vec<Rule>; 2]) -> Result<(), KernelError> {
+        let spilled: std::collections::HashSet<RuleKey> = self.spill.keys().flatten().collect();
+        if spilled.is_empty() {
             return Ok(());
         }
-        let length = u32::from(prefix.prefix_len());
-        let words = encode::words(prefix.network());
-        match prefix {
-            IpNet::V4(_) => self.block4.remove(&Key::new(length, words[0])),
-            IpNet::V6(_) => self.block6.remove(&Key::new(length, words)),
+        for (v6, rules) in [false, true].into_iter().zip(gone) {
+            let keys = rules.iter().map(|rule| rule_key(*rule, v6));
+            for key in keys.filter(|key| spilled.contains(key)) {
+                self.spill.remove(&key).map_err(|error| {
+                    KernelError::new("forgetting a block rule's counter", error)
+                })?;
+            }
         }
-        .map_err(|error| KernelError::new(what(), error))?;
-        self.blocked.remove(prefix);
-        self.write_control()
+        Ok(())
     }
 
-    fn write_control(&mut self) -> Result<(), KernelError> {
-        self.block_control
-            .set(0, self.blocked.control, 0)
-            .map_err(|error| KernelError::new("switching the block list", error))
+    /// Makes these the exceptions.
+    pub(crate) fn allow(&mut self, allowed: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+        let families = by_family(allowed);
+        if families
+            .iter()
+            .any(|rules| rules.len() > MAX_ALLOW_RULES as usize)
+        {
+            let full = format!("no more than {MAX_ALLOW_RULES} of each address family fit");
+            return Err(KernelError::new("writing the allow list", full));
+        }
+        // What is new first, and the marks last: an address that stays allowed is never blocked.
+        let failed = |error: MapError| KernelError::new("writing the allow list", error);
+        for new in allowed.difference(&self.allowed) {
+            let (length, words) = (u32::from(new.prefix_len()), encode::words(new.network()));
+            match new {
+                IpNet::V4(_) => self.allow4.insert(&Key::new(length, words[0]), 1, 0),
+                IpNet::V6(_) => self.allow6.insert(&Key::new(length, words), 1, 0),
+            }
+            .map_err(failed)?;
+        }
+        for (table, rules) in self.tables().into_iter().zip(&families) {
+            table.mark_allowed(rules);
+        }
+        for old in self.allowed.difference(allowed) {
+            let (length, words) = (u32::from(old.prefix_len()), encode::words(old.network()));
+            match old {
+                IpNet::V4(_) => self.allow4.remove(&Key::new(length, words[0])),
+                IpNet::V6(_) => self.allow6.remove(&Key::new(length, words)),
+            }
+            .map_err(failed)?;
+        }
+        self.allowed.clone_from(allowed);
+        Ok(())
+    }
+
+    /// What each of these rules has dropped; nothing for those that are not there.
+    pub(crate) fn dropped(&self, prefixes: &[IpNet]) -> Result<Vec<Counter>, KernelError> {
+        let readers = [self.v4.reader(), self.v6.reader()];
+        let count = |prefix: &IpNet| {
+            let v6 = prefix.addr().is_ipv6();
+            let rule = rule(prefix);
+            let place = readers[usize::from(v6)].as_ref()?.find(rule)?;
+            let spilled = self.spill.get(&rule_key(rule, v6), 0).unwrap_or_default();
+            Some(table::counter(&place, spilled))
+        };
+        Ok(prefixes
+            .iter()
+            .map(|prefix| count(prefix).unwrap_or_default())
+            .collect())
+    }
+
+    /// The `most` rules that have dropped most, and how much.
+    pub(crate) fn top(&self, most: usize) -> Result<Vec<(IpNet, Counter)>, KernelError> {
+        let mut spilled = std::collections::HashMap::new();
+        for entry in self.spill.iter() {
+            let (key, counter) = entry.map_err(|error| map_error(name::BLOCK_SPILL, error))?;
+            spilled.insert(key, counter);
+        }
+        let mut heap = BinaryHeap::new();
+        for (v6, table) in [false, true].into_iter().zip([&self.v4, &self.v6]) {
+            let Some(reader) = table.reader() else {
+                continue;
+            };
+            reader.each_rule(|rule, place| {
+                let beyond = spilled
+                    .get(&rule_key(rule, v6))
+                    .copied()
+                    .unwrap_or_default();
+                let counter = table::counter(&place, beyond);
+                heap.push(Reverse((counter.packets, counter.bytes, v6, rule)));
+                if heap.len() > most {
+                    heap.pop();
+                }
+            });
+        }
+        let sorted = heap.into_sorted_vec().into_iter();
+        Ok(sorted
+            .filter_map(|Reverse((packets, bytes, v6, rule))| {
+                Some((prefix(rule, v6)?, Counter { packets, bytes }))
+            })
+            .collect())
+    }
+
+    /// A test of addresses: whether packets from there are dropped.
+    pub(crate) fn judge(&self) -> Result<impl Fn(IpAddr) -> bool + use<>, KernelError> {
+        let readers = [self.v4.reader(), self.v6.reader()];
+        let allowed: crate::domain::block::PrefixSet = self.allowed.iter().collect();
+        Ok(move |ip: IpAddr| {
+            let reader = readers[usize::from(ip.is_ipv6())].as_ref();
+            reader.is_some_and(|reader| reader.covers(halves(ip)).is_some())
+                && !allowed.contains(ip)
+        })
     }
 }

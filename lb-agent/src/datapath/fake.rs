@@ -2,7 +2,7 @@
 //! real one could not do, and fails on demand.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -24,8 +24,10 @@ use crate::domain::{
 pub(crate) struct Inside {
     pub(crate) view: KernelView,
     pub(crate) steps: Vec<Step>,
-    pub(crate) blocked: BTreeMap<IpNet, u32>,
-    pub(crate) cut: Vec<IpNet>,
+    pub(crate) blocked: BTreeSet<IpNet>,
+    pub(crate) allowed: BTreeSet<IpNet>,
+    /// How often the flows of blocked clients were cut.
+    pub(crate) cuts: usize,
     /// Backends whose local clients' sockets were closed, each time anew.
     pub(crate) closed: Vec<SocketAddr>,
     /// Closes no sockets, and says so.
@@ -90,29 +92,47 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn blocked(&mut self) -> Result<BTreeMap<IpNet, u32>, KernelError> {
-        Ok(self.inside().blocked.clone())
+    fn blocked(&mut self) -> Result<Vec<IpNet>, KernelError> {
+        Ok(self.inside().blocked.iter().copied().collect())
     }
 
-    fn block(&mut self, prefix: IpNet, counter: u32) -> Result<(), KernelError> {
+    fn block(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
         let mut inside = self.inside();
         if let Some(reason) = &inside.failing {
-            return Err(KernelError::new(
-                format!("blocking {prefix}"),
-                reason.clone(),
-            ));
+            return Err(KernelError::new("blocking", reason.clone()));
         }
-        inside.blocked.insert(prefix, counter);
+        inside.blocked.extend(prefixes);
         Ok(())
     }
 
-    fn unblock(&mut self, prefix: IpNet) -> Result<(), KernelError> {
-        self.inside().blocked.remove(&prefix);
+    fn unblock(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        let mut inside = self.inside();
+        for prefix in prefixes {
+            inside.blocked.remove(prefix);
+        }
         Ok(())
     }
 
-    fn cut_clients(&mut self, prefixes: &[IpNet]) -> Result<u64, KernelError> {
-        self.inside().cut.extend(prefixes);
+    fn replace_blocked(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        let mut inside = self.inside();
+        if let Some(reason) = &inside.failing {
+            return Err(KernelError::new("replacing", reason.clone()));
+        }
+        inside.blocked = prefixes.iter().copied().collect();
+        Ok(())
+    }
+
+    fn allow(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+        self.inside().allowed.clone_from(prefixes);
+        Ok(())
+    }
+
+    fn cut_blocked(&mut self) -> Result<u64, KernelError> {
+        self.inside().cuts += 1;
+        Ok(0)
+    }
+
+    fn cut_clients(&mut self, _prefixes: &[IpNet]) -> Result<u64, KernelError> {
         Ok(0)
     }
 
@@ -135,11 +155,20 @@ impl Kernel for FakeKernel {
         })
     }
 
-    fn block_stats(&self, counter: u32) -> Result<Counter, KernelError> {
-        Ok(Counter {
-            packets: u64::from(counter),
-            bytes: 0,
-        })
+    fn block_stats(&self, prefixes: &[IpNet]) -> Result<Vec<Counter>, KernelError> {
+        Ok(vec![Counter::default(); prefixes.len()])
+    }
+
+    fn block_top(&self, most: usize) -> Result<Vec<(IpNet, Counter)>, KernelError> {
+        let blocked = self.inside().blocked.clone();
+        let counted = blocked
+            .into_iter()
+            .map(|prefix| (prefix, Counter::default()));
+        Ok(counted.take(most).collect())
+    }
+
+    fn block_mebibytes(&self) -> usize {
+        0
     }
 
     fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError> {

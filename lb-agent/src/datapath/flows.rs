@@ -97,21 +97,24 @@ impl FlowTables {
     /// A table that cannot be mapped.
     pub fn cut_clients(&self, prefixes: &[IpNet]) -> Result<u64, KernelError> {
         let prefixes: PrefixSet = prefixes.iter().collect();
+        self.cut_where(|client| prefixes.contains(client))
+    }
+
+    /// Ends all flows of the clients that `is_out` names; answers with their number.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    pub(crate) fn cut_where(&self, is_out: impl Fn(IpAddr) -> bool) -> Result<u64, KernelError> {
         let mut cut = 0;
-        if prefixes.has(false) {
-            self.visit::<u32, 1>(&self.v4, |entry| {
-                cut_if(entry, &mut cut, |addr| {
-                    prefixes.contains(encode::ip([*addr, 0, 0, 0], false))
-                })
-            })?;
-        }
-        if prefixes.has(true) {
-            self.visit::<[u32; 4], 5>(&self.v6, |entry| {
-                cut_if(entry, &mut cut, |addr| {
-                    prefixes.contains(encode::ip(*addr, true))
-                })
-            })?;
-        }
+        self.visit::<u32, 1>(&self.v4, |entry| {
+            cut_if(entry, &mut cut, |addr| {
+                is_out(encode::ip([*addr, 0, 0, 0], false))
+            })
+        })?;
+        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+            cut_if(entry, &mut cut, |addr| is_out(encode::ip(*addr, true)))
+        })?;
         Ok(cut)
     }
 

@@ -38,11 +38,10 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::Xdp,
 };
 use lb_common::{
-    block::{BlockControl, BlockRule},
     entry::{
         BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
         ServiceEntry, ServiceKey,
@@ -72,10 +71,7 @@ pub struct Datapath {
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
-    block4: LpmTrie<MapData, u32, BlockRule>,
-    block6: LpmTrie<MapData, [u32; 4], BlockRule>,
-    block_control: Array<MapData, BlockControl>,
-    block_stats: PerCpuArray<MapData, Counter>,
+    blocks: block::BlockList,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
@@ -96,7 +92,6 @@ pub struct Datapath {
     /// What flows may still be sent to, though new ones are not, with the service each belongs to:
     /// deleted VIPs, and addresses and ports of the node that are no longer given.
     retired: BTreeMap<VipKey, u32>,
-    blocked: block::Rules,
 }
 
 impl Datapath {
@@ -174,10 +169,7 @@ impl Datapath {
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
-            block4: take(&mut ebpf, name::BLOCK4)?,
-            block6: take(&mut ebpf, name::BLOCK6)?,
-            block_control: take(&mut ebpf, name::BLOCK_CONTROL)?,
-            block_stats: take(&mut ebpf, name::BLOCK_STATS)?,
+            blocks: block::BlockList::open(&mut ebpf)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
             trace: Some(trace::Trace::new(&mut ebpf, clock)?),
@@ -191,9 +183,7 @@ impl Datapath {
             meta,
             written,
             retired: BTreeMap::new(),
-            blocked: block::Rules::default(),
         };
-        datapath.read_blocked()?;
         datapath.keep_destinations(options.ports)?;
         Ok(datapath)
     }
@@ -305,7 +295,7 @@ where
 /// A descriptor of its own for a map that is used by mapping its memory.
 fn descriptor(ebpf: &Ebpf, map: &str) -> Result<std::os::fd::OwnedFd, KernelError> {
     use std::os::fd::AsFd as _;
-    let Some(Map::Array(data)) = ebpf.map(map) else {
+    let Some(Map::Array(data) | Map::ArrayOfMaps(data)) = ebpf.map(map) else {
         return Err(loader::missing(map));
     };
     data.fd()

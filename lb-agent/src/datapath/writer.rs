@@ -1,12 +1,13 @@
 //! Carries out the controller's steps on the maps, and reads back what is there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
 };
 
 use aya::maps::{MapData, PerCpuValues};
+use ipnet::IpNet;
 use lb_common::{
     entry::{BackendEntry, BackendStats, Counter, EvictionStats, ServiceEntry},
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
@@ -292,19 +293,31 @@ impl Kernel for Datapath {
         self.announce(view)
     }
 
-    fn blocked(&mut self) -> Result<BTreeMap<ipnet::IpNet, u32>, KernelError> {
-        Ok(self.blocked.counters())
+    fn blocked(&mut self) -> Result<Vec<IpNet>, KernelError> {
+        self.blocks.rules()
     }
 
-    fn block(&mut self, prefix: ipnet::IpNet, counter: u32) -> Result<(), KernelError> {
-        self.write_rule(prefix, counter)
+    fn block(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        self.blocks.add(prefixes)
     }
 
-    fn unblock(&mut self, prefix: ipnet::IpNet) -> Result<(), KernelError> {
-        self.remove_rule(prefix)
+    fn unblock(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        self.blocks.remove(prefixes)
     }
 
-    fn cut_clients(&mut self, prefixes: &[ipnet::IpNet]) -> Result<u64, KernelError> {
+    fn replace_blocked(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError> {
+        self.blocks.replace(prefixes)
+    }
+
+    fn allow(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<(), KernelError> {
+        self.blocks.allow(prefixes)
+    }
+
+    fn cut_blocked(&mut self) -> Result<u64, KernelError> {
+        self.flows.cut_where(self.blocks.judge()?)
+    }
+
+    fn cut_clients(&mut self, prefixes: &[IpNet]) -> Result<u64, KernelError> {
         self.flows.cut_clients(prefixes)
     }
 
@@ -344,14 +357,16 @@ impl Kernel for Datapath {
         })
     }
 
-    fn block_stats(&self, counter: u32) -> Result<Counter, KernelError> {
-        let values = self.block_stats.get(&counter, 0).map_err(|error| {
-            KernelError::new(
-                format!("reading the counter {counter} of the block list"),
-                error,
-            )
-        })?;
-        Ok(sum_counters(values.iter()))
+    fn block_stats(&self, prefixes: &[IpNet]) -> Result<Vec<Counter>, KernelError> {
+        self.blocks.dropped(prefixes)
+    }
+
+    fn block_top(&self, most: usize) -> Result<Vec<(IpNet, Counter)>, KernelError> {
+        self.blocks.top(most)
+    }
+
+    fn block_mebibytes(&self) -> usize {
+        self.blocks.mebibytes()
     }
 
     fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError> {

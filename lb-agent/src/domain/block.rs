@@ -20,6 +20,41 @@ pub struct BlockRule {
     pub added: SystemTime,
     /// When it ends by itself; `None`: never.
     pub expires: Option<SystemTime>,
+    /// Where it came from.
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// Where a rule came from. Decides what an import replaces, and where the rule is saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A person, by `block add`. Stays until it is deleted or ends.
+    #[default]
+    Operator,
+    /// A list, by `block import`.
+    Import,
+}
+
+impl Origin {
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Origin::Operator => "operator",
+            Origin::Import => "import",
+        }
+    }
+}
+
+/// A prefix that is never blocked, whatever the block list says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exception {
+    /// The prefix, host bits cleared.
+    pub prefix: IpNet,
+    /// It stands in the configuration, so that no command deletes it.
+    pub configured: bool,
+    /// Since when, if by a command.
+    pub added: Option<SystemTime>,
 }
 
 /// Reads an address (`192.0.2.7`, `2001:db8::7`) or a prefix (`192.0.2.0/24`). Host bits are
@@ -102,6 +137,22 @@ impl Vital {
             .iter()
             .find(|(address, _)| prefix.contains(address))
             .map(|(address, what)| format!("{prefix} contains {address}, {what}"))
+    }
+
+    /// What [`Self::objection`] has against each of them, in time that does not grow with the
+    /// product of both numbers.
+    pub fn objections(&self, prefixes: &[IpNet]) -> Vec<String> {
+        let set: PrefixSet = prefixes.iter().collect();
+        let is_hit = |(address, _): &&(IpAddr, String)| set.contains(*address);
+        let near = Vital {
+            addresses: self.addresses.iter().filter(is_hit).cloned().collect(),
+        };
+        let suspects = prefixes
+            .iter()
+            .filter(|prefix| prefix.prefix_len() == 0 || !near.addresses.is_empty());
+        suspects
+            .filter_map(|prefix| near.objection(prefix))
+            .collect()
     }
 }
 

@@ -5,6 +5,9 @@ use std::{
     net::SocketAddr,
 };
 
+use ipnet::IpNet;
+use lb_common::entry::{BackendStats, Counter};
+
 use super::service::Protocol;
 
 /// Where clients connect to: the identity of a service port in the kernel.
@@ -165,40 +168,64 @@ pub trait Kernel: Send {
     /// A map that cannot be written.
     fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError>;
 
-    /// Rules in the kernel's block list, with the number of each rule's counter.
+    /// Rules in the kernel's block list.
     ///
     /// # Errors
     ///
     /// A map that cannot be read.
-    fn blocked(&mut self) -> Result<BTreeMap<ipnet::IpNet, u32>, KernelError>;
+    fn blocked(&mut self) -> Result<Vec<IpNet>, KernelError>;
 
-    /// Blocks a prefix under a counter, which starts at zero.
+    /// Blocks prefixes, each under a counter that starts at zero; those that are blocked already
+    /// go on as they are.
     ///
     /// # Errors
     ///
     /// A map that cannot be written, or is full.
-    fn block(&mut self, prefix: ipnet::IpNet, counter: u32) -> Result<(), KernelError>;
+    fn block(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError>;
 
-    /// Takes a prefix off the block list; no error if it is not on it.
+    /// Takes prefixes off the block list; no error if one is not on it.
     ///
     /// # Errors
     ///
     /// A map that cannot be written.
-    fn unblock(&mut self, prefix: ipnet::IpNet) -> Result<(), KernelError>;
+    fn unblock(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError>;
+
+    /// Makes these the block list, for each address family in one step: whoever is on both lists
+    /// is blocked all the time, and keeps its counter.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written; the former list stays in force, of the family that it is.
+    fn replace_blocked(&mut self, prefixes: &[IpNet]) -> Result<(), KernelError>;
+
+    /// Makes these the allow list: packets from there are not dropped, whatever the block list
+    /// says.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written, or is full.
+    fn allow(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<(), KernelError>;
+
+    /// Ends all flows of clients that are blocked now; answers with their number.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    fn cut_blocked(&mut self) -> Result<u64, KernelError>;
 
     /// Ends all flows of clients within the prefixes at once; answers with their number.
     ///
     /// # Errors
     ///
     /// A table that cannot be mapped.
-    fn cut_clients(&mut self, prefixes: &[ipnet::IpNet]) -> Result<u64, KernelError>;
+    fn cut_clients(&mut self, prefixes: &[IpNet]) -> Result<u64, KernelError>;
 
     /// Totals of each verdict, in the order of [`lb_common::verdict::Verdict::ALL`].
     ///
     /// # Errors
     ///
     /// A map that cannot be read.
-    fn verdicts(&self) -> Result<Vec<lb_common::entry::Counter>, KernelError>;
+    fn verdicts(&self) -> Result<Vec<Counter>, KernelError>;
 
     /// Flows that gave way to newer ones because a flow table had no other place for them.
     ///
@@ -212,14 +239,24 @@ pub trait Kernel: Send {
     /// # Errors
     ///
     /// A map that cannot be read.
-    fn backend_stats(&self, id: u32) -> Result<lb_common::entry::BackendStats, KernelError>;
+    fn backend_stats(&self, id: u32) -> Result<BackendStats, KernelError>;
 
-    /// Totals of one block rule.
+    /// Totals of each of these block rules, in their order; nothing for what is not blocked.
     ///
     /// # Errors
     ///
     /// A map that cannot be read.
-    fn block_stats(&self, counter: u32) -> Result<lb_common::entry::Counter, KernelError>;
+    fn block_stats(&self, prefixes: &[IpNet]) -> Result<Vec<Counter>, KernelError>;
+
+    /// The rules that have dropped the most packets, that one first, and at most `most` of them.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn block_top(&self, most: usize) -> Result<Vec<(IpNet, Counter)>, KernelError>;
+
+    /// Kernel memory that the block list takes, in MiB.
+    fn block_mebibytes(&self) -> usize;
 
     /// Closes the connected sockets of local clients that were sent to one of these backends (by
     /// id, with the address that they were sent to); answers with their number.

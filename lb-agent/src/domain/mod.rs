@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod block;
+pub mod block_list;
 pub mod flow;
 pub mod guard;
 pub mod health;

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use ipnet::IpNet;
+use lb_common::entry::Counter;
 use prometheus::{TextEncoder, proto::MetricFamily};
 
 use super::{Sources, blocks, node, services, trace};
 use crate::{
-    controller::{BlockEntry, OperatorError, Status, handle::Counters},
+    controller::{OperatorError, Status, handle::Counters},
     domain::snapshot::Snapshot,
     probe::ProbeStats,
     watch::WatchStats,
@@ -16,7 +18,8 @@ use crate::{
 pub(super) struct Reading {
     pub(super) status: Status,
     pub(super) counters: Counters,
-    pub(super) blocks: Vec<BlockEntry>,
+    /// The rules that dropped most.
+    pub(super) blocks: Vec<(IpNet, Counter)>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) probes: Arc<ProbeStats>,
     pub(super) watch: Arc<WatchStats>,
@@ -30,8 +33,11 @@ pub(super) async fn read(
         watch,
     }: &Sources,
 ) -> Result<Reading, OperatorError> {
-    let (status, counters, blocks) =
-        tokio::try_join!(handle.status(), handle.counters(), handle.block_list())?;
+    let (status, counters, blocks) = tokio::try_join!(
+        handle.status(),
+        handle.counters(),
+        handle.block_top(blocks::MAX_SERIES)
+    )?;
     Ok(Reading {
         status,
         counters,
@@ -47,7 +53,7 @@ pub(super) fn text(reading: &Reading, now: SystemTime) -> prometheus::Result<Str
     let families: Vec<MetricFamily> = node::families(&reading.status, &reading.probes, now)
         .into_iter()
         .chain(services::families(&reading.snapshot, &reading.counters))
-        .chain(blocks::families(&reading.blocks))
+        .chain(blocks::families(reading.status.blocks, &reading.blocks))
         .chain(trace::families(&reading.watch))
         .filter_map(|family| family.finish())
         .collect();

@@ -4,7 +4,8 @@ mod fixture;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use lb_common::verdict::Verdict;
+use ipnet::IpNet;
+use lb_common::{entry::Counter, verdict::Verdict};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -14,7 +15,7 @@ use tokio::{
 
 use self::fixture::{all_counters, blocked, snapshot, status};
 use super::*;
-use crate::controller::{BlockEntry, Command, Status};
+use crate::controller::{Command, Status};
 
 /// A server over a controller that gives these answers until it is dropped.
 struct Rig {
@@ -24,7 +25,7 @@ struct Rig {
 }
 
 impl Rig {
-    async fn start(status: Status, blocks: Vec<BlockEntry>) -> Self {
+    async fn start(status: Status, blocks: Vec<(IpNet, Counter)>) -> Self {
         let (commands, mut asked) = mpsc::channel(4);
         let (publish, snapshots) = watch::channel(Arc::new(snapshot()));
         tokio::spawn(async move {
@@ -32,7 +33,10 @@ impl Rig {
                 match command {
                     Command::Status(reply) => reply.send(Ok(status.clone())).unwrap(),
                     Command::Counters(reply) => reply.send(Ok(all_counters())).unwrap(),
-                    Command::BlockList(reply) => reply.send(Ok(blocks.clone())).unwrap(),
+                    Command::BlockTop(most, reply) => {
+                        let top = blocks.iter().copied().take(most).collect();
+                        reply.send(Ok(top)).unwrap();
+                    }
                     other => panic!("metrics must not change anything: {other:?}"),
                 }
             }
@@ -199,12 +203,17 @@ async fn metrics_page_is_well_formed() {
 #[tokio::test]
 async fn long_block_list() {
     let blocks = (0..3000u32)
+        .rev()
         .map(|n| {
             let prefix = format!("10.0.{}.{}", n >> 8, n & 0xff);
             blocked(&prefix, u64::from(n))
         })
         .collect();
-    let rig = Rig::start(status(), blocks).await;
+    let status = Status {
+        blocks: 3000,
+        ..status()
+    };
+    let rig = Rig::start(status, blocks).await;
     let (_, body) = rig.get("/metrics").await;
     let shown: Vec<&str> = body
         .lines()

@@ -6,16 +6,18 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::{PersistedState, StateDir};
+use crate::domain::block_list::Imported;
 
 /// From a failure to save the state to the next try.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Writes the latest state to disk whenever it changes, and again while that fails; the last one
-/// before it ends.
+/// before it ends. Imported block lists are written only when they are others than `on_disk`.
 pub async fn keep_saved(
     dir: StateDir,
     mut states: watch::Receiver<PersistedState>,
     problem: watch::Sender<Option<String>>,
+    mut on_disk: Arc<Imported>,
 ) {
     let dir = Arc::new(dir);
     loop {
@@ -26,7 +28,19 @@ pub async fn keep_saved(
         }
         let state = states.borrow_and_update().clone();
         let dir = dir.clone();
-        let saved = tokio::task::spawn_blocking(move || dir.save(&state)).await;
+        let imported = state.imported.clone();
+        let is_new = !Arc::ptr_eq(&imported, &on_disk);
+        let saved = tokio::task::spawn_blocking(move || {
+            // The list first: what was unlisted of the former one means nothing to it.
+            if is_new {
+                dir.save_imported(&state.imported)?;
+            }
+            dir.save(&state)
+        })
+        .await;
+        if matches!(saved, Ok(Ok(()))) {
+            on_disk = imported;
+        }
         let failure = match saved {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -60,7 +74,7 @@ mod tests {
         std::fs::create_dir(&in_the_way).unwrap();
         let (states, receiver) = watch::channel(PersistedState::default());
         let (problem, mut problems) = watch::channel(None);
-        let saving = tokio::spawn(keep_saved(dir.clone(), receiver, problem));
+        let saving = tokio::spawn(keep_saved(dir.clone(), receiver, problem, Arc::default()));
         let mut state = PersistedState::default();
         state.catalog.insert("echo".into(), Vec::new());
         states.send_replace(state.clone());

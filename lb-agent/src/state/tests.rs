@@ -32,16 +32,20 @@ fn sample() -> PersistedState {
                 reason: "scans".into(),
                 added: time,
                 expires: Some(time + Duration::from_secs(900)),
+                origin: crate::domain::block::Origin::Operator,
             },
             BlockRule {
                 prefix: parse_prefix("2001:db8::7").unwrap(),
                 reason: String::new(),
                 added: time,
                 expires: None,
+                origin: crate::domain::block::Origin::Operator,
             },
         ],
         catalog: BTreeMap::from([("echo".into(), vec![instance]), ("none".into(), vec![])]),
         down: BTreeMap::from([("echo".into(), vec![down])]),
+        allowed: BTreeMap::from([(parse_prefix("203.0.113.0/24").unwrap(), time)]),
+        ..PersistedState::default()
     }
 }
 

@@ -13,12 +13,12 @@ use ipnet::IpNet;
 use lb_agent::{
     api,
     controller::{
-        BackendCounters, BlockEntry, Command, FlowTableUse, Handle, InterfaceStatus, OperatorError,
-        Status, handle::Counters,
+        BackendCounters, BlockEntry, BlockOrder, Blocked, Command, FlowTableUse, Handle,
+        InterfaceStatus, OperatorError, Status, handle::Counters,
     },
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
-        block::BlockRule,
+        block::{self, BlockRule, Exception},
         health::Observed,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
         snapshot::{BackendState, Drain, ServiceState, Snapshot},
@@ -210,6 +210,7 @@ struct Memory {
     split: Option<Shares>,
     drains: BTreeMap<InstanceId, Drain>,
     blocks: BTreeMap<IpNet, BlockRule>,
+    allowed: BTreeMap<IpNet, SystemTime>,
 }
 
 impl Memory {
@@ -237,11 +238,10 @@ impl Memory {
     fn add(
         &mut self,
         prefixes: Vec<IpNet>,
-        ttl: Option<Duration>,
-        reason: &str,
-        force: bool,
-    ) -> Result<Vec<BlockRule>, OperatorError> {
-        if prefixes.iter().any(|prefix| prefix.prefix_len() == 0) && !force {
+        order: &BlockOrder,
+        origin: block::Origin,
+    ) -> Result<Blocked, OperatorError> {
+        if prefixes.iter().any(|prefix| prefix.prefix_len() == 0) && !order.force {
             return Err(OperatorError::Refused("0.0.0.0/0 is everybody".into()));
         }
         let added = SystemTime::now();
@@ -249,14 +249,44 @@ impl Memory {
             .into_iter()
             .map(|prefix| BlockRule {
                 prefix,
-                reason: reason.into(),
+                reason: order.reason.clone(),
                 added,
-                expires: ttl.map(|ttl| added + ttl),
+                expires: order.ttl.map(|ttl| added + ttl),
+                origin,
             })
             .collect();
         let entries = rules.iter().map(|rule| (rule.prefix, rule.clone()));
         self.blocks.extend(entries);
-        Ok(rules)
+        Ok(Blocked {
+            count: rules.len(),
+            total: self.blocks.len(),
+            notes: Vec::new(),
+            rules,
+        })
+    }
+
+    /// As many rules as are asked for, from behind a prefix on.
+    fn list(&self, after: Option<IpNet>, most: usize) -> Vec<BlockEntry> {
+        let behind = |prefix: &IpNet| after.is_none_or(|after| *prefix > after);
+        let rules = self.blocks.iter().filter(|(prefix, _)| behind(prefix));
+        let dropped = Counter {
+            packets: 3,
+            bytes: 180,
+        };
+        let entries = rules.map(|(_, rule)| BlockEntry {
+            rule: rule.clone(),
+            dropped,
+        });
+        entries.take(most).collect()
+    }
+
+    fn disallow(&mut self, prefixes: &[IpNet]) -> Result<usize, OperatorError> {
+        let missing = |prefix: &&IpNet| !self.allowed.contains_key(prefix);
+        if let Some(missing) = prefixes.iter().find(missing) {
+            return Err(OperatorError::NotAllowed(*missing));
+        }
+        self.allowed.retain(|prefix, _| !prefixes.contains(prefix));
+        Ok(prefixes.len())
     }
 
     fn delete(&mut self, prefixes: &[IpNet]) -> Result<usize, OperatorError> {
@@ -313,24 +343,50 @@ async fn control(
                 }
                 Box::new(move || drop(reply.send(result)))
             }
-            Command::BlockAdd(prefixes, ttl, reason, force, reply) => {
-                let result = memory.add(prefixes, ttl, &reason, force);
+            Command::BlockAdd(prefixes, order, reply) => {
+                let result = memory.add(prefixes, &order, block::Origin::Operator);
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::BlockImport(prefixes, order, replace, reply) => {
+                if replace {
+                    let stays = |rule: &BlockRule| rule.origin == block::Origin::Operator;
+                    memory.blocks.retain(|_, rule| stays(rule));
+                }
+                let result = memory.add(prefixes, &order, block::Origin::Import);
                 Box::new(move || drop(reply.send(result)))
             }
             Command::BlockDel(prefixes, reply) => {
                 let result = memory.delete(&prefixes);
                 Box::new(move || drop(reply.send(result)))
             }
-            Command::BlockList(reply) => {
-                let entries = memory.blocks.values().map(|rule| BlockEntry {
-                    rule: rule.clone(),
-                    dropped: Counter {
-                        packets: 3,
-                        bytes: 180,
-                    },
-                });
-                let entries = entries.collect();
+            Command::BlockList(after, most, reply) => {
+                let entries = memory.list(after, most);
                 Box::new(move || drop(reply.send(Ok(entries))))
+            }
+            Command::BlockTop(most, reply) => {
+                let entries = memory.list(None, most).into_iter();
+                let top = entries.map(|entry| (entry.rule.prefix, entry.dropped));
+                let top = top.collect();
+                Box::new(move || drop(reply.send(Ok(top))))
+            }
+            Command::Allow(prefixes, reply) => {
+                let now = SystemTime::now();
+                let entries = prefixes.into_iter().map(|prefix| (prefix, now));
+                memory.allowed.extend(entries);
+                Box::new(move || drop(reply.send(Ok(Vec::new()))))
+            }
+            Command::Disallow(prefixes, reply) => {
+                let result = memory.disallow(&prefixes);
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::AllowList(reply) => {
+                let exceptions = memory.allowed.iter().map(|(prefix, added)| Exception {
+                    prefix: *prefix,
+                    configured: false,
+                    added: Some(*added),
+                });
+                let exceptions = exceptions.collect();
+                Box::new(move || drop(reply.send(Ok(exceptions))))
             }
             Command::Status(reply) => {
                 let status = status(mood, memory.blocks.len());

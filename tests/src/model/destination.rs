@@ -226,8 +226,8 @@ impl Model {
 
     /// Blocks a prefix. Its counter begins at zero.
     pub fn block(&mut self, prefix: IpNet) {
-        let zero = Counter::default();
-        self.destinations.blocks.insert(prefix, zero);
+        // One that is on the list goes on as it is.
+        self.destinations.blocks.entry(prefix).or_default();
     }
 
     /// Takes a prefix off the list.

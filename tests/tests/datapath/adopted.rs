@@ -5,11 +5,11 @@ use std::process::Command;
 use lb_agent::domain::kernel::{Kernel as _, Step};
 use lb_common::{
     maps::{MAX_BACKENDS, MIN_FLOW_SLOTS},
-    verdict::Verdict::{DropBlocked, PassForeign},
+    verdict::Verdict::PassForeign,
 };
 use lb_tests::{
     packet::{ACK, Packet, SYN},
-    world::{CLIENT, CLIENT6, World, answer_to},
+    world::{World, answer_to},
 };
 
 use crate::{
@@ -135,28 +135,6 @@ fn half_made_maps() {
         assert_eq!(world.datapath.flow_slots(), slots);
         let census = world.datapath.flows().sweep().unwrap();
         assert_eq!(census.slots, u64::from(slots));
-    })
-    .unwrap();
-}
-
-/// A rule that a former agent wrote counts, even if it ended before it had switched the list on.
-#[test]
-fn rules_that_were_not_switched_on() {
-    World::with(|world| {
-        world
-            .datapath
-            .block(format!("{CLIENT}/32").parse().unwrap(), 0)
-            .unwrap();
-        world
-            .datapath
-            .block(format!("{CLIENT6}/64").parse().unwrap(), 1)
-            .unwrap();
-        memory::forget_rules(world);
-        world.reopen(|_| {}).unwrap();
-        for traffic in ALL {
-            let frame = traffic.request(PORT, SYN).build();
-            Row::refused("blocked", Side::Front, frame, DropBlocked).check(world);
-        }
     })
     .unwrap();
 }

@@ -8,6 +8,7 @@
 mod adopted;
 mod announce;
 mod block;
+mod blocklist;
 mod chance;
 mod flood;
 mod flow_list;

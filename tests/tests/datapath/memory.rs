@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use aya::maps::{Array, Map, MapData};
 use lb_common::{
-    block::BlockControl,
     entry::{BackendEntry, DestinationFilter, Meta, NextHop},
     flow::{Bucket4, Bucket6, Kind, Slot4, Tag, WAYS},
     hash,
@@ -107,13 +106,6 @@ pub(crate) fn allow_local(world: &World, address: &str, port: u16) {
 pub(crate) fn forget_meta(world: &World) {
     let mut map = pinned::<Meta>(world, name::META);
     map.set(0, Meta::default(), 0).expect("the map written");
-}
-
-/// Leaves the block list as an agent does that ends after it has written a family's first rule.
-pub(crate) fn forget_rules(world: &World) {
-    let mut map = pinned::<BlockControl>(world, name::BLOCK_CONTROL);
-    let none = BlockControl::default();
-    map.set(0, none, 0).expect("the map written");
 }
 
 /// Changes what an agent that adopts the maps must know.

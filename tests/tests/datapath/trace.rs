@@ -161,7 +161,7 @@ fn other_verdicts() {
                 assert!(event.bytes.is_empty(), "nobody asked for them");
             }
             let net = format!("{}/{}", traffic.client(), if traffic.v6 { 128 } else { 32 });
-            world.datapath.block(net.parse().unwrap(), 3).unwrap();
+            world.datapath.block(&[net.parse().unwrap()]).unwrap();
             world.request(&request);
             let event = one(&mut trace);
             assert_eq!(event.verdict, Verdict::DropBlocked);

@@ -369,6 +369,7 @@ fn a_rule_keeps_its_end_and_its_catch() {
             reason: "scan".into(),
             added: at(10),
             expires: Some(at(20)),
+            origin: crate::domain::block::Origin::Operator,
         },
         dropped: Counter {
             packets: 1,
@@ -384,6 +385,7 @@ fn a_rule_keeps_its_end_and_its_catch() {
             reason: "scan".into(),
             added_unix_ms: 10_000,
             expires_unix_ms: Some(20_000),
+            origin: "operator".into(),
         })
     );
 }

@@ -61,7 +61,7 @@ impl Bench {
             problems: Vec::new(),
             interfaces: Vec::new(),
             local_clients: None,
-            vital: Box::new(|| Vital {
+            vital: Box::new(|| crate::domain::block::Vital {
                 addresses: vec![("192.0.2.1".parse().unwrap(), "the Consul server".into())],
             }),
         };

@@ -7,16 +7,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use ipnet::IpNet;
 use lb_common::{entry::Counter, flow, socket::SocketStats, verdict::Verdict};
 
 use crate::{
     controller::{
-        BackendCounters, BlockEntry, FlowTableUse, InterfaceStatus, LocalClientsStatus, Status,
+        BackendCounters, FlowTableUse, InterfaceStatus, LocalClientsStatus, Status,
         handle::Counters,
     },
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
-        block::{BlockRule, parse_prefix},
+        block::parse_prefix,
         health::Observed,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
         snapshot::{BackendState, Held, ServiceState, Snapshot},
@@ -207,14 +208,6 @@ pub(super) fn all_counters() -> Counters {
     }
 }
 
-pub(super) fn blocked(prefix: &str, packets: u64) -> BlockEntry {
-    BlockEntry {
-        rule: BlockRule {
-            prefix: parse_prefix(prefix).unwrap(),
-            reason: "scan".into(),
-            added: SystemTime::UNIX_EPOCH,
-            expires: None,
-        },
-        dropped: counter(packets),
-    }
+pub(super) fn blocked(prefix: &str, packets: u64) -> (IpNet, Counter) {
+    (parse_prefix(prefix).unwrap(), counter(packets))
 }

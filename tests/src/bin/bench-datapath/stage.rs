@@ -179,16 +179,13 @@ impl<'w> Bench<'w> {
             Prepare::NoFlows => {}
             Prepare::Flows(flows) => self.establish(*flows)?,
             Prepare::Blocks(count) => {
-                while self.blocked < *count {
-                    let rule = block_rule(self.blocked)?;
-                    self.world.datapath.block(rule, self.blocked)?;
-                    self.blocked += 1;
-                }
-                while self.blocked > *count {
-                    self.blocked -= 1;
-                    let rule = block_rule(self.blocked)?;
-                    self.world.datapath.unblock(rule)?;
-                }
+                let more = (self.blocked..*count).map(block_rule);
+                let more: Vec<_> = more.collect::<Result<_>>()?;
+                self.world.datapath.block(&more)?;
+                let less = (*count..self.blocked).map(block_rule);
+                let less: Vec<_> = less.collect::<Result<_>>()?;
+                self.world.datapath.unblock(&less)?;
+                self.blocked = *count;
                 self.establish(Population {
                     v6: false,
                     udp: false,

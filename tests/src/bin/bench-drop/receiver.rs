@@ -109,9 +109,8 @@ impl Means {
             budget: lb_agent::datapath::Budget::Auto,
         };
         let mut datapath = host.run(|| Datapath::open(&options))?;
-        for number in 0..rules {
-            datapath.block(block_rule(number)?, number)?;
-        }
+        let rules: Vec<_> = (0..rules).map(block_rule).collect::<Result<_>>()?;
+        datapath.block(&rules)?;
         Ok(Means::Agent {
             datapath: Box::new(datapath),
             _pins: pins,

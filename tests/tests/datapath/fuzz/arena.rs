@@ -156,9 +156,7 @@ impl<'a> Arena<'a> {
         steps.extend(ids.into_iter().map(Step::FreeBackend));
         let blocks: Vec<IpNet> = there.blocks.keys().copied().collect();
         self.world.apply(&steps).expect("steps");
-        for prefix in blocks {
-            self.world.datapath.unblock(prefix).expect("unblocked");
-        }
+        self.world.datapath.unblock(&blocks).expect("unblocked");
         self.direct.clear();
         if self.model.node.ports != PORTS {
             self.reopen(PORTS);
@@ -218,15 +216,11 @@ impl<'a> Arena<'a> {
                 self.model.apply(&steps);
             }
             Event::Block(prefix) => {
-                let counter = number(*prefix);
-                self.world
-                    .datapath
-                    .block(*prefix, counter)
-                    .expect("blocked");
+                self.world.datapath.block(&[*prefix]).expect("blocked");
                 self.model.block(*prefix);
             }
             Event::Unblock(prefix) => {
-                self.world.datapath.unblock(*prefix).expect("unblocked");
+                self.world.datapath.unblock(&[*prefix]).expect("unblocked");
                 self.model.unblock(*prefix);
             }
             Event::Cut(prefixes) => {
@@ -338,25 +332,15 @@ impl<'a> Arena<'a> {
             let found = self
                 .world
                 .datapath
-                .block_stats(number(*prefix))
+                .block_stats(&[*prefix])
                 .expect("counters");
-            if found != *expected {
+            if found != [*expected] {
                 let what = format!("block {prefix}: model {expected:?}, programs {found:?}");
                 return Err(Halt::Difference(what));
             }
         }
         Ok(())
     }
-}
-
-/// A counter for each of the few prefixes that are drawn.
-fn number(prefix: IpNet) -> u32 {
-    let last = match prefix.network() {
-        std::net::IpAddr::V4(ip) => u32::from(ip) & 0xff,
-        std::net::IpAddr::V6(ip) => u128::from(ip) as u32 & 0xff,
-    };
-    let v6 = u32::from(matches!(prefix, IpNet::V6(_)));
-    (v6 * 256 + u32::from(prefix.prefix_len())) * 128 + last % 128
 }
 
 /// A frame to be pasted into a dissector.

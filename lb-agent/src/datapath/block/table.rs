@@ -1,0 +1,259 @@
+//! The rules of one address family: the generation in force, and the way from one to the next.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    sync::atomic::Ordering,
+    thread::JoinHandle,
+};
+
+use aya::maps::{ArrayOfMaps, MapData, MapError};
+use lb_common::{
+    block::{MAX_PAGES, Tally},
+    entry::Counter,
+};
+
+use super::{
+    bucket::{Place, Rule},
+    generation::{Full, Generation, Half},
+    pages::{self, Change},
+    reader::Reader,
+};
+use crate::domain::kernel::KernelError;
+
+/// A family's map of pages, and what stands in it.
+pub(super) struct Table {
+    map: OwnedFd,
+    name: &'static str,
+    v6: bool,
+    generation: Option<Generation>,
+    /// Rules in force.
+    rules: usize,
+    /// Takes the pages of the last generation out of the map.
+    freeing: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// A rule's counter: its tally, and what was moved out of it.
+pub(super) fn counter(place: &Place, spilled: Counter) -> Counter {
+    let tally = Tally(place.tally().load(Ordering::Acquire));
+    Counter {
+        packets: spilled.packets + tally.packets(),
+        bytes: spilled.bytes + tally.bytes(),
+    }
+}
+
+impl Table {
+    /// Takes over what a former agent left: the generation in force, and pages of another one
+    /// that it did not come to free.
+    pub(super) fn open(
+        map: ArrayOfMaps<MapData>,
+        fd: OwnedFd,
+        name: &'static str,
+        v6: bool,
+    ) -> Result<Self, KernelError> {
+        let failed = |error| KernelError::new(format!("reading the block list {name}"), error);
+        let page = |index| -> io::Result<OwnedFd> {
+            let page: MapData = map.get(&index, 0).map_err(io::Error::other)?;
+            page.fd().as_fd().try_clone_to_owned()
+        };
+        let generation = match map.get(&0, 0) {
+            Ok::<MapData, _>(_) => Some(Generation::adopt(v6, page).map_err(failed)?),
+            Err(MapError::KeyNotFound) => None,
+            Err(error) => return Err(failed(io::Error::other(error))),
+        };
+        let used = generation.as_ref().map_or(0..0, |generation| {
+            let first = generation.layout().first_page;
+            first..first + generation.pages() as u32
+        });
+        let stale: Vec<Change> = (1..MAX_PAGES)
+            .filter(|index| !used.contains(index) && page(*index).is_ok())
+            .map(Change::Clear)
+            .collect();
+        pages::change(fd.as_raw_fd(), &stale).map_err(failed)?;
+        let mut table = Self {
+            map: fd,
+            name,
+            v6,
+            generation,
+            rules: 0,
+            freeing: None,
+        };
+        table.rules = table.rules().len();
+        Ok(table)
+    }
+
+    fn failed(&self, doing: &str, error: io::Error) -> KernelError {
+        KernelError::new(format!("{doing} the block list {}", self.name), error)
+    }
+
+    pub(super) fn is_v6(&self) -> bool {
+        self.v6
+    }
+
+    pub(super) fn pages(&self) -> usize {
+        self.generation.as_ref().map_or(0, Generation::pages)
+    }
+
+    /// The memory of the generation in force.
+    pub(super) fn reader(&self) -> Option<Reader> {
+        self.generation.as_ref().map(Generation::reader)
+    }
+
+    /// All rules.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if let Some(reader) = self.reader() {
+            reader.each_rule(|rule, _| rules.push(rule));
+        }
+        rules
+    }
+
+    /// Adds those of the rules that are not there. In place where there is room, else in a new
+    /// generation; if that fails, none of them is there.
+    pub(super) fn add(&mut self, rules: Vec<Rule>, allowed: &[Rule]) -> Result<(), KernelError> {
+        let mut new = rules;
+        new.sort_unstable();
+        new.dedup();
+        if let Some(reader) = self.reader() {
+            new.retain(|rule| reader.find(*rule).is_none());
+            if let Some(generation) = &mut self.generation {
+                let mut added = 0;
+                let outcome = new.iter().try_for_each(|rule| {
+                    generation.insert(&reader, *rule).inspect(|()| added += 1)
+                });
+                self.rules += added;
+                match outcome {
+                    Ok(()) => return Ok(()),
+                    Err(Full) => drop(new.drain(..added)),
+                }
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut all = self.rules();
+        all.extend(new);
+        self.replace(all, allowed).map(drop)
+    }
+
+    /// Removes those of the rules that are there. The bits that led to them stay until the next
+    /// generation.
+    pub(super) fn remove(&mut self, rules: &[Rule]) -> Result<(), KernelError> {
+        let Some(reader) = self.reader() else {
+            return Ok(());
+        };
+        for place in rules.iter().filter_map(|rule| reader.find(*rule)) {
+            place.remove();
+            self.rules -= 1;
+        }
+        if self.rules == 0 {
+            return self.bring_in(None);
+        }
+        Ok(())
+    }
+
+    /// Makes these the rules, in one step; answers with those that were there and are no more.
+    pub(super) fn replace(
+        &mut self,
+        mut rules: Vec<Rule>,
+        allowed: &[Rule],
+    ) -> Result<Vec<Rule>, KernelError> {
+        rules.sort_unstable();
+        rules.dedup();
+        let former = self.reader();
+        let next = if rules.is_empty() {
+            None
+        } else {
+            let built = self.build(&rules, allowed);
+            Some(built.map_err(|error| self.failed("building", error))?)
+        };
+        let reader = next.as_ref().map(Generation::reader);
+        self.bring_in(next)?;
+        self.rules = rules.len();
+        // No program counts in the former one any more.
+        let mut gone = Vec::new();
+        if let Some(former) = former {
+            former.each_rule(|rule, place| {
+                match reader.as_ref().and_then(|reader| reader.find(rule)) {
+                    Some(heir) => {
+                        let tally = place.tally().load(Ordering::Acquire);
+                        heir.tally().fetch_add(tally, Ordering::Relaxed);
+                    }
+                    None => gone.push(rule),
+                }
+            });
+        }
+        Ok(gone)
+    }
+
+    /// A generation with these rules, off to the side.
+    fn build(&self, rules: &[Rule], allowed: &[Rule]) -> io::Result<Generation> {
+        let half = self
+            .generation
+            .as_ref()
+            .map_or(Half::First, |former| Half::of(former.layout()).other());
+        // By chance a bucket may overflow; with another seed it will be another one, if any.
+        for _ in 0..4 {
+            let mut next = Generation::create(half, rules, self.v6)?;
+            let reader = next.reader();
+            reader.mark_allowed(allowed);
+            let all = rules
+                .iter()
+                .try_for_each(|rule| next.insert(&reader, *rule));
+            if all.is_ok() {
+                return Ok(next);
+            }
+        }
+        Err(io::Error::other("the rules do not spread over its buckets"))
+    }
+
+    /// Puts a generation in force and lets the former one go. The kernel frees it page by page.
+    fn bring_in(&mut self, next: Option<Generation>) -> Result<(), KernelError> {
+        let map = self.map.as_raw_fd();
+        if let Some(freeing) = self.freeing.take() {
+            let freed = freeing.join();
+            let freed = freed.unwrap_or_else(|_| Err(io::Error::other("a thread ended early")));
+            freed.map_err(|error| self.failed("freeing a former state of", error))?;
+        }
+        let installation = next.as_ref().map(Generation::installation);
+        pages::change(map, &installation.unwrap_or_default())
+            .map_err(|error| self.failed("writing", error))?;
+        let inauguration = match &next {
+            Some(next) => next.inauguration(),
+            None => Some(Change::Clear(0)),
+        };
+        pages::change(map, inauguration.as_slice())
+            .map_err(|error| self.failed("switching", error))?;
+        let Some(former) = std::mem::replace(&mut self.generation, next) else {
+            return Ok(());
+        };
+        let first = former.layout().first_page;
+        let stale: Vec<Change> = (first..first + former.pages() as u32)
+            .map(Change::Clear)
+            .collect();
+        let map = self.map.try_clone();
+        let map = map.map_err(|error| self.failed("freeing a former state of", error))?;
+        self.freeing = Some(std::thread::spawn(move || {
+            let done = pages::change(map.as_raw_fd(), &stale);
+            drop(former);
+            done
+        }));
+        Ok(())
+    }
+
+    /// Marks where exceptions are near.
+    pub(super) fn mark_allowed(&self, allowed: &[Rule]) {
+        if let Some(reader) = self.reader() {
+            reader.mark_allowed(allowed);
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if let Some(freeing) = self.freeing.take() {
+            // What it did not come to is done by the next agent.
+            let _ = freeing.join();
+        }
+    }
+}
