@@ -359,7 +359,7 @@ fn count(tally: *mut u64, len: u32, key: &RuleKey) {
 fn spill(tally: *mut u64, key: &RuleKey) {
     if BLOCK_SPILL.get_ptr_mut(key).is_none() {
         // Another CPU may have been faster, which is as well.
-        let _ = BLOCK_SPILL.insert(key, &Counter::default(), 1);
+        let _ = BLOCK_SPILL.insert(key, Counter::default(), 1);
     }
     if let Some(counter) = BLOCK_SPILL.get_ptr_mut(key) {
         // SAFETY: map memory, aligned; whoever takes the tally adds it, once.

@@ -146,7 +146,6 @@ impl Blocks {
     /// # Errors
     ///
     /// As for [`Self::add`].
-    #[expect(clippy::too_many_arguments, reason = "each is one word of the command")]
     pub fn import(
         &mut self,
         kernel: &mut impl Kernel,

@@ -126,7 +126,7 @@ impl Reader {
         let bits = filter_bits(group);
         let bit = 1 << (len - group_start(group));
         // A group's lengths and the bits that lead to it lie in the same half of the address.
-        let (half, unit) = (usize::from(bits > 64), 1_u64 << (128 - bits) % 64);
+        let (half, unit) = (usize::from(bits > 64), 1_u64 << ((128 - bits) % 64));
         let mut lead = truncate(prefix, bits);
         for _ in 0..1_u32 << bits.saturating_sub(len) {
             self.filter_word(group, lead)
