@@ -1,5 +1,7 @@
 //! The composition root: makes every part, wires them with channels, and ends them in order.
 
+mod options;
+
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
@@ -12,6 +14,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use self::options::{consul_options, datapath_options};
 use crate::{
     api,
     config::{Config, ConsulConfig, NatPorts, NewFlows, Token, XdpMode},
@@ -276,73 +279,6 @@ async fn wait_for_end(
                 bail!("{name} ended unexpectedly");
             }
         }
-    }
-}
-
-/// How long an unanswered flow is safe from a flood: a round trip to nearly anywhere.
-const GRACE: Duration = Duration::from_millis(200);
-
-fn datapath_options(config: &Config) -> anyhow::Result<Options> {
-    let ports = match config.node.nat_ports {
-        NatPorts::Range { first, last } => (first, last),
-        NatPorts::Auto => free_port_range()?,
-    };
-    let cgroup = match (config.node.local_clients, &config.node.cgroup) {
-        (false, _) => None,
-        (true, Some(path)) => Some(path.clone()),
-        (true, None) => Some(datapath::cgroup_root()?),
-    };
-    info!(
-        first = ports.0,
-        last = ports.1,
-        "ports for translated flows"
-    );
-    Ok(Options {
-        bpf_dir: config.node.bpf_dir.clone(),
-        interfaces: config.node.interfaces.clone(),
-        announce: config.node.announce.clone(),
-        mode: match config.node.xdp_mode {
-            XdpMode::Auto => Mode::Auto,
-            XdpMode::Native => Mode::Native,
-            XdpMode::Generic => Mode::Generic,
-            XdpMode::Off => Mode::Off,
-        },
-        tc_filters: false,
-        flow_slots: config.node.flow_slots,
-        ports,
-        lifetimes: Lifetimes::DEFAULT_SECONDS,
-        cgroup,
-        grace: GRACE,
-        budget: match config.node.new_flows {
-            NewFlows::Auto => Budget::Auto,
-            NewFlows::Unlimited => Budget::Unlimited,
-            NewFlows::PerSecond(flows) => Budget::PerSecond(flows),
-        },
-    })
-}
-
-fn consul_options(config: &ConsulConfig) -> ConsulOptions {
-    let (token, token_file) = match &config.token {
-        Token::None => (None, None),
-        Token::Inline(token) => (Some(token.clone()), None),
-        Token::File(path) => (None, Some(path.clone())),
-    };
-    ConsulOptions {
-        address: config.address.clone(),
-        token,
-        token_file,
-        ca_cert: config.ca_cert.clone(),
-        client_cert: config
-            .client_identity
-            .as_ref()
-            .map(|identity| identity.cert.clone()),
-        client_key: config
-            .client_identity
-            .as_ref()
-            .map(|identity| identity.key.clone()),
-        tls_server_name: config.tls_server_name.clone(),
-        datacenter: config.datacenter.clone(),
-        wait: config.wait,
     }
 }
 

@@ -16,6 +16,7 @@ mod convert;
 mod flows;
 mod input;
 mod naming;
+mod refusal;
 mod service;
 pub mod socket;
 mod trace;

@@ -5,22 +5,20 @@ use std::{pin::Pin, sync::Arc, time::SystemTime};
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Sources, convert, flows,
-    input::{self, InvalidRequest, Prefixes},
+    input::{self, Prefixes},
     naming::Naming,
     proto::{self, agent_server::Agent},
+    refusal::{find, select},
     trace,
 };
 use crate::{
-    controller::{Handle, OperatorError},
-    domain::{
-        flow::{FlowFilter, FlowReader},
-        snapshot::{ServiceState, Snapshot},
-    },
-    watch::{WatchError, WatchHandle},
+    controller::Handle,
+    domain::flow::{FlowFilter, FlowReader},
+    watch::WatchHandle,
 };
 
 /// Rules in one part of a list; the controller does other work between two parts.
@@ -55,61 +53,6 @@ impl Service {
         }
         let naming = Naming::new(&self.handle).await?;
         Ok((flows::filter(&asked, &naming)?, naming))
-    }
-}
-
-impl From<WatchError> for Status {
-    fn from(error: WatchError) -> Self {
-        let code = match &error {
-            WatchError::Busy => Code::FailedPrecondition,
-            WatchError::Kernel(_) => Code::Internal,
-            WatchError::ShuttingDown => Code::Unavailable,
-        };
-        Status::new(code, error.to_string())
-    }
-}
-
-impl From<InvalidRequest> for Status {
-    fn from(error: InvalidRequest) -> Self {
-        Status::invalid_argument(error.to_string())
-    }
-}
-
-impl From<OperatorError> for Status {
-    fn from(error: OperatorError) -> Self {
-        let code = match &error {
-            OperatorError::UnknownService { .. }
-            | OperatorError::UnknownBackend { .. }
-            | OperatorError::UnknownSubset { .. }
-            | OperatorError::NotBlocked(_)
-            | OperatorError::NotAllowed(_) => Code::NotFound,
-            OperatorError::Refused(_) => Code::FailedPrecondition,
-            OperatorError::Failed(_) => Code::Internal,
-            OperatorError::ShuttingDown => Code::Unavailable,
-        };
-        Status::new(code, error.to_string())
-    }
-}
-
-/// The service of that name, or the error that says which ones there are.
-fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceState, OperatorError> {
-    match snapshot.services.get(name) {
-        Some(service) => Ok(service),
-        None => Err(OperatorError::UnknownService {
-            name: name.to_owned(),
-            known: snapshot.services.keys().cloned().collect(),
-        }),
-    }
-}
-
-/// The one service that is asked for, or all.
-fn select<'a>(
-    snapshot: &'a Snapshot,
-    name: Option<&str>,
-) -> Result<Vec<&'a ServiceState>, OperatorError> {
-    match name {
-        Some(name) => Ok(vec![find(snapshot, name)?]),
-        None => Ok(snapshot.services.values().map(AsRef::as_ref).collect()),
     }
 }
 
@@ -390,55 +333,5 @@ impl Agent for Service {
     ) -> Result<Response<proto::ReloadResponse>, Status> {
         self.handle.reload().await?;
         Ok(Response::new(proto::ReloadResponse {}))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every refusal of the controller has a code, and its sentence arrives unchanged.
-    #[test]
-    fn refusals_become_codes() {
-        let rows = [
-            (
-                OperatorError::UnknownService {
-                    name: "x".into(),
-                    known: vec!["echo".into()],
-                },
-                Code::NotFound,
-            ),
-            (
-                OperatorError::UnknownBackend {
-                    service: "echo".into(),
-                    name: "x".into(),
-                },
-                Code::NotFound,
-            ),
-            (
-                OperatorError::UnknownSubset {
-                    service: "echo".into(),
-                    name: "x".into(),
-                    known: vec![],
-                },
-                Code::NotFound,
-            ),
-            (
-                OperatorError::NotBlocked("192.0.2.0/24".parse().unwrap()),
-                Code::NotFound,
-            ),
-            (
-                OperatorError::Refused("that would block you".into()),
-                Code::FailedPrecondition,
-            ),
-            (OperatorError::Failed("disk full".into()), Code::Internal),
-            (OperatorError::ShuttingDown, Code::Unavailable),
-        ];
-        for (error, code) in rows {
-            let sentence = error.to_string();
-            let status = Status::from(error);
-            assert_eq!(status.code(), code, "{sentence}");
-            assert_eq!(status.message(), sentence);
-        }
     }
 }

@@ -19,7 +19,7 @@ use aya::{
 };
 use lb_common::maps::name;
 
-use super::{link, pins};
+use super::{link, load, pins};
 use crate::domain::kernel::KernelError;
 
 /// What a tc program is for.
@@ -233,8 +233,7 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<SchedClassifier, KernelEr
         .ok_or_else(|| KernelError::new(what(), "the object has no such program"))?
         .try_into()
         .map_err(|error: ProgramError| KernelError::new(what(), error))?;
-    program
-        .load()
+    load::again(|| program.load())
         .and_then(|()| program.info())
         .and_then(|info| SchedClassifier::from_program_info(info, Cow::Borrowed(name)))
         .map_err(|error| KernelError::new(what(), error))

@@ -134,6 +134,15 @@ pub(crate) fn backend_entry(backend: &KernelBackend, source: IpAddr, hop: u32) -
     }
 }
 
+/// The address that is none, of a family.
+pub(crate) fn unspecified(v6: bool) -> IpAddr {
+    if v6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

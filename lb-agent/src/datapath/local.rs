@@ -24,7 +24,7 @@ use lb_common::{
     socket::{Connected, SocketStats},
 };
 
-use super::{cgroup::Cgroup, encode, link, netns, pins, sock_diag, take};
+use super::{cgroup::Cgroup, encode, link, load::again, netns, pins, sock_diag, take};
 use crate::domain::kernel::{KernelBackend, KernelError};
 
 /// Name of each program, less the `lb_`, in the order in which they are attached: who is sent to a
@@ -212,8 +212,8 @@ impl LocalClients {
 /// Loads a program and attaches it; whether it took over a link that was there.
 fn attach_one(program: &mut Program, cgroup: &Cgroup, pin: &Path) -> Result<bool, ProgramError> {
     match program {
-        Program::CgroupSock(program) => program.load()?,
-        Program::CgroupSockAddr(program) => program.load()?,
+        Program::CgroupSock(program) => again(|| program.load())?,
+        Program::CgroupSockAddr(program) => again(|| program.load())?,
         _ => return Err(ProgramError::UnexpectedProgramType),
     }
     if pin.exists() {

@@ -18,6 +18,7 @@ mod features;
 mod filter;
 mod flows;
 mod link;
+mod load;
 mod loader;
 mod local;
 mod netns;
@@ -139,7 +140,7 @@ impl Datapath {
             interfaces,
         } = loader::load(options, &indices, clock.per_second())?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
-        program.load().map_err(|error| {
+        load::again(|| program.load()).map_err(|error| {
             KernelError::new(
                 format!("verifying the program {}", name::PROGRAM_XDP),
                 error,
@@ -270,9 +271,7 @@ fn calibrate() -> Result<clock::Clock, KernelError> {
     let what = "reading the kernel's tick rate";
     let mut ebpf = loader::load_clock()?;
     let program = xdp(&mut ebpf, name::PROGRAM_CLOCK)?;
-    program
-        .load()
-        .map_err(|error| KernelError::new(what, error))?;
+    load::again(|| program.load()).map_err(|error| KernelError::new(what, error))?;
     clock::Clock::calibrate(program)
 }
 

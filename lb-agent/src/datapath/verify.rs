@@ -2,7 +2,7 @@
 
 use aya::programs::Program;
 
-use super::loader;
+use super::{load::again, loader};
 use crate::domain::kernel::KernelError;
 
 /// A program that the verifier has admitted.
@@ -43,10 +43,10 @@ fn verify_one(
     program: &mut Program,
 ) -> Result<Verified, Box<dyn std::error::Error + Send + Sync>> {
     match program {
-        Program::Xdp(program) => program.load()?,
-        Program::SchedClassifier(program) => program.load()?,
-        Program::CgroupSockAddr(program) => program.load()?,
-        Program::CgroupSock(program) => program.load()?,
+        Program::Xdp(program) => again(|| program.load())?,
+        Program::SchedClassifier(program) => again(|| program.load())?,
+        Program::CgroupSockAddr(program) => again(|| program.load())?,
+        Program::CgroupSock(program) => again(|| program.load())?,
         other => return Err(format!("its kind is {:?}", other.prog_type()).into()),
     }
     let info = program.info()?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     os::fd::AsRawFd,
 };
 
@@ -54,14 +54,6 @@ pub(crate) fn read_backends(
     Ok((written, hops))
 }
 
-fn unspecified(v6: bool) -> IpAddr {
-    if v6 {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
-    }
-}
-
 impl Datapath {
     fn put_backend(&mut self, id: u32, backend: &KernelBackend) -> Result<(), KernelError> {
         let address = backend.address;
@@ -75,7 +67,7 @@ impl Datapath {
         // see none they begin no flow. `refresh_sources` mends it when a route appears.
         let known = self.written.get(&id).map(|(_, source)| *source);
         let source = nexthop::source_towards(address.ip())
-            .unwrap_or_else(|_| known.unwrap_or(unspecified(address.is_ipv6())));
+            .unwrap_or_else(|_| known.unwrap_or(encode::unspecified(address.is_ipv6())));
         self.allow_source(source, address)?;
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)

@@ -229,12 +229,12 @@ fn what_a_plain_model_says() {
 fn a_million_rules() {
     let rule = |number: u32| -> IpNet {
         let spread = number.wrapping_mul(0x9e37_79b1);
-        let address: IpAddr = if number % 4 == 0 {
+        let address: IpAddr = if number.is_multiple_of(4) {
             Ipv6Addr::from(0x2000 << 112 | u128::from(spread) << 80 | u128::from(number)).into()
         } else {
             Ipv4Addr::from(spread).into()
         };
-        let length = if number % 4 == 0 {
+        let length = if number.is_multiple_of(4) {
             [128, 64, 48, 56][(number / 4 % 4) as usize]
         } else {
             [32, 32, 32, 24, 28, 22, 32, 20][(number / 4 % 8) as usize]

@@ -1,0 +1,70 @@
+//! From the configuration to what the parts take.
+
+use super::*;
+
+/// How long an unanswered flow is safe from a flood: a round trip to nearly anywhere.
+const GRACE: Duration = Duration::from_millis(200);
+
+pub(super) fn datapath_options(config: &Config) -> anyhow::Result<Options> {
+    let ports = match config.node.nat_ports {
+        NatPorts::Range { first, last } => (first, last),
+        NatPorts::Auto => free_port_range()?,
+    };
+    let cgroup = match (config.node.local_clients, &config.node.cgroup) {
+        (false, _) => None,
+        (true, Some(path)) => Some(path.clone()),
+        (true, None) => Some(datapath::cgroup_root()?),
+    };
+    info!(
+        first = ports.0,
+        last = ports.1,
+        "ports for translated flows"
+    );
+    Ok(Options {
+        bpf_dir: config.node.bpf_dir.clone(),
+        interfaces: config.node.interfaces.clone(),
+        announce: config.node.announce.clone(),
+        mode: match config.node.xdp_mode {
+            XdpMode::Auto => Mode::Auto,
+            XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+            XdpMode::Off => Mode::Off,
+        },
+        tc_filters: false,
+        flow_slots: config.node.flow_slots,
+        ports,
+        lifetimes: Lifetimes::DEFAULT_SECONDS,
+        cgroup,
+        grace: GRACE,
+        budget: match config.node.new_flows {
+            NewFlows::Auto => Budget::Auto,
+            NewFlows::Unlimited => Budget::Unlimited,
+            NewFlows::PerSecond(flows) => Budget::PerSecond(flows),
+        },
+    })
+}
+
+pub(super) fn consul_options(config: &ConsulConfig) -> ConsulOptions {
+    let (token, token_file) = match &config.token {
+        Token::None => (None, None),
+        Token::Inline(token) => (Some(token.clone()), None),
+        Token::File(path) => (None, Some(path.clone())),
+    };
+    ConsulOptions {
+        address: config.address.clone(),
+        token,
+        token_file,
+        ca_cert: config.ca_cert.clone(),
+        client_cert: config
+            .client_identity
+            .as_ref()
+            .map(|identity| identity.cert.clone()),
+        client_key: config
+            .client_identity
+            .as_ref()
+            .map(|identity| identity.key.clone()),
+        tls_server_name: config.tls_server_name.clone(),
+        datacenter: config.datacenter.clone(),
+        wait: config.wait,
+    }
+}
