@@ -11,7 +11,7 @@ const MAPS: [&str; 3] = ["shares", "configured_shares", "used_by_state"];
 
 const COUNTERS: &str = "{bytes_in bytes_out flows_created flows_live packets_in packets_out}";
 const SPLIT: &str = "{shares source}";
-const RULE: &str = "{added_unix_ms expires_unix_ms prefix reason}";
+const RULE: &str = "{added_unix_ms expires_unix_ms origin prefix reason}";
 
 fn service() -> String {
     format!(
@@ -104,9 +104,9 @@ fn replies_have_the_keys_that_programs_rely_on() {
         (&["undrain", "echo", &b1], "{backend_id service}".to_owned()),
         (
             &["block", "add", "203.0.113.7", "--ttl", "1h"],
-            format!("{{now_unix_ms rules[{RULE}]}}"),
+            format!("{{notes[] now_unix_ms rules[{RULE}]}}"),
         ),
-        (&["block", "import", &list], "{imported}".to_owned()),
+        (&["block", "import", &list], "{imported notes[] total}".to_owned()),
         (
             &["block", "list"],
             format!("{{blocks[{{dropped_bytes dropped_packets rule{RULE}}}] now_unix_ms}}"),
