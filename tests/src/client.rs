@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -136,16 +136,24 @@ impl Client {
 
     /// Sends one datagram and waits for the answer.
     pub fn udp(&self, to: SocketAddr, payload: &[u8]) -> Result<Vec<u8>, RequestError> {
-        self.inside(async || udp(&self.options, to, payload).await)
+        self.inside(async || Ok(udp(&self.options, to, payload).await?.0))
     }
 
-    /// Sends `count` datagrams, each from a socket of its own, `concurrency` at a time.
+    /// Sends `count` datagrams, each from a socket of its own, `concurrency` at a time. The sockets
+    /// stay open to the end, so that no port comes twice: each datagram is a flow.
     pub fn spread_udp(&self, to: SocketAddr, count: usize, concurrency: usize) -> Spread {
-        self.repeat(count, concurrency, move |options| async move {
-            let answer = udp(&options, to, b"ping").await?;
-            let answer = String::from_utf8_lossy(&answer);
-            let (mark, _) = answer.split_once(':').ok_or(RequestError::Unmarked)?;
-            Ok(mark.to_owned())
+        let open = Arc::new(Mutex::new(Vec::new()));
+        self.repeat(count, concurrency, move |options| {
+            let open = Arc::clone(&open);
+            async move {
+                let (answer, socket) = udp(&options, to, b"ping").await?;
+                open.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(socket);
+                let answer = String::from_utf8_lossy(&answer);
+                let (mark, _) = answer.split_once(':').ok_or(RequestError::Unmarked)?;
+                Ok(mark.to_owned())
+            }
         })
     }
 

@@ -239,7 +239,7 @@ pub(crate) async fn udp(
     options: &Options,
     to: SocketAddr,
     payload: &[u8],
-) -> Result<Vec<u8>, RequestError> {
+) -> Result<(Vec<u8>, UdpSocket), RequestError> {
     let any = match to {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -263,5 +263,6 @@ pub(crate) async fn udp(
     time::timeout(options.read_timeout, answered)
         .await
         .map_err(|_| RequestError::AnswerTimeout(options.read_timeout))?
+        .map(|answer| (answer, socket))
         .map_err(|error: io::Error| RequestError::Connect(error.kind()))
 }

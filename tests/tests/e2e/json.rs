@@ -106,7 +106,10 @@ fn replies_have_the_keys_that_programs_rely_on() {
             &["block", "add", "203.0.113.7", "--ttl", "1h"],
             format!("{{notes[] now_unix_ms rules[{RULE}]}}"),
         ),
-        (&["block", "import", &list], "{imported notes[] total}".to_owned()),
+        (
+            &["block", "import", &list],
+            "{imported notes[] total}".to_owned(),
+        ),
         (
             &["block", "list"],
             format!("{{blocks[{{dropped_bytes dropped_packets rule{RULE}}}] now_unix_ms}}"),
