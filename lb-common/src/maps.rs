@@ -24,6 +24,17 @@ pub const MAX_FLOW_SLOTS: u32 = 16_777_216;
 /// Slots of the largest Maglev table; a prime.
 pub const MAX_MAGLEV_SLOTS: u32 = 65_537;
 
+/// Fragmented packets whose fragments are followed at a time, per address family.
+pub const MAX_FRAGMENTED: u32 = 8_192;
+
+/// Indices of the programs in [`name::DETOURS`].
+pub mod detour {
+    /// [`super::name::PROGRAM_DETOUR`].
+    pub const XDP: u32 = 0;
+    /// Number of indices.
+    pub const COUNT: u32 = 1;
+}
+
 /// Map names as they stand in the object and in the pin directory.
 pub mod name {
     /// [`crate::entry::ServiceKey`] to [`crate::entry::ServiceEntry`].
@@ -52,11 +63,17 @@ pub mod name {
     pub const VERDICT_STATS: &str = "VERDICT_STATS";
     /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
     pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// [`crate::entry::AddressKey`] of every VIP, whose echo requests are answered; values are 0.
+    pub const VIPS: &str = "VIPS";
+    /// [`crate::entry::InterfaceAddresses`] of each of the node's interfaces, by position.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// Programs that others jump to, by the indices in [`super::detour`].
+    pub const DETOURS: &str = "DETOURS";
     /// One [`crate::entry::Meta`]: what an adopting agent must know first.
     pub const META: &str = "META";
 
     /// All maps that outlive the agent.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 17] = [
         SERVICES,
         MAGLEV,
         BACKENDS,
@@ -70,12 +87,17 @@ pub mod name {
         BLOCK_STATS,
         VERDICT_STATS,
         BACKEND_STATS,
+        VIPS,
+        ADDRESSES,
+        DETOURS,
         META,
     ];
     /// The read-only globals ([`crate::settings::Settings`]).
     pub const SETTINGS: &str = "SETTINGS";
     /// The XDP program on each configured interface.
     pub const PROGRAM_XDP: &str = "lb_xdp";
+    /// The program that [`PROGRAM_XDP`] hands packets to which are not plain.
+    pub const PROGRAM_DETOUR: &str = "lb_xdp_detour";
     /// A program for test run only, whose return value is the kernel's tick counter.
     pub const PROGRAM_CLOCK: &str = "lb_clock";
 }

@@ -7,6 +7,14 @@ use crate::{
     stats::count_blocked,
 };
 
+/// A key whose address lies where eight bytes of it may be stored at once, which the compiler does
+/// and the verifier admits on aligned addresses only.
+#[repr(C, align(8))]
+struct Aligned {
+    _front: u32,
+    key: Key<[u32; 4]>,
+}
+
 /// Whether an IPv4 source is blocked; counts it against the rule if so.
 #[inline(always)]
 pub(crate) fn source4(saddr: u32, len: usize) -> bool {
@@ -34,7 +42,11 @@ pub(crate) fn source6(saddr: &[u32; 4], len: usize) -> bool {
     if !any {
         return false;
     }
-    match BLOCK6.get(&Key::new(128, *saddr)) {
+    let aligned = Aligned {
+        _front: 0,
+        key: Key::new(128, *saddr),
+    };
+    match BLOCK6.get(&aligned.key) {
         Some(rule) => {
             count_blocked(rule.id, len as u64);
             true

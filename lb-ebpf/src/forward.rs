@@ -9,6 +9,7 @@ use lb_common::{
     flow::{Kind, State, advance, tcp_flags},
     maps::MAX_INTERFACES,
     verdict::Verdict,
+    vlan::Tags,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     maps::NEXTHOPS,
     packet::{Ethernet, Ipv4, Ipv6, copy_mac},
     parse::Packet,
+    pipeline::Stop,
     rewrite::{self, Rewrite, RewriteNetwork},
     settings::{interface_position, setting},
     stats::count_backend,
@@ -28,11 +30,21 @@ use crate::{
 ///
 /// `Ok` is the XDP action and the verdict of a forwarded packet.
 #[inline(always)]
-pub(crate) fn forward<F, L3>(packet: &Packet<L3, F::Addr>) -> Result<(u32, Verdict), Verdict>
+pub(crate) fn forward<F, L3>(packet: &Packet<L3, F::Addr>) -> Result<(u32, Verdict), Stop>
 where
     F: NewFlow,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
+    let found = flow_of::<F, L3>(packet)?;
+    transmit::<F, L3>(packet, &found)
+}
+
+/// The half that a packet belongs to, of a known flow or a new one; takes note of the packet.
+/// `Err`: the verdict for a packet that gets no flow.
+#[inline(always)]
+pub(crate) fn flow_of<F: NewFlow, L3>(
+    packet: &Packet<L3, F::Addr>,
+) -> Result<Found<F::Addr>, Verdict> {
     let key = Key {
         saddr: packet.saddr,
         daddr: packet.daddr,
@@ -41,7 +53,7 @@ where
     };
     let hash = F::hash(&key);
     let now = flow::now();
-    let found = match flow::find::<F>(&key, hash) {
+    Ok(match flow::find::<F>(&key, hash) {
         Some(found) if note::<F, L3>(&found, packet, now) => found,
         _ => {
             let draft = F::draft().ok_or(Verdict::DropInternal)?;
@@ -54,6 +66,7 @@ where
                 (*draft).ingress = packet.ingress;
                 (*draft).flags = packet.flags;
                 (*draft).ttl = packet.ttl;
+                (*draft).half.tags = packet.tags;
                 copy_mac(
                     &raw const (*packet.ethernet).source,
                     &raw mut (*draft).half.dmac,
@@ -68,8 +81,7 @@ where
             }
             Found { slot, tag }
         }
-    };
-    transmit::<F, L3>(packet, &found)
+    })
 }
 
 /// What a flow may have to learn from a packet.
@@ -79,6 +91,7 @@ struct Arrival {
     /// The flow was last noted a while ago.
     aged: bool,
     ingress: u32,
+    tags: Tags,
     ethernet: *const Ethernet,
 }
 
@@ -101,6 +114,7 @@ fn note<F: Family, L3>(found: &Found<F::Addr>, packet: &Packet<L3, F::Addr>, now
         now,
         aged,
         ingress: packet.ingress,
+        tags: packet.tags,
         ethernet: packet.ethernet,
     };
     note_change::<F>(found, &arrival)
@@ -177,6 +191,7 @@ fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
     // sends meanwhile may meet half of each way; it is one.
     unsafe {
         ptr::write_volatile(&raw mut (*reply.slot.half).hop, hop);
+        ptr::write_volatile(&raw mut (*reply.slot.half).tags, arrival.tags);
         copy_mac(
             &raw const (*arrival.ethernet).source,
             &raw mut (*reply.slot.half).dmac,
@@ -189,14 +204,14 @@ fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
 fn transmit<F, L3>(
     packet: &Packet<L3, F::Addr>,
     found: &Found<F::Addr>,
-) -> Result<(u32, Verdict), Verdict>
+) -> Result<(u32, Verdict), Stop>
 where
     F: Family,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
     let half = found.slot.half;
     // SAFETY: map memory; whether it still is this flow's is checked below.
-    let (mut rewrite, hop, backend) = unsafe {
+    let (mut rewrite, mut tags, hop, backend) = unsafe {
         (
             Rewrite {
                 saddr: (*half).new_saddr,
@@ -206,22 +221,24 @@ where
                 l4_delta: (*half).l4_delta,
                 dmac: &raw const (*half).dmac,
             },
+            (*half).tags,
             (*half).hop,
             (*half).backend,
         )
     };
     if !found.slot.tag().same_identity(found.tag) {
-        return Err(Verdict::DropContended);
-    }
-    if packet.ttl <= 1 {
-        return Err(Verdict::DropTtlExceeded);
+        return Err(Stop::Left(Verdict::DropContended));
     }
     let next: &NextHop = NEXTHOPS.get(hop).ok_or(Verdict::DropInternal)?;
     if next.ifindex == 0 {
-        return Err(Verdict::PassUnresolved);
+        return Err(Stop::Left(Verdict::PassUnresolved));
     }
     if hop >= MAX_INTERFACES as u32 {
         rewrite.dmac = &raw const next.dmac;
+        tags = next.tags;
+    }
+    if tags != Tags::NONE || packet.l3_length > next.mtu as usize {
+        return Err(Stop::Detour);
     }
     let reply = (found.tag.0 >> 16) as u8 == Kind::Reply as u8;
     let (kind, verdict) = if reply {
@@ -242,12 +259,12 @@ where
 
 /// IPv4 packets.
 #[inline(always)]
-pub(crate) fn forward4(packet: &Packet<Ipv4, u32>) -> Result<(u32, Verdict), Verdict> {
+pub(crate) fn forward4(packet: &Packet<Ipv4, u32>) -> Result<(u32, Verdict), Stop> {
     forward::<V4, Ipv4>(packet)
 }
 
 /// IPv6 packets.
 #[inline(always)]
-pub(crate) fn forward6(packet: &Packet<Ipv6, [u32; 4]>) -> Result<(u32, Verdict), Verdict> {
+pub(crate) fn forward6(packet: &Packet<Ipv6, [u32; 4]>) -> Result<(u32, Verdict), Stop> {
     forward::<V6, Ipv6>(packet)
 }

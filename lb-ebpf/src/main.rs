@@ -15,19 +15,29 @@
 )]
 #![feature(core_intrinsics)]
 
+mod answer;
 mod block;
+mod budget;
 mod create;
+mod departure;
+mod detour;
+mod echo;
+mod extension;
 mod family;
 mod flow;
 mod forward;
+mod fragment;
+mod icmp;
 mod lookup;
 mod maps;
+mod outline;
 mod packet;
 mod parse;
 mod pipeline;
 mod rewrite;
 mod settings;
 mod stats;
+mod vlan;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 
@@ -37,6 +47,12 @@ use crate::packet::Frame;
 #[xdp]
 pub fn lb_xdp(ctx: XdpContext) -> u32 {
     pipeline::process(&Frame::from_xdp(&ctx))
+}
+
+/// The packets that `lb_xdp` jumps here with.
+#[xdp]
+pub fn lb_xdp_detour(ctx: XdpContext) -> u32 {
+    detour::process(&Frame::from_xdp(&ctx))
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow

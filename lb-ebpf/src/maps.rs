@@ -1,24 +1,29 @@
 //! The maps. All are pinned by the agent under the schema version; see `lb_common::maps`.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use lb_common::{
     block::{BlockControl, BlockRule},
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
-        ServiceKey,
+        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, InterfaceAddresses,
+        Meta, NextHop, ServiceEntry, ServiceKey,
     },
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
-        DEFAULT_FLOW_SLOTS, MAX_BACKENDS, MAX_BLOCK_RULES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS,
-        MAX_SERVICES,
+        DEFAULT_FLOW_SLOTS, MAX_BACKENDS, MAX_BLOCK_RULES, MAX_FRAGMENTED, MAX_INTERFACES,
+        MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, detour,
     },
     verdict::VERDICT_COUNT,
 };
 
-use crate::family::Draft;
+use crate::{
+    budget::Bucket,
+    family::Draft,
+    fragment::{FirstFragment, FragmentKey},
+    outline::Outline,
+};
 
 /// `BPF_F_NO_PREALLOC`: memory is taken when an entry is added.
 const NO_PREALLOC: usize = 1;
@@ -70,6 +75,33 @@ pub(crate) static DRAFT4: PerCpuArray<Draft<u32>, 1> = PerCpuArray::new();
 /// The same for IPv6.
 #[btf_map]
 pub(crate) static DRAFT6: PerCpuArray<Draft<[u32; 4]>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static VIPS: HashMap<AddressKey, u32, { MAX_SERVICES as usize }, NO_PREALLOC> =
+    HashMap::new();
+#[btf_map]
+pub(crate) static ADDRESSES: Array<InterfaceAddresses, MAX_INTERFACES> = Array::new();
+#[btf_map]
+pub(crate) static DETOURS: ProgramArray<{ detour::COUNT as usize }> = ProgramArray::new();
+/// First fragments of IPv4 packets; not pinned.
+#[btf_map]
+pub(crate) static FRAGMENTS4: LruHashMap<
+    FragmentKey<u32>,
+    FirstFragment,
+    { MAX_FRAGMENTED as usize },
+> = LruHashMap::new();
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static FRAGMENTS6: LruHashMap<
+    FragmentKey<[u32; 4]>,
+    FirstFragment,
+    { MAX_FRAGMENTED as usize },
+> = LruHashMap::new();
+/// The frame that this CPU is at work on, where it is not plain; not pinned.
+#[btf_map]
+pub(crate) static OUTLINE: PerCpuArray<Outline, 1> = PerCpuArray::new();
+/// What ICMP errors this CPU may still make; not pinned.
+#[btf_map]
+pub(crate) static ANSWER_BUDGET: PerCpuArray<Bucket, 1> = PerCpuArray::new();
 /// Read by the agent only; held here so that it is created with the others.
 #[btf_map]
 static META: Array<Meta, 1> = Array::new();

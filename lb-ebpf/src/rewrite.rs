@@ -76,6 +76,22 @@ where
     unsafe {
         copy_mac(rewrite.dmac, &raw mut (*packet.ethernet).destination);
         copy_mac(&raw const hop.smac, &raw mut (*packet.ethernet).source);
+        apply_above_link(packet, rewrite);
+    }
+}
+
+/// Rewrites all but the link header. The hop count must be above one.
+///
+/// # Safety
+///
+/// The packet's pointers must still be valid: nothing may have resized the frame.
+#[inline(always)]
+pub(crate) unsafe fn apply_above_link<L3, A>(packet: &Packet<L3, A>, rewrite: &Rewrite<A>)
+where
+    Packet<L3, A>: RewriteNetwork<A>,
+{
+    // SAFETY: `parse` checked the bounds of both headers; the structs are packed.
+    unsafe {
         packet.rewrite_network(rewrite);
         if packet.proto == IPPROTO_UDP {
             let udp = packet.l4.cast::<Udp>();

@@ -56,7 +56,7 @@ impl Datapath {
         self.filter.set(0, filter, 0).map_err(filter_error)
     }
 
-    /// Writes the filter anew: for `view`, and for what flows may still be sent to.
+    /// Writes the filter anew, and which echo requests are answered: for `view`, and for what flows may still be sent to.
     pub(super) fn write_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
         let mut filter = DestinationFilter {
             words: [0; FILTER_WORDS],
@@ -70,7 +70,8 @@ impl Datapath {
         for (_, source) in self.written.values() {
             set_bit(&mut filter, *source, 0, 0);
         }
-        self.filter.set(0, filter, 0).map_err(filter_error)
+        self.filter.set(0, filter, 0).map_err(filter_error)?;
+        self.write_vips(view)
     }
 }
 

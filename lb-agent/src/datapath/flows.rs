@@ -82,10 +82,10 @@ impl FlowTables {
         };
         let mut used4 = [0; 9];
         let mut used6 = [0; 9];
-        self.visit::<u32, 1>(&self.v4, |entry| {
+        self.visit::<u32, 0>(&self.v4, |entry| {
             self.take_stock(entry, &mut used4, &mut census)
         })?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| {
             self.take_stock(entry, &mut used6, &mut census)
         })?;
         census.used4 = used4;
@@ -121,14 +121,14 @@ impl FlowTables {
         let prefixes: PrefixSet = prefixes.iter().collect();
         let mut cut = 0;
         if prefixes.has(false) {
-            self.visit::<u32, 1>(&self.v4, |entry| {
+            self.visit::<u32, 0>(&self.v4, |entry| {
                 cut_if(entry, &mut cut, |addr| {
                     prefixes.contains(encode::ip([*addr, 0, 0, 0], false))
                 })
             })?;
         }
         if prefixes.has(true) {
-            self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+            self.visit::<[u32; 4], 4>(&self.v6, |entry| {
                 cut_if(entry, &mut cut, |addr| {
                     prefixes.contains(encode::ip(*addr, true))
                 })
@@ -144,8 +144,8 @@ impl FlowTables {
     /// A table that cannot be mapped.
     pub fn cut_udp(&self, backend: u32) -> Result<u64, KernelError> {
         let mut cut = 0;
-        self.visit::<u32, 1>(&self.v4, |entry| cut_udp_of(entry, backend, &mut cut))?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| cut_udp_of(entry, backend, &mut cut))?;
+        self.visit::<u32, 0>(&self.v4, |entry| cut_udp_of(entry, backend, &mut cut))?;
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| cut_udp_of(entry, backend, &mut cut))?;
         Ok(cut)
     }
 
@@ -165,12 +165,12 @@ impl FlowTables {
                 protocol: entry.tag.proto(),
             }
         }
-        self.visit::<u32, 1>(&self.v4, |entry| {
+        self.visit::<u32, 0>(&self.v4, |entry| {
             let ip = encode::ip([entry.half.daddr, 0, 0, 0], false);
             note(key(entry, ip), entry.half.backend);
             Fate::Keep
         })?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| {
             let ip = encode::ip(entry.half.daddr, true);
             note(key(entry, ip), entry.half.backend);
             Fate::Keep
@@ -276,7 +276,10 @@ fn cut_udp_of<A>(entry: &Entry<A>, backend: u32, cut: &mut u64) -> Fate {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::flow::{NO_PARTNER, Slot4};
+    use lb_common::{
+        flow::{NO_PARTNER, Slot4},
+        vlan::Tags,
+    };
 
     use super::*;
 
@@ -297,11 +300,12 @@ mod tests {
             seen: 0,
             dmac: [0; 6],
             reserved: 0,
+            tags: Tags::NONE,
         };
         let mut slot = Slot4 {
             tag: before.0,
             half,
-            reserved: [0; 1],
+            reserved: [],
         };
         let pointer = &raw mut slot;
         let mut fate = Some(fate);

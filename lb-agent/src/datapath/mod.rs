@@ -3,6 +3,7 @@
 //! [`Datapath::open`] creates or adopts maps and programs; after that it is a
 //! [`Kernel`](crate::domain::kernel::Kernel) that carries out the controller's steps.
 
+mod addresses;
 mod block;
 mod clock;
 mod encode;
@@ -15,22 +16,26 @@ mod loader;
 mod nexthop;
 mod pins;
 mod resolver;
+mod trunk;
+mod vips;
 mod writer;
 
 use std::collections::BTreeMap;
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
+    maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray,
+    },
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use lb_common::{
     block::{BlockControl, BlockRule},
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, Meta, NextHop, ServiceEntry,
-        ServiceKey,
+        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, InterfaceAddresses,
+        Meta, NextHop, ServiceEntry, ServiceKey,
     },
-    maps::name,
+    maps::{detour, name},
 };
 
 pub use self::{
@@ -49,6 +54,7 @@ pub struct Datapath {
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
+    vips: HashMap<MapData, AddressKey, u32>,
     block4: LpmTrie<MapData, u32, BlockRule>,
     block6: LpmTrie<MapData, [u32; 4], BlockRule>,
     block_control: Array<MapData, BlockControl>,
@@ -104,9 +110,17 @@ impl Datapath {
             )
         })?;
 
+        load_detour(&mut ebpf)?;
+
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
+        let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
-        let hops = nexthop::Hops::new(nexthops, &taken, by_position(&interfaces, &named))?;
+        let hops = nexthop::Hops::new(
+            nexthops,
+            addresses,
+            &taken,
+            by_position(&interfaces, &named),
+        )?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
@@ -119,6 +133,7 @@ impl Datapath {
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
+            vips: take(&mut ebpf, name::VIPS)?,
             block4: take(&mut ebpf, name::BLOCK4)?,
             block6: take(&mut ebpf, name::BLOCK6)?,
             block_control: take(&mut ebpf, name::BLOCK_CONTROL)?,
@@ -211,6 +226,24 @@ impl Datapath {
         out.truncate(run.data_size_out as usize);
         Ok((run.return_value, out))
     }
+}
+
+/// Loads the program for what is not plain, and has the others jump to it. The map is pinned: one
+/// that nobody holds open forgets its programs.
+fn load_detour(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let program = xdp(ebpf, name::PROGRAM_DETOUR)?;
+    let what = || format!("verifying the program {}", name::PROGRAM_DETOUR);
+    program
+        .load()
+        .map_err(|error| KernelError::new(what(), error))?;
+    let program = program
+        .fd()
+        .and_then(|fd| Ok(fd.try_clone()?))
+        .map_err(|error| KernelError::new(what(), error))?;
+    let mut detours: ProgramArray<MapData> = take(ebpf, name::DETOURS)?;
+    detours
+        .set(detour::XDP, &program, 0)
+        .map_err(|error| loader::map_error(name::DETOURS, error))
 }
 
 /// Name and index of the interface at each position; no name and 0 where there is none of the

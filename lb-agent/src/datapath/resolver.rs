@@ -12,11 +12,15 @@ use rtnetlink::{
     packet_route::{
         link::LinkAttribute,
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric},
     },
 };
 
-use super::nexthop::Hops;
+use super::{
+    addresses,
+    nexthop::Hops,
+    trunk::{self, Tag},
+};
 use crate::domain::kernel::KernelError;
 
 /// How often everything is looked at without an event.
@@ -31,6 +35,8 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub(super) struct Link {
     pub(super) mac: [u8; 6],
     pub(super) mtu: u32,
+    /// Of a sub-interface: the one below it, and its tag there.
+    pub(super) below: Option<(u32, Tag)>,
 }
 
 /// Keeps the table current until it is dropped.
@@ -52,6 +58,8 @@ impl Resolver {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
         ];
         let (connection, handle, mut events) =
             rtnetlink::new_multicast_connection(&groups).map_err(failed)?;
@@ -91,7 +99,8 @@ impl Resolver {
     /// Looks at everything once; answers whether all addresses are resolved.
     async fn refresh(&self) -> Result<bool, KernelError> {
         let links = self.links().await?;
-        self.hops.set_interfaces(&links)?;
+        let own = addresses::read(&self.handle).await?;
+        self.hops.set_interfaces(&links, &own)?;
         let addresses = self.hops.addresses();
         if addresses.is_empty() {
             return Ok(true);
@@ -100,7 +109,11 @@ impl Resolver {
         let mut all = true;
         for address in addresses {
             let hop = match self.route(address).await {
-                Some((ifindex, gateway)) => {
+                Some(Route {
+                    ifindex,
+                    gateway,
+                    mtu,
+                }) => {
                     let mac = neighbours.get(&(ifindex, gateway));
                     match (mac, links.get(&ifindex)) {
                         (
@@ -113,12 +126,14 @@ impl Resolver {
                             if !fresh {
                                 self.ask(ifindex, gateway).await;
                             }
+                            let ours = |ifindex| self.hops.is_ours(ifindex);
+                            let (ifindex, tags) = trunk::below(&links, ifindex, ours);
                             NextHop {
                                 ifindex,
-                                mtu: link.mtu,
+                                mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
                                 dmac: *mac,
                                 smac: link.mac,
-                                reserved: 0,
+                                tags,
                             }
                         }
                         (_, Some(_)) => {
@@ -144,16 +159,21 @@ impl Resolver {
             let mut link = Link {
                 mac: [0; 6],
                 mtu: 0,
+                below: None,
             };
+            let (mut parent, mut tag) = (None, None);
             for attribute in &message.attributes {
                 match attribute {
                     LinkAttribute::Address(mac) => {
                         link.mac = mac.as_slice().try_into().unwrap_or_default();
                     }
                     LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                    LinkAttribute::Link(index) => parent = Some(*index),
+                    LinkAttribute::LinkInfo(info) => tag = trunk::tag(info),
                     _ => {}
                 }
             }
+            link.below = parent.zip(tag);
             links.insert(message.header.index, link);
         }
         Ok(links)
@@ -199,8 +219,8 @@ impl Resolver {
         Ok(neighbours)
     }
 
-    /// Interface and next address on the way to `address`.
-    async fn route(&self, address: IpAddr) -> Option<(u32, IpAddr)> {
+    /// The way to `address`.
+    async fn route(&self, address: IpAddr) -> Option<Route> {
         let request = match address {
             IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
                 .destination_prefix(ip, 32)
@@ -213,15 +233,26 @@ impl Resolver {
         let route: RouteMessage = answer.try_next().await.ok()??;
         let mut ifindex = None;
         let mut gateway = address;
+        let mut mtu = None;
         for attribute in &route.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => ifindex = Some(*index),
+                RouteAttribute::Metrics(metrics) => {
+                    mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
                 RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = IpAddr::V4(*ip),
                 RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = IpAddr::V6(*ip),
                 _ => {}
             }
         }
-        ifindex.map(|index| (index, gateway))
+        ifindex.map(|ifindex| Route {
+            ifindex,
+            gateway,
+            mtu,
+        })
     }
 
     /// Asks the kernel to resolve, or to confirm, a neighbour.
@@ -237,6 +268,14 @@ impl Resolver {
             tracing::debug!(%address, ifindex, %error, "the kernel would not resolve a neighbour");
         }
     }
+}
+
+/// What the kernel says of the way to an address.
+struct Route {
+    ifindex: u32,
+    gateway: IpAddr,
+    /// Bytes of a packet, where the route knows better than its interface.
+    mtu: Option<u32>,
 }
 
 struct Neighbour {
