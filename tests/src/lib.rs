@@ -24,6 +24,7 @@ pub mod client;
 pub mod consul;
 pub mod echo;
 mod exchange;
+pub mod frame;
 pub mod link;
 pub mod load;
 pub mod namespace;

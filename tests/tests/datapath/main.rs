@@ -6,9 +6,13 @@
 //! leaves as it came.
 
 mod adopted;
+mod answers;
 mod block;
 mod chance;
+mod errors;
+mod extensions;
 mod foreign;
+mod fragmented;
 mod life;
 mod malformed;
 mod memory;
@@ -18,4 +22,5 @@ mod restart;
 mod rewrite;
 mod row;
 mod table;
+mod tags;
 mod traffic;
