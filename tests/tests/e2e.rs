@@ -14,6 +14,8 @@ mod json;
 mod life;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
+#[path = "e2e/paths.rs"]
+mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
 #[path = "e2e/scene.rs"]

@@ -38,7 +38,7 @@ struct Want {
 }
 
 /// Programs that the tests and the demo run: command, Debian package, what for.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("ip", "iproute2", "lays out network namespaces"),
     ("ethtool", "ethtool", "sets offloads of test interfaces"),
     ("nft", "nftables", "filters in test namespaces"),
@@ -48,6 +48,12 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
         "sets kernel parameters of test namespaces",
     ),
     ("curl", "curl", "is a client"),
+    ("ping", "iputils-ping", "asks VIPs for an echo"),
+    (
+        "traceroute",
+        "traceroute",
+        "looks for the hops on the way to a VIP",
+    ),
     ("tcpdump", "tcpdump", "records packets of failing tests"),
     ("prometheus", "prometheus", "scrapes the agent's counters"),
     ("wrk", "wrk", "makes load"),
