@@ -231,11 +231,8 @@ fn make_room(
 ) -> Option<(Frame, usize)> {
     let ethernet = frame.at::<Ethernet>(0)?;
     // SAFETY: `at` checked the bounds; the struct is packed.
-    let Ethernet {
-        destination,
-        source,
-        ..
-    } = unsafe { *ethernet };
+    let header = unsafe { *ethernet };
+    let (destination, source) = (header.destination, header.source);
     // Sent to a group: nobody is told (RFC 1122, section 3.2.2).
     if destination[0] & 1 != 0 || !budget::take() {
         return None;
