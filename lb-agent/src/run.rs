@@ -14,9 +14,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     api,
-    config::{Config, ConsulConfig, NatPorts, Token, XdpMode},
+    config::{Config, ConsulConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, Setup},
-    datapath::{Datapath, FlowTables, Mode, Options},
+    datapath::{Budget, Datapath, FlowTables, Mode, Options},
     domain::{kernel::Census, snapshot::Snapshot},
     metrics, probe,
     source::consul::{self, ConsulOptions},
@@ -74,7 +74,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
                 interface = attached.name,
                 mode = attached.mode,
                 adopted = attached.adopted,
-                "XDP program in place"
+                "programs in place"
             );
             InterfaceStatus {
                 name: attached.name.clone(),
@@ -241,6 +241,9 @@ async fn wait_for_end(
     }
 }
 
+/// How long an unanswered flow is safe from a flood: a round trip to nearly anywhere.
+const GRACE: Duration = Duration::from_millis(200);
+
 fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     let ports = match config.node.nat_ports {
         NatPorts::Range { first, last } => (first, last),
@@ -258,10 +261,18 @@ fn datapath_options(config: &Config) -> anyhow::Result<Options> {
             XdpMode::Auto => Mode::Auto,
             XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
+            XdpMode::Off => Mode::Off,
         },
+        tc_filters: false,
         flow_slots: config.node.flow_slots,
         ports,
         lifetimes: Lifetimes::DEFAULT_SECONDS,
+        grace: GRACE,
+        budget: match config.node.new_flows {
+            NewFlows::Auto => Budget::Auto,
+            NewFlows::Unlimited => Budget::Unlimited,
+            NewFlows::PerSecond(flows) => Budget::PerSecond(flows),
+        },
     })
 }
 

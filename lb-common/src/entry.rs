@@ -77,6 +77,31 @@ pub struct NextHop {
     pub smac: [u8; 6],
     /// VLAN tags that frames leave with (ignored where the flow learned its own).
     pub tags: Tags,
+    /// [`hop_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`NextHop::flags`]. None of them: a frame is sent by link addresses, from XDP too.
+pub mod hop_flags {
+    /// The link address is not known at present: the kernel resolves it with the packet in hand,
+    /// which only a program that has one of the kernel's buffers can ask for (tc).
+    pub const NEIGHBOUR: u32 = 1;
+    /// The interface takes no frames from XDP: a bridge, a veth whose peer does not poll.
+    pub const NO_XDP: u32 = 2;
+    /// The address is the node's own: the packet goes to the node's stack.
+    pub const LOCAL: u32 = 4;
+    /// Besides [`NO_XDP`]: it takes none of its own back from XDP either.
+    pub const NO_TX: u32 = 8;
+}
+
+/// Numbers in [`crate::flow::Half::hop`] that are no index into the next hops.
+pub mod hop_number {
+    /// Set, with an interface's index in the other bits: out of that interface, to the neighbour
+    /// that the kernel finds. For clients behind an interface without a number of its own.
+    pub const DIRECT: u32 = 1 << 31;
+    /// The reply half of a flow to a process of the node: it is met on the way out, which the
+    /// kernel's routes have chosen already.
+    pub const LOCAL: u32 = u32::MAX;
 }
 
 /// The address of a VIP, as a key. In words of eight bytes, since the verifier wants stores of
@@ -143,6 +168,16 @@ pub struct BackendStats {
     pub flows: u64,
 }
 
+/// Per-CPU counters of flows that gave way to newer ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EvictionStats {
+    /// Closed by both sides, and kept only for the sake of their ports.
+    pub closed: u64,
+    /// Not yet established, beyond their grace.
+    pub half_open: u64,
+}
+
 /// A bit for every destination that may be ours: a cheap answer for foreign traffic. False
 /// positives cost a lookup, false negatives do not exist. See [`crate::hash::filter_bit`].
 #[repr(C)]
@@ -171,11 +206,12 @@ assert_layout! {
     ServiceKey: size 20, align 4;
     ServiceEntry: size 16, align 4;
     BackendEntry: size 64, align 4;
-    NextHop: size 24, align 4;
+    NextHop: size 28, align 4;
     AddressKey: size 24, align 8;
     InterfaceAddresses: size 20, align 4;
     Counter: size 16, align 8;
     BackendStats: size 40, align 8;
+    EvictionStats: size 16, align 8;
     DestinationFilter: size 8192, align 8;
     Meta: size 16, align 8;
 }

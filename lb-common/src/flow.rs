@@ -9,11 +9,23 @@
 //!
 //! The [`Tag`] word says whose slot it is. A writer takes a free or expired slot by
 //! compare-and-swap to a *claimed* tag, writes the fields, then publishes the final tag. It then
-//! looks through both buckets again: if another slot carries the same key, it withdraws its own
+//! looks through the buckets again: if another slot carries the same key, it withdraws its own
 //! and tries anew, so that no key ever stands twice. A reader takes the tag, compares the key,
 //! uses the rewrite and reads the tag again: an identity that changed means that the slot was
 //! given to another flow meanwhile, and counts as a miss. State changes alter the tag's state
 //! bits only, which are no part of the identity.
+//!
+//! A key lies in its second bucket only where the first had no place. The first is then marked as
+//! *spilled* before the key is published, and who looks for a key goes on to the second bucket
+//! only from a spilled one: most new flows touch one bucket instead of two. The agent takes marks
+//! back that no key needs any more: it lets a mark age, and clears it a whole sweep later if no
+//! writer has renewed it and no key was seen that lies beyond it.
+//!
+//! # Who gives way
+//!
+//! A new flow takes a free slot or one whose flow is over; else the place of a flow that both
+//! sides have closed; else that of the oldest flow that is not established, provided that it has
+//! had its grace for an answer ([`crate::settings::Settings::grace_ticks`]). An established flow never gives way.
 //!
 //! The agent has the same memory mapped: it sweeps idle flows, cuts those of blocked clients and
 //! counts, all without a system call.
@@ -205,8 +217,10 @@ pub mod tcp_flags {
 #[inline(always)]
 pub const fn advance(state: u8, kind: Kind, proto: u8, flags: u8) -> u8 {
     if proto != IPPROTO_TCP {
+        // A client with a forged address gets an answer sent, but never goes on after it.
         return match (state, kind) {
-            (HALF_OPEN, Kind::Reply) => ESTABLISHED,
+            (HALF_OPEN, Kind::Reply) => ANSWERED,
+            (ANSWERED, Kind::Forward) => ESTABLISHED,
             _ => state,
         };
     }
@@ -251,13 +265,13 @@ pub struct Half<A> {
     pub ports: u32,
     /// Rewrite: both ports, in the same form.
     pub new_ports: u32,
-    /// Checksum delta of the IPv4 header (addresses only); 0 for IPv6.
+    /// Checksum delta of the addresses alone: that of the IPv4 header, and of the pseudo-header.
     pub l3_delta: u16,
     /// Checksum delta of the transport header (addresses and ports).
     pub l4_delta: u16,
-    /// Index into [`crate::maps::name::NEXTHOPS`].
+    /// Index into [`crate::maps::name::NEXTHOPS`], or one of [`crate::entry::hop_number`].
     pub hop: u32,
-    /// Slot number of the other half.
+    /// Slot number of the other half, or [`NO_PARTNER`].
     pub partner: u32,
     /// Backend id, whose counters the packet belongs to.
     pub backend: u32,
@@ -266,10 +280,20 @@ pub struct Half<A> {
     /// Link address to send to where `hop` is one of the node's interfaces: learned from the
     /// client's packets, so that replies go back the way the requests came.
     pub dmac: [u8; 6],
-    /// Zero.
-    pub reserved: u16,
+    /// Not the flow's but the bucket's, and valid in its first way only: see [`spilled`].
+    pub spilled: u16,
     /// VLAN tags to send with where `hop` is one of the node's interfaces, learned likewise.
     pub tags: Tags,
+}
+
+/// Values of [`Half::spilled`].
+pub mod spilled {
+    /// No key whose first bucket this is lies in its second.
+    pub const NO: u16 = 0;
+    /// Some may.
+    pub const YES: u16 = 1;
+    /// Some might have at the last sweep but one; the agent's word only.
+    pub const AGING: u16 = 2;
 }
 
 /// A slot of the table. `PAD` words fill it up to a multiple of the cache line.
@@ -301,7 +325,8 @@ pub type Bucket4 = Bucket<u32, 0>;
 /// A bucket of IPv6 slots.
 pub type Bucket6 = Bucket<[u32; 4], 4>;
 
-/// [`Half::partner`] while there is none yet.
+/// [`Half::partner`] while there is none yet, or none any more: a reply half that outlives its flow
+/// so that the port is not used again before the backend has forgotten it.
 pub const NO_PARTNER: u32 = u32::MAX;
 
 /// First candidate bucket of a hash.

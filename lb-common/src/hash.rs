@@ -61,6 +61,10 @@ pub const fn filter_word6(addr: &[u32; 4]) -> u32 {
     addr[0] ^ addr[1] ^ addr[2] ^ addr[3]
 }
 
+/// In place of a protocol in [`filter_bit`]: the address and port are those of a backend that is a
+/// process of the node, and a packet from there may be a reply.
+pub const FILTER_LOCAL_BACKEND: u8 = 0xff;
+
 #[cfg(test)]
 mod tests {
     use super::*;

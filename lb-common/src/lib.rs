@@ -11,6 +11,7 @@
 
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+pub mod bench;
 pub mod block;
 pub mod checksum;
 pub mod entry;

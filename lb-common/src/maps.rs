@@ -69,11 +69,15 @@ pub mod name {
     pub const ADDRESSES: &str = "ADDRESSES";
     /// Programs that others jump to, by the indices in [`super::detour`].
     pub const DETOURS: &str = "DETOURS";
+    /// One per-CPU [`crate::entry::EvictionStats`].
+    pub const EVICTION_STATS: &str = "EVICTION_STATS";
+    /// One word: what has been used of the budget for new flows.
+    pub const BUDGET: &str = "BUDGET";
     /// One [`crate::entry::Meta`]: what an adopting agent must know first.
     pub const META: &str = "META";
 
     /// All maps that outlive the agent.
-    pub const PINNED: [&str; 17] = [
+    pub const PINNED: [&str; 18] = [
         SERVICES,
         MAGLEV,
         BACKENDS,
@@ -90,6 +94,7 @@ pub mod name {
         VIPS,
         ADDRESSES,
         DETOURS,
+        EVICTION_STATS,
         META,
     ];
     /// The read-only globals ([`crate::settings::Settings`]).
@@ -98,6 +103,12 @@ pub mod name {
     pub const PROGRAM_XDP: &str = "lb_xdp";
     /// The program that [`PROGRAM_XDP`] hands packets to which are not plain.
     pub const PROGRAM_DETOUR: &str = "lb_xdp_detour";
+    /// The tc program that does everything, at ingress of interfaces without XDP.
+    pub const PROGRAM_TC_INGRESS: &str = "lb_tc_ingress";
+    /// The tc program at ingress of interfaces with XDP, for what XDP cannot send itself.
+    pub const PROGRAM_TC_FINISH: &str = "lb_tc_finish";
+    /// The tc program at egress, for replies of the node's own processes.
+    pub const PROGRAM_TC_EGRESS: &str = "lb_tc_egress";
     /// A program for test run only, whose return value is the kernel's tick counter.
     pub const PROGRAM_CLOCK: &str = "lb_clock";
 }

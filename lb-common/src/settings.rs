@@ -15,6 +15,13 @@ pub struct Settings {
     pub refresh_ticks: u32,
     /// How long idle flows live, in ticks.
     pub lifetimes: Lifetimes,
+    /// How long a flow that is not established is safe from newer ones, in ticks.
+    pub grace_ticks: u32,
+    /// New flows admitted in each window of 2^`budget_shift` ticks, all CPUs together; 0: any
+    /// number.
+    pub budget: u32,
+    /// See `budget`.
+    pub budget_shift: u32,
     /// First port (host byte order) that flows may be given on the node's addresses.
     pub port_first: u16,
     /// Last such port, inclusive.
@@ -24,8 +31,10 @@ pub struct Settings {
     /// Interfaces the programs run on; the position is the index of their own
     /// [`crate::entry::NextHop`]. 0: none.
     pub interfaces: [u32; MAX_INTERFACES],
+    /// Zero.
+    pub reserved: u32,
 }
 
 assert_layout! {
-    Settings: size 112, align 8;
+    Settings: size 128, align 8;
 }

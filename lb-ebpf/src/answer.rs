@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    budget,
+    answer_budget,
     detour::{self, Arrival},
     echo::HOPS,
     family::{Family, V4, V6},
@@ -72,6 +72,7 @@ pub(crate) fn too_big<F: Answering>(frame: &Frame, mtu: u32) -> Verdict {
 fn told<F: Answering>(frame: &Frame, kind: u16, rest: u32) -> bool {
     match frame.hook {
         Hook::Xdp => F::answer(frame.ctx.cast(), kind as u32, rest) != 0,
+        Hook::Tc => false,
     }
 }
 
@@ -234,7 +235,7 @@ fn make_room(
     let header = unsafe { *ethernet };
     let (destination, source) = (header.destination, header.source);
     // Sent to a group: nobody is told (RFC 1122, section 3.2.2).
-    if destination[0] & 1 != 0 || !budget::take() {
+    if destination[0] & 1 != 0 || !answer_budget::take() {
         return None;
     }
     let quote = quote & !(WORD - 1);

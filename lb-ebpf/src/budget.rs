@@ -1,47 +1,41 @@
-//! How many ICMP errors the node makes of its own accord: a token bucket on each CPU, so that a
-//! flood of packets that nobody can forward does not become a flood of answers.
+//! The budget for new flows: a flood may not turn the table over faster than clients can answer.
 
-use crate::{flow, maps::ANSWER_BUDGET, settings::setting};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+    ptr,
+};
 
-/// Answers a second and CPU, on average.
-const RATE: u64 = 250;
-/// Answers at once.
-const BURST: u64 = 50;
+use crate::{maps::BUDGET, settings::setting};
 
-/// A bucket. Its contents are counted in answers times ticks a second, so that no division is
-/// needed.
-#[repr(C)]
-pub(crate) struct Bucket {
-    level: u64,
-    /// Tick counter when it was last filled.
-    filled: u32,
-    /// Zero: never used, and thus full.
-    used: u32,
-}
-
-/// Takes one answer out of this CPU's bucket. `false`: it is empty.
+/// Whether one more new flow is admitted at `now`, in ticks; counts it.
+///
+/// The word holds the number of the window in its upper half and the flows counted in the lower.
+/// CPUs that meet in it may admit a few more than the budget: it bounds, it does not measure.
 #[inline(always)]
-pub(crate) fn take() -> bool {
-    let Some(bucket) = ANSWER_BUDGET.get_ptr_mut(0) else {
-        return false;
-    };
-    let (now, second) = (flow::now(), setting!(refresh_ticks) as u64);
-    // SAFETY: this CPU's value, which no other CPU writes.
-    let bucket = unsafe { &mut *bucket };
-    let passed = now.wrapping_sub(bucket.filled) as u64;
-    let level = bucket.level + passed * RATE;
-    let full = BURST * second;
-    let level = if bucket.used == 0 || level > full {
-        full
-    } else {
-        level
-    };
-    bucket.used = 1;
-    bucket.filled = now;
-    bucket.level = level;
-    if level < second {
-        return false;
+pub(crate) fn admits(now: u32) -> bool {
+    let budget = setting!(budget);
+    if budget == 0 {
+        return true;
     }
-    bucket.level = level - second;
+    let Some(word) = BUDGET.get_ptr_mut(0) else {
+        return true;
+    };
+    let window = (now >> (setting!(budget_shift) & 31)) as u64;
+    // SAFETY: map memory, aligned to eight bytes.
+    let held = unsafe { ptr::read_volatile(word) };
+    let next = if held >> 32 == window {
+        if held as u32 >= budget {
+            return false;
+        }
+        held + 1
+    } else {
+        window << 32 | 1
+    };
+    // SAFETY: as above.
+    let _ = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(
+            word, held, next,
+        )
+    };
     true
 }

@@ -4,24 +4,29 @@ use core::ptr;
 
 use lb_common::{
     checksum,
-    entry::{NextHop, ServiceEntry},
+    entry::{NextHop, ServiceEntry, hop_flags, hop_number},
     flow::{Half, Kind, NO_PARTNER, State, tcp_flags},
     hash,
     verdict::Verdict,
 };
 
 use crate::{
+    budget,
     family::{Draft, Family, Key, V4, V6},
-    flow::{self, InsertError, SlotRef},
+    flow::SlotRef,
+    insert::{self, InsertError},
     lookup,
     maps::NEXTHOPS,
     packet::{join_ports, split_ports},
-    settings::{interface_position, setting},
+    settings::{client_hop, setting},
     stats::count_flow,
 };
 
 /// Ports tried for a new flow before it is refused.
 const PORT_PROBES: u32 = 12;
+/// From this one on, a port of a flow that both sides have closed will do, although the backend may
+/// remember it still: better than none.
+const PORT_PROBES_CLOSED: u32 = 8;
 
 /// What a family adds for new flows.
 pub(crate) trait NewFlow: Family {
@@ -36,9 +41,6 @@ pub(crate) trait NewFlow: Family {
 
     /// Unfolded checksum delta of one address in place of another.
     fn replace(old: &Self::Addr, new: &Self::Addr) -> u32;
-
-    /// The network header carries a checksum of its own.
-    const NETWORK_CHECKSUM: bool;
 }
 
 /// Answer of [`create`] and [`claim_port`]: a slot number, or a verdict above all slot numbers.
@@ -70,6 +72,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
         Verdict::DropContended,
         Verdict::DropTtlExceeded,
         Verdict::DropNoFlow,
+        Verdict::DropBudget,
     ] {
         if candidate as u64 == verdict {
             return Err(candidate);
@@ -111,12 +114,11 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     let draft = unsafe { &mut *draft };
     let [client_port, vip_port] = split_ports(draft.key.ports);
     let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
-    // Only now is it sure that the packet is to leave again.
-    if draft.ttl <= 1 {
-        return Err(Verdict::DropTtlExceeded);
-    }
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
+    }
+    if !budget::admits(draft.now) {
+        return Err(Verdict::DropBudget);
     }
     let (backend_id, backend) = lookup::select(service, draft.hash)?;
     let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
@@ -124,13 +126,23 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     if next.ifindex == 0 || backend.source == [0; 4] {
         return Err(Verdict::PassUnresolved);
     }
-    let client_hop = interface_position(draft.ingress).ok_or(Verdict::DropInternal)?;
+    let local = next.flags & hop_flags::LOCAL != 0;
+    // Only now is it sure that the packet is to leave again.
+    if draft.ttl <= 1 && !local {
+        return Err(Verdict::DropTtlExceeded);
+    }
     F::copy_address(&mut draft.destination, &backend.addr);
-    F::copy_address(&mut draft.source, &backend.source);
-    draft.half.hop = client_hop;
+    if local {
+        // A process of the node sees the client itself; its replies are met on their way out.
+        draft.source = draft.key.saddr;
+        draft.half.hop = hop_number::LOCAL;
+    } else {
+        F::copy_address(&mut draft.source, &backend.source);
+        draft.half.hop = client_hop(draft.ingress);
+    }
     draft.half.backend = backend_id;
     draft.half.seen = draft.now;
-    draft.half.reserved = 0;
+    draft.half.spilled = 0;
     draft.half.partner = NO_PARTNER;
     draft.half.new_ports = join_ports(vip_port, client_port);
     let reply = claim_port::<F>(draft, backend.port, client_port)?;
@@ -141,7 +153,7 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     draft.half.hop = backend.hop;
     draft.half.partner = reply;
     set_forward::<F>(draft);
-    match flow::insert::<F>(draft.hash, Kind::Forward) {
+    match insert::insert::<F>(draft.hash, Kind::Forward, false) {
         Ok(slot) => {
             let reply = SlotRef::at::<F>(reply).ok_or(Verdict::DropInternal)?;
             // SAFETY: map memory; the reply half is this CPU's since `claim_port`.
@@ -165,7 +177,7 @@ fn set_deltas<F: NewFlow>(half: &mut Half<F::Addr>) {
     let addresses = checksum::fold(
         F::replace(&half.saddr, &half.new_saddr) + F::replace(&half.daddr, &half.new_daddr),
     );
-    half.l3_delta = if F::NETWORK_CHECKSUM { addresses } else { 0 };
+    half.l3_delta = addresses;
     half.l4_delta =
         checksum::fold(addresses as u32 + checksum::replace32(half.ports, half.new_ports));
 }
@@ -201,7 +213,7 @@ fn set_forward<F: NewFlow>(draft: *mut Draft<F::Addr>) {
     set_deltas::<F>(&mut draft.half);
 }
 
-/// Finds a port on the node's address that is free towards the backend, by inserting the reply
+/// Finds a port on the node's address (the client's, for a process of the node) that is free towards the backend, by inserting the reply
 /// half with it; answers with its slot. The client's own port is kept where it is free and within
 /// the node's range.
 #[inline(always)]
@@ -213,7 +225,8 @@ fn claim_port<F: NewFlow>(
     let (first, last) = (setting!(port_first) as u32, setting!(port_last) as u32);
     let range = last - first + 1;
     let kept = u16::from_be(client_port) as u32;
-    let keep = kept >= first && kept <= last;
+    let local = draft.half.hop == hop_number::LOCAL;
+    let keep = local || kept >= first && kept <= last;
     for probe in 0..PORT_PROBES {
         let port = if probe == 0 && keep {
             client_port
@@ -225,7 +238,7 @@ fn claim_port<F: NewFlow>(
         };
         draft.half.ports = join_ports(backend_port, port);
         let hash = set_reply::<F>(draft);
-        match flow::insert::<F>(hash, Kind::Reply) {
+        match insert::insert::<F>(hash, Kind::Reply, probe >= PORT_PROBES_CLOSED) {
             Ok(slot) => return Ok(slot),
             // Taken, or its buckets are: another port has other buckets.
             Err(InsertError::Exists) => {}
@@ -248,8 +261,6 @@ fn stranger(port: u16) -> Verdict {
 }
 
 impl NewFlow for V4 {
-    const NETWORK_CHECKSUM: bool = true;
-
     #[inline(always)]
     fn create() -> Created {
         lb_create4()
@@ -278,8 +289,6 @@ impl NewFlow for V4 {
 }
 
 impl NewFlow for V6 {
-    const NETWORK_CHECKSUM: bool = false;
-
     #[inline(always)]
     fn create() -> Created {
         lb_create6()

@@ -39,7 +39,6 @@ pub(crate) type Outcome = Result<(u32, Verdict), Verdict>;
 /// stages all there is.
 #[inline(always)]
 pub(crate) fn process(frame: &Frame) -> u32 {
-    let Hook::Xdp = frame.hook;
     let length = frame.len() as u64;
     let ctx = frame.ctx.cast();
     let end = match lb_stage(ctx) {
@@ -306,14 +305,15 @@ where
         return Err(Refusal::Left(Verdict::DropContended));
     }
     let found = Found { slot, tag };
-    let departure = departure::of::<F>(&found)?;
+    let departure = departure::of::<F>(frame, &found, network.ttl)?;
     let packet = parse::transport_behind(frame, network, link.tags)?;
-    if packet.ttl <= 1 {
+    if departure.ends(packet.ttl) {
         return Err(Refusal::Answer { mtu: 0 });
     }
     if packet.l3_length > departure.mtu as usize {
         return Err(Refusal::Answer { mtu: departure.mtu });
     }
+    departure.check()?;
     if network.fragment.more {
         fragment::remember::<F, L3>(network, Some(&found));
     }
@@ -325,6 +325,6 @@ where
         ..
     } = departure;
     // SAFETY: the frame has not been resized since it was parsed.
-    unsafe { rewrite::apply_above_link(&packet, &rewrite) };
+    unsafe { rewrite::apply(frame, &packet, &rewrite) };
     Ok((vlan::send(frame, link, &way)?, verdict))
 }

@@ -7,7 +7,7 @@ use lb_common::{
 };
 
 use crate::{
-    flow::{lb_insert4, lb_insert6},
+    insert::{Victim, lb_insert4, lb_insert6, lb_scan4, lb_scan6},
     maps::{DRAFT4, DRAFT6, FLOWS4, FLOWS6},
     settings::setting,
 };
@@ -39,6 +39,8 @@ pub(crate) struct Draft<A> {
     pub(crate) destination: A,
     /// First the reply half, then the forward half.
     pub(crate) half: Half<A>,
+    /// What would give way to it.
+    pub(crate) victim: Victim,
 }
 
 /// An address family's table and hash.
@@ -56,9 +58,12 @@ pub(crate) trait Family {
     /// This CPU's scratch memory.
     fn draft() -> Option<*mut Draft<Self::Addr>>;
 
-    /// `flow::insert_draft` as a function of the program that the verifier checks once by itself,
+    /// `insert::scan` as such a function.
+    fn scan(bucket: u32, hash: u64, own: u32) -> u64;
+
+    /// `insert::insert_draft` as a function of the program that the verifier checks once by itself,
     /// not again for each of its callers and each turn of their loops.
-    fn insert(hash: u64, kind: u32) -> u64;
+    fn insert(hash: u64, how: u32) -> u64;
 }
 
 /// IPv4.
@@ -86,8 +91,13 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn insert(hash: u64, kind: u32) -> u64 {
-        lb_insert4(hash, kind)
+    fn scan(bucket: u32, hash: u64, own: u32) -> u64 {
+        lb_scan4(bucket, hash, own)
+    }
+
+    #[inline(always)]
+    fn insert(hash: u64, how: u32) -> u64 {
+        lb_insert4(hash, how)
     }
 }
 
@@ -111,7 +121,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn insert(hash: u64, kind: u32) -> u64 {
-        lb_insert6(hash, kind)
+    fn scan(bucket: u32, hash: u64, own: u32) -> u64 {
+        lb_scan6(bucket, hash, own)
+    }
+
+    #[inline(always)]
+    fn insert(hash: u64, how: u32) -> u64 {
+        lb_insert6(hash, how)
     }
 }

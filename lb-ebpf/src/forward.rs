@@ -1,13 +1,11 @@
-//! The way of a packet that may be ours: known flow or new one, then out.
+//! The way of a packet that may be ours: known flow or new one, then out (see `transmit`).
 
 use core::ptr;
 
-use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};
 use lb_common::{
     IPPROTO_TCP,
-    entry::NextHop,
-    flow::{Kind, State, advance, tcp_flags},
-    maps::MAX_INTERFACES,
+    entry::hop_number,
+    flow::{Kind, NO_PARTNER, State, advance, tcp_flags},
     verdict::Verdict,
     vlan::Tags,
 };
@@ -17,26 +15,28 @@ use crate::{
     family::{Family, Key, V4, V6},
     flow::{self, Found, SlotRef},
     lookup,
-    maps::NEXTHOPS,
-    packet::{Ethernet, Ipv4, Ipv6, copy_mac},
+    packet::{Ethernet, Frame, Ipv4, Ipv6, copy_mac},
     parse::Packet,
     pipeline::Stop,
-    rewrite::{self, Rewrite, RewriteNetwork},
-    settings::{interface_position, setting},
-    stats::count_backend,
+    rewrite::RewriteNetwork,
+    settings::{client_hop, setting},
+    transmit::transmit,
 };
 
 /// Handles a packet whose destination passed the filter.
 ///
 /// `Ok` is the XDP action and the verdict of a forwarded packet.
 #[inline(always)]
-pub(crate) fn forward<F, L3>(packet: &Packet<L3, F::Addr>) -> Result<(u32, Verdict), Stop>
+pub(crate) fn forward<F, L3>(
+    frame: &Frame,
+    packet: &Packet<L3, F::Addr>,
+) -> Result<(u32, Verdict), Stop>
 where
     F: NewFlow,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
     let found = flow_of::<F, L3>(packet)?;
-    transmit::<F, L3>(packet, &found)
+    transmit::<F, L3>(frame, packet, &found)
 }
 
 /// The half that a packet belongs to, of a known flow or a new one; takes note of the packet.
@@ -98,7 +98,11 @@ struct Arrival {
 /// Takes note of a packet of a known flow: its state and the time. `false`: the flow is over and
 /// the packet begins a new one.
 #[inline(always)]
-fn note<F: Family, L3>(found: &Found<F::Addr>, packet: &Packet<L3, F::Addr>, now: u32) -> bool {
+pub(crate) fn note<F: Family, L3>(
+    found: &Found<F::Addr>,
+    packet: &Packet<L3, F::Addr>,
+    now: u32,
+) -> bool {
     let Found { slot, tag } = found;
     let state = tag.state_bits();
     let flags = packet.flags;
@@ -147,11 +151,19 @@ fn note_change<F: Family>(found: &Found<F::Addr>, arrival: &Arrival) -> bool {
             aged && !lookup::is_active(backend)
         };
         if over {
-            flow::release::<F>(found);
+            if proto == IPPROTO_TCP {
+                flow::supersede::<F>(found, now);
+            } else {
+                flow::release::<F>(found);
+            }
             return false;
         }
     }
 
+    // Only the port's place is kept: what still comes is not for the client's next connection.
+    if kind == Kind::Reply && state >= State::Finished as u8 && partner == NO_PARTNER {
+        return false;
+    }
     let next = advance(state, kind, proto, flags);
     if next == state && !aged {
         return true;
@@ -184,9 +196,11 @@ fn note_change<F: Family>(found: &Found<F::Addr>, arrival: &Arrival) -> bool {
 /// may have taken over.
 #[inline(always)]
 fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
-    let Some(hop) = interface_position(arrival.ingress) else {
+    // SAFETY: map memory.
+    if unsafe { (*reply.slot.half).hop } == hop_number::LOCAL {
         return;
-    };
+    }
+    let hop = client_hop(arrival.ingress);
     // SAFETY: map memory, and an ethernet header that `parse` checked. A packet that another CPU
     // sends meanwhile may meet half of each way; it is one.
     unsafe {
@@ -199,72 +213,17 @@ fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
     }
 }
 
-/// Rewrites the packet by its half and sends it on.
-#[inline(always)]
-fn transmit<F, L3>(
-    packet: &Packet<L3, F::Addr>,
-    found: &Found<F::Addr>,
-) -> Result<(u32, Verdict), Stop>
-where
-    F: Family,
-    Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
-{
-    let half = found.slot.half;
-    // SAFETY: map memory; whether it still is this flow's is checked below.
-    let (mut rewrite, mut tags, hop, backend) = unsafe {
-        (
-            Rewrite {
-                saddr: (*half).new_saddr,
-                daddr: (*half).new_daddr,
-                ports: (*half).new_ports,
-                l3_delta: (*half).l3_delta,
-                l4_delta: (*half).l4_delta,
-                dmac: &raw const (*half).dmac,
-            },
-            (*half).tags,
-            (*half).hop,
-            (*half).backend,
-        )
-    };
-    if !found.slot.tag().same_identity(found.tag) {
-        return Err(Stop::Left(Verdict::DropContended));
-    }
-    let next: &NextHop = NEXTHOPS.get(hop).ok_or(Verdict::DropInternal)?;
-    if next.ifindex == 0 {
-        return Err(Stop::Left(Verdict::PassUnresolved));
-    }
-    if hop >= MAX_INTERFACES as u32 {
-        rewrite.dmac = &raw const next.dmac;
-        tags = next.tags;
-    }
-    if tags != Tags::NONE || packet.l3_length > next.mtu as usize {
-        return Err(Stop::Detour);
-    }
-    let reply = (found.tag.0 >> 16) as u8 == Kind::Reply as u8;
-    let (kind, verdict) = if reply {
-        (Kind::Reply, Verdict::ForwardReply)
-    } else {
-        (Kind::Forward, Verdict::ForwardRequest)
-    };
-    count_backend(backend, kind, packet.len);
-    // SAFETY: the frame has not been resized since it was parsed.
-    unsafe { rewrite::apply(packet, &rewrite, next) };
-    if next.ifindex == packet.ingress {
-        return Ok((xdp_action::XDP_TX, verdict));
-    }
-    // SAFETY: no pointer is passed.
-    let action = unsafe { bpf_redirect(next.ifindex, 0) };
-    Ok((action as u32, verdict))
-}
-
 /// IPv4 packets.
 #[inline(always)]
-pub(crate) fn forward4(packet: &Packet<Ipv4, u32>) -> Result<(u32, Verdict), Stop> {
-    forward::<V4, Ipv4>(packet)
+pub(crate) fn forward4(frame: &Frame, packet: &Packet<Ipv4, u32>) -> Result<(u32, Verdict), Stop> {
+    forward::<V4, Ipv4>(frame, packet)
 }
 
 /// IPv6 packets.
 #[inline(always)]
-pub(crate) fn forward6(packet: &Packet<Ipv6, [u32; 4]>) -> Result<(u32, Verdict), Stop> {
-    forward::<V6, Ipv6>(packet)
+pub(crate) fn forward6(
+    frame: &Frame,
+    packet: &Packet<Ipv6, [u32; 4]>,
+) -> Result<(u32, Verdict), Stop> {
+    forward::<V6, Ipv6>(frame, packet)
 }

@@ -111,14 +111,15 @@ where
     if !tag.same_identity(Tag(first.tag)) || !tag.is_live() {
         return Err(Verdict::PassFragment);
     }
-    let departure = departure::of::<F>(&Found { slot, tag })?;
+    let departure = departure::of::<F>(frame, &Found { slot, tag }, packet.ttl)?;
     // Nobody is told about a fragment without ports (RFC 1122, section 3.2.2).
-    if packet.ttl <= 1 {
+    if departure.ends(packet.ttl) {
         return Err(Verdict::DropTtlExceeded);
     }
     if packet.l3_length > departure.mtu as usize {
         return Err(Verdict::DropTooBig);
     }
+    departure.check()?;
     departure.count(packet.len);
     let Departure {
         rewrite,

@@ -157,15 +157,16 @@ where
         proto: quote.proto,
     };
     let found = flow::find::<F>(&key, F::hash(&key)).ok_or(Verdict::PassForeign)?;
-    let departure = departure::of::<F>(&found)?;
+    let departure = departure::of::<F>(frame, &found, network.ttl)?;
     let packet = network.packet(frame, link.tags, icmp.cast())?;
     // Nobody is told about an error (RFC 1122, section 3.2.2).
-    if packet.ttl <= 1 {
+    if departure.ends(packet.ttl) {
         return Err(Verdict::DropTtlExceeded);
     }
     if packet.l3_length > departure.mtu as usize {
         return Err(Verdict::DropTooBig);
     }
+    departure.check()?;
     let Departure { rewrite, way, .. } = departure;
     let outer = checksum::fold(
         F::replace(&network.saddr, &rewrite.saddr) + F::replace(&network.daddr, &rewrite.daddr),

@@ -16,6 +16,7 @@
 #![feature(core_intrinsics)]
 
 mod answer;
+mod answer_budget;
 mod block;
 mod budget;
 mod create;
@@ -27,7 +28,9 @@ mod family;
 mod flow;
 mod forward;
 mod fragment;
+mod handover;
 mod icmp;
+mod insert;
 mod lookup;
 mod maps;
 mod outline;
@@ -37,9 +40,15 @@ mod pipeline;
 mod rewrite;
 mod settings;
 mod stats;
+mod tc;
+mod transmit;
 mod vlan;
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 
 use crate::packet::Frame;
 
@@ -53,6 +62,24 @@ pub fn lb_xdp(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn lb_xdp_detour(ctx: XdpContext) -> u32 {
     detour::process(&Frame::from_xdp(&ctx))
+}
+
+/// Every packet of a configured interface without XDP, and of interfaces that backends are behind.
+#[classifier]
+pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
+    tc::ingress(&ctx)
+}
+
+/// On interfaces with XDP, behind it: what XDP cannot send itself.
+#[classifier]
+pub fn lb_tc_finish(ctx: TcContext) -> i32 {
+    tc::finish(&ctx)
+}
+
+/// Everything that leaves a configured interface by the stack: replies of the node's own processes.
+#[classifier]
+pub fn lb_tc_egress(ctx: TcContext) -> i32 {
+    tc::egress(&ctx)
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow

@@ -7,8 +7,8 @@ use aya_ebpf::{
 use lb_common::{
     block::{BlockControl, BlockRule},
     entry::{
-        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, InterfaceAddresses,
-        Meta, NextHop, ServiceEntry, ServiceKey,
+        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats,
+        InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey,
     },
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
@@ -19,7 +19,7 @@ use lb_common::{
 };
 
 use crate::{
-    budget::Bucket,
+    answer_budget::Bucket,
     family::Draft,
     fragment::{FirstFragment, FragmentKey},
     outline::Outline,
@@ -69,6 +69,11 @@ pub(crate) static VERDICT_STATS: PerCpuArray<Counter, { VERDICT_COUNT as usize }
 #[btf_map]
 pub(crate) static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS as usize }> =
     PerCpuArray::new();
+#[btf_map]
+pub(crate) static EVICTION_STATS: PerCpuArray<EvictionStats, 1> = PerCpuArray::new();
+/// What has been used of the budget for new flows, shared by all CPUs; not pinned.
+#[btf_map]
+pub(crate) static BUDGET: Array<u64, 1> = Array::new();
 /// This CPU's scratch memory for new IPv4 flows; not pinned.
 #[btf_map]
 pub(crate) static DRAFT4: PerCpuArray<Draft<u32>, 1> = PerCpuArray::new();

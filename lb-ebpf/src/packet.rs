@@ -1,13 +1,13 @@
 //! A frame in memory, and the headers as they lie in it.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
-    programs::XdpContext,
+    helpers::generated::{bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::{TcContext, XdpContext},
 };
-use lb_common::maps::detour;
+use lb_common::{IPPROTO_TCP, IPPROTO_UDP, maps::detour};
 
 use crate::maps::DETOURS;
 
@@ -17,7 +17,14 @@ use crate::maps::DETOURS;
 pub(crate) enum Hook {
     /// In the driver, or in the generic receive path.
     Xdp,
+    /// In the stack's receive path, after the kernel has made a buffer of its own of the frame; or
+    /// where that leaves the stack.
+    Tc,
 }
+
+/// Bytes of a frame that a tc program wants to have in one piece: Ethernet, the longest IPv4 and
+/// TCP headers, and some for what lies between or is quoted.
+const HEADERS: u32 = 256;
 
 /// The frame a program was called for: where it lies and where it came from. Contexts differ,
 /// frames do not: everything behind the entry points works on this.
@@ -74,6 +81,7 @@ impl Frame {
                 // SAFETY: the context that this program was called with.
                 let _ = unsafe { DETOURS.tail_call(&ctx, detour::XDP) };
             }
+            Hook::Tc => {}
         }
     }
 
@@ -94,6 +102,7 @@ impl Frame {
                     ..Frame::from_xdp(&XdpContext::new(ctx))
                 })
             }
+            Hook::Tc => None,
         }
     }
 
@@ -112,7 +121,37 @@ impl Frame {
                     ..Frame::from_xdp(&XdpContext::new(ctx))
                 })
             }
+            Hook::Tc => None,
         }
+    }
+
+    /// The frame of a tc program. Drivers put as little as the Ethernet header into the first
+    /// piece of a buffer; the rest of the headers is pulled in where it is elsewhere.
+    #[inline(always)]
+    pub(crate) fn from_tc(ctx: &TcContext) -> Self {
+        let len = ctx.len();
+        if ctx.data() + headers_in(ctx, len) > ctx.data_end() {
+            let wanted = if len < HEADERS { len } else { HEADERS };
+            // SAFETY: the program's own context. Where there is no memory, `at` finds it short.
+            unsafe { bpf_skb_pull_data(ctx.as_ptr().cast(), wanted) };
+        }
+        let skb = ctx.skb.skb;
+        Self {
+            ctx: ctx.as_ptr(),
+            hook: Hook::Tc,
+            start: ctx.data(),
+            end: ctx.data_end(),
+            len: len as usize,
+            // SAFETY: the verifier knows the context's fields.
+            ingress: unsafe { (*skb).ifindex },
+            keeps: false,
+        }
+    }
+
+    /// Offset of a header in the frame.
+    #[inline(always)]
+    pub(crate) fn offset_of<T>(&self, header: *const T) -> usize {
+        header as usize - self.start
     }
 
     /// Length in bytes, with what lies beyond [`Self::end`].
@@ -141,6 +180,44 @@ impl Frame {
         }
         Some(first as *mut T)
     }
+}
+
+/// Bytes of the headers in a buffer, as far as its first bytes tell; at most all there are.
+#[inline(always)]
+fn headers_in(ctx: &TcContext, len: u32) -> usize {
+    const L3: usize = size_of::<Ethernet>();
+    let (start, end) = (ctx.data(), ctx.data_end());
+    let known = start + L3 + size_of::<Ipv4>() <= end;
+    let headers = if known {
+        // SAFETY: within the buffer by the check above; the structs are packed.
+        let (ethertype, v4, v6) = unsafe {
+            (
+                (*(start as *const Ethernet)).ethertype,
+                *((start + L3) as *const Ipv4),
+                *((start + L3 + offset_of!(Ipv6, next_header)) as *const u8),
+            )
+        };
+        let [_, proto] = v4.ttl_proto.to_ne_bytes();
+        if ethertype == ETHERTYPE_IPV4 && has_ports(proto) {
+            L3 + (v4.version_ihl & 15) as usize * 4 + size_of::<Tcp>()
+        } else if ethertype == ETHERTYPE_IPV6 && has_ports(v6) {
+            L3 + size_of::<Ipv6>() + size_of::<Tcp>()
+        } else {
+            HEADERS as usize
+        }
+    } else {
+        HEADERS as usize
+    };
+    if headers < len as usize {
+        headers
+    } else {
+        len as usize
+    }
+}
+
+#[inline(always)]
+fn has_ports(proto: u8) -> bool {
+    proto == IPPROTO_TCP || proto == IPPROTO_UDP
 }
 
 /// Ethernet II (IEEE 802.3, clause 3).

@@ -195,6 +195,12 @@ pub(crate) fn ipv6(frame: &Frame, l3_offset: usize) -> Result<Network<Ipv6, [u32
 }
 
 impl<L3, A: Copy> Network<L3, A> {
+    /// Whether it is a fragment, as far as is known without following extension headers.
+    #[inline(always)]
+    pub(crate) fn is_fragment(&self) -> bool {
+        !self.fragment.is_whole() || self.proto == extension::FRAGMENT
+    }
+
     /// A packet of which only the network header is known, and whose transport header is taken
     /// to be at `l4`.
     #[inline(always)]

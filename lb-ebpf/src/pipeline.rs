@@ -9,12 +9,13 @@ use lb_common::{
 use crate::{
     block,
     forward::{forward4, forward6},
+    handover,
     maps::FILTER,
     packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, split_ports},
     parse::{self, UNTAGGED},
     settings::setting,
     stats::count_verdict,
-    vlan,
+    tc, vlan,
 };
 
 /// Why a packet does not leave by the plain way.
@@ -47,6 +48,10 @@ pub(crate) fn process(frame: &Frame) -> u32 {
             )
         }
     };
+    if frame.hook == Hook::Xdp && verdict == Verdict::PassUnresolved && handover::mark(frame) {
+        // The tc program behind this one goes on with it, and counts.
+        return action;
+    }
     count_verdict(verdict, frame.len() as u64);
     action
 }
@@ -57,6 +62,8 @@ pub(crate) fn action_of(hook: Hook, verdict: Verdict) -> u32 {
     match (hook, verdict.action()) {
         (Hook::Xdp, Action::Drop) => xdp_action::XDP_DROP,
         (Hook::Xdp, Action::Pass | Action::Forward | Action::Answer) => xdp_action::XDP_PASS,
+        (Hook::Tc, Action::Drop) => tc::SHOT,
+        (Hook::Tc, Action::Pass | Action::Forward | Action::Answer) => tc::NEXT,
     }
 }
 
@@ -74,14 +81,12 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if !may_be_ours_at_all(network.daddr) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            if !network.is_plain() {
-                return Err(Stop::Detour);
-            }
+            check_plain(frame, network.is_plain(), network.is_fragment())?;
             let packet = parse::transport(frame, &network)?;
             if !may_be_ours(packet.daddr, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            forward4(&packet)
+            forward4(frame, &packet)
         }
         ETHERTYPE_IPV6 => {
             let network = parse::ipv6(frame, UNTAGGED)?;
@@ -92,17 +97,26 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if !may_be_ours_at_all(word) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            if !network.is_plain() {
-                return Err(Stop::Detour);
-            }
+            check_plain(frame, network.is_plain(), network.is_fragment())?;
             let packet = parse::transport(frame, &network)?;
             if !may_be_ours(word, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            forward6(&packet)
+            forward6(frame, &packet)
         }
-        tag if vlan::is_tag(tag) => Err(Stop::Detour),
+        tag if frame.hook == Hook::Xdp && vlan::is_tag(tag) => Err(Stop::Detour),
         _ => Err(Stop::Left(Verdict::PassNotIp)),
+    }
+}
+
+/// XDP has a program for what is not plain. There is none behind tc: there a fragment is passed,
+/// headers of any length are followed, and a hop count that ends here is dropped (see `transmit`).
+#[inline(always)]
+fn check_plain(frame: &Frame, plain: bool, fragment: bool) -> Result<(), Stop> {
+    match frame.hook {
+        Hook::Xdp if !plain => Err(Stop::Detour),
+        Hook::Tc if fragment => Err(Stop::Left(Verdict::PassFragment)),
+        _ => Ok(()),
     }
 }
 
@@ -122,7 +136,7 @@ pub(crate) fn may_be_ours(addr: u32, ports: u32, proto: u8) -> bool {
 }
 
 #[inline(always)]
-fn filter_has(bit: u32) -> bool {
+pub(crate) fn filter_has(bit: u32) -> bool {
     let Some(filter) = FILTER.get(0) else {
         return true;
     };

@@ -1,6 +1,6 @@
 //! The read-only globals, written by the agent before the programs are loaded.
 
-use lb_common::{flow::Lifetimes, maps::MAX_INTERFACES, settings::Settings};
+use lb_common::{entry::hop_number, flow::Lifetimes, maps::MAX_INTERFACES, settings::Settings};
 
 /// Replaced by the loader; the verifier knows the values and drops dead branches.
 #[unsafe(no_mangle)]
@@ -16,10 +16,14 @@ static SETTINGS: Settings = Settings {
         udp_half_open: 0,
         udp_established: 0,
     },
+    grace_ticks: 0,
+    budget: 0,
+    budget_shift: 0,
     port_first: 0,
     port_last: 0,
     interface_count: 0,
     interfaces: [0; MAX_INTERFACES],
+    reserved: 0,
 };
 
 /// Reads one field of the settings, past the compiler, which would fold the zeros above.
@@ -53,4 +57,14 @@ pub(crate) fn interface_position(ifindex: u32) -> Option<u32> {
         }
     }
     None
+}
+
+/// What a flow's replies leave by whose client's packets come in on this interface.
+#[inline(always)]
+pub(crate) fn client_hop(ingress: u32) -> u32 {
+    match interface_position(ingress) {
+        Some(position) => position,
+        // The agent attached here because backends are behind it; see `transmit`.
+        None => hop_number::DIRECT | ingress,
+    }
 }

@@ -2,7 +2,7 @@
 
 use lb_common::{entry::Counter, flow::Kind, verdict::Verdict};
 
-use crate::maps::{BACKEND_STATS, BLOCK_STATS, VERDICT_STATS};
+use crate::maps::{BACKEND_STATS, BLOCK_STATS, EVICTION_STATS, VERDICT_STATS};
 
 #[inline(always)]
 fn add(counter: &mut Counter, len: u64) {
@@ -53,5 +53,19 @@ pub(crate) fn count_flow(backend: u32) {
     if let Some(stats) = BACKEND_STATS.get_ptr_mut(backend) {
         // SAFETY: as above.
         unsafe { (*stats).flows += 1 };
+    }
+}
+
+/// Counts a flow that gave way to a newer one.
+#[inline(always)]
+pub(crate) fn count_eviction(closed: bool) {
+    if let Some(stats) = EVICTION_STATS.get_ptr_mut(0) {
+        // SAFETY: as above.
+        let stats = unsafe { &mut *stats };
+        if closed {
+            stats.closed += 1;
+        } else {
+            stats.half_open += 1;
+        }
     }
 }

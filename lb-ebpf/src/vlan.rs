@@ -73,6 +73,9 @@ fn half_word(frame: &Frame, at: usize) -> Result<u16, Verdict> {
     Ok(unsafe { word.read_unaligned() })
 }
 
+/// [`Way::ifindex`] of the node's own stack.
+pub(crate) const STACK: u32 = 0;
+
 /// Where a frame goes on the link. The addresses lie in map memory.
 pub(crate) struct Way {
     pub(crate) ifindex: u32,
@@ -88,6 +91,9 @@ pub(crate) struct Way {
 /// `Err`: no room for more tags.
 #[inline(always)]
 pub(crate) fn send(frame: &Frame, link: &Link, way: &Way) -> Result<u32, Verdict> {
+    if way.ifindex == STACK {
+        return Ok(xdp_action::XDP_PASS);
+    }
     let ingress = frame.ingress;
     let (had, wanted) = (link.tags.count(), way.tags.count());
     if had == wanted {

@@ -39,6 +39,7 @@ const DETACH: Duration = Duration::from_secs(10);
 pub struct Setup<'a> {
     topology: &'a Topology,
     binary: Option<PathBuf>,
+    interfaces: Vec<String>,
     node: String,
     config: String,
 }
@@ -49,6 +50,7 @@ impl<'a> Setup<'a> {
         Self {
             topology,
             binary: None,
+            interfaces: topology.node_interfaces(),
             node: String::new(),
             config: String::new(),
         }
@@ -57,6 +59,12 @@ impl<'a> Setup<'a> {
     /// Uses this program instead of the one of [`BINARY_VARIABLE`] or the one beside the test.
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
+        self
+    }
+
+    /// Configures these interfaces instead.
+    pub fn interfaces(mut self, names: &[&str]) -> Self {
+        self.interfaces = names.iter().map(|name| (*name).to_owned()).collect();
         self
     }
 
@@ -93,7 +101,7 @@ impl<'a> Setup<'a> {
         };
         let mut text = String::from("[node]\n");
         let path = |path: &Path| format!("{:?}", path.display().to_string());
-        writeln!(text, "interfaces = {:?}", self.topology.node_interfaces())?;
+        writeln!(text, "interfaces = {:?}", self.interfaces)?;
         writeln!(text, "state_dir = {}", path(&directory.join("state")))?;
         writeln!(text, "runtime_dir = {}", path(&directory.join("run")))?;
         writeln!(text, "bpf_dir = {}", path(&pins.directory))?;

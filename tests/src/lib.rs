@@ -11,14 +11,17 @@
 //!   its process.
 //! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
 //!   traffic.
-//! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
+//! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
 //!
 //! Traffic only goes to loopback and to addresses inside namespaces made here.
 
 pub mod agent;
 pub mod backend;
+pub mod bench;
+pub mod bridge;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
@@ -30,6 +33,7 @@ pub mod load;
 pub mod namespace;
 pub mod packet;
 pub mod pattern;
+pub mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;

@@ -60,6 +60,15 @@ fn configure(end: End<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Switches on what [`connect`] switches off, as on links in service: checksums are left to the
+/// device, and a segment may be larger than the MTU until the device cuts it.
+pub fn offload(namespace: &Namespace, interface: &str) -> Result<()> {
+    let on = [
+        "-K", interface, "tx", "on", "gso", "on", "tso", "on", "gro", "on",
+    ];
+    namespace.tool("ethtool", &on).map(drop)
+}
+
 /// Adds a route to `destination` through the router `via`.
 pub fn route(namespace: &Namespace, destination: IpNet, via: std::net::IpAddr) -> Result<()> {
     batch_ip(namespace, &format!("route add {destination} via {via}\n"))

@@ -1,15 +1,11 @@
 //! A loaded datapath for test runs: real programs and maps, an interface to a peer, and nothing
 //! attached. The packets are ours, the decisions the kernel's.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::{
-    datapath::{self, Datapath, Mode, Options},
+    datapath::{Budget, Datapath, Mode, Options},
     domain::{
         kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
         plan::advance,
@@ -24,10 +20,10 @@ use lb_common::{
 
 pub use crate::packet::answer_to;
 use crate::{
-    cleanup::{self, Guard},
     link::{self, End},
     namespace::Namespace,
     packet::{Packet, dissect},
+    pins::Pins,
 };
 
 /// `enum xdp_action` of include/uapi/linux/bpf.h.
@@ -62,6 +58,8 @@ pub const PORTS: (u16, u16) = (20_000, 29_999);
 pub struct World {
     /// The datapath under test.
     pub datapath: Datapath,
+    /// The program that frames are run through.
+    pub hook: Hook,
     /// Index of the clients' interface.
     pub front: u32,
     /// Index of the backends' interface.
@@ -70,12 +68,22 @@ pub struct World {
     options: Options,
 }
 
+/// Where in the kernel a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// In front of the stack.
+    Xdp,
+    /// At ingress of an interface without XDP.
+    Tc,
+}
+
 /// What became of a frame.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The XDP action.
+    /// The XDP action, or what of XDP's a tc action amounts to.
     pub action: u32,
-    /// The verdict that was counted.
+    /// The verdict that was counted; [`Verdict::PassUnresolved`] for a frame that XDP has handed
+    /// over, which is not counted.
     pub verdict: Verdict,
     /// The frame afterwards.
     pub frame: Vec<u8>,
@@ -92,27 +100,6 @@ impl Outcome {
     }
 }
 
-/// Directory for the pins of one world; removed with all that is in it.
-struct Pins {
-    path: PathBuf,
-    _guard: Guard,
-}
-
-impl Pins {
-    fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            Path::new("/sys/fs/bpf").join(format!("lb-world-{}-{number}", std::process::id()));
-        let undo = path.clone();
-        let guard = cleanup::on_exit(move || drop(datapath::detach(&undo)));
-        Ok(Self {
-            path,
-            _guard: guard,
-        })
-    }
-}
-
 impl World {
     /// Makes a world with the smallest flow tables and the usual lifetimes, calls `f` in its
     /// namespace, and takes everything away again.
@@ -122,6 +109,21 @@ impl World {
     /// The node cannot be set up, or the kernel refuses the programs.
     pub fn with<R: Send>(f: impl FnOnce(&mut World) -> R + Send) -> Result<R> {
         Self::with_options(|_| {}, f)
+    }
+
+    /// As [`Self::with`], once for each hook.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::with`].
+    pub fn on_each_hook(f: impl Fn(&mut World) + Sync) -> Result<()> {
+        for hook in [Hook::Xdp, Hook::Tc] {
+            Self::with(|world| {
+                world.hook = hook;
+                f(world);
+            })?;
+        }
+        Ok(())
     }
 
     /// As [`Self::with`], with other options.
@@ -173,15 +175,17 @@ impl World {
                 )?;
             }
         }
-        crate::agent::mount_bpffs()?;
         let pins = Pins::new()?;
         let mut options = Options {
-            bpf_dir: pins.path.clone(),
+            bpf_dir: pins.path().to_owned(),
             interfaces: vec!["front".into(), "back".into()],
             mode: Mode::Auto,
+            tc_filters: false,
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
             lifetimes: Lifetimes::DEFAULT_SECONDS,
+            grace: std::time::Duration::from_millis(200),
+            budget: Budget::Unlimited,
         };
         change(&mut options);
         node.run(move || {
@@ -198,6 +202,7 @@ impl World {
                 Ok(index)
             };
             let mut world = World {
+                hook: Hook::Xdp,
                 front: interface("front")?,
                 back: interface("back")?,
                 datapath,
@@ -229,6 +234,15 @@ impl World {
     /// Directory of the pins.
     pub fn pins(&self) -> &Path {
         &self.options.bpf_dir
+    }
+
+    /// Flows that have given way to newer ones.
+    ///
+    /// # Errors
+    ///
+    /// The counters cannot be read.
+    pub fn evictions(&self) -> Result<lb_common::entry::EvictionStats> {
+        Ok(self.datapath.evictions()?)
     }
 
     /// What the datapath was opened with.
@@ -317,7 +331,13 @@ impl World {
     /// The kernel refuses the run, or one of these does not hold.
     pub fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Outcome> {
         let before = self.datapath.verdicts()?;
-        let (action, frame_after) = self.datapath.test_run(frame, ifindex)?;
+        let (action, mut frame_after) = match self.hook {
+            Hook::Xdp => self.datapath.test_run(frame, ifindex)?,
+            Hook::Tc => {
+                let (action, after) = self.datapath.test_run_tc(frame, ifindex)?;
+                (xdp_action(action)?, after)
+            }
+        };
         let after = self.datapath.verdicts()?;
         let counted: BTreeMap<usize, Counter> = before
             .iter()
@@ -335,6 +355,17 @@ impl World {
                 )
             })
             .collect();
+        if self.hook == Hook::Xdp && frame_after.len() == frame.len() + METADATA {
+            // Handed over, with a mark in front: what tc makes of it is what counts.
+            ensure!(counted.is_empty(), "handed over, yet counted {counted:?}");
+            frame_after.drain(..METADATA);
+            ensure!(action == action::PASS && frame_after == frame);
+            return Ok(Outcome {
+                action,
+                verdict: Verdict::PassUnresolved,
+                frame: frame_after,
+            });
+        }
         ensure!(counted.len() == 1, "counted {counted:?} for one frame");
         let (index, counter) = counted.into_iter().next().context("one verdict")?;
         let expected = Counter {
@@ -350,7 +381,8 @@ impl World {
         let (actions, unchanged): (&[u32], bool) = match verdict.action() {
             Action::Pass => (&[action::PASS], frame_after == frame),
             Action::Drop => (&[action::DROP], frame_after == frame),
-            Action::Forward => (&[action::TX, action::REDIRECT], true),
+            // Passed on: to a process of the node.
+            Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
             Action::Answer => (&[action::TX], true),
         };
         ensure!(
@@ -384,6 +416,19 @@ impl World {
         let back = self.back;
         self.run(&packet.build(), back).expect("a test run")
     }
+}
+
+/// Bytes of the mark that XDP puts in front of a frame that it hands over.
+const METADATA: usize = 8;
+
+/// The XDP action that does what a tc action does (include/uapi/linux/pkt_cls.h).
+fn xdp_action(tc: u32) -> Result<u32> {
+    Ok(match tc {
+        u32::MAX => action::PASS,
+        2 => action::DROP,
+        7 => action::REDIRECT,
+        other => anyhow::bail!("the tc program answers {other}"),
+    })
 }
 
 /// A link address as iproute2 wants it.

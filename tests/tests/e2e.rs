@@ -12,6 +12,8 @@ mod errors;
 mod json;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/local.rs"]
+mod local;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
 #[path = "e2e/paths.rs"]
@@ -22,7 +24,11 @@ mod prometheus;
 mod scene;
 #[path = "e2e/steering.rs"]
 mod steering;
+#[path = "e2e/tc.rs"]
+mod tc;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/without_xdp.rs"]
+mod without_xdp;

@@ -20,7 +20,7 @@ chmod 755 "$0"
 "#;
 
 /// Daemons among our packages that their installation has started at every boot.
-const BOOT_SERVICES: [&str; 1] = ["prometheus"];
+const BOOT_SERVICES: [&str; 3] = ["prometheus", "haproxy", "nginx"];
 
 /// Options that hold for every `apt-get install` of ours: no questions, nothing that was not
 /// asked for, patience while somebody else installs.

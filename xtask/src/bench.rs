@@ -19,6 +19,10 @@ pub(crate) struct Args {
 enum Name {
     /// What the programs in the kernel cost a packet
     Datapath,
+    /// What a flood from a blocked source costs, against nftables and a bare XDP program
+    Drop,
+    /// What clients get through a node, against nftables, HAProxy, nginx and plain routing
+    Connections,
 }
 
 /// Builds and becomes the benchmark.
@@ -27,10 +31,12 @@ enum Name {
 /// Not root, or set-up or build fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
     run::require_root("the benchmark")?;
-    setup::ensure(setup::Purpose::Demo)?;
+    setup::ensure(setup::Purpose::Bench)?;
     build_agent::run()?;
     let binary = match args.name {
         Name::Datapath => "bench-datapath",
+        Name::Drop => "bench-drop",
+        Name::Connections => "bench-connections",
     };
     let mut cargo = run::cargo();
     cargo

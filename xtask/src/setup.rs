@@ -1,6 +1,8 @@
 //! `cargo xtask setup`: finds out what is missing and installs that. Where nothing is missing it
 //! asks apt nothing and is done at once.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 
 use crate::{apt, bullseye, linker, run, toolchain, toolchain::Toolchain};
@@ -12,8 +14,10 @@ pub(crate) enum Purpose {
     Build,
     /// Building, and clippy for the kernel half.
     Lint,
-    /// Building, and the demo or a benchmark. Goes without Consul where it must.
+    /// Building, and the demo. Goes without Consul where it must.
     Demo,
+    /// Building, and the benchmarks with the peers that they compare with.
+    Bench,
     /// Building, and every test.
     Test,
     /// All of the above.
@@ -21,7 +25,16 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    fn runs_peers(self) -> bool {
+    /// Programs that must be there.
+    fn programs(self) -> Vec<Program> {
+        match self {
+            Self::Build | Self::Lint => Vec::new(),
+            Self::Demo | Self::Test => PROGRAMS.to_vec(),
+            Self::Bench | Self::Everything => [&PROGRAMS[..], &BENCH_PROGRAMS].concat(),
+        }
+    }
+
+    fn runs_consul(self) -> bool {
         matches!(self, Self::Demo | Self::Test | Self::Everything)
     }
 
@@ -37,8 +50,11 @@ struct Want {
     why: &'static str,
 }
 
-/// Programs that the tests and the demo run: command, Debian package, what for.
-const PROGRAMS: [(&str, &str, &str); 10] = [
+/// What is run: command, or path of a file that must be there; Debian package; what for.
+type Program = (&'static str, &'static str, &'static str);
+
+/// Programs that the tests, the demo and the benchmarks run.
+const PROGRAMS: [Program; 10] = [
     ("ip", "iproute2", "lays out network namespaces"),
     ("ethtool", "ethtool", "sets offloads of test interfaces"),
     ("nft", "nftables", "filters in test namespaces"),
@@ -57,6 +73,21 @@ const PROGRAMS: [(&str, &str, &str); 10] = [
     ("tcpdump", "tcpdump", "records packets of failing tests"),
     ("prometheus", "prometheus", "scrapes the agent's counters"),
     ("wrk", "wrk", "makes load"),
+];
+
+/// What the benchmarks run besides.
+const BENCH_PROGRAMS: [Program; 3] = [
+    ("haproxy", "haproxy", "is what lb-agent is compared with"),
+    (
+        "nginx",
+        "nginx",
+        "is what lb-agent is compared with, and the server behind",
+    ),
+    (
+        "/usr/lib/nginx/modules/ngx_stream_module.so",
+        "libnginx-mod-stream",
+        "lets nginx proxy TCP",
+    ),
 ];
 
 /// What the distribution's way of building for BPF takes.
@@ -94,7 +125,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
     if linker::find().is_none() {
         linker::install(toolchain)?;
     }
-    if purpose.runs_peers() && run::find_program("consul").is_none() {
+    if purpose.runs_consul() && run::find_program("consul").is_none() {
         let got = install_consul();
         match (got, purpose) {
             (Err(error), Purpose::Demo) => {
@@ -138,16 +169,18 @@ fn missing(purpose: Purpose) -> Vec<Want> {
             why: "builds bpf-linker",
         }));
     }
-    if purpose.runs_peers() {
-        wants.extend(
-            PROGRAMS
-                .iter()
-                .filter(|(program, _, _)| run::find_program(program).is_none())
-                .map(|&(_, package, why)| Want {
-                    package: package.into(),
-                    why,
-                }),
-        );
+    for (program, package, why) in purpose.programs() {
+        let there = if program.starts_with('/') {
+            Path::new(program).exists()
+        } else {
+            run::find_program(program).is_some()
+        };
+        if !there {
+            wants.push(Want {
+                package: package.into(),
+                why,
+            });
+        }
     }
     wants
 }

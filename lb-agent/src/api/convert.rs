@@ -74,6 +74,10 @@ pub(super) fn status(
             flow_table("ipv4", &status.flows4),
             flow_table("ipv6", &status.flows6),
         ],
+        evictions: Some(proto::Evictions {
+            closed: status.evictions.closed,
+            half_open: status.evictions.half_open,
+        }),
         verdicts: status
             .verdicts
             .iter()

@@ -93,6 +93,16 @@ fn overview(status: &StatusResponse) -> String {
                 catalog.backends_healthy, catalog.backends
             ),
         ),
+        (
+            "evictions",
+            match &status.evictions {
+                Some(gone) if gone.half_open + gone.closed > 0 => format!(
+                    "{} unanswered and {} closed flows gave way to newer ones",
+                    gone.half_open, gone.closed
+                ),
+                _ => "none".into(),
+            },
+        ),
         ("block list", counted(status.block_rules, "rule")),
         ("maglev", rebuilds),
         (
@@ -191,7 +201,7 @@ fn verdicts(verdicts: &[VerdictCount]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::{CatalogCounts, MaglevRebuilds};
+    use crate::api::proto::{CatalogCounts, Evictions, MaglevRebuilds};
 
     fn busy() -> StatusResponse {
         let verdict = |action: &str, name: &str, packets| VerdictCount {
@@ -247,6 +257,10 @@ mod tests {
                 used: 40,
                 used_by_state: [("established".into(), 30), ("half_open".into(), 10)].into(),
             }],
+            evictions: Some(Evictions {
+                closed: 2,
+                half_open: 7,
+            }),
             verdicts: vec![
                 verdict("forward", "request", 12),
                 verdict("drop", "internal", 0),
@@ -272,6 +286,7 @@ interfaces   eth0 (native, adopted), eth1 (generic)
 consul       http://127.0.0.1:8500
 services     1 of 2 with a healthy backend
 backends     3 of 5 healthy
+evictions    7 unanswered and 2 closed flows gave way to newer ones
 block list   1 rule
 maglev       2 rebuilds, the last took 1ms
 last change  in the kernel after 800µs

@@ -28,7 +28,7 @@ use toml::de::DeTable;
 pub use self::{
     consul::{ClientIdentity, ConsulConfig, Environment, Token},
     error::{ConfigError, Excerpt, Finding, Findings, Place},
-    node::{MetricsConfig, NatPorts, NodeConfig, XdpMode},
+    node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
 };
 use self::{locate::Report, table::Table};
 use crate::domain::service::ServiceSpec;

@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub bpf_dir: PathBuf,
     /// Slots of the flow table of each address family; a power of two.
     pub flow_slots: u32,
+    /// New flows admitted a second, all together.
+    pub new_flows: NewFlows,
     /// Ports that flows are given on the node's own addresses.
     pub nat_ports: NatPorts,
 }
@@ -43,13 +45,15 @@ impl NodeConfig {
 /// How the XDP program is attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver where it can, else in the stack.
+    /// In the driver where it can, else not at all: tc does the work.
     #[default]
     Auto,
     /// In the driver, or not at all.
     Native,
     /// In the stack, in front of everything else there.
     Generic,
+    /// Not at all: tc does the work.
+    Off,
 }
 
 /// Ports that flows are given on the node's own addresses.
@@ -65,6 +69,19 @@ pub enum NatPorts {
         /// Last port, not below the first.
         last: u16,
     },
+}
+
+/// How many new flows are admitted, so that a flood cannot turn the flow tables over faster than
+/// clients can answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewFlows {
+    /// Twice as many a second as a flow table has slots.
+    #[default]
+    Auto,
+    /// As many as come.
+    Unlimited,
+    /// So many a second, above zero.
+    PerSecond(u32),
 }
 
 /// Section `[metrics]`.
@@ -101,6 +118,9 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
         flow_slots: table
             .get("flow_slots", report, flow_slots)
             .unwrap_or(DEFAULT_FLOW_SLOTS),
+        new_flows: table
+            .get("new_flows", report, new_flows)
+            .unwrap_or_default(),
         nat_ports: table
             .get("nat_ports", report, nat_ports)
             .unwrap_or_default(),
@@ -168,13 +188,9 @@ fn xdp_mode(value: &DeValue) -> Result<XdpMode, String> {
         "auto" => Ok(XdpMode::Auto),
         "native" => Ok(XdpMode::Native),
         "generic" => Ok(XdpMode::Generic),
-        "off" => Err(
-            "`off` is not available in this version; use `generic`, which needs no \
-                      support by the driver"
-                .into(),
-        ),
+        "off" => Ok(XdpMode::Off),
         other => Err(format!(
-            "`{other}` is no XDP mode; use `auto`, `native` or `generic`"
+            "`{other}` is no XDP mode; use `auto`, `native`, `generic` or `off`"
         )),
     }
 }
@@ -190,6 +206,19 @@ fn flow_slots(value: &DeValue) -> Result<u32, String> {
             slots.next_power_of_two()
         ))
     }
+}
+
+fn new_flows(value: &DeValue) -> Result<NewFlows, String> {
+    if value.as_str().is_some() {
+        return match scalar::string(value)?.as_str() {
+            "auto" => Ok(NewFlows::Auto),
+            "unlimited" => Ok(NewFlows::Unlimited),
+            other => Err(format!(
+                "`{other}` is no budget for new flows; write \"auto\", \"unlimited\" or a number a second"
+            )),
+        };
+    }
+    scalar::integer(value, 1..=u32::MAX).map(NewFlows::PerSecond)
 }
 
 fn nat_ports(value: &DeValue) -> Result<NatPorts, String> {

@@ -136,6 +136,8 @@ pub struct Status {
     pub flows4: FlowTableUse,
     /// IPv6 flow table.
     pub flows6: FlowTableUse,
+    /// Flows that gave way to newer ones.
+    pub evictions: lb_common::entry::EvictionStats,
     /// Packets by verdict, summed over CPUs.
     pub verdicts: Vec<(Verdict, Counter)>,
     /// Rules on the block list.

@@ -36,6 +36,7 @@ impl<K: Kernel> Controller<K> {
                 slots: census.slots,
                 used: census.used6,
             },
+            evictions: self.kernel.kernel.evictions().map_err(failed)?,
             verdicts: Verdict::ALL.iter().copied().zip(verdicts).collect(),
             blocks: self.blocks.len(),
             problems: self.problems(SystemTime::now()),

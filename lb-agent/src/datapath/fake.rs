@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    entry::{BackendStats, Counter},
+    entry::{BackendStats, Counter, EvictionStats},
     verdict::VERDICT_COUNT,
 };
 
@@ -113,6 +113,10 @@ impl Kernel for FakeKernel {
 
     fn verdicts(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(vec![Counter::default(); VERDICT_COUNT as usize])
+    }
+
+    fn evictions(&self) -> Result<EvictionStats, KernelError> {
+        Ok(EvictionStats::default())
     }
 
     fn backend_stats(&self, id: u32) -> Result<BackendStats, KernelError> {

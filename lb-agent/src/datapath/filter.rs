@@ -1,6 +1,9 @@
 //! The destination filter: what packets are looked at, kept ahead of what they are sent to.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
     entry::{DestinationFilter, FILTER_WORDS},
@@ -11,11 +14,16 @@ use super::{Datapath, encode};
 use crate::domain::kernel::{Kernel as _, KernelError, KernelView, VipKey};
 
 impl Datapath {
-    /// Lets replies to `source` pass the filter before the first packet carries it.
-    pub(super) fn allow_source(&mut self, source: IpAddr) -> Result<(), KernelError> {
+    /// Lets replies to `source`, or from a backend that is a process of the node, pass the filter
+    /// before the first packet carries it.
+    pub(super) fn allow_source(
+        &mut self,
+        source: IpAddr,
+        backend: SocketAddr,
+    ) -> Result<(), KernelError> {
         let mut filter = self.filter.get(&0, 0).map_err(filter_error)?;
         let before = filter.words;
-        set_bit(&mut filter, source, 0, 0);
+        set_source(&mut filter, source, backend);
         if filter.words != before {
             self.filter.set(0, filter, 0).map_err(filter_error)?;
         }
@@ -67,11 +75,20 @@ impl Datapath {
         for vip in view.vips.keys().chain(self.retired.keys()) {
             set_destination(&mut filter, vip);
         }
-        for (_, source) in self.written.values() {
-            set_bit(&mut filter, *source, 0, 0);
+        for (backend, source) in self.written.values() {
+            set_source(&mut filter, *source, backend.address);
         }
         self.filter.set(0, filter, 0).map_err(filter_error)?;
         self.write_vips(view)
+    }
+}
+
+/// Sets what a reply of `backend`, which sees `source`, is asked for. An address is its own source
+/// where it is the node's.
+fn set_source(filter: &mut DestinationFilter, source: IpAddr, backend: SocketAddr) {
+    set_bit(filter, source, 0, 0);
+    if backend.ip() == source {
+        set_bit(filter, source, backend.port(), hash::FILTER_LOCAL_BACKEND);
     }
 }
 

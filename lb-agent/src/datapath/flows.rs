@@ -8,11 +8,15 @@ use std::{
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
 
 use ipnet::IpNet;
-use lb_common::flow::{Half, Kind, Lifetimes, Slot, State, Tag};
+use lb_common::{
+    entry::{Meta, hop_number},
+    flow::{Half, Kind, Lifetimes, Slot, State, Tag, WAYS, first_bucket, spilled},
+    hash,
+};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{clock::Clock, encode};
@@ -30,6 +34,7 @@ pub struct FlowTables {
     v4: Arc<OwnedFd>,
     v6: Arc<OwnedFd>,
     slots: u32,
+    seed: u64,
     clock: Clock,
     /// In ticks.
     lifetimes: Lifetimes,
@@ -37,10 +42,43 @@ pub struct FlowTables {
 
 /// A live half, as read.
 struct Entry<A> {
+    /// Number of its slot.
+    index: u32,
     /// Its tag.
     tag: Tag,
     /// Key and rewrite.
     half: Half<A>,
+}
+
+/// Buckets of one table some of whose keys lie in their second bucket.
+struct Spilled {
+    mask: u32,
+    bits: Vec<u64>,
+}
+
+impl Spilled {
+    fn new(slots: u32) -> Self {
+        let buckets = slots / WAYS;
+        Self {
+            mask: buckets - 1,
+            bits: vec![0; buckets.div_ceil(64) as usize],
+        }
+    }
+
+    /// Takes note of a half whose key has this hash.
+    fn note<A>(&mut self, entry: &Entry<A>, hash: u64) {
+        let bucket = first_bucket(hash, self.mask);
+        if entry.index / WAYS != bucket
+            && let Some(word) = self.bits.get_mut(bucket as usize / 64)
+        {
+            *word |= 1 << (bucket % 64);
+        }
+    }
+
+    fn has(&self, bucket: u32) -> bool {
+        let word = self.bits.get(bucket as usize / 64);
+        word.is_some_and(|word| word & (1 << (bucket % 64)) != 0)
+    }
 }
 
 /// What becomes of a slot that was looked at.
@@ -57,20 +95,22 @@ impl FlowTables {
     pub(crate) fn new(
         v4: OwnedFd,
         v6: OwnedFd,
-        slots: u32,
+        meta: Meta,
         clock: Clock,
         lifetimes: Lifetimes,
     ) -> Self {
         Self {
             v4: Arc::new(v4),
             v6: Arc::new(v6),
-            slots,
+            slots: meta.flow_slots,
+            seed: meta.seed,
             clock,
             lifetimes,
         }
     }
 
-    /// Counts what there is and frees what has been idle beyond its time.
+    /// Counts what there is and frees what has been idle beyond its time; lets the marks of
+    /// buckets follow, of which none may be taken back by two sweeps that run at a time.
     ///
     /// # Errors
     ///
@@ -82,19 +122,71 @@ impl FlowTables {
         };
         let mut used4 = [0; 9];
         let mut used6 = [0; 9];
+        let mut spilled = Spilled::new(self.slots);
         self.visit::<u32, 0>(&self.v4, |entry| {
+            let Half {
+                saddr,
+                daddr,
+                ports,
+                ..
+            } = entry.half;
+            let hash = hash::flow4(self.seed, saddr, daddr, ports, entry.tag.proto());
+            spilled.note(entry, hash);
             self.take_stock(entry, &mut used4, &mut census)
         })?;
+        self.settle_marks::<u32, 0>(&self.v4, &spilled)?;
+        let mut spilled = Spilled::new(self.slots);
         self.visit::<[u32; 4], 4>(&self.v6, |entry| {
+            let Half {
+                saddr,
+                daddr,
+                ports,
+                ..
+            } = &entry.half;
+            let hash = hash::flow6(self.seed, saddr, daddr, *ports, entry.tag.proto());
+            spilled.note(entry, hash);
             self.take_stock(entry, &mut used6, &mut census)
         })?;
+        self.settle_marks::<[u32; 4], 4>(&self.v6, &spilled)?;
         census.used4 = used4;
         census.used6 = used6;
         Ok(census)
     }
 
+    /// Takes marks back, in two steps: what has not been needed in this pass ages, and what has
+    /// aged and was not needed either, nor renewed by a program, goes. A program publishes a key
+    /// within microseconds of its mark, so one of the passes has met it.
+    fn settle_marks<A, const PAD: usize>(
+        &self,
+        map: &OwnedFd,
+        spilled: &Spilled,
+    ) -> Result<(), KernelError> {
+        let mut bucket = 0;
+        self.each_slot::<A, PAD>(map, |slot| {
+            let number = bucket / WAYS;
+            let first = bucket % WAYS == 0;
+            bucket += 1;
+            if !first || spilled.has(number) {
+                return;
+            }
+            // SAFETY: mapped, and aligned to two bytes; the programs write it whole.
+            let mark = unsafe { AtomicU16::from_ptr(&raw mut (*slot).half.spilled) };
+            let next = match mark.load(Ordering::Acquire) {
+                spilled::YES => spilled::AGING,
+                spilled::AGING => spilled::NO,
+                _ => return,
+            };
+            let held = if next == spilled::NO {
+                spilled::AGING
+            } else {
+                spilled::YES
+            };
+            let _ = mark.compare_exchange(held, next, Ordering::AcqRel, Ordering::Acquire);
+        })
+    }
+
     fn take_stock<A>(&self, entry: &Entry<A>, used: &mut [u64; 9], census: &mut Census) -> Fate {
-        let Entry { tag, half } = entry;
+        let Entry { tag, half, .. } = entry;
         let now = self.clock.now();
         if self
             .lifetimes
@@ -165,14 +257,20 @@ impl FlowTables {
                 protocol: entry.tag.proto(),
             }
         }
+        // A reply that is met on its way out is for the client.
+        let leaves = |hop| hop == hop_number::LOCAL;
         self.visit::<u32, 0>(&self.v4, |entry| {
             let ip = encode::ip([entry.half.daddr, 0, 0, 0], false);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })?;
         self.visit::<[u32; 4], 4>(&self.v6, |entry| {
             let ip = encode::ip(entry.half.daddr, true);
-            note(key(entry, ip), entry.half.backend);
+            if !leaves(entry.half.hop) {
+                note(key(entry, ip), entry.half.backend);
+            }
             Fate::Keep
         })
     }
@@ -182,6 +280,19 @@ impl FlowTables {
         &self,
         map: &OwnedFd,
         mut look: impl FnMut(&Entry<A>) -> Fate,
+    ) -> Result<(), KernelError> {
+        let mut index = 0;
+        self.each_slot::<A, PAD>(map, |slot| {
+            visit_slot(slot, index, &mut look);
+            index += 1;
+        })
+    }
+
+    /// Calls `look` for every slot, in order.
+    fn each_slot<A, const PAD: usize>(
+        &self,
+        map: &OwnedFd,
+        mut look: impl FnMut(*mut Slot<A, PAD>),
     ) -> Result<(), KernelError> {
         let slot_size = size_of::<Slot<A, PAD>>() as u64;
         let total = u64::from(self.slots) * slot_size;
@@ -193,8 +304,7 @@ impl FlowTables {
             let base = window.as_mut_ptr().cast::<Slot<A, PAD>>();
             for index in 0..(length / slot_size) as usize {
                 // SAFETY: within the window, which is page-aligned, so the slot is aligned.
-                let slot = unsafe { base.add(index) };
-                visit_slot(slot, &mut look);
+                look(unsafe { base.add(index) });
             }
             offset += length;
         }
@@ -213,6 +323,7 @@ pub(super) fn map_window(map: &OwnedFd, offset: u64, length: u64) -> io::Result<
 /// Reads one slot by the protocol of `lb_common::flow`: tag, fields, tag again.
 fn visit_slot<A: Copy, const PAD: usize>(
     slot: *mut Slot<A, PAD>,
+    index: u32,
     look: &mut impl FnMut(&Entry<A>) -> Fate,
 ) {
     // SAFETY: the caller's slot is mapped and aligned; the kernel writes the tag atomically.
@@ -232,7 +343,7 @@ fn visit_slot<A: Copy, const PAD: usize>(
     if !Tag(tag_word.load(Ordering::Acquire)).same_identity(tag) {
         return;
     }
-    let fate = look(&Entry { tag, half });
+    let fate = look(&Entry { index, tag, half });
     if fate == Fate::Keep {
         return;
     }
@@ -299,7 +410,7 @@ mod tests {
             backend: 0,
             seen: 0,
             dmac: [0; 6],
-            reserved: 0,
+            spilled: 0,
             tags: Tags::NONE,
         };
         let mut slot = Slot4 {
@@ -309,7 +420,7 @@ mod tests {
         };
         let pointer = &raw mut slot;
         let mut fate = Some(fate);
-        visit_slot(pointer, &mut |_| {
+        visit_slot(pointer, 0, &mut |_| {
             // SAFETY: the slot lives as long as this function; the word is aligned.
             unsafe { AtomicU64::from_ptr(&raw mut (*pointer).tag) }
                 .store(meanwhile.0, Ordering::Release);

@@ -1,12 +1,14 @@
 //! Loads the programs, creates or adopts the pinned maps, and attaches to the interfaces.
 //!
 //! Pins lie under `BPF_DIR/vSCHEMA`: the maps by their names, the links as
-//! `xdp_MODE_IFINDEX`. A new agent opens what is there and replaces the programs behind the links
+//! `xdp_MODE_IFINDEX`, `tc_ROLE_IFINDEX` and, where backends are behind an interface that the
+//! configuration does not name, `hop_ROLE_IFINDEX`. A new agent opens what is there and replaces the programs behind the links
 //! in one step each, so that no packet meets an interface without a program.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::{
@@ -29,12 +31,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Native where the driver can, else generic.
+    /// Native where the driver can, else in tc.
     Auto,
     /// In the driver.
     Native,
     /// In the stack's receive path.
     Generic,
+    /// No XDP: in tc.
+    Off,
 }
 
 /// What the datapath needs to know before it starts.
@@ -46,12 +50,49 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub mode: Mode,
+    /// Attaches the tc programs as filters even where the kernel has tcx links (Linux 6.6).
+    pub tc_filters: bool,
     /// Slots of each flow table, a power of two; counts only where none is pinned yet.
     pub flow_slots: u32,
     /// First and last port that flows may be given.
     pub ports: (u16, u16),
     /// How long idle flows live, in seconds.
     pub lifetimes: Lifetimes,
+    /// How long a flow that is not established keeps its slot against newer ones.
+    pub grace: Duration,
+    /// New flows admitted a second.
+    pub budget: Budget,
+}
+
+/// How many new flows are admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Budget {
+    /// As many as turn the table over within [`Options::grace`] several times over: twice its
+    /// slots a second.
+    #[default]
+    Auto,
+    /// No limit.
+    Unlimited,
+    /// So many a second, above zero.
+    PerSecond(u32),
+}
+
+impl Budget {
+    /// Flows for each window, and the window's length as a power of two, in ticks.
+    ///
+    /// The window is about an eighth of a second: short enough for a burst not to fill the table,
+    /// long enough for a hundred flows a second to be counted.
+    fn windows(self, flow_slots: u32, ticks_per_second: u32) -> (u32, u32) {
+        let per_second = match self {
+            Budget::Unlimited => return (0, 0),
+            Budget::Auto => flow_slots.saturating_mul(2),
+            Budget::PerSecond(flows) => flows,
+        };
+        let shift = (ticks_per_second / 8).max(1).ilog2();
+        let flows = u64::from(per_second) << shift;
+        let per_window = flows.div_ceil(u64::from(ticks_per_second));
+        (u32::try_from(per_window).unwrap_or(u32::MAX).max(1), shift)
+    }
 }
 
 /// An interface with a program on it.
@@ -61,7 +102,7 @@ pub struct Attached {
     pub name: String,
     /// Its index.
     pub ifindex: u32,
-    /// `native` or `generic`.
+    /// `native`, `generic` or `tc`.
     pub mode: &'static str,
     /// The link was there before, and got the new program.
     pub adopted: bool,
@@ -108,11 +149,16 @@ pub(crate) fn load(
     let interfaces = positions(&held, interfaces, |ifindex| {
         pins::interface_name(ifindex).is_some()
     });
+    let (budget, budget_shift) = options.budget.windows(meta.flow_slots, ticks_per_second);
+    let grace = options.grace.as_millis() as u64 * u64::from(ticks_per_second) / 1000;
     let settings = Settings {
         seed: meta.seed,
         bucket_mask: meta.flow_slots / WAYS - 1,
         refresh_ticks: ticks_per_second,
         lifetimes: options.lifetimes.scaled(ticks_per_second),
+        grace_ticks: u32::try_from(grace).unwrap_or(u32::MAX),
+        budget,
+        budget_shift,
         port_first: options.ports.0,
         port_last: options.ports.1,
         interface_count: interfaces
@@ -120,6 +166,7 @@ pub(crate) fn load(
             .rposition(|ifindex| *ifindex != 0)
             .map_or(0, |last| last as u32 + 1),
         interfaces,
+        reserved: 0,
     };
     let buckets = meta.flow_slots / WAYS;
     let mut loader = EbpfLoader::new();
@@ -280,6 +327,18 @@ mod tests {
         let mut held = [0; MAX_INTERFACES];
         held[..interfaces.len()].copy_from_slice(interfaces);
         held
+    }
+
+    /// Rounded up, so that no budget is none.
+    #[test]
+    fn budgets_by_the_window() {
+        let windows = |budget: Budget, hz| budget.windows(262_144, hz);
+        assert_eq!(windows(Budget::Unlimited, 250), (0, 0));
+        assert_eq!(windows(Budget::PerSecond(1000), 250), (64, 4));
+        assert_eq!(windows(Budget::PerSecond(1), 1000), (1, 6));
+        assert_eq!(windows(Budget::Auto, 100), (41_944, 3));
+        let (most, _) = windows(Budget::PerSecond(u32::MAX), 1000);
+        assert!(most > u32::MAX / 16 - 16);
     }
 
     /// The position of an interface is in the flows' memory.

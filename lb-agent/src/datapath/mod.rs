@@ -5,10 +5,13 @@
 
 mod addresses;
 mod block;
+mod classifier;
 mod clock;
+mod coverage;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
+mod features;
 mod filter;
 mod flows;
 mod link;
@@ -16,31 +19,35 @@ mod loader;
 mod nexthop;
 mod pins;
 mod resolver;
+mod trial;
 mod trunk;
 mod vips;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use aya::{
     Ebpf,
     maps::{
         Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray,
     },
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::Xdp,
 };
 use lb_common::{
     block::{BlockControl, BlockRule},
     entry::{
-        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, InterfaceAddresses,
-        Meta, NextHop, ServiceEntry, ServiceKey,
+        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats,
+        InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey,
     },
     maps::{detour, name},
 };
 
 pub use self::{
     flows::FlowTables,
-    loader::{Attached, Mode, Options},
+    loader::{Attached, Budget, Mode, Options},
     pins::detach,
     resolver::Resolver,
 };
@@ -50,6 +57,7 @@ use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 pub struct Datapath {
     // Keeps programs and unpinned maps loaded; the links live by their pins.
     ebpf: Ebpf,
+    classifiers: Arc<Mutex<classifier::Classifiers>>,
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
@@ -61,6 +69,7 @@ pub struct Datapath {
     block_stats: PerCpuArray<MapData, Counter>,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
+    eviction_stats: PerCpuArray<MapData, EvictionStats>,
     hops: nexthop::Hops,
     flows: FlowTables,
     attached: Vec<Attached>,
@@ -84,7 +93,18 @@ impl Datapath {
         let mut datapath = Self::open_detached(options)?;
         let interfaces = interface_indices(options)?;
         let program = xdp(&mut datapath.ebpf, name::PROGRAM_XDP)?;
-        datapath.attached = pins::attach(program, options, &interfaces)?;
+        datapath.attached = pins::attach(
+            program,
+            &mut datapath
+                .classifiers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            options,
+            &interfaces,
+        )?;
+        let configured: Vec<u32> = interfaces.iter().map(|(_, ifindex)| *ifindex).collect();
+        let coverage = coverage::Coverage::adopt(Arc::clone(&datapath.classifiers), &configured)?;
+        datapath.hops.attach_by(coverage);
         Ok(datapath)
     }
 
@@ -112,6 +132,11 @@ impl Datapath {
 
         load_detour(&mut ebpf)?;
 
+        let classifiers = classifier::Classifiers::load(
+            &mut ebpf,
+            loader::pin_dir(&options.bpf_dir),
+            options.tc_filters,
+        )?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
@@ -124,7 +149,7 @@ impl Datapath {
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
-            meta.flow_slots,
+            meta,
             clock,
             options.lifetimes.scaled(clock.per_second()),
         );
@@ -140,7 +165,9 @@ impl Datapath {
             block_stats: take(&mut ebpf, name::BLOCK_STATS)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
+            eviction_stats: take(&mut ebpf, name::EVICTION_STATS)?,
             ebpf,
+            classifiers: Arc::new(Mutex::new(classifiers)),
             hops,
             flows,
             attached: Vec::new(),
@@ -176,55 +203,6 @@ impl Datapath {
     /// No netlink socket.
     pub async fn start_resolver(&self) -> Result<Resolver, KernelError> {
         Resolver::start(self.hops.clone()).await
-    }
-
-    /// Descriptor of the XDP program, for a benchmark's driver to call.
-    ///
-    /// # Errors
-    ///
-    /// The program is not loaded.
-    pub fn program_fd(&self) -> Result<&aya::programs::ProgramFd, KernelError> {
-        let what = "looking for the loaded program";
-        let program: &Xdp = self
-            .ebpf
-            .program(name::PROGRAM_XDP)
-            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
-        program.fd().map_err(|error| KernelError::new(what, error))
-    }
-
-    /// Runs the XDP program on a frame as if it came in on `ifindex`; answers with the XDP
-    /// action and the frame afterwards. The counters count it.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses test runs, or the interface does not exist.
-    pub fn test_run(&self, frame: &[u8], ifindex: u32) -> Result<(u32, Vec<u8>), KernelError> {
-        let what = "running the program on a frame";
-        let program: &Xdp = self
-            .ebpf
-            .program(name::PROGRAM_XDP)
-            .ok_or_else(|| KernelError::new(what, "the object has no such program"))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| KernelError::new(what, error))?;
-        // `struct xdp_md` of include/uapi/linux/bpf.h: data, data_end, data_meta,
-        // ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect();
-        let mut out = vec![0; frame.len() + 256];
-        let run = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            })
-            .map_err(|error| KernelError::new(what, error))?;
-        out.truncate(run.data_size_out as usize);
-        Ok((run.return_value, out))
     }
 }
 

@@ -16,13 +16,18 @@ use lb_common::{
 };
 use tokio::sync::Notify;
 
-use super::resolver::Link;
+use super::{
+    coverage::Coverage,
+    resolver::{self, Link},
+};
 use crate::domain::kernel::KernelError;
 
 /// The table of next hops, shared by the writer, which hands out entries, and the resolver.
 #[derive(Clone)]
 pub(crate) struct Hops {
     inner: Arc<Mutex<Inner>>,
+    /// Where replies are looked at; none where nothing is attached at all.
+    coverage: Arc<Mutex<Option<Coverage>>>,
     /// Rings when an address has been added.
     pub(super) wanted: Arc<Notify>,
 }
@@ -91,6 +96,7 @@ impl Hops {
         inner.clear_former()?;
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
+            coverage: Arc::default(),
             wanted: Arc::new(Notify::new()),
         })
     }
@@ -149,7 +155,31 @@ impl Hops {
         self.lock()
             .entries
             .get(&address)
-            .is_some_and(|entry| entry.hop.ifindex != 0)
+            .is_some_and(|entry| resolver::is_resolved(&entry.hop))
+    }
+
+    /// From now on programs are attached to every interface that a next hop leads to.
+    pub(crate) fn attach_by(&self, coverage: Coverage) {
+        *self.coverage() = Some(coverage);
+    }
+
+    fn coverage(&self) -> MutexGuard<'_, Option<Coverage>> {
+        self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether replies on this interface are looked at, now at the latest.
+    pub(super) fn cover(&self, ifindex: u32, ethernet: bool) -> bool {
+        match &mut *self.coverage() {
+            Some(coverage) => coverage.cover(ifindex, ethernet),
+            None => true,
+        }
+    }
+
+    /// Forgets the interfaces that are gone.
+    pub(super) fn retain_coverage(&self, exists: impl Fn(u32) -> bool) {
+        if let Some(coverage) = &mut *self.coverage() {
+            coverage.retain(exists);
+        }
     }
 
     /// Names of interfaces that the programs ran on and that no longer exist.
@@ -214,6 +244,7 @@ impl Hops {
                 ifindex,
                 mtu: link.mtu,
                 smac: link.mac,
+                flags: link.flags,
                 ..NextHop::default()
             };
             inner.write(position as u32, hop)?;

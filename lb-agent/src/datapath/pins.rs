@@ -12,52 +12,96 @@ use aya::programs::{
 };
 
 use super::{
+    classifier::{self, Classifiers, Owner, Role},
     link,
     loader::{Attached, Mode, Options, pin_dir},
 };
 use crate::domain::kernel::KernelError;
 
 /// Attaches the program to each interface, or puts it behind the link that is there.
+///
+/// An interface that changes between XDP and tc has both for a moment rather than neither.
 pub(crate) fn attach(
     program: &mut Xdp,
+    classifiers: &mut Classifiers,
     options: &Options,
     interfaces: &[(String, u32)],
 ) -> Result<Vec<Attached>, KernelError> {
     let dir = pin_dir(&options.bpf_dir);
-    remove_stale_links(&dir, options.mode, interfaces)?;
-    interfaces
-        .iter()
-        .map(|(name, ifindex)| attach_one(program, &dir, options.mode, name, *ifindex))
-        .collect()
+    if options.mode != Mode::Off {
+        remove_stale_links(&dir, XDP, |path| is_wanted(path, &dir, options, interfaces))?;
+    }
+    let mut all = Vec::new();
+    let mut kept = Vec::new();
+    for (name, ifindex) in interfaces {
+        let xdp = attach_xdp(program, &dir, options.mode, name, *ifindex)?;
+        let role = if xdp.is_some() {
+            Role::Finish
+        } else {
+            Role::Ingress
+        };
+        let mut adopted = true;
+        for role in [role, Role::Egress] {
+            adopted &= classifiers.attach(Owner::Configuration, role, name, *ifindex)?;
+            kept.push(classifiers.path(Owner::Configuration, role, *ifindex));
+        }
+        all.push(xdp.unwrap_or_else(|| Attached {
+            name: name.clone(),
+            ifindex: *ifindex,
+            mode: TC,
+            adopted,
+        }));
+    }
+    remove_stale_links(&dir, XDP, |path| {
+        let in_tc = |one: &Attached| {
+            one.mode == TC
+                && path
+                    .to_string_lossy()
+                    .ends_with(&format!("_{}", one.ifindex))
+        };
+        is_wanted(path, &dir, options, interfaces) && !all.iter().any(in_tc)
+    })?;
+    remove_stale_links(&dir, Owner::Configuration.prefix(), |path| {
+        kept.iter().any(|kept| kept == path)
+    })?;
+    Ok(all)
 }
 
 const NATIVE: &str = "native";
 const GENERIC: &str = "generic";
+const TC: &str = "tc";
+/// What the names of the pins of XDP links begin with.
+const XDP: &str = "xdp_";
 
 fn modes(mode: Mode) -> &'static [(&'static str, XdpMode)] {
     match mode {
-        Mode::Auto => &[(NATIVE, XdpMode::Driver), (GENERIC, XdpMode::Skb)],
-        Mode::Native => &[(NATIVE, XdpMode::Driver)],
+        // Not generic, which linearizes buffers that tc takes as they are, segments that the
+        // device has merged, and takes partial checksums for complete ones.
+        Mode::Auto | Mode::Native => &[(NATIVE, XdpMode::Driver)],
         Mode::Generic => &[(GENERIC, XdpMode::Skb)],
+        Mode::Off => &[],
     }
 }
 
 fn link_path(dir: &Path, mode: &str, ifindex: u32) -> PathBuf {
-    dir.join(format!("xdp_{mode}_{ifindex}"))
+    dir.join(format!("{XDP}{mode}_{ifindex}"))
 }
 
-fn attach_one(
+/// Attaches the XDP program; `None`: there is to be none, or the driver has no XDP and need not.
+fn attach_xdp(
     program: &mut Xdp,
     dir: &Path,
     mode: Mode,
     name: &str,
     ifindex: u32,
-) -> Result<Attached, KernelError> {
-    let attached = |mode, adopted| Attached {
-        name: name.to_owned(),
-        ifindex,
-        mode,
-        adopted,
+) -> Result<Option<Attached>, KernelError> {
+    let attached = |mode, adopted| {
+        Some(Attached {
+            name: name.to_owned(),
+            ifindex,
+            mode,
+            adopted,
+        })
     };
     for (label, _) in modes(mode) {
         let path = link_path(dir, label, ifindex);
@@ -92,7 +136,14 @@ fn attach_one(
             }
         }
     }
-    Err(last.unwrap_or_else(|| KernelError::new(format!("attaching to {name}"), "no mode allowed")))
+    match last {
+        Some(error) if mode != Mode::Auto => Err(error),
+        Some(error) => {
+            tracing::info!(interface = name, %error, "no native XDP here; tc does the work");
+            Ok(None)
+        }
+        None => Ok(None),
+    }
 }
 
 /// Puts the program behind a pinned link. The pin keeps the link; our descriptor may close.
@@ -111,21 +162,27 @@ fn replace(program: &mut Xdp, path: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Detaches from interfaces that are no longer configured, or not in this mode.
+/// Whether the configuration asks for the XDP link of this pin.
+fn is_wanted(path: &Path, dir: &Path, options: &Options, interfaces: &[(String, u32)]) -> bool {
+    interfaces.iter().any(|(_, ifindex)| {
+        modes(options.mode)
+            .iter()
+            .any(|(label, _)| path == link_path(dir, label, *ifindex))
+    })
+}
+
+/// Detaches links whose pins' names begin with `prefix`, unless they are wanted: from interfaces
+/// that are no longer configured, or not in this mode.
 fn remove_stale_links(
     dir: &Path,
-    mode: Mode,
-    interfaces: &[(String, u32)],
+    prefix: &str,
+    is_wanted: impl Fn(&Path) -> bool,
 ) -> Result<(), KernelError> {
     for path in link_pins(dir)? {
-        let wanted = interfaces.iter().any(|(_, ifindex)| {
-            modes(mode)
-                .iter()
-                .any(|(label, _)| path == link_path(dir, label, *ifindex))
-        });
-        if !wanted {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(prefix) && !is_wanted(&path) {
             remove_link(&path)?;
-            tracing::info!(pin = %path.display(), "detached from an interface that is no longer configured");
+            tracing::info!(pin = %path.display(), "detached from an interface that is no longer configured so");
         }
     }
     Ok(())
@@ -136,11 +193,17 @@ pub(crate) fn link_pins(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let mut pins = Vec::new();
     for entry in fs::read_dir(dir).map_err(|e| KernelError::new(what(), e))? {
         let entry = entry.map_err(|e| KernelError::new(what(), e))?;
-        if entry.file_name().to_string_lossy().starts_with("xdp_") {
+        let name = entry.file_name();
+        let prefixes = [XDP, Owner::Configuration.prefix(), Owner::NextHop.prefix()];
+        if prefixes
+            .iter()
+            .any(|prefix| name.to_string_lossy().starts_with(prefix))
+        {
             pins.push(entry.path());
         }
     }
-    pins.sort();
+    // XDP before what finishes its work.
+    pins.sort_by(|one, other| other.cmp(one));
     Ok(pins)
 }
 
@@ -189,9 +252,12 @@ fn is_schema_dir(path: &Path) -> bool {
 }
 
 fn describe_link(pin: &Path) -> String {
+    if let Some(words) = classifier::describe(pin) {
+        return words;
+    }
     let name = pin.file_name().unwrap_or_default().to_string_lossy();
     let Some((mode, ifindex)) = name
-        .strip_prefix("xdp_")
+        .strip_prefix(XDP)
         .and_then(|rest| rest.rsplit_once('_'))
     else {
         return name.into_owned();
@@ -206,6 +272,9 @@ fn describe_link(pin: &Path) -> String {
 
 /// Detaches a link and removes its pin.
 fn remove_link(pin: &Path) -> Result<(), KernelError> {
+    if classifier::describe(pin).is_some() {
+        return classifier::remove(pin);
+    }
     link::detach(pin)
         .map_err(|e| KernelError::new(format!("detaching the link {}", pin.display()), e))?;
     remove(pin)

@@ -6,18 +6,21 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use lb_common::entry::NextHop;
+use lb_common::{
+    entry::{NextHop, hop_flags},
+    vlan::Tags,
+};
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_route::{
-        link::LinkAttribute,
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
     },
 };
 
 use super::{
-    addresses,
+    addresses, features,
     nexthop::Hops,
     trunk::{self, Tag},
 };
@@ -35,8 +38,23 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub(super) struct Link {
     pub(super) mac: [u8; 6],
     pub(super) mtu: u32,
+    /// Frames begin with an Ethernet header.
+    pub(super) ethernet: bool,
+    /// [`hop_flags`] of everything that leaves by it.
+    pub(super) flags: u32,
     /// Of a sub-interface: the one below it, and its tag there.
     pub(super) below: Option<(u32, Tag)>,
+}
+
+/// The way to an address.
+struct Route {
+    ifindex: u32,
+    /// Next address on the way: a router, or the address itself.
+    gateway: IpAddr,
+    /// The address is the node's own.
+    local: bool,
+    /// Bytes of a packet, where the route knows better than its interface.
+    mtu: Option<u32>,
 }
 
 /// Keeps the table current until it is dropped.
@@ -101,6 +119,8 @@ impl Resolver {
         let links = self.links().await?;
         let own = addresses::read(&self.handle).await?;
         self.hops.set_interfaces(&links, &own)?;
+        self.hops
+            .retain_coverage(|ifindex| links.contains_key(&ifindex));
         let addresses = self.hops.addresses();
         if addresses.is_empty() {
             return Ok(true);
@@ -109,59 +129,85 @@ impl Resolver {
         let mut all = true;
         for address in addresses {
             let hop = match self.route(address).await {
-                Some(Route {
-                    ifindex,
-                    gateway,
-                    mtu,
-                }) => {
-                    let mac = neighbours.get(&(ifindex, gateway));
-                    match (mac, links.get(&ifindex)) {
-                        (
-                            Some(Neighbour {
-                                mac: Some(mac),
-                                fresh,
-                            }),
-                            Some(link),
-                        ) => {
-                            if !fresh {
-                                self.ask(ifindex, gateway).await;
-                            }
-                            let ours = |ifindex| self.hops.is_ours(ifindex);
-                            let (ifindex, tags) = trunk::below(&links, ifindex, ours);
-                            NextHop {
-                                ifindex,
-                                mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
-                                dmac: *mac,
-                                smac: link.mac,
-                                tags,
-                            }
-                        }
-                        (_, Some(_)) => {
-                            self.ask(ifindex, gateway).await;
-                            NextHop::default()
-                        }
-                        (_, None) => NextHop::default(),
-                    }
-                }
+                Some(route) => self.hop(&route, &links, &neighbours).await,
                 None => NextHop::default(),
             };
-            all &= hop.ifindex != 0;
+            all &= is_resolved(&hop);
             self.hops.set(address, hop)?;
         }
         Ok(all)
     }
 
+    /// The next hop at the end of a route, over `link`.
+    async fn hop(
+        &self,
+        route: &Route,
+        links: &HashMap<u32, Link>,
+        neighbours: &HashMap<(u32, IpAddr), Neighbour>,
+    ) -> NextHop {
+        let Some(link) = links.get(&route.ifindex) else {
+            return NextHop::default();
+        };
+        let Route {
+            ifindex,
+            gateway,
+            local,
+            mtu,
+        } = *route;
+        let (below, tags) = trunk::below(links, ifindex, |ifindex| self.hops.is_ours(ifindex));
+        // With the tags on, the frame is the lower interface's, and so is what it takes.
+        let out = links.get(&below).unwrap_or(link);
+        let hop = NextHop {
+            ifindex: below,
+            mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+            smac: link.mac,
+            flags: out.flags,
+            tags,
+            ..NextHop::default()
+        };
+        if local {
+            return NextHop {
+                ifindex,
+                tags: Tags::NONE,
+                flags: hop_flags::LOCAL,
+                ..hop
+            };
+        }
+        // Replies that nobody looks at would end the connection.
+        if !self.hops.cover(below, out.ethernet) {
+            return NextHop::default();
+        }
+        let neighbour = neighbours.get(&(ifindex, gateway));
+        if neighbour.is_none_or(|neighbour| !neighbour.fresh) {
+            self.ask(ifindex, gateway).await;
+        }
+        match neighbour.and_then(|neighbour| neighbour.mac) {
+            Some(mac) => NextHop { dmac: mac, ..hop },
+            // The kernel finds it on the interface of the route, and puts the tags on.
+            None => NextHop {
+                ifindex,
+                tags: Tags::NONE,
+                flags: hop.flags | hop_flags::NEIGHBOUR,
+                ..hop
+            },
+        }
+    }
+
     async fn links(&self) -> Result<HashMap<u32, Link>, KernelError> {
         let failed = |error| KernelError::new("reading the node's interfaces", error);
+        let targets = features::redirect_targets().ok();
         let mut links = HashMap::new();
         let mut answer = self.handle.link().get().execute();
         while let Some(message) = answer.try_next().await.map_err(failed)? {
             let mut link = Link {
                 mac: [0; 6],
                 mtu: 0,
+                ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+                flags: 0,
                 below: None,
             };
             let (mut parent, mut tag) = (None, None);
+            let mut kind = None;
             for attribute in &message.attributes {
                 match attribute {
                     LinkAttribute::Address(mac) => {
@@ -169,11 +215,30 @@ impl Resolver {
                     }
                     LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                     LinkAttribute::Link(index) => parent = Some(*index),
-                    LinkAttribute::LinkInfo(info) => tag = trunk::tag(info),
+                    LinkAttribute::LinkInfo(infos) => {
+                        tag = trunk::tag(infos);
+                        kind = infos.iter().find_map(|info| match info {
+                            LinkInfo::Kind(kind) => Some(kind),
+                            _ => None,
+                        });
+                    }
                     _ => {}
                 }
             }
             link.below = parent.zip(tag);
+            let takes = match &targets {
+                Some(targets) => targets.get(&message.header.index) == Some(&true),
+                // A device of hardware has no kind. Of the others a kernel this old does not tell,
+                // and what it has not got is lost; tc is the safe way.
+                None => kind.is_none(),
+            };
+            if !takes {
+                link.flags = hop_flags::NO_XDP;
+                if kind == Some(&InfoKind::Veth) {
+                    // It goes to the peer like what is redirected.
+                    link.flags |= hop_flags::NO_TX;
+                }
+            }
             links.insert(message.header.index, link);
         }
         Ok(links)
@@ -219,7 +284,7 @@ impl Resolver {
         Ok(neighbours)
     }
 
-    /// The way to `address`.
+    /// The kernel's route to `address`.
     async fn route(&self, address: IpAddr) -> Option<Route> {
         let request = match address {
             IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
@@ -248,9 +313,10 @@ impl Resolver {
                 _ => {}
             }
         }
-        ifindex.map(|ifindex| Route {
-            ifindex,
+        Some(Route {
+            ifindex: ifindex?,
             gateway,
+            local: route.header.kind == RouteType::Local,
             mtu,
         })
     }
@@ -270,12 +336,9 @@ impl Resolver {
     }
 }
 
-/// What the kernel says of the way to an address.
-struct Route {
-    ifindex: u32,
-    gateway: IpAddr,
-    /// Bytes of a packet, where the route knows better than its interface.
-    mtu: Option<u32>,
+/// Whether packets can be sent by this next hop without asking the kernel.
+pub(super) fn is_resolved(hop: &NextHop) -> bool {
+    hop.ifindex != 0 && hop.flags & hop_flags::NEIGHBOUR == 0
 }
 
 struct Neighbour {

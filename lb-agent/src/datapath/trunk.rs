@@ -61,6 +61,8 @@ mod tests {
 
     fn links(below: &[(u32, Option<(u32, Tag)>)]) -> HashMap<u32, Link> {
         let link = |below| Link {
+            ethernet: true,
+            flags: 0,
             mac: [0; 6],
             mtu: 1500,
             below,

@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{MapData, PerCpuValues};
 use lb_common::{
-    entry::{BackendEntry, BackendStats, Counter, ServiceEntry},
+    entry::{BackendEntry, BackendStats, Counter, EvictionStats, ServiceEntry},
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
     verdict::Verdict,
 };
@@ -74,7 +74,7 @@ impl Datapath {
         let known = self.written.get(&id).map(|(_, source)| *source);
         let source = nexthop::source_towards(address.ip())
             .unwrap_or_else(|_| known.unwrap_or(unspecified(address.is_ipv6())));
-        self.allow_source(source)?;
+        self.allow_source(source, address)?;
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
             .map_err(|error| KernelError::new(what(), error))?;
@@ -319,6 +319,16 @@ impl Kernel for Datapath {
                 Ok(sum_counters(values.iter()))
             })
             .collect()
+    }
+
+    fn evictions(&self) -> Result<EvictionStats, KernelError> {
+        let values = self.eviction_stats.get(&0, 0).map_err(|error| {
+            KernelError::new(format!("reading {}", name::EVICTION_STATS), error)
+        })?;
+        Ok(EvictionStats {
+            closed: values.iter().map(|value| value.closed).sum(),
+            half_open: values.iter().map(|value| value.half_open).sum(),
+        })
     }
 
     fn backend_stats(&self, id: u32) -> Result<BackendStats, KernelError> {

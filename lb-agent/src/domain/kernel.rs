@@ -200,6 +200,13 @@ pub trait Kernel: Send {
     /// A map that cannot be read.
     fn verdicts(&self) -> Result<Vec<lb_common::entry::Counter>, KernelError>;
 
+    /// Flows that gave way to newer ones because a flow table had no other place for them.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn evictions(&self) -> Result<lb_common::entry::EvictionStats, KernelError>;
+
     /// Totals of one backend.
     ///
     /// # Errors

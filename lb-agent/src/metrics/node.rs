@@ -6,7 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_common::{entry::Counter, flow, verdict::Verdict};
+use lb_common::{
+    entry::{Counter, EvictionStats},
+    flow,
+    verdict::Verdict,
+};
 
 use super::family::Family;
 use crate::{
@@ -22,6 +26,7 @@ pub(super) fn families(status: &Status, probes: &ProbeStats, now: SystemTime) ->
         ("ipv4", &status.flows4),
         ("ipv6", &status.flows6),
     ]));
+    families.push(evictions(status.evictions));
     families.extend(maglev(status.maglev_rebuilds));
     families.extend(consul(status, now));
     families.extend(probe_results(probes));
@@ -102,6 +107,17 @@ fn flow_tables(tables: &[(&str, &FlowTableUse)]) -> [Family; 2] {
         }
     }
     [slots, used]
+}
+
+fn evictions(evictions: EvictionStats) -> Family {
+    let mut family = Family::counter(
+        "lb_flow_evictions_total",
+        "Flows that gave way to newer ones because their table had no other place, by the state \
+         they were in; established flows never do.",
+    );
+    family.add(&[("state", "closed")], evictions.closed as f64);
+    family.add(&[("state", "half_open")], evictions.half_open as f64);
+    family
 }
 
 fn maglev((last, all, rebuilds): (Duration, Duration, u64)) -> [Family; 3] {

@@ -48,6 +48,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         runtime_dir,
         bpf_dir,
         flow_slots,
+        new_flows,
         nat_ports,
     } = &old.node;
     let MetricsConfig { listen } = &old.metrics;
@@ -58,6 +59,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.runtime_dir", *runtime_dir != new.node.runtime_dir),
         ("node.bpf_dir", *bpf_dir != new.node.bpf_dir),
         ("node.flow_slots", *flow_slots != new.node.flow_slots),
+        ("node.new_flows", *new_flows != new.node.new_flows),
         ("node.nat_ports", *nat_ports != new.node.nat_ports),
         ("metrics.listen", *listen != new.metrics.listen),
     ];

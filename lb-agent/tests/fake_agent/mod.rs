@@ -360,6 +360,7 @@ fn status(mood: Mood, blocks: usize) -> Status {
             used: [0; 9],
         },
         flows6: FlowTableUse::default(),
+        evictions: Default::default(),
         verdicts: vec![(
             Verdict::ForwardRequest,
             Counter {

@@ -120,7 +120,9 @@ fn states_advance_by_the_table() {
         (ClosingByClient, Reply, T, RST, Reset, "reset while closing"),
         (Reset, Forward, T, ACK, Reset, "nothing revives"),
         (HalfOpen, Forward, U, 0, HalfOpen, "datagrams one way"),
-        (HalfOpen, Reply, U, 0, Established, "answered"),
+        (HalfOpen, Reply, U, 0, Answered, "answered"),
+        (Answered, Reply, U, 0, Answered, "answered on"),
+        (Answered, Forward, U, 0, Established, "gone on"),
         (
             Established,
             Forward,

@@ -11,6 +11,7 @@ mod block;
 mod chance;
 mod errors;
 mod extensions;
+mod flood;
 mod foreign;
 mod fragmented;
 mod life;

@@ -34,7 +34,7 @@ fn refused_from_everywhere(
 /// A service without a backend that takes new flows refuses them; the flows there are go on.
 #[test]
 fn no_backend() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[]);
             refused_from_everywhere(world, traffic, "never had any", DropNoBackend);
@@ -74,7 +74,7 @@ fn no_backend() {
 /// A backend whose link address is unknown: the stack gets the packet, and no flow is made.
 #[test]
 fn unresolved_next_hop() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             // Of this address there is no neighbour entry.
             traffic.serve(world, &[77]);
@@ -90,7 +90,7 @@ fn unresolved_next_hop() {
 /// a source of zeros.
 #[test]
 fn no_source_yet() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             memory::change_backend(world, traffic.backend_id(2), |entry| entry.source = [0; 4]);
@@ -104,7 +104,7 @@ fn no_source_yet() {
 /// this node is its destination, the count does not matter.
 #[test]
 fn hop_count_at_its_end() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             let request = traffic.request(PORT, SYN);
@@ -163,7 +163,7 @@ fn hop_count_at_its_end() {
 /// A reset of nothing makes no flow; anything else in the middle of a connection does.
 #[test]
 fn without_a_flow() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL.into_iter().filter(|traffic| traffic.tcp) {
             traffic.serve(world, &[2]);
             for (index, flags) in [RST, RST | ACK, RST | SYN].into_iter().enumerate() {

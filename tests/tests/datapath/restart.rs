@@ -1,7 +1,8 @@
 //! What an agent that is started again finds, and what is left when the load balancer is removed.
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use lb_agent::{
-    datapath::{self, Datapath},
+    datapath::{self, Datapath, Mode},
     domain::kernel::{Kernel as _, KernelBackend, KernelVip, Step},
 };
 use lb_common::verdict::Verdict;
@@ -147,8 +148,15 @@ fn attach_adopt_and_detach() {
         assert_eq!(programs(), 1);
 
         let removed = datapath::detach(world.pins()).unwrap();
-        assert_eq!(removed.len(), 2, "{removed:?}");
-        assert!(removed[0].contains("front"), "{removed:?}");
+        let expected = [
+            "front (native XDP)",
+            "front (tc finish)",
+            "front (tc egress)",
+        ];
+        assert_eq!(removed.len(), expected.len() + 1, "{removed:?}");
+        for (line, expected) in removed.iter().zip(expected) {
+            assert!(line.contains(expected), "{removed:?}");
+        }
         assert_eq!(programs(), 0);
         assert!(!world.pins().exists());
         // Nothing left to remove is no error.
@@ -160,6 +168,86 @@ fn attach_adopt_and_detach() {
         assert!(view.iter().all(|counter| counter.packets == 0));
     })
     .unwrap();
+}
+
+/// The same without XDP, by links and by filters, as older kernels have them; and from one to the
+/// other.
+#[test]
+fn attach_adopt_and_detach_in_tc() {
+    World::with(|world| {
+        let mut options = world.options().clone();
+        options.mode = Mode::Off;
+        for filters in [false, true] {
+            options.tc_filters = filters;
+            options.interfaces = vec!["front".into(), "back".into()];
+            for adopted in [false, true, true] {
+                let datapath = Datapath::open(&options).unwrap();
+                let attached: Vec<(&str, &str, bool)> = datapath
+                    .attached()
+                    .iter()
+                    .map(|one| (one.name.as_str(), one.mode, one.adopted))
+                    .collect();
+                let expected = [("front", "tc", adopted), ("back", "tc", adopted)];
+                assert_eq!(attached, expected);
+                drop(datapath);
+                for interface in ["front", "back"] {
+                    let sides = ["lb_tc_ingress", "lb_tc_egress"];
+                    assert_eq!(classifiers(interface, filters), sides, "{filters}");
+                }
+            }
+            // To XDP, where tc finishes its work, and back.
+            options.mode = Mode::Auto;
+            drop(Datapath::open(&options).unwrap());
+            assert_eq!(programs(), 2);
+            let sides = ["lb_tc_finish", "lb_tc_egress"];
+            assert_eq!(classifiers("front", filters), sides);
+            options.mode = Mode::Off;
+            drop(Datapath::open(&options).unwrap());
+            assert_eq!(programs(), 0);
+            // One interface less.
+            options.interfaces.pop();
+            drop(Datapath::open(&options).unwrap());
+            assert_eq!(classifiers("front", filters).len(), 2);
+            assert!(classifiers("back", filters).is_empty());
+
+            let removed = datapath::detach(world.pins()).unwrap();
+            assert_eq!(removed.len(), 3, "{removed:?}");
+            assert!(removed[0].contains("front (tc ingress)"), "{removed:?}");
+            assert!(classifiers("front", filters).is_empty());
+            assert!(!world.pins().exists());
+        }
+    })
+    .unwrap();
+}
+
+/// Names of our tc programs on an interface, ingress first, by the kernel's own account.
+fn classifiers(interface: &str, filters: bool) -> Vec<String> {
+    let sides = [
+        ("ingress", TcAttachType::Ingress),
+        ("egress", TcAttachType::Egress),
+    ];
+    if !filters {
+        return sides
+            .into_iter()
+            .flat_map(|(_, side)| SchedClassifier::query_tcx(interface, side).unwrap().1)
+            .map(|info| info.name_as_str().unwrap().to_owned())
+            .collect();
+    }
+    let mut names = Vec::new();
+    for (side, _) in sides {
+        let output = std::process::Command::new("tc")
+            .args(["filter", "show", "dev", interface, side])
+            .output()
+            .expect("tc runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        // `... handle 0x1 lb_tc_ingress direct-action not_in_hw id 7 name lb_tc_ingress ...`
+        let words = text
+            .split_whitespace()
+            .filter(|word| word.starts_with("lb_tc_"));
+        names.extend(words.map(str::to_owned));
+        names.dedup();
+    }
+    names
 }
 
 /// Interfaces of this namespace that carry an XDP program, by the kernel's own account.

@@ -21,7 +21,7 @@ const PORT: u16 = 20_123;
 /// Request and answer of one flow, each with every oddity that must survive the way.
 #[test]
 fn both_directions_of_every_kind() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             let mut requests = vec![
@@ -86,7 +86,7 @@ fn both_directions_of_every_kind() {
 /// Every TCP flag goes through as it is.
 #[test]
 fn flags_and_checksums_of_every_value() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         TCP4.serve(world, &[2]);
         UDP4.serve(world, &[2]);
         TCP4.establish(world, &TCP4.request(PORT, SYN)).unwrap();
@@ -136,7 +136,7 @@ fn flags_and_checksums_of_every_value() {
 /// Clients on the backends' link: in and out by the same interface.
 #[test]
 fn one_interface_for_both() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             let neighbour = traffic.backend(9);
@@ -186,7 +186,7 @@ fn one_interface_for_both() {
 /// Bytes behind the IP packet, as short frames have, stay and do not count.
 #[test]
 fn padding_behind_the_packet() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             let request = Packet {

@@ -3,7 +3,7 @@
 use lb_common::verdict::Verdict;
 use lb_tests::{
     packet::{Packet, dissect},
-    world::{Outcome, World},
+    world::{Hook, Outcome, World, action},
 };
 
 /// The interface a frame comes in on.
@@ -111,6 +111,11 @@ impl<'a> Row<'a> {
             );
         }
         let Some((action, out)) = out else { return };
+        // In tc there is one way out, whichever interface it is.
+        let action = match (world.hook, action) {
+            (Hook::Tc, action::TX) => action::REDIRECT,
+            _ => action,
+        };
         assert_eq!(outcome.action, action, "{what}");
         let sent = dissect(&outcome.frame)
             .unwrap_or_else(|error| panic!("{what}: {error}: {:02x?}", outcome.frame));

@@ -1,5 +1,7 @@
 //! The flow table when it is full, when flows end, and when the agent looks after it.
 
+use std::time::Duration;
+
 use lb_agent::datapath::Options;
 use lb_common::{
     flow::{Lifetimes, State},
@@ -106,7 +108,11 @@ fn full_of_half_open_flows() {
         }
         for traffic in [TCP4, UDP6] {
             world
-                .reopen(|options| options.lifetimes = Lifetimes::DEFAULT_SECONDS)
+                .reopen(|options| {
+                    options.lifetimes = Lifetimes::DEFAULT_SECONDS;
+                    // Nobody gives way before the time is up.
+                    options.grace = Duration::from_secs(60);
+                })
                 .unwrap();
             // One flow that lives, among the many.
             let survivor = traffic.request(19_999, ACK);

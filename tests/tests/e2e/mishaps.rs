@@ -52,7 +52,12 @@ fn pinned_maps(scene: &Scene) -> Vec<u64> {
     for directory in fs::read_dir(scene.agent.pins()).unwrap() {
         for pin in fs::read_dir(directory.unwrap().path()).unwrap() {
             let pin = pin.unwrap();
-            if pin.file_name().to_string_lossy().starts_with("xdp_") {
+            // Links; maps are named in capitals.
+            if pin
+                .file_name()
+                .to_string_lossy()
+                .contains(char::is_lowercase)
+            {
                 continue;
             }
             let info = aya::maps::MapInfo::from_pin(pin.path()).unwrap();

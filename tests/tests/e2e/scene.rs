@@ -44,6 +44,11 @@ impl Scene {
     /// One backend for each of `tags`, listed in the agent's configuration with that tag, on both
     /// families. `service` holds further lines of the service, `tables` further tables.
     pub(crate) fn listed(tags: &[&str], service: &str, tables: &str) -> Self {
+        Self::listed_on("", tags, service, tables)
+    }
+
+    /// The same with lines for the table `[node]`.
+    pub(crate) fn listed_on(node: &str, tags: &[&str], service: &str, tables: &str) -> Self {
         let (topology, backends) = hosts(tags.len());
         let rows: String = (1..)
             .zip(tags)
@@ -56,7 +61,8 @@ impl Scene {
             })
             .collect();
         let config = config(&format!("backends = [\n{rows}]\n{service}"), tables);
-        let agent = Setup::new(&topology).config(&config).start().unwrap();
+        let setup = Setup::new(&topology).node(node).config(&config);
+        let agent = setup.start().unwrap();
         let scene = Self {
             agent,
             backends,

@@ -283,6 +283,7 @@ fn status_adds_up() {
         )]),
         flows4: FlowTableUse { slots: 1024, used },
         flows6: FlowTableUse::default(),
+        evictions: Default::default(),
         verdicts: vec![(
             Verdict::DropBlocked,
             Counter {

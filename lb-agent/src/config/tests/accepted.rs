@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    super::{NatPorts, NodeConfig, XdpMode},
+    super::{NatPorts, NewFlows, NodeConfig, XdpMode},
     EXAMPLE, NODE, expand, read,
 };
 use crate::domain::{
@@ -31,7 +31,7 @@ fn the_smallest_file_takes_every_default() {
 #[test]
 fn every_key_of_the_node_is_read() {
     let text = "[node]\ninterfaces = [\"eth0\", \"bond0.12\"]\nxdp_mode = \"native\"\n\
-                state_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\n\
+                state_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
                 nat_ports = \"40000-59999\"\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
@@ -43,6 +43,7 @@ fn every_key_of_the_node_is_read() {
             runtime_dir: "/b".into(),
             bpf_dir: "/c".into(),
             flow_slots: 4096,
+            new_flows: NewFlows::PerSecond(50_000),
             nat_ports: NatPorts::Range {
                 first: 40_000,
                 last: 59_999
@@ -178,4 +179,10 @@ fn health_defaults() {
         assert_eq!(found, status, "{health}");
         assert_eq!(probe.timeout, Duration::from_millis(timeout), "{health}");
     }
+}
+
+#[test]
+fn xdp_can_be_left_off() {
+    let config = read("[node]\ninterfaces = [\"eth0\"]\nxdp_mode = \"off\"", &[]).unwrap();
+    assert_eq!(config.node.xdp_mode, XdpMode::Off);
 }

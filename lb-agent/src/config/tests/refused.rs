@@ -80,12 +80,8 @@ fn what_is_wrong_with_the_node() {
             &["did you mean `interfaces`?"],
         ),
         (
-            "NODE\nxdp_mode = ▶\"off\"",
-            &["`off` is not available in this version"],
-        ),
-        (
             "NODE\nxdp_mode = ▶\"skb\"",
-            &["use `auto`, `native` or `generic`"],
+            &["use `auto`, `native`, `generic` or `off`"],
         ),
         (
             "NODE\nxdp_mode = ▶true",
@@ -107,6 +103,11 @@ fn what_is_wrong_with_the_node() {
         ),
         ("NODE\nflow_slots = ▶5000", &["near 5000 are 4096 and 8192"]),
         ("NODE\nflow_slots = ▶\"4096\"", &["not a string"]),
+        ("NODE\nnew_flows = ▶0", &["1"]),
+        (
+            "NODE\nnew_flows = ▶\"many\"",
+            &["`many` is no budget for new flows"],
+        ),
         (
             "NODE\nnat_ports = ▶\"40000\"",
             &["write \"auto\" or \"FIRST-LAST\""],

@@ -70,6 +70,10 @@ pub(super) fn status() -> Status {
         ]),
         flows4: FlowTableUse { slots: 1024, used },
         flows6: FlowTableUse::default(),
+        evictions: lb_common::entry::EvictionStats {
+            closed: 2,
+            half_open: 7,
+        },
         verdicts: vec![
             (Verdict::DropBlocked, counter(7)),
             (Verdict::ForwardRequest, counter(1_000_000_000_000)),

@@ -1,6 +1,9 @@
 //! The driver of the datapath benchmark. `BPF_PROG_TEST_RUN` feeds the program's output back to it
 //! when it repeats, so the program under test would see its own rewritten packet: the driver
 //! writes the packet anew each time, varies the flow, and tail-calls.
+//!
+//! Beside it stand the programs that everything is compared with: see [`floor`] and [`brick`];
+//! and those of the benchmark of dropping, which the driver calls as well: see [`flood`].
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
@@ -9,33 +12,25 @@
     reason = "the macro of the entry points makes undocumented functions"
 )]
 
+mod brick;
+mod flood;
+mod floor;
+
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_ABORTED, XDP_TX},
-    btf_maps::{Array, PerCpuArray},
+    bindings::xdp_action::XDP_ABORTED,
+    btf_maps::Array,
     macros::{btf_map, map, xdp},
     maps::ProgramArray,
     programs::XdpContext,
 };
-
-/// Words of a packet that the driver writes.
-const WORDS: usize = 12;
-
-/// The packet and how it varies.
-#[repr(C)]
-pub struct Template {
-    /// The frame, at least 96 bytes.
-    pub words: [u64; WORDS],
-    /// Number of flows minus one; a power of two minus one.
-    pub mask: u32,
-    /// Offset in the frame of the 32-bit word that the flow number is added to, in network byte
-    /// order: the lower half of the client's address.
-    pub at: u32,
-}
+use lb_common::bench::{FIELDS, FIRST_WORD, FRAME, Template, WORDS, flow};
 
 #[btf_map]
 static TEMPLATE: Array<Template, 1> = Array::new();
+/// Packets so far. One for all CPUs: a test run may go on on another one, and there is only one
+/// at a time.
 #[btf_map]
-static COUNT: PerCpuArray<u64, 1> = PerCpuArray::new();
+static COUNT: Array<u64, 1> = Array::new();
 /// The program under test.
 #[map]
 static PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -50,38 +45,35 @@ pub fn lb_bench(ctx: XdpContext) -> u32 {
     let Some(count) = COUNT.get_ptr_mut(0) else {
         return XDP_ABORTED;
     };
-    if start + WORDS * 8 > end {
+    if start + FRAME > end {
         return XDP_ABORTED;
     }
-    // SAFETY: this CPU's value; the frame is long enough.
+    // SAFETY: the counter is nobody else's; the frame is long enough.
     unsafe {
-        let number = *count;
-        *count = number + 1;
+        let flow = flow(*count, template.mask);
+        *count += 1;
+        (start as *mut u64).write_unaligned(template.first);
+        let words = (start + FIRST_WORD) as *mut u64;
         for index in 0..WORDS {
-            (start as *mut u64)
-                .add(index)
-                .write_unaligned(template.words[index]);
+            words.add(index).write_unaligned(template.words[index]);
         }
-        // An odd factor: all flows, in an order that no prefetcher follows.
-        let flow = (number as u32).wrapping_mul(0x9e37_79b1) & template.mask;
-        let at = template.at as usize & 63;
-        let word = (start + at) as *mut u32;
-        if word as usize + 4 <= end {
+        for index in 0..FIELDS {
+            let field = &template.fields[index];
+            let word = words.add(field.word as usize & 7);
+            // Never: for the verifier, which forgets the frame's length over a variable offset.
+            if word as usize + 8 > end {
+                return XDP_ABORTED;
+            }
+            let varied = (((flow >> (field.shift & 31)) & field.mask) as u64) << (field.left & 63);
             word.write_unaligned(
-                u32::from_be(word.read_unaligned())
-                    .wrapping_add(flow)
+                u64::from_be(word.read_unaligned())
+                    .wrapping_add(varied)
                     .to_be(),
             );
         }
         PROGRAM.tail_call(&ctx, 0);
     }
     XDP_ABORTED
-}
-
-/// The floor: transmits without a look.
-#[xdp]
-pub fn lb_transmit(_ctx: XdpContext) -> u32 {
-    XDP_TX
 }
 
 #[cfg(target_arch = "bpf")]

@@ -1,0 +1,69 @@
+//! The bricks: single operations whose cost says what kind of machine this is. Each transmits.
+
+use core::hint::black_box;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_TX},
+    btf_maps::{Array, HashMap},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+
+/// Size of an IPv4 flow's key.
+type Key = [u32; 4];
+
+/// The kernel's hash map. Filled by the benchmark with keys of one word and zeros.
+#[btf_map]
+static HASH: HashMap<Key, u64, 65_536> = HashMap::new();
+/// As many cache lines as the flow table has; the benchmark says how many.
+#[btf_map]
+static LINES: Array<[u64; 8], 1024> = Array::new();
+
+/// One lookup in the kernel's hash map, the same each time.
+#[xdp]
+pub fn lb_hash(_ctx: XdpContext) -> u32 {
+    let key: Key = [1, 0, 0, 0];
+    // SAFETY: nobody changes the entry.
+    match unsafe { HASH.get(black_box(&key)) } {
+        Some(_) => XDP_TX,
+        None => XDP_ABORTED,
+    }
+}
+
+/// One cache line of an array as large as the flow table, by a hash of the packet: what no table
+/// of so many flows can do without.
+#[xdp]
+pub fn lb_line(ctx: XdpContext) -> u32 {
+    let at = ctx.data() + 26;
+    if at + 12 > ctx.data_end() {
+        return XDP_ABORTED;
+    }
+    // SAFETY: within the frame, by the check above.
+    let (saddr, daddr_ports) = unsafe {
+        (
+            (at as *const u32).read_unaligned(),
+            ((at + 4) as *const u64).read_unaligned(),
+        )
+    };
+    let hash = lb_common::hash::finish(lb_common::hash::mix(saddr as u64, daddr_ports));
+    let mask = LINE_MASK.load();
+    match LINES.get((hash >> 32) as u32 & mask) {
+        Some(line) if line[0] == 0 => XDP_TX,
+        _ => XDP_ABORTED,
+    }
+}
+
+/// Number of lines minus one, set by the benchmark.
+#[unsafe(no_mangle)]
+static LINE_MASK: Mask = Mask(0);
+
+#[repr(transparent)]
+struct Mask(u32);
+
+impl Mask {
+    #[inline(always)]
+    fn load(&self) -> u32 {
+        // SAFETY: a valid static; volatile because the loader replaces its bytes.
+        unsafe { core::ptr::read_volatile(&raw const self.0) }
+    }
+}

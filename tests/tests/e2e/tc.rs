@@ -1,0 +1,112 @@
+//! What XDP hands over to tc: packets to a neighbour that is not known, and to interfaces that take
+//! none from XDP.
+
+use std::{io::Write, net::UdpSocket, process::Stdio, time::Duration};
+
+use lb_tests::{agent::Setup, namespace::Namespace, process::wait_for, topology::Topology};
+
+use crate::{
+    local::{services, transfers, wait_until_served},
+    scene::{METRICS, PATIENCE, VIP, VIP6, address, sample},
+};
+
+/// Makes a host deaf to questions for its link address, or hear them again.
+fn set_deaf(host: &Namespace, deaf: bool) {
+    let rules = if deaf {
+        "table netdev deaf {\n chain ingress {\n type filter hook ingress device eth0 priority 0;\n\
+         ether type arp drop\n icmpv6 type nd-neighbor-solicit drop\n }\n}\n"
+    } else {
+        "delete table netdev deaf\n"
+    };
+    let mut nft = host
+        .command("nft")
+        .unwrap()
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    nft.stdin
+        .take()
+        .unwrap()
+        .write_all(rules.as_bytes())
+        .unwrap();
+    assert!(nft.wait().unwrap().success());
+}
+
+/// The one datagram that a client sends while the backend's link address is unknown waits for it
+/// in the kernel, and is answered.
+#[test]
+fn the_first_packet_to_an_unknown_neighbour_is_not_lost() {
+    let topology = Topology::new(1).unwrap();
+    let _backend = topology.start_echo(1).unwrap();
+    let addresses = [topology.backend_address(1), topology.backend_address6(1)];
+    let agent = Setup::new(&topology)
+        .config(&services(&addresses))
+        .start()
+        .unwrap();
+    wait_until_served(&agent, topology.client(), 1);
+    let node = topology.node();
+    for (family, vip) in [("-4", VIP), ("-6", VIP6)] {
+        let vip = address(vip);
+        let backend = &topology.backends()[0];
+        set_deaf(backend, true);
+        node.tool("ip", &[family, "neigh", "flush", "dev", "to-b1"])
+            .unwrap();
+        // Long enough for the agent to see it.
+        std::thread::sleep(Duration::from_millis(500));
+        let neighbours = node
+            .tool("ip", &[family, "neigh", "show", "dev", "to-b1"])
+            .unwrap();
+        assert!(!neighbours.contains("lladdr"), "{neighbours}");
+        let socket = topology.client().run(|| {
+            let any = if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            UdpSocket::bind(any).unwrap()
+        });
+        socket.connect(vip).unwrap();
+        socket.send(b"first").unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        set_deaf(backend, false);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut buffer = [0; 32];
+        let length = socket.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"b1:first", "{family}");
+        wait_until_served(&agent, topology.client(), 1);
+    }
+    let scrape = agent.metrics(address(METRICS)).unwrap();
+    let lost = sample(
+        &scrape,
+        "lb_packets_total",
+        &["reason=\"unresolved_next_hop\""],
+    );
+    assert_eq!(lost, Some(0.0), "{scrape}");
+}
+
+/// A veth whose peer does not poll loses what XDP redirects to it; the agent sees when it stops
+/// and when it begins again.
+#[test]
+fn peers_that_do_not_poll() {
+    let topology = Topology::new(2).unwrap();
+    let _backends = [1, 2].map(|number| topology.start_echo(number).unwrap());
+    let addresses = [
+        topology.backend_address(1),
+        topology.backend_address(2),
+        topology.backend_address6(1),
+        topology.backend_address6(2),
+    ];
+    let agent = Setup::new(&topology)
+        .config(&services(&addresses))
+        .start()
+        .unwrap();
+    wait_until_served(&agent, topology.client(), 2);
+    for state in ["off", "on"] {
+        for host in [topology.client(), &topology.backends()[0]] {
+            host.tool("ethtool", &["-K", "eth0", "gro", state]).unwrap();
+        }
+        wait_until_served(&agent, topology.client(), 2);
+        transfers(&agent, topology.client());
+    }
+    wait_for("a calm agent", PATIENCE, || {
+        Ok((agent.cli(&["status"])?.code == 0).then_some(()))
+    })
+    .unwrap();
+}
