@@ -29,10 +29,15 @@ fn run(namespace: &Namespace, args: &[&str]) -> Output {
 /// root.
 fn run_as_nobody(namespace: &Namespace, scratch: &Scratch, args: &[&str]) -> Output {
     let copy = scratch.path().join("lb-agent");
-    fs::copy(binary(), &copy).unwrap();
-    for path in [scratch.path(), &copy] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Copied by a child: what this process holds open for writing, a child that another test starts
+    // at that moment holds too until it executes, and then the kernel refuses to run the file.
+    let copied = Command::new("install")
+        .args(["-m", "0755"])
+        .args([binary().as_path(), copy.as_path()])
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
     let mut command = namespace.command("setpriv").unwrap();
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
