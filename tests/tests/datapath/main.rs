@@ -18,6 +18,7 @@ mod hops;
 mod life;
 mod malformed;
 mod memory;
+mod oracle;
 mod ports;
 mod refused;
 mod restart;

@@ -4,7 +4,7 @@
 //! made as short as can be before it is printed. `LB_FUZZ_SEED` repeats a run, `LB_FUZZ_FRAMES`
 //! makes it longer or shorter.
 
-mod arena;
+pub(crate) mod arena;
 mod draw;
 mod sketch;
 
@@ -30,7 +30,7 @@ const LOOK: usize = 500;
 /// How long the shortening of a case may take.
 const SHORTENING: Duration = Duration::from_secs(20);
 
-fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
+pub(crate) fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
     let text = std::env::var(name).ok();
     text.map_or(otherwise, |text| {
         text.parse()

@@ -1,0 +1,98 @@
+//! The programs against an oracle nobody here wrote: the kernel's own NAT.
+//!
+//! Two nodes alike, one with nftables (dnat to a backend, snat to the node's address), one with the
+//! programs on real interfaces, are sent the very same packets from both sides. What comes out is
+//! compared field by field apart from the chosen port, and every checksum is recomputed. What is to
+//! differ stands in one table, [`intended`], each entry with its reason. `LB_ORACLE_SEED` repeats a
+//! run, `LB_ORACLE_PACKETS` makes it longer or shorter.
+
+mod draw;
+mod flow;
+mod intended;
+mod pair;
+mod reading;
+mod reassembly;
+mod rows;
+mod segment;
+mod site;
+mod wire;
+mod wrong;
+
+use std::time::Instant;
+
+use lb_tests::link::MTU;
+
+use self::{draw::Talk, pair::Pair, site::Layout};
+use crate::{chance::Random, fuzz::setting};
+
+/// Packets of a run.
+const PACKETS: u64 = 12_000;
+/// Conversations at a time.
+const TALKS: u32 = 60;
+/// Packets of a conversation after which another takes its place.
+const LONG_ENOUGH: u32 = 60;
+
+/// Both nodes as they are unless something else is to be seen.
+const PLAIN: Layout<'_> = Layout {
+    mtu: MTU,
+    rules: "",
+};
+
+/// Lets conversations go on by chance until `packets` have been sent; the first difference ends it.
+fn converse(pair: &mut Pair, seed: u64, packets: u64) -> Result<(), String> {
+    let mut random = Random::new(seed | 1);
+    let mut talks: Vec<Talk> = (0..TALKS).map(|_| Talk::draw(&mut random)).collect();
+    while pair.frames < packets {
+        let index = random.below(TALKS) as usize;
+        let taken = |talks: &[Talk], new: &Talk| {
+            let ends = |talk: &Talk| (talk.flow.client.clone(), talk.flow.port, talk.flow.proto);
+            talks.iter().any(|talk| ends(talk) == ends(new))
+        };
+        if talks[index].packets > LONG_ENOUGH {
+            let new = Talk::draw(&mut random);
+            if !taken(&talks, &new) {
+                talks[index] = new;
+            }
+        }
+        let talk = &mut talks[index];
+        let step = talk.next(&mut random);
+        if let Some(difference) = pair.play_for(&mut talk.flow, &step).difference {
+            return Err(difference);
+        }
+    }
+    Ok(())
+}
+
+/// Thousands of packets of conversations by chance come out alike.
+#[test]
+fn kernel_and_programs_translate_alike() {
+    let seed = setting("LB_ORACLE_SEED", 0x6b65_726e_656c);
+    let packets = setting("LB_ORACLE_PACKETS", PACKETS);
+    let mut pair = Pair::new(&PLAIN).unwrap();
+    let began = Instant::now();
+    if let Err(difference) = converse(&mut pair, seed, packets) {
+        panic!(
+            "LB_ORACLE_SEED={seed}, after {} packets\n{difference}",
+            pair.frames
+        );
+    }
+    println!(
+        "seed {seed}: {} packets sent to each, {} came out alike, in {:.1?}; intended: {:?}",
+        pair.frames,
+        pair.arrived,
+        began.elapsed(),
+        pair.met
+    );
+    assert!(
+        pair.arrived * 10 > pair.frames * 8,
+        "only {} came out",
+        pair.arrived
+    );
+    for exception in intended::EXCEPTIONS {
+        assert!(
+            pair.met.contains_key(exception.name),
+            "{} never shows",
+            exception.name
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! Packets one by one whose coming out is a case of its own.
