@@ -62,9 +62,13 @@ impl Talk {
         } else {
             (self.flow.given[1] != 0 && random.below(2) == 1, 0)
         };
-        self.flow.anew =
-            !replies && (flags & (SYN | ACK) == SYN || self.flow.proto != TCP && self.packets == 1);
-        let drawn = dress(random, &self.flow, flags);
+        let opens = flags & (SYN | ACK) == SYN || self.flow.proto != TCP && self.packets == 1;
+        self.flow.anew = !replies && opens;
+        let drawn = if replies {
+            dress(random, &self.flow.reply_in_front(), flags)
+        } else {
+            dress(random, &self.flow.request(), flags)
+        };
         // What begins or ends a conversation is honest, so that both nodes agree on where it is.
         let plain = flags & (SYN | FIN | RST) == 0 && self.packets > 1;
         let lie = match Lie::draw(random, &self.flow) {
@@ -129,8 +133,9 @@ impl Talk {
     }
 }
 
-/// A packet with all that packets can have, but for its ends.
-fn dress(random: &mut Random, flow: &Flow, flags: u16) -> Segment {
+/// A packet with all that packets can have, between the ends that a client sees.
+fn dress(random: &mut Random, plain: &Segment, flags: u16) -> Segment {
+    let (v4, tcp) = (plain.src.is_ipv4(), plain.proto == TCP);
     // At least one is left after this hop.
     let hops = 2 + random.below(254) as u8;
     let ttl = one(random, &[64, 255, 2, hops]);
@@ -146,9 +151,9 @@ fn dress(random: &mut Random, flow: &Flow, flags: u16) -> Segment {
         acknowledges: random.below(u32::MAX),
         window: random.below(65_536) as u16,
         urgent,
-        ..flow.request()
+        ..plain.clone()
     };
-    if !flow.v6 {
+    if v4 {
         // No operation, end of options, security (RFC 1108), and one that nobody knows.
         let options: [&[u8]; 5] = [
             &[],
@@ -159,7 +164,7 @@ fn dress(random: &mut Random, flow: &Flow, flags: u16) -> Segment {
         ];
         segment.options = one(random, &options).to_vec();
     }
-    if flow.proto == TCP {
+    if tcp {
         let options: [&[u8]; 6] = [
             &[],
             &[],
@@ -183,10 +188,11 @@ fn dress(random: &mut Random, flow: &Flow, flags: u16) -> Segment {
     segment.sum = match random.below(20) {
         0 => Sum::Wrong(1 + random.below(65_000) as u16),
         1 => Sum::OtherZero,
-        2..=5 if flow.proto != TCP => Sum::Absent,
+        2..=5 if !tcp => Sum::Absent,
         _ => Sum::Right,
     };
-    // In 1 of 65,536 the sum is zero, which is a case of its own: bring it about.
+    // One sum of 65,536 is zero, which is a case of its own: a request that comes with it, a
+    // reply that leaves with it.
     if length >= 2 && random.below(10) == 0 {
         make_sum_zero(&mut segment);
     }
@@ -203,9 +209,7 @@ fn make_sum_zero(segment: &mut Segment) {
     let l4 = segment.transport();
     let at = if segment.proto == TCP { 16 } else { 6 };
     let sum = [l4[at], l4[at + 1]];
-    if (segment.tcp_options.len() & 1) == 0 {
-        segment.payload[..2].copy_from_slice(&sum);
-    }
+    segment.payload[..2].copy_from_slice(&sum);
 }
 
 /// A header that does not say what is there. Both ought to leave such a packet alone.

@@ -1,12 +1,14 @@
 //! A conversation with the service through both nodes, each of which has chosen a port for it.
 
+use lb_tests::world::PORTS;
+
 use super::{
     pair::Step,
     reading::Reading,
     segment::{Segment, TCP},
-    site::{Arrival, BACKENDS, CLIENTS, NODES, SERVICES, VIPS},
+    site::{Arrival, BACKENDS, CLIENTS, MACS, NODES, SERVICES, VIPS},
 };
-use crate::{chance::Random, row::Side};
+use crate::{chance::Random, fuzz::arena::hex, row::Side};
 
 /// The conversation.
 #[derive(Clone, Debug)]
@@ -112,29 +114,65 @@ impl Flow {
         Step::each(self.titled(what), Side::Back, frames)
     }
 
+    /// What becomes of a frame that comes from this side: ends, link and hops change, nothing else.
+    pub(crate) fn translated(&self, from: Side, frame: &[u8]) -> Reading {
+        let sent = Reading::of(frame);
+        let (port, to) = self.service();
+        let (macs, src, sport, dst, dport) = match from {
+            Side::Front => {
+                let ends = (self.node(), "chosen".to_owned(), self.backend(), to);
+                ([MACS[3], MACS[2]], ends.0, ends.1, ends.2, ends.3)
+            }
+            Side::Back => {
+                let ends = (self.vip(), port.to_string(), &*self.client, self.port);
+                ([MACS[0], MACS[1]], ends.0, ends.1, ends.2, ends.3)
+            }
+        };
+        let hops = sent.get("TTL").or(sent.get("hop limit"));
+        let hops: u8 = hops.and_then(|hops| hops.parse().ok()).unwrap_or(0);
+        let hops = hops.saturating_sub(1).to_string();
+        let [to_link, from_link] = macs.map(|mac| hex(&mac));
+        sent.with(&[
+            ("link destination", to_link),
+            ("link source", from_link),
+            ("TTL", hops.clone()),
+            ("hop limit", hops),
+            ("source", src.to_owned()),
+            ("source port", sport),
+            ("destination", dst.to_owned()),
+            ("destination port", dport.to_string()),
+        ])
+    }
+
     fn titled(&self, what: &str) -> String {
         let proto = if self.proto == TCP { "TCP" } else { "UDP" };
         let family = if self.v6 { "IPv6" } else { "IPv4" };
         format!("{proto} over {family}: {what}")
     }
 
-    /// Takes note of the port that a request left with.
+    /// Takes note of the port that a request left with, and looks at every other place where it
+    /// stands.
     ///
     /// # Errors
     ///
-    /// It is another one than before, though the conversation goes on.
+    /// It is another one than before, though the conversation goes on, or out of range.
     pub(crate) fn learn(&mut self, site: usize, arrivals: &[Arrival]) -> Result<(), String> {
         for (side, frame) in arrivals {
             let reading = Reading::of(frame);
-            let own = matches!(side, Side::Back) && reading.get("source") == Some(self.node());
-            let (true, Some(given)) = (own, reading.given.first()) else {
-                continue;
-            };
-            let before = std::mem::replace(&mut self.given[site], *given);
-            if before != 0 && before != *given && !self.anew {
-                return Err(format!(
-                    "port {given} after {before} within one conversation"
-                ));
+            let request = matches!(side, Side::Back)
+                && reading.get("source") == Some(self.node())
+                && reading.get("destination port").is_some();
+            for port in reading.given {
+                let given = &mut self.given[site];
+                if !(PORTS.0..=PORTS.1).contains(&port) {
+                    return Err(format!("port {port} is out of range"));
+                }
+                if request && self.anew {
+                    *given = port;
+                }
+                if port != *given {
+                    return Err(format!("port {port}, though {given} was chosen"));
+                }
             }
         }
         Ok(())

@@ -1,7 +1,10 @@
 //! The one table of what the programs do otherwise than the kernel's NAT, each with its reason.
 //! Everything else that differs is a failure, and so is an entry that nothing shows any more.
 
-use super::reading::Reading;
+use super::{
+    reading::Reading,
+    site::{FRONTS, NODES, VIPS},
+};
 
 /// A field that may differ.
 pub(crate) struct Exception {
@@ -15,17 +18,32 @@ pub(crate) struct Exception {
 }
 
 /// Fields of frames that both let out.
-pub(crate) const EXCEPTIONS: &[Exception] = &[Exception {
-    name: "padding",
-    covers: |field, _, programs| {
-        field == "padding"
-            && programs
-                .get("padding")
-                .is_some_and(|bytes| !bytes.is_empty())
+pub(crate) const EXCEPTIONS: &[Exception] = &[
+    Exception {
+        name: "padding",
+        covers: |field, _, programs| {
+            field == "padding"
+                && programs
+                    .get("padding")
+                    .is_some_and(|bytes| !bytes.is_empty())
+        },
+        why: "what a link puts behind a short packet is not the packet's: the kernel cuts it off, \
+              the programs leave the frame as long as it was",
     },
-    why: "what a link puts behind a short packet is not the packet's: the kernel cuts it off, the \
-          programs leave the frame as long as it was",
-}];
+    Exception {
+        name: "identification of the node's own",
+        covers: |field, kernel, programs| {
+            let own = |reading: &Reading| {
+                let source = reading.get("source");
+                let node = [NODES, FRONTS, VIPS].concat();
+                node.iter().any(|address| Some(*address) == source)
+                    && reading.get("protocol") == Some("1")
+            };
+            field == "identification" && own(kernel) && own(programs)
+        },
+        why: "what the node itself sends may be numbered by chance (RFC 6864, section 4)",
+    },
+];
 
 /// The exception that covers this field of these frames, if any.
 pub(crate) fn exception(

@@ -22,7 +22,13 @@ use std::time::Instant;
 
 use lb_tests::link::MTU;
 
-use self::{draw::Talk, pair::Pair, site::Layout};
+use self::{
+    draw::Talk,
+    intended::Otherwise,
+    pair::{LATE, Pair},
+    rows::Rows,
+    site::Layout,
+};
 use crate::{chance::Random, fuzz::setting};
 
 /// Packets of a run.
@@ -33,14 +39,11 @@ const TALKS: u32 = 60;
 const LONG_ENOUGH: u32 = 60;
 
 /// Both nodes as they are unless something else is to be seen.
-const PLAIN: Layout<'_> = Layout {
-    mtu: MTU,
-    rules: "",
-};
+const PLAIN: Layout = Layout { mtu: MTU };
 
 /// Lets conversations go on by chance until `packets` have been sent; the first difference ends it.
 fn converse(pair: &mut Pair, seed: u64, packets: u64) -> Result<(), String> {
-    let mut random = Random::new(seed | 1);
+    let mut random = Random::new(seed.max(1));
     let mut talks: Vec<Talk> = (0..TALKS).map(|_| Talk::draw(&mut random)).collect();
     while pair.frames < packets {
         let index = random.below(TALKS) as usize;
@@ -56,7 +59,7 @@ fn converse(pair: &mut Pair, seed: u64, packets: u64) -> Result<(), String> {
         }
         let talk = &mut talks[index];
         let step = talk.next(&mut random);
-        if let Some(difference) = pair.play_for(&mut talk.flow, &step).difference {
+        if let Some(difference) = pair.play_for(&mut talk.flow, &step, LATE).difference {
             return Err(difference);
         }
     }
@@ -88,11 +91,24 @@ fn kernel_and_programs_translate_alike() {
         "only {} came out",
         pair.arrived
     );
+}
+
+/// Cases of their own come out alike, or otherwise where the table says so.
+#[test]
+fn rows_come_out_alike_or_as_intended() {
+    let mut pair = Pair::new(&PLAIN).unwrap();
+    let mut rows = Rows::new(&mut pair);
+    rows::connections(&mut rows);
+    rows::strangers(&mut rows);
+    rows::headers(&mut rows);
+    let unmet: Vec<_> = Otherwise::ALL
+        .iter()
+        .filter(|each| !rows.differed.contains(each))
+        .collect();
+    rows.done();
     for exception in intended::EXCEPTIONS {
-        assert!(
-            pair.met.contains_key(exception.name),
-            "{} never shows",
-            exception.name
-        );
+        let name = exception.name;
+        assert!(pair.met.contains_key(name), "{name} never shows");
     }
+    assert!(unmet.is_empty(), "{unmet:?} never show");
 }

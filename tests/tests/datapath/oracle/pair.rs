@@ -1,6 +1,9 @@
 //! Both nodes side by side: the same is sent to both, and what comes out is compared.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use lb_tests::pace::at_this_pace;
@@ -15,7 +18,10 @@ use super::{
 use crate::{fuzz::arena::hex, row::Side};
 
 /// How long is waited for what one of the two has sent and the other has not yet.
-const LATE: Duration = Duration::from_millis(150);
+pub(crate) const LATE: Duration = Duration::from_millis(150);
+
+/// How long one look for it takes.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// The two, by their place in arrays.
 pub(crate) const SITES: [&str; 2] = ["kernel", "programs"];
@@ -71,7 +77,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Lays both out.
-    pub(crate) fn new(layout: &Layout<'_>) -> Result<Self> {
+    pub(crate) fn new(layout: &Layout) -> Result<Self> {
         Ok(Self {
             sites: [Site::kernel(layout)?, Site::programs(layout)?],
             frames: 0,
@@ -80,12 +86,18 @@ impl Pair {
         })
     }
 
-    /// Sends the frames of a step and compares what comes out.
+    /// Gives nftables these rules besides what it has.
+    pub(crate) fn change_rules(&self, rules: &str) -> Result<()> {
+        self.sites[0].load_rules(rules)
+    }
+
+    /// Sends the frames of a step and compares what comes out; where that differs, it waits for at
+    /// most `patience` that something more comes.
     ///
     /// # Panics
     ///
     /// A frame cannot be sent, or marks are lost.
-    pub(crate) fn play(&mut self, step: &Step) -> Outcome {
+    pub(crate) fn play(&mut self, step: &Step, patience: Duration) -> Outcome {
         let [kernel, programs] = &mut self.sites;
         let play = |site: &mut Site, number: usize| {
             let name = SITES[number];
@@ -96,10 +108,10 @@ impl Pair {
         self.frames += step.frames[0].len() as u64;
         let mut met = BTreeMap::new();
         let mut difference = differences(step, &arrivals, &mut met);
-        if difference.is_some() {
+        let end = Instant::now() + at_this_pace(patience);
+        while difference.is_some() && Instant::now() < end {
             for (site, arrivals) in self.sites.iter_mut().zip(&mut arrivals) {
-                site.late(at_this_pace(LATE), arrivals)
-                    .expect("a late frame");
+                site.late(GLANCE, arrivals).expect("a late frame");
             }
             met.clear();
             difference = differences(step, &arrivals, &mut met);
@@ -115,8 +127,8 @@ impl Pair {
     }
 
     /// The same for a packet of a flow, which learns the ports that were chosen for it.
-    pub(crate) fn play_for(&mut self, flow: &mut Flow, step: &Step) -> Outcome {
-        let mut outcome = self.play(step);
+    pub(crate) fn play_for(&mut self, flow: &mut Flow, step: &Step, patience: Duration) -> Outcome {
+        let mut outcome = self.play(step, patience);
         for (site, arrivals) in outcome.arrivals.iter().enumerate() {
             if let Err(what) = flow.learn(site, arrivals) {
                 let text = describe(step, &outcome.arrivals);

@@ -73,6 +73,16 @@ impl Reading {
         field.map(|(_, value)| value.as_str())
     }
 
+    /// The same with other values in fields that are there.
+    pub(crate) fn with(mut self, changes: &[(&str, String)]) -> Self {
+        for (name, value) in &mut self.fields {
+            if let Some((_, new)) = changes.iter().find(|(field, _)| field == name) {
+                value.clone_from(new);
+            }
+        }
+        self
+    }
+
     /// All fields in one line.
     pub(crate) fn line(&self) -> String {
         self.fields

@@ -73,7 +73,7 @@ pub(crate) struct Site {
     mark: u16,
     marks: u32,
     _means: Means,
-    _hosts: [Namespace; 3],
+    hosts: [Namespace; 3],
 }
 
 /// Where a frame came out, and the frame.
@@ -81,16 +81,14 @@ pub(crate) type Arrival = (Side, Vec<u8>);
 
 /// What differs from one pair to another.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout<'a> {
+pub(crate) struct Layout {
     /// MTU of the backend's link.
     pub(crate) mtu: u32,
-    /// Further rules for nftables.
-    pub(crate) rules: &'a str,
 }
 
 impl Site {
     /// With nftables.
-    pub(crate) fn kernel(layout: &Layout<'_>) -> Result<Self> {
+    pub(crate) fn kernel(layout: &Layout) -> Result<Self> {
         let hosts = hosts(layout)?;
         let node = &hosts[1];
         for (key, value) in [
@@ -113,15 +111,17 @@ impl Site {
         for vip in ["198.51.100.10/32", "2001:db8:100::10/128"] {
             node.tool("ip", &["address", "add", vip, "dev", "lo"])?;
         }
-        let scratch = Scratch::new()?;
-        let file = scratch.join("rules.nft");
-        std::fs::write(&file, rules() + layout.rules)?;
-        node.tool("nft", &["-f", &file.display().to_string()])?;
+        load_rules(node, &rules())?;
         Self::with(hosts, Means::Kernel)
     }
 
+    /// Gives nftables rules.
+    pub(crate) fn load_rules(&self, rules: &str) -> Result<()> {
+        load_rules(&self.hosts[1], rules)
+    }
+
     /// With the programs, on the same hosts. The node does not forward: what comes out is theirs.
-    pub(crate) fn programs(layout: &Layout<'_>) -> Result<Self> {
+    pub(crate) fn programs(layout: &Layout) -> Result<Self> {
         let hosts = hosts(layout)?;
         for vip in VIPS {
             // What the programs leave to the stack ends there, without a word.
@@ -138,7 +138,7 @@ impl Site {
             mark: 0,
             marks: 0,
             _means: means,
-            _hosts: hosts,
+            hosts,
         };
         // The way is there when the first mark comes through.
         for _ in 0..100 {
@@ -232,7 +232,7 @@ fn mark_of(frame: &[u8]) -> Option<u32> {
 }
 
 /// The hosts, connected: client, node, backend.
-fn hosts(layout: &Layout<'_>) -> Result<[Namespace; 3]> {
+fn hosts(layout: &Layout) -> Result<[Namespace; 3]> {
     let [client, node, backend] = [
         Namespace::new("oracle-c")?,
         Namespace::new("oracle-n")?,
@@ -285,6 +285,14 @@ fn hosts(layout: &Layout<'_>) -> Result<[Namespace; 3]> {
 
 fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn load_rules(node: &Namespace, rules: &str) -> Result<()> {
+    let scratch = Scratch::new()?;
+    let file = scratch.join("rules.nft");
+    std::fs::write(&file, rules).context("writing the rules")?;
+    node.tool("nft", &["-f", &file.display().to_string()])
+        .map(drop)
 }
 
 /// The same services for nftables.
