@@ -6,10 +6,13 @@
 //! differ stands in one table, [`intended`], each entry with its reason. `LB_ORACLE_SEED` repeats a
 //! run, `LB_ORACLE_PACKETS` makes it longer or shorter.
 
+mod answers;
 mod draw;
+mod errors;
 mod flow;
 mod intended;
 mod pair;
+mod pieces;
 mod reading;
 mod reassembly;
 mod rows;
@@ -111,4 +114,44 @@ fn rows_come_out_alike_or_as_intended() {
         assert!(pair.met.contains_key(name), "{name} never shows");
     }
     assert!(unmet.is_empty(), "{unmet:?} never show");
+}
+
+/// Errors find whom they are for, and nobody else.
+#[test]
+fn errors_come_out_alike() {
+    let mut pair = Pair::new(&PLAIN).unwrap();
+    let mut rows = Rows::new(&mut pair);
+    errors::translated(&mut rows);
+    errors::refused(&mut rows);
+    rows.done();
+}
+
+/// The node's own answers are the kernel's.
+#[test]
+fn answers_are_alike() {
+    let mut pair = Pair::new(&PLAIN).unwrap();
+    let mut rows = Rows::new(&mut pair);
+    answers::echoes(&mut rows);
+    answers::expired(&mut rows);
+    rows.done();
+}
+
+/// On a narrow way senders are told.
+#[test]
+fn narrow_ways_are_alike() {
+    let narrow = Layout { mtu: 1280 };
+    let mut pair = Pair::new(&narrow).unwrap();
+    let mut rows = Rows::new(&mut pair);
+    answers::too_long(&mut rows, 1280);
+    rows.done();
+}
+
+/// Packets in pieces, or with headers in between, come out alike.
+#[test]
+fn pieces_come_out_alike() {
+    let mut pair = Pair::new(&PLAIN).unwrap();
+    let mut rows = Rows::new(&mut pair);
+    pieces::fragments(&mut rows);
+    pieces::extended(&mut rows);
+    rows.done();
 }

@@ -92,11 +92,16 @@ impl Segment {
 
     /// The frame, as the client's or the backend's host sends it.
     pub(crate) fn from(&self, side: Side) -> Vec<u8> {
+        self.framed_around(side, &self.transport())
+    }
+
+    /// The same with these bytes behind the IP header, whatever they are.
+    pub(crate) fn framed_around(&self, side: Side, l4: &[u8]) -> Vec<u8> {
         let (to, from) = match side {
             Side::Front => (MACS[1], MACS[0]),
             Side::Back => (MACS[2], MACS[3]),
         };
-        self.framed(to, from)
+        self.framed(to, from, l4)
     }
 
     /// The frame, as it comes out at the client's or the backend's host.
@@ -105,16 +110,16 @@ impl Segment {
             Side::Front => (MACS[0], MACS[1]),
             Side::Back => (MACS[3], MACS[2]),
         };
-        self.framed(to, from)
+        self.framed(to, from, &self.transport())
     }
 
-    fn framed(&self, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
+    fn framed(&self, to: [u8; 6], from: [u8; 6], l4: &[u8]) -> Vec<u8> {
         let ethertype: [u8; 2] = if self.src.is_ipv4() {
             [0x08, 0x00]
         } else {
             [0x86, 0xdd]
         };
-        let mut frame = [&to[..], &from, &ethertype, &self.packet()].concat();
+        let mut frame = [&to[..], &from, &ethertype, &self.around(l4)].concat();
         frame.extend((0..self.padding).map(|index| index as u8));
         frame
     }
@@ -124,8 +129,7 @@ impl Segment {
         self.around(&self.transport())
     }
 
-    /// An IP header around these bytes, whatever they are.
-    pub(crate) fn around(&self, l4: &[u8]) -> Vec<u8> {
+    fn around(&self, l4: &[u8]) -> Vec<u8> {
         let mut packet = Vec::with_capacity(64 + l4.len());
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {

@@ -98,9 +98,6 @@ impl Site {
             ("netfilter.nf_conntrack_checksum", "0"),
             ("netfilter.nf_conntrack_tcp_be_liberal", "1"),
             ("netfilter.nf_conntrack_tcp_ignore_invalid_rst", "1"),
-            // All errors are sent.
-            ("ipv4.icmp_ratelimit", "0"),
-            ("ipv6.icmp.ratelimit", "0"),
         ] {
             node.sysctl(key, value)?;
         }
@@ -265,6 +262,9 @@ fn hosts(layout: &Layout) -> Result<[Namespace; 3]> {
             host.tool("ip", &["link", "set", interface, "address", &mac_text(mac)])?;
         }
     }
+    // All errors are sent.
+    node.sysctl("ipv4.icmp_ratelimit", "0")?;
+    node.sysctl("ipv6.icmp.ratelimit", "0")?;
     if layout.mtu != link::MTU {
         link::set_mtu(&node, "back", layout.mtu)?;
     }
