@@ -173,7 +173,7 @@ fn sent_again(host: &Namespace) -> u64 {
 
 #[test]
 fn nothing_is_lost_while_everything_comes_and_goes() {
-    let seed = setting("LB_CHAOS_SEED", 0x6368_616f_73);
+    let seed = setting("LB_CHAOS_SEED", 0x0063_6861_6f73);
     let seconds = setting("LB_CHAOS_SECONDS", SECONDS);
     let (consul, mut scene) = stage();
     // Whatever the rest takes, a transfer is to be under way.
@@ -297,4 +297,34 @@ fn nothing_is_lost_while_everything_comes_and_goes() {
     assert!(answered > 1000, "only {answered} requests were answered");
     wait_until_answered_by(&scene, &everyone);
     scene.wait_until_healthy();
+}
+
+#[test]
+fn only_a_death_excuses_and_only_its_own() {
+    let begun = Instant::now();
+    let at = |ms: u64| begun + Duration::from_millis(ms);
+    let dyings = [Dying {
+        from: at(1000),
+        to: at(1500),
+    }];
+    let refused = RequestError::Connect(ErrorKind::ConnectionRefused);
+    let late = RequestError::ConnectTimeout(Duration::from_secs(2));
+    let rows = [
+        (1200, 1201, Err(refused.clone()), true),
+        (990, 1001, Err(RequestError::Broken("reset".into())), true),
+        (1499, 1600, Err(refused.clone()), true),
+        (900, 999, Err(refused.clone()), false),
+        (1501, 1502, Err(refused), false),
+        (1200, 1201, Err(late), false),
+        (1200, 1201, Err(RequestError::Corrupt(3)), false),
+        (1501, 1502, Ok("b1".to_owned()), true),
+    ];
+    for (from, to, outcome, excused) in rows {
+        let sample = Sample {
+            began: Duration::from_millis(from),
+            ended: Duration::from_millis(to),
+            outcome,
+        };
+        assert_eq!(died_with_its_backend(&sample, begun, &dyings), excused, "{sample:?}");
+    }
 }

@@ -46,14 +46,6 @@ impl Step {
             frames: frames.map(|frame| vec![(side, frame)]),
         }
     }
-
-    /// This one's frames, and then the other's.
-    pub(crate) fn then(mut self, other: Self) -> Self {
-        for (frames, others) in self.frames.iter_mut().zip(other.frames) {
-            frames.extend(others);
-        }
-        self
-    }
 }
 
 /// What came out of both.
