@@ -325,6 +325,10 @@ fn only_a_death_excuses_and_only_its_own() {
             ended: Duration::from_millis(to),
             outcome,
         };
-        assert_eq!(died_with_its_backend(&sample, begun, &dyings), excused, "{sample:?}");
+        assert_eq!(
+            died_with_its_backend(&sample, begun, &dyings),
+            excused,
+            "{sample:?}"
+        );
     }
 }
