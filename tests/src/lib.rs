@@ -9,8 +9,8 @@
 //! - [`process`]: children with their output in a file, which never outlive the test.
 //! - [`echo`], [`pattern`], [`backend`]: the service that plays a backend, the bytes it sends, and
 //!   its process.
-//! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
-//!   traffic.
+//! - [`client`] (over `exchange`), [`transfer`] (over [`paced`]), [`load`]: single requests, large
+//!   bodies, steady traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
 //! - [`direct`]: the same world with millions of frames.
 //! - [`model`]: what the datapath must do, written a second time, to compare with.
@@ -41,6 +41,7 @@ pub mod model;
 pub mod namespace;
 pub mod outcome;
 pub mod pace;
+pub mod paced;
 pub mod packet;
 pub mod pattern;
 pub mod pins;

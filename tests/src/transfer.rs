@@ -1,16 +1,22 @@
 //! Large bodies in both directions, every byte checked.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use hyper::Method;
+use bytes::Bytes;
+use hyper::{Method, body::Body};
 
 use crate::{
     client::{Client, RequestError, Response},
     exchange::Exchange,
+    paced::PacedBody,
     pattern::{self, PatternBody},
 };
 
@@ -53,9 +59,27 @@ impl Client {
     /// Uploads `bytes` bytes of the pattern to an echo service, which must report their number
     /// and digest. Returns the answer.
     pub fn upload(&self, to: SocketAddr, bytes: u64) -> Result<Response, RequestError> {
+        self.upload_body(to, bytes, PatternBody::new(bytes))
+    }
+
+    /// The same no faster than `rate` bytes a second; `progress` is the number handed over so far.
+    pub fn upload_slowly(
+        &self,
+        to: SocketAddr,
+        bytes: u64,
+        rate: u32,
+        progress: &Arc<AtomicU64>,
+    ) -> Result<Response, RequestError> {
+        let body = PacedBody::new(bytes, rate, Arc::clone(progress));
+        self.upload_body(to, bytes, body)
+    }
+
+    fn upload_body<B>(&self, to: SocketAddr, bytes: u64, body: B) -> Result<Response, RequestError>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
         let options = &self.options;
         let response = self.inside(async || {
-            let body = PatternBody::new(bytes);
             let exchange = Exchange::begin(options, to, Method::PUT, "/upload", body).await?;
             exchange.collect(options).await
         })?;

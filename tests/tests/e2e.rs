@@ -8,6 +8,8 @@ mod basics;
 mod blocks;
 #[path = "e2e/captures.rs"]
 mod captures;
+#[path = "e2e/chaos.rs"]
+mod chaos;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/consul.rs"]
@@ -44,6 +46,8 @@ mod steering;
 mod tc;
 #[path = "e2e/traffic.rs"]
 mod traffic;
+#[path = "e2e/turmoil.rs"]
+mod turmoil;
 #[path = "e2e/untouched.rs"]
 mod untouched;
 #[path = "e2e/watching.rs"]
