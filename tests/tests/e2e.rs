@@ -36,6 +36,8 @@ mod lost;
 mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
+#[path = "e2e/narrow.rs"]
+mod narrow;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
 #[path = "e2e/scene.rs"]
