@@ -57,7 +57,11 @@ type Program = (&'static str, &'static str, &'static str);
 const PROGRAMS: [Program; 9] = [
     ("ip", "iproute2", "lays out network namespaces"),
     ("ethtool", "ethtool", "sets offloads of test interfaces"),
-    ("nft", "nftables", "filters in test namespaces"),
+    (
+        "nft",
+        "nftables",
+        "filters in test namespaces, and translates what the programs are compared with",
+    ),
     (
         "sysctl",
         "procps",

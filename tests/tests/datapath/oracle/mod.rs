@@ -23,6 +23,7 @@ mod wrong;
 
 use std::time::Instant;
 
+use lb_agent::datapath::Mode;
 use lb_tests::link::MTU;
 
 use self::{
@@ -42,7 +43,15 @@ const TALKS: u32 = 60;
 const LONG_ENOUGH: u32 = 60;
 
 /// Both nodes as they are unless something else is to be seen.
-const PLAIN: Layout = Layout { mtu: MTU };
+const PLAIN: Layout = Layout {
+    mtu: MTU,
+    mode: Mode::Native,
+};
+/// The same without XDP.
+const IN_TC: Layout = Layout {
+    mode: Mode::Off,
+    ..PLAIN
+};
 
 /// Lets conversations go on by chance until `packets` have been sent; the first difference ends it.
 fn converse(pair: &mut Pair, seed: u64, packets: u64) -> Result<(), String> {
@@ -69,89 +78,92 @@ fn converse(pair: &mut Pair, seed: u64, packets: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Thousands of packets of conversations by chance come out alike.
+/// Thousands of packets of conversations by chance come out alike, with XDP and without.
 #[test]
 fn kernel_and_programs_translate_alike() {
     let seed = setting("LB_ORACLE_SEED", 0x6b65_726e_656c);
     let packets = setting("LB_ORACLE_PACKETS", PACKETS);
-    let mut pair = Pair::new(&PLAIN).unwrap();
-    let began = Instant::now();
-    if let Err(difference) = converse(&mut pair, seed, packets) {
-        panic!(
-            "LB_ORACLE_SEED={seed}, after {} packets\n{difference}",
-            pair.frames
+    for layout in [PLAIN, IN_TC] {
+        let mut pair = Pair::new(&layout).unwrap();
+        let began = Instant::now();
+        if let Err(difference) = converse(&mut pair, seed, packets) {
+            let sent = pair.frames;
+            panic!("LB_ORACLE_SEED={seed}, {layout:?}, after {sent} packets\n{difference}");
+        }
+        println!(
+            "seed {seed}, {layout:?}: {} packets sent to each, {} came out alike, in {:.1?}; \
+             intended: {:?}",
+            pair.frames,
+            pair.arrived,
+            began.elapsed(),
+            pair.met
         );
+        let arrived = pair.arrived;
+        assert!(arrived * 10 > pair.frames * 8, "only {arrived} came out");
     }
-    println!(
-        "seed {seed}: {} packets sent to each, {} came out alike, in {:.1?}; intended: {:?}",
-        pair.frames,
-        pair.arrived,
-        began.elapsed(),
-        pair.met
-    );
-    assert!(
-        pair.arrived * 10 > pair.frames * 8,
-        "only {} came out",
-        pair.arrived
-    );
 }
 
 /// Cases of their own come out alike, or otherwise where the table says so.
 #[test]
 fn rows_come_out_alike_or_as_intended() {
-    let mut pair = Pair::new(&PLAIN).unwrap();
-    let mut rows = Rows::new(&mut pair);
-    rows::connections(&mut rows);
-    rows::strangers(&mut rows);
-    rows::headers(&mut rows);
-    let unmet: Vec<_> = Otherwise::ALL
-        .iter()
-        .filter(|each| !rows.differed.contains(each))
-        .collect();
-    rows.done();
-    for exception in intended::EXCEPTIONS {
-        let name = exception.name;
-        assert!(pair.met.contains_key(name), "{name} never shows");
+    for layout in [PLAIN, IN_TC] {
+        let mut pair = Pair::new(&layout).unwrap();
+        let mut rows = Rows::new(&mut pair);
+        rows::connections(&mut rows);
+        rows::strangers(&mut rows);
+        rows::headers(&mut rows);
+        let unmet = Otherwise::ALL
+            .iter()
+            .filter(|each| !rows.differed.contains(each));
+        let unmet: Vec<_> = unmet.collect();
+        rows.done();
+        assert!(unmet.is_empty(), "{unmet:?} never show");
+        for exception in intended::EXCEPTIONS {
+            let name = exception.name;
+            assert!(pair.met.contains_key(name), "{name} never shows");
+        }
     }
-    assert!(unmet.is_empty(), "{unmet:?} never show");
+}
+
+/// Rows with XDP and without, the backend's link this wide.
+fn alike(mtu: u32, check: impl Fn(&mut Rows<'_>)) {
+    for layout in [PLAIN, IN_TC] {
+        let mut pair = Pair::new(&Layout { mtu, ..layout }).unwrap();
+        let mut rows = Rows::new(&mut pair);
+        check(&mut rows);
+        rows.done();
+    }
 }
 
 /// Errors find whom they are for, and nobody else.
 #[test]
 fn errors_come_out_alike() {
-    let mut pair = Pair::new(&PLAIN).unwrap();
-    let mut rows = Rows::new(&mut pair);
-    errors::translated(&mut rows);
-    errors::refused(&mut rows);
-    rows.done();
+    alike(MTU, |rows| {
+        errors::translated(rows);
+        errors::refused(rows);
+    });
 }
 
 /// The node's own answers are the kernel's.
 #[test]
 fn answers_are_alike() {
-    let mut pair = Pair::new(&PLAIN).unwrap();
-    let mut rows = Rows::new(&mut pair);
-    answers::echoes(&mut rows);
-    answers::expired(&mut rows);
-    rows.done();
+    alike(MTU, |rows| {
+        answers::echoes(rows);
+        answers::expired(rows);
+    });
 }
 
 /// On a narrow way senders are told.
 #[test]
 fn narrow_ways_are_alike() {
-    let narrow = Layout { mtu: 1280 };
-    let mut pair = Pair::new(&narrow).unwrap();
-    let mut rows = Rows::new(&mut pair);
-    answers::too_long(&mut rows, 1280);
-    rows.done();
+    alike(1280, |rows| answers::too_long(rows, 1280));
 }
 
 /// Packets in pieces, or with headers in between, come out alike.
 #[test]
 fn pieces_come_out_alike() {
-    let mut pair = Pair::new(&PLAIN).unwrap();
-    let mut rows = Rows::new(&mut pair);
-    pieces::fragments(&mut rows);
-    pieces::extended(&mut rows);
-    rows.done();
+    alike(MTU, |rows| {
+        pieces::fragments(rows);
+        pieces::extended(rows);
+    });
 }

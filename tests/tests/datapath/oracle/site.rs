@@ -84,6 +84,8 @@ pub(crate) type Arrival = (Side, Vec<u8>);
 pub(crate) struct Layout {
     /// MTU of the backend's link.
     pub(crate) mtu: u32,
+    /// How the programs are attached.
+    pub(crate) mode: Mode,
 }
 
 impl Site {
@@ -100,10 +102,6 @@ impl Site {
             ("netfilter.nf_conntrack_tcp_ignore_invalid_rst", "1"),
         ] {
             node.sysctl(key, value)?;
-        }
-        for interface in ["front", "back"] {
-            // Segments are to be seen one by one.
-            node.tool("ethtool", &["-K", interface, "gro", "off"])?;
         }
         for vip in ["198.51.100.10/32", "2001:db8:100::10/128"] {
             node.tool("ip", &["address", "add", vip, "dev", "lo"])?;
@@ -124,7 +122,7 @@ impl Site {
             // What the programs leave to the stack ends there, without a word.
             hosts[1].tool("ip", &["route", "add", "blackhole", vip])?;
         }
-        let means = hosts[1].run(load)?;
+        let means = hosts[1].run(|| load(layout.mode))?;
         Self::with(hosts, means)
     }
 
@@ -262,6 +260,10 @@ fn hosts(layout: &Layout) -> Result<[Namespace; 3]> {
             host.tool("ip", &["link", "set", interface, "address", &mac_text(mac)])?;
         }
     }
+    for interface in ["front", "back"] {
+        // Segments are to be seen one by one.
+        node.tool("ethtool", &["-K", interface, "gro", "off"])?;
+    }
     // All errors are sent.
     node.sysctl("ipv4.icmp_ratelimit", "0")?;
     node.sysctl("ipv6.icmp.ratelimit", "0")?;
@@ -324,12 +326,12 @@ fn rules() -> String {
 }
 
 /// The same services for the programs; runs in the node.
-fn load() -> Result<Means> {
+fn load(mode: Mode) -> Result<Means> {
     let pins = Pins::new()?;
     let options = Options {
         bpf_dir: pins.path().to_owned(),
         interfaces: vec!["front".into(), "back".into()],
-        mode: Mode::Native,
+        mode,
         tc_filters: false,
         announce: Vec::new(),
         flow_slots: MIN_FLOW_SLOTS * 4,
