@@ -59,7 +59,8 @@ verdicts! {
     PassNotIp = 0, Pass, "not_ip";
     /// For a destination that is none of ours.
     PassForeign = 1, Pass, "foreign";
-    /// Too short, or with lengths that contradict each other; the stack judges it.
+    /// Too short, with lengths that contradict each other, or from an address that no host has; the
+    /// stack judges it.
     PassMalformed = 2, Pass, "malformed";
     /// A fragment for a destination of ours.
     PassFragment = 3, Pass, "fragment";

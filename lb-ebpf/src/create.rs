@@ -36,6 +36,10 @@ pub(crate) trait NewFlow: Family {
     /// The service that a packet to this destination is for.
     fn service(key: &Key<Self::Addr>) -> Option<&'static ServiceEntry>;
 
+    /// Whether a host may send from this address; not so unspecified, loopback, multicast and
+    /// broadcast ones (RFC 1812, section 5.3.7; RFC 4291, section 2).
+    fn is_hosts(address: &Self::Addr) -> bool;
+
     /// Takes an address out of a backend entry.
     fn copy_address(address: &mut Self::Addr, words: &[u32; 4]);
 
@@ -63,6 +67,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
     let verdict = answer - REFUSED;
     for candidate in [
         Verdict::PassForeign,
+        Verdict::PassMalformed,
         Verdict::PassUnknownReply,
         Verdict::PassUnresolved,
         Verdict::DropNoBackend,
@@ -113,6 +118,10 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     let draft = unsafe { &mut *draft };
     let [client_port, vip_port] = split_ports(draft.key.ports);
     let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
+    // An answer would go nowhere, or to everybody.
+    if !F::is_hosts(&draft.key.saddr) {
+        return Err(Verdict::PassMalformed);
+    }
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
     }
@@ -277,6 +286,12 @@ impl NewFlow for V4 {
     }
 
     #[inline(always)]
+    fn is_hosts(address: &u32) -> bool {
+        let first = address.to_ne_bytes()[0];
+        *address != 0 && *address != u32::MAX && first != 127 && first & 0xf0 != 224
+    }
+
+    #[inline(always)]
     fn copy_address(address: &mut u32, words: &[u32; 4]) {
         *address = words[0];
     }
@@ -302,6 +317,13 @@ impl NewFlow for V6 {
             proto: key.proto,
             family: lb_common::entry::FAMILY_V6,
         })
+    }
+
+    #[inline(always)]
+    fn is_hosts(address: &[u32; 4]) -> bool {
+        let [first, second, third, last] = *address;
+        let low = first | second | third == 0 && u32::from_be(last) <= 1;
+        !low && first.to_ne_bytes()[0] != 0xff
     }
 
     #[inline(always)]

@@ -42,6 +42,8 @@ pub enum Fault {
     ForgetsPorts,
     /// A closed flow's port is never given away.
     SparesPorts,
+    /// A source that no host has is answered.
+    AnswersNobody,
 }
 
 impl Fault {
@@ -66,5 +68,6 @@ impl Fault {
         Self::SparesUnanswered,
         Self::ForgetsPorts,
         Self::SparesPorts,
+        Self::AnswersNobody,
     ];
 }

@@ -1,6 +1,6 @@
 //! New flows: backend, port, both halves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lb_common::{
     flow::{Kind, State, tcp_flags::RST},
@@ -22,6 +22,12 @@ const CLOSED_PROBE: u64 = 8;
 /// Of these, how many may meet full buckets.
 const FULL_PROBES: u64 = 2;
 
+/// Whether a host may send from this address.
+fn is_hosts(address: IpAddr) -> bool {
+    let nobodys = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    !nobodys && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 impl Model {
     /// Begins a flow with this packet.
     pub(super) fn begin(
@@ -39,6 +45,9 @@ impl Model {
                 Verdict::PassForeign
             });
         };
+        if !is_hosts(packet.ip.src) && !self.errs(Fault::AnswersNobody) {
+            return Err(Verdict::PassMalformed);
+        }
         if packet.transport.flags & RST != 0 && !self.errs(Fault::ResetsBegin) {
             return Err(Verdict::DropNoFlow);
         }

@@ -261,7 +261,7 @@ fn sketch(random: &mut Random, temper: &Temper, model: &Model) -> (Side, Sketch)
 
 /// Makes a packet an unusual one.
 fn make_odd(random: &mut Random, sketch: &mut Sketch) {
-    match random.below(12) {
+    match random.below(13) {
         0 => sketch.options = vec![1; 4 * (1 + random.below(10)) as usize],
         1 => {
             for _ in 0..=random.below(3) {
@@ -287,6 +287,13 @@ fn make_odd(random: &mut Random, sketch: &mut Sketch) {
         8 => sketch.tos = random.below(256) as u8,
         9 => sketch.tcp_options = vec![1; 4 * (1 + random.below(10)) as usize],
         10 => sketch.padding = 1 + random.below(40) as usize,
+        11 => {
+            let nobodys = match sketch.src {
+                IpAddr::V4(_) => ["0.0.0.0", "127.9.0.1", "239.255.0.1", "255.255.255.255"],
+                IpAddr::V6(_) => ["::", "::1", "ff02::1", "ff0e::fb"],
+            };
+            sketch.src = ip(one(random, &nobodys));
+        }
         _ => sketch.payload.truncate(random.below(9) as usize),
     }
 }

@@ -67,6 +67,8 @@ pub(crate) enum Otherwise {
     HeaderSumIsKept,
     /// The kernel acts on some IPv4 options.
     OptionsAreCarried,
+    /// The kernel takes no frame that is for another host of the link.
+    DriversFilter,
 }
 
 impl Otherwise {
@@ -76,6 +78,7 @@ impl Otherwise {
         Self::FlagsAreNotJudged,
         Self::HeaderSumIsKept,
         Self::OptionsAreCarried,
+        Self::DriversFilter,
     ];
 
     /// Why this is as it should be.
@@ -97,6 +100,11 @@ impl Otherwise {
             Self::OptionsAreCarried => {
                 "options are for the hosts; recording a route through a balancer tells what nobody \
                  can use, and source routes are refused by every host as they come"
+            }
+            Self::DriversFilter => {
+                "which frames come in is the interface's affair, which lets in those to its own \
+                 address unless it is told to be promiscuous; a look at the link address would cost \
+                 every packet"
             }
         }
     }

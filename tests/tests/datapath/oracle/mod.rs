@@ -111,6 +111,7 @@ fn rows_come_out_alike_or_as_intended() {
         let mut rows = Rows::new(&mut pair);
         rows::connections(&mut rows);
         rows::strangers(&mut rows);
+        rows::impostors(&mut rows);
         rows::headers(&mut rows);
         let unmet = Otherwise::ALL
             .iter()

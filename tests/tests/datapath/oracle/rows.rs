@@ -229,6 +229,37 @@ pub(crate) fn strangers(rows: &mut Rows<'_>) {
     }
 }
 
+/// Sources that no host has, and frames for another host on the same cable.
+pub(crate) fn impostors(rows: &mut Rows<'_>) {
+    let sources: [&[&str]; 2] = [
+        &["0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255"],
+        &["::", "::1", "ff02::1"],
+    ];
+    for (v6, proto) in ALL {
+        for source in sources[usize::from(v6)] {
+            let mut flow = rows.fresh(v6, proto);
+            let what = format!("from {source}");
+            let from = |s: &mut Segment| {
+                s.flags = SYN;
+                s.src = ip(source);
+            };
+            rows.check(&mut flow, |flow| flow.asks(&what, from), NOTHING);
+        }
+        let mut flow = rows.open(v6, proto);
+        let elsewhere = |mut step: Step| {
+            for (_, frame) in step.frames.iter_mut().flatten() {
+                frame[5] ^= 0x55;
+            }
+            step
+        };
+        rows.check(
+            &mut flow,
+            |flow| elsewhere(flow.asks("to another link address", |_| {})),
+            Expect::Differs(Otherwise::DriversFilter),
+        );
+    }
+}
+
 /// Headers of IPv4 that the kernel looks at more closely.
 pub(crate) fn headers(rows: &mut Rows<'_>) {
     for proto in [TCP, UDP] {
