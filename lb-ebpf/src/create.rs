@@ -48,7 +48,7 @@ pub(crate) trait NewFlow: Family {
 pub(crate) type Created = u64;
 
 /// Added to a verdict to make it a [`Created`].
-const REFUSED: u64 = 1 << 32;
+pub(crate) const REFUSED: u64 = 1 << 32;
 
 #[inline(always)]
 const fn refuse(verdict: Verdict) -> Created {
@@ -63,6 +63,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
     let verdict = answer - REFUSED;
     for candidate in [
         Verdict::PassForeign,
+        Verdict::PassMalformed,
         Verdict::PassUnknownReply,
         Verdict::PassUnresolved,
         Verdict::DropNoBackend,

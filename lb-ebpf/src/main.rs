@@ -16,17 +16,26 @@
 #![feature(core_intrinsics)]
 
 mod announce;
+mod answer;
+mod answer_budget;
 mod block;
 mod budget;
 mod call;
 mod create;
+mod departure;
+mod detour;
+mod echo;
+mod extension;
 mod family;
 mod flow;
 mod forward;
+mod fragment;
 mod handover;
+mod icmp;
 mod insert;
 mod lookup;
 mod maps;
+mod outline;
 mod packet;
 mod parse;
 mod pipeline;
@@ -37,6 +46,7 @@ mod stats;
 mod tc;
 mod trace;
 mod transmit;
+mod vlan;
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
@@ -53,6 +63,12 @@ use crate::{
 #[xdp]
 pub fn lb_xdp(ctx: XdpContext) -> u32 {
     pipeline::process(&Frame::from_xdp(&ctx))
+}
+
+/// The packets that `lb_xdp` jumps here with.
+#[xdp]
+pub fn lb_xdp_detour(ctx: XdpContext) -> u32 {
+    detour::process(&Frame::from_xdp(&ctx))
 }
 
 /// Every packet of a configured interface without XDP, and of interfaces that backends are behind.

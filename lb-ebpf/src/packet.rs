@@ -4,10 +4,12 @@ use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::bpf_skb_pull_data,
+    helpers::generated::{bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::{TcContext, XdpContext},
 };
-use lb_common::{IPPROTO_TCP, IPPROTO_UDP};
+use lb_common::{IPPROTO_TCP, IPPROTO_UDP, maps::detour};
+
+use crate::maps::DETOURS;
 
 /// Where in the kernel a program runs. A constant of each entry point: everything behind it is
 /// inlined, so that a branch on it leaves only the one side.
@@ -39,6 +41,8 @@ pub(crate) struct Frame {
     len: usize,
     /// Interface it arrived on.
     pub(crate) ingress: u32,
+    /// See [`Self::keeping`]. A constant, as is [`Self::hook`].
+    keeps: bool,
 }
 
 impl Frame {
@@ -53,6 +57,71 @@ impl Frame {
             end,
             len: end - start,
             ingress: ctx.ingress_ifindex() as u32,
+            keeps: false,
+        }
+    }
+
+    /// The same frame, whose pointers the compiler must keep. Otherwise it may check one and use
+    /// another, made anew from the same parts, of which the verifier does not know that it is the
+    /// same. Costs a store and a load each: for what lies off the plain way.
+    #[inline(always)]
+    pub(crate) fn keeping(self) -> Self {
+        Self {
+            keeps: true,
+            ..self
+        }
+    }
+
+    /// Jumps to the program for what is not plain. Returns only if there is none.
+    #[inline(always)]
+    pub(crate) fn detour(&self) {
+        match self.hook {
+            Hook::Xdp => {
+                let ctx = XdpContext::new(self.ctx.cast());
+                // SAFETY: the context that this program was called with.
+                let _ = unsafe { DETOURS.tail_call(&ctx, detour::XDP) };
+            }
+            Hook::Tc => {}
+        }
+    }
+
+    /// Moves the frame's beginning: forward for a positive `delta`, back for a negative one.
+    /// Answers with the frame as it is then; all pointers into the former one are dead. `None`:
+    /// there is no room, or no such means at this hook.
+    #[inline(always)]
+    pub(crate) fn move_start(&self, delta: i32) -> Option<Frame> {
+        match self.hook {
+            Hook::Xdp => {
+                let ctx = self.ctx.cast();
+                // SAFETY: the context that this program was called with.
+                if unsafe { bpf_xdp_adjust_head(ctx, delta) } != 0 {
+                    return None;
+                }
+                Some(Frame {
+                    keeps: self.keeps,
+                    ..Frame::from_xdp(&XdpContext::new(ctx))
+                })
+            }
+            Hook::Tc => None,
+        }
+    }
+
+    /// Moves the frame's end by `delta` bytes; otherwise as [`Self::move_start`].
+    #[inline(always)]
+    pub(crate) fn move_end(&self, delta: i32) -> Option<Frame> {
+        match self.hook {
+            Hook::Xdp => {
+                let ctx = self.ctx.cast();
+                // SAFETY: the context that this program was called with.
+                if unsafe { bpf_xdp_adjust_tail(ctx, delta) } != 0 {
+                    return None;
+                }
+                Some(Frame {
+                    keeps: self.keeps,
+                    ..Frame::from_xdp(&XdpContext::new(ctx))
+                })
+            }
+            Hook::Tc => None,
         }
     }
 
@@ -89,6 +158,7 @@ impl Frame {
             len: ctx.len() as usize,
             // SAFETY: the verifier knows the context's fields.
             ingress: unsafe { (*ctx.skb.skb).ifindex },
+            keeps: false,
         }
     }
 
@@ -115,7 +185,10 @@ impl Frame {
     /// Headers lie at any address, so `T` must be read and written unaligned, or be `packed`.
     #[inline(always)]
     pub(crate) fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let first = self.start + offset;
+        let mut first = self.start + offset;
+        if self.keeps {
+            first = core::hint::black_box(first);
+        }
         if first + size_of::<T>() > self.end {
             return None;
         }
@@ -211,8 +284,10 @@ pub(crate) struct Ipv4 {
     pub(crate) daddr: u32,
 }
 
-/// "More fragments" and the fragment offset, network byte order.
-pub(crate) const IPV4_FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
+/// "More fragments", network byte order.
+pub(crate) const IPV4_MORE_FRAGMENTS: u16 = 0x2000_u16.to_be();
+/// The fragment offset, network byte order.
+pub(crate) const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 
 /// IPv6 header (RFC 8200). All fields in network byte order.
 #[repr(C, packed)]
@@ -226,8 +301,27 @@ pub(crate) struct Ipv6 {
     pub(crate) daddr: [u32; 4],
 }
 
-/// Next header value of the fragment header (RFC 8200, section 4.5).
-pub(crate) const IPPROTO_FRAGMENT: u8 = 44;
+/// IPv6 fragment header (RFC 8200, section 4.5). All fields in network byte order.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct FragmentHeader {
+    pub(crate) next_header: u8,
+    pub(crate) reserved: u8,
+    /// Offset in units of eight bytes, two reserved bits, "more fragments".
+    pub(crate) offset_more: u16,
+    pub(crate) id: u32,
+}
+
+/// Start of an ICMP or ICMPv6 message (RFC 792, RFC 4443). All fields in network byte order.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct Icmp {
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    pub(crate) checksum: u16,
+    /// Depends on the kind: an MTU, a pointer, identifier and sequence.
+    pub(crate) rest: u32,
+}
 
 /// TCP header without options (RFC 9293). All fields in network byte order.
 #[repr(C, packed)]

@@ -74,12 +74,18 @@ fn reverse(frame: &Frame) -> Option<Verdict> {
     // SAFETY: `at` checked the bounds; the struct is packed.
     match unsafe { (*ethernet).ethertype } {
         ETHERTYPE_IPV4 => {
-            let network = parse::ipv4(frame).ok()?;
+            let network = parse::ipv4(frame, parse::UNTAGGED).ok()?;
+            if network.is_fragment() {
+                return None;
+            }
             let packet = parse::transport(frame, &network).ok()?;
             reverse_reply::<V4, Ipv4>(frame, &packet, packet.saddr)
         }
         ETHERTYPE_IPV6 => {
-            let network = parse::ipv6(frame).ok()?;
+            let network = parse::ipv6(frame, parse::UNTAGGED).ok()?;
+            if network.is_fragment() {
+                return None;
+            }
             let packet = parse::transport(frame, &network).ok()?;
             let word = hash::filter_word6(&packet.saddr);
             reverse_reply::<V6, Ipv6>(frame, &packet, word)

@@ -77,8 +77,14 @@ pub(crate) fn note(frame: &Frame) {
 /// To be called once the verdict is known.
 #[inline(always)]
 pub(crate) fn tell(verdict: Verdict) {
+    tell_index(verdict as u32);
+}
+
+/// The same for a verdict in a number.
+#[inline(always)]
+pub(crate) fn tell_index(verdict: u32) {
     if is_on() {
-        lb_trace(verdict as u32);
+        lb_trace(verdict);
     }
 }
 

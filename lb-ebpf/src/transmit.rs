@@ -11,6 +11,7 @@ use lb_common::{
     flow::{Half, Kind},
     maps::MAX_INTERFACES,
     verdict::Verdict,
+    vlan::Tags,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     maps::NEXTHOPS,
     packet::{Frame, Hook},
     parse::Packet,
+    pipeline::Stop,
     rewrite::{self, LinkAddresses, Rewrite, RewriteNetwork},
     stats::count_backend,
     tc,
@@ -82,13 +84,37 @@ fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Way, Verdict>
     ))
 }
 
+/// Whether packets leave by this hop with VLAN tags on.
+#[inline(always)]
+fn has_tags(hop: u32, learned: Tags) -> bool {
+    match NEXTHOPS.get(hop) {
+        Some(next) if hop >= MAX_INTERFACES as u32 => next.tags != Tags::NONE,
+        Some(_) => learned != Tags::NONE,
+        None => false,
+    }
+}
+
+/// Whether a packet of this many bytes is not plain for its way out: tagged, or too long. What
+/// goes to the node's own stack may have any length, and keeps its tags.
+#[inline(always)]
+fn needs_detour(hop: u32, learned: Tags, length: usize) -> bool {
+    let Some(next) = NEXTHOPS.get(hop) else {
+        return false;
+    };
+    let next: &NextHop = next;
+    if next.ifindex == 0 || next.flags & hop_flags::LOCAL != 0 {
+        return false;
+    }
+    length > next.mtu as usize || has_tags(hop, learned)
+}
+
 /// Rewrites the packet by its half and sends it on. `Ok` is the program's answer and the verdict.
 #[inline(always)]
 pub(crate) fn transmit<F, L3>(
     frame: &Frame,
     packet: &Packet<L3, F::Addr>,
     found: &Found<F::Addr>,
-) -> Result<(u32, Verdict), Verdict>
+) -> Result<(u32, Verdict), Stop>
 where
     F: Family,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
@@ -96,14 +122,23 @@ where
     let half = found.slot.half;
     let mut rewrite = Rewrite::of(half, packet.ttl);
     // SAFETY: map memory; whether it still is this flow's is checked below.
-    let (hop, backend) = unsafe { ((*half).hop, (*half).backend) };
+    let (hop, backend, learned) = unsafe { ((*half).hop, (*half).backend, (*half).tags) };
     if !found.slot.tag().same_identity(found.tag) {
-        return Err(Verdict::DropContended);
+        return Err(Stop::Left(Verdict::DropContended));
+    }
+    if needs_detour(hop, learned, packet.l3_length) {
+        if frame.hook == Hook::Xdp {
+            return Err(Stop::Detour);
+        }
+        // The kernel's own path cares for MTUs behind tc; tags are for XDP to write.
+        if has_tags(hop, learned) {
+            return Err(Stop::Left(Verdict::PassUnresolved));
+        }
     }
     let way = way(frame, hop, half);
     if !matches!(way, Ok(Way::Stack) | Err(Verdict::PassForeign)) {
         if packet.ttl <= 1 {
-            return Err(Verdict::DropTtlExceeded);
+            return Err(Stop::Left(Verdict::DropTtlExceeded));
         }
         rewrite.ttl = packet.ttl - 1;
     }

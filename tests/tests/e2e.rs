@@ -34,6 +34,8 @@ mod lost;
 mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
+#[path = "e2e/paths.rs"]
+mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
 #[path = "e2e/scene.rs"]

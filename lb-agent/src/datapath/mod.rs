@@ -3,6 +3,7 @@
 //! [`Datapath::open`] creates or adopts maps and programs; after that it is a
 //! [`Kernel`](crate::domain::kernel::Kernel) that carries out the controller's steps.
 
+mod addresses;
 mod announce;
 mod block;
 mod budget;
@@ -29,7 +30,9 @@ mod sock_diag;
 mod sysctl;
 mod trace;
 mod trial;
+mod trunk;
 mod verify;
+mod vips;
 mod writer;
 
 use std::{
@@ -39,15 +42,15 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
     programs::Xdp,
 };
 use lb_common::{
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
-        ServiceEntry, ServiceKey,
+        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats,
+        InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey,
     },
-    maps::name,
+    maps::{detour, name},
 };
 
 pub use self::{
@@ -72,11 +75,11 @@ pub struct Datapath {
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
+    vips: HashMap<MapData, AddressKey, u32>,
     blocks: block::BlockList,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
-    announced: HashMap<MapData, ServiceKey, u32>,
     /// Interfaces that VIPs are announced on.
     announce: Vec<String>,
     /// VIPs that the neighbours have been told of.
@@ -147,14 +150,22 @@ impl Datapath {
             )
         })?;
 
+        load_detour(&mut ebpf)?;
+
         let classifiers = classifier::Classifiers::load(
             &mut ebpf,
             loader::pin_dir(&options.bpf_dir),
             options.tc_filters,
         )?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
+        let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
-        let hops = nexthop::Hops::new(nexthops, &taken, by_position(&interfaces, &named))?;
+        let hops = nexthop::Hops::new(
+            nexthops,
+            addresses,
+            &taken,
+            by_position(&interfaces, &named),
+        )?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
@@ -163,13 +174,13 @@ impl Datapath {
             options.lifetimes.scaled(clock.per_second()),
         );
         let mut datapath = Self {
-            announced: take(&mut ebpf, name::ANNOUNCED)?,
             announce: options.announce.clone(),
             told: BTreeSet::new(),
             services: take(&mut ebpf, name::SERVICES)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
+            vips: take(&mut ebpf, name::VIPS)?,
             blocks: block::BlockList::open(&mut ebpf)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
@@ -243,6 +254,24 @@ impl Datapath {
     pub async fn start_resolver(&self) -> Result<Resolver, KernelError> {
         Resolver::start(self.hops.clone()).await
     }
+}
+
+/// Loads the program for what is not plain, and has the others jump to it. The map is pinned: one
+/// that nobody holds open forgets its programs.
+fn load_detour(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let program = xdp(ebpf, name::PROGRAM_DETOUR)?;
+    let what = || format!("verifying the program {}", name::PROGRAM_DETOUR);
+    program
+        .load()
+        .map_err(|error| KernelError::new(what(), error))?;
+    let program = program
+        .fd()
+        .and_then(|fd| Ok(fd.try_clone()?))
+        .map_err(|error| KernelError::new(what(), error))?;
+    let mut detours: ProgramArray<MapData> = take(ebpf, name::DETOURS)?;
+    detours
+        .set(detour::XDP, &program, 0)
+        .map_err(|error| loader::map_error(name::DETOURS, error))
 }
 
 /// Name and index of the interface at each position; no name and 0 where there is none of the
