@@ -9,7 +9,7 @@ use lb_common::{flow::Tag, verdict::Verdict};
 
 use crate::{
     create::NewFlow,
-    departure::{self, Departure},
+    departure,
     detour::Outcome,
     echo::Echo,
     family::{Family, V4, V6},
@@ -19,7 +19,8 @@ use crate::{
     parse::{Network, Packet},
     rewrite::RewriteNetwork,
     settings::setting,
-    vlan::{self, Link},
+    transmit,
+    vlan::Link,
 };
 
 /// Seconds for which the fragments of a packet may follow its first: what Linux waits for them
@@ -104,7 +105,7 @@ where
     let packet = network.packet(frame, link.tags, network.header.cast())?;
     if first.slot == ECHOED {
         packet.turn_round();
-        return Err(Verdict::AnswerEcho);
+        return Ok((transmit::send_back(frame), Verdict::AnswerEcho));
     }
     let slot = SlotRef::at::<F>(first.slot).ok_or(Verdict::PassFragment)?;
     let tag = slot.tag();
@@ -121,15 +122,9 @@ where
     }
     departure.check()?;
     departure.count(packet.len);
-    let Departure {
-        rewrite,
-        way,
-        verdict,
-        ..
-    } = departure;
     // SAFETY: the frame has not been resized since it was parsed.
-    unsafe { packet.rewrite_network(&rewrite) };
-    Ok((vlan::send(frame, link, &way)?, verdict))
+    unsafe { packet.rewrite_network(&departure.rewrite) };
+    Ok((departure.send(frame, link)?, departure.verdict))
 }
 
 impl Followed for V4 {

@@ -340,7 +340,8 @@ impl World {
             // Passed on: to a process of the node.
             Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
             Action::Answer => match self.hook {
-                Hook::Xdp => (&[action::TX], true),
+                // By redirect where bare XDP_TX does not work, as on a lone veth.
+                Hook::Xdp => (&[action::TX, action::REDIRECT], true),
                 Hook::Tc => (&[action::REDIRECT], true),
             },
         };
