@@ -311,7 +311,7 @@ impl World {
             })
             .collect();
         // Two tags more are as long, but do not leave the rest as it was.
-        if self.hook == Hook::Xdp && frame_after.get(METADATA..) == Some(&frame[..]) {
+        if self.hook == Hook::Xdp && frame_after.get(METADATA..) == Some(frame) {
             // Handed over, with a mark in front: what tc makes of it is what counts.
             ensure!(counted.is_empty(), "handed over, yet counted {counted:?}");
             frame_after.drain(..METADATA);
