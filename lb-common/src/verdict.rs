@@ -55,14 +55,14 @@ macro_rules! verdicts {
 }
 
 verdicts! {
-    /// Neither IPv4 nor IPv6: ARP, VLAN tags and the like.
+    /// Neither IPv4 nor IPv6: ARP, more than two VLAN tags and the like.
     PassNotIp = 0, Pass, "not_ip";
     /// For a destination that is none of ours.
     PassForeign = 1, Pass, "foreign";
     /// Too short, with lengths that contradict each other, or from an address that no host has; the
     /// stack judges it.
     PassMalformed = 2, Pass, "malformed";
-    /// A fragment for a destination of ours.
+    /// A fragment for a destination of ours whose first one has not been seen.
     PassFragment = 3, Pass, "fragment";
     /// Towards a translated address and port of the node, but of no known flow.
     PassUnknownReply = 4, Pass, "unknown_reply";
@@ -105,6 +105,8 @@ verdicts! {
     DropBudget = 22, Drop, "new_flow_budget";
     /// A question for the link address of a VIP (ARP, neighbour solicitation), answered.
     AnswerNeighbour = 23, Answer, "neighbour";
+    /// Longer than the way to the backend or client admits, and the sender is not told.
+    DropTooBig = 24, Drop, "too_big";
 }
 
 /// Number of verdicts: the size of their counter map.

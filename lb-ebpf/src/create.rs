@@ -14,10 +14,10 @@ use crate::{
     budget,
     family::{Draft, Family, Key, V4, V6},
     flow::SlotRef,
+    headers::{join_ports, split_ports},
     insert::{self, InsertError},
     lookup,
     maps::NEXTHOPS,
-    packet::{join_ports, split_ports},
     settings::{client_hop, setting},
     stats::count_flow,
 };
@@ -52,7 +52,7 @@ pub(crate) trait NewFlow: Family {
 pub(crate) type Created = u64;
 
 /// Added to a verdict to make it a [`Created`].
-const REFUSED: u64 = 1 << 32;
+pub(crate) const REFUSED: u64 = 1 << 32;
 
 #[inline(always)]
 const fn refuse(verdict: Verdict) -> Created {

@@ -35,6 +35,7 @@ pub mod consul;
 pub mod direct;
 pub mod echo;
 mod exchange;
+pub mod frame;
 pub mod link;
 pub mod load;
 pub mod model;

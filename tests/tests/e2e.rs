@@ -38,6 +38,9 @@ mod million;
 mod mishaps;
 #[path = "e2e/narrow.rs"]
 mod narrow;
+||||||| 9dc1a45
+#[path = "e2e/paths.rs"]
+mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
 #[path = "e2e/scene.rs"]
