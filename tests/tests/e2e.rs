@@ -36,9 +36,6 @@ mod lost;
 mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
-#[path = "e2e/narrow.rs"]
-mod narrow;
-||||||| 9dc1a45
 #[path = "e2e/paths.rs"]
 mod paths;
 #[path = "e2e/prometheus.rs"]

@@ -115,18 +115,21 @@ impl Flow {
     }
 
     /// What becomes of a frame that comes from this side: ends, link and hops change, nothing else.
+    /// Of an error, the ends that are quoted change with them.
     pub(crate) fn translated(&self, from: Side, frame: &[u8]) -> Reading {
         let sent = Reading::of(frame);
         let (port, to) = self.service();
-        let (macs, src, sport, dst, dport) = match from {
-            Side::Front => {
-                let ends = (self.node(), "chosen".to_owned(), self.backend(), to);
-                ([MACS[3], MACS[2]], ends.0, ends.1, ends.2, ends.3)
-            }
-            Side::Back => {
-                let ends = (self.vip(), port.to_string(), &*self.client, self.port);
-                ([MACS[0], MACS[1]], ends.0, ends.1, ends.2, ends.3)
-            }
+        let in_front = [
+            (self.vip(), port.to_string()),
+            (&*self.client, self.port.to_string()),
+        ];
+        let behind = [
+            (self.node(), "chosen".to_owned()),
+            (self.backend(), to.to_string()),
+        ];
+        let (macs, [src, dst]) = match from {
+            Side::Front => ([MACS[3], MACS[2]], behind),
+            Side::Back => ([MACS[0], MACS[1]], in_front),
         };
         let hops = sent.get("TTL").or(sent.get("hop limit"));
         let hops: u8 = hops.and_then(|hops| hops.parse().ok()).unwrap_or(0);
@@ -137,10 +140,14 @@ impl Flow {
             ("link source", from_link),
             ("TTL", hops.clone()),
             ("hop limit", hops),
-            ("source", src.to_owned()),
-            ("source port", sport),
-            ("destination", dst.to_owned()),
-            ("destination port", dport.to_string()),
+            ("source", src.0.to_owned()),
+            ("source port", src.1.clone()),
+            ("destination", dst.0.to_owned()),
+            ("destination port", dst.1.clone()),
+            ("quoted source", dst.0.to_owned()),
+            ("quoted source port", dst.1),
+            ("quoted destination", src.0.to_owned()),
+            ("quoted destination port", src.1),
         ])
     }
 

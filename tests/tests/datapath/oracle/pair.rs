@@ -108,7 +108,8 @@ impl Pair {
             met.clear();
             difference = differences(step, &arrivals, &mut met);
         }
-        for (name, count) in met {
+        // Of frames that differ altogether nothing is to be learned.
+        for (name, count) in met.into_iter().filter(|_| difference.is_none()) {
             *self.met.entry(name).or_default() += count;
         }
         self.arrived += arrivals[1].len() as u64;

@@ -2,8 +2,9 @@
 
 use super::{
     flow::Flow,
+    intended::Otherwise,
     pair::Step,
-    rows::{ALL, HERE, Rows, THERE},
+    rows::{ALL, Expect, HERE, Rows, THERE},
     segment::{MF, Segment, TCP, UDP},
 };
 use crate::row::Side;
@@ -81,9 +82,11 @@ pub(crate) fn fragments(rows: &mut Rows<'_>) {
                     id += 1;
                     // So many pieces.
                     let count = how.1.len();
+                    let late = Expect::Differs(Otherwise::FirstPieceFirst);
                     let expect = match side {
-                        Side::Front => super::rows::Expect::Alike(0, count),
-                        Side::Back => super::rows::Expect::Alike(count, 0),
+                        _ if how.1[0] != 0 => late,
+                        Side::Front => Expect::Alike(0, count),
+                        Side::Back => Expect::Alike(count, 0),
                     };
                     rows.check(
                         &mut flow,
@@ -98,7 +101,7 @@ pub(crate) fn fragments(rows: &mut Rows<'_>) {
             let mut new = rows.fresh(v6, proto);
             id += 1;
             let how: (&[usize], &[usize]) = (&[0, 64], &[0, 1]);
-            let expect = super::rows::Expect::Alike(0, 2);
+            let expect = Expect::Alike(0, 2);
             rows.check(
                 &mut new,
                 |flow| pieces(flow, Side::Front, 100, how, id),

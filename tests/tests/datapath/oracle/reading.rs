@@ -221,7 +221,9 @@ impl Reading {
         match proto {
             TCP | UDP if !later && l4.len() >= 8 => {
                 self.ports(of, ends, l4);
-                self.transport(of, proto, l4, all.then_some(pseudo), ends);
+                // A whole quote and one that ends a little earlier are to be read alike.
+                let whole = all && of.is_empty();
+                self.transport(of, proto, l4, whole.then_some(pseudo), ends);
             }
             ICMP | ICMP6 if !later && l4.len() >= 8 => {
                 let pseudo = if proto == ICMP { 0 } else { pseudo };

@@ -20,6 +20,10 @@ pub(crate) enum Expect {
     /// The programs translate it as plainly as any packet, and the kernel does not, for this
     /// reason.
     Differs(Otherwise),
+    /// The kernel sends something on, and the programs do not, for this reason.
+    Withheld(Otherwise),
+    /// The programs answer, with a checksum as wrong as the question's, and the kernel does not.
+    AsWrong(Otherwise),
 }
 
 /// Nothing comes out of either.
@@ -91,51 +95,77 @@ impl<'a> Rows<'a> {
         // What is to differ need not be waited for until it does not.
         let patience = match expect {
             Expect::Alike(..) => LATE,
-            Expect::Differs(_) => Duration::ZERO,
+            _ => Duration::ZERO,
         };
         let Outcome {
             arrivals,
             difference,
         } = self.pair.play_for(flow, &step, patience);
-        let at = |side: Side| {
-            let at_side = |(at, _): &&(Side, Vec<u8>)| *at as u8 == side as u8;
-            arrivals[1].iter().filter(at_side).count()
-        };
-        let came = (at(Side::Front), at(Side::Back));
-        match (expect, difference) {
-            (Expect::Alike(..), Some(difference)) => self.wrong.push(difference),
-            (Expect::Alike(front, back), None) if came != (front, back) => {
-                let what = format!("{}: {came:?} instead of {:?}", step.what, (front, back));
-                self.wrong.push(what);
-            }
-            (Expect::Alike(..), None) => {}
-            (Expect::Differs(otherwise), Some(difference)) => {
-                self.differed.insert(otherwise);
-                let (from, frame) = &step.frames[1][0];
-                let expected = flow.translated(*from, frame);
-                let differing = match arrivals[1].as_slice() {
-                    [(_, frame)] => expected.differing(&Reading::of(frame)),
-                    _ => vec!["number of frames".to_owned()],
+        let fault = match expect {
+            Expect::Alike(front, back) => difference.or_else(|| {
+                let at = |side: Side| {
+                    let at_side = |(at, _): &&(Side, Vec<u8>)| *at as u8 == side as u8;
+                    arrivals[1].iter().filter(at_side).count()
                 };
-                if !differing.is_empty() {
-                    let what = format!("not a plain translation: {differing:?}\n{difference}");
-                    self.wrong.push(what);
-                }
+                let came = (at(Side::Front), at(Side::Back));
+                let what = format!("{}: {came:?} instead of {:?}", step.what, (front, back));
+                (came != (front, back)).then_some(what)
+            }),
+            Expect::Differs(otherwise) => {
+                let plain = |(_, frame): &(Side, Vec<u8>)| {
+                    let arrived = Reading::of(frame);
+                    let mut sent = step.frames[1].iter();
+                    sent.any(|(from, frame)| {
+                        flow.translated(*from, frame).differing(&arrived).is_empty()
+                    })
+                };
+                let right = !arrivals[1].is_empty() && arrivals[1].iter().all(plain);
+                self.otherwise(otherwise, &step, difference, right)
             }
-            (Expect::Differs(otherwise), None) => {
-                let why = otherwise.why();
-                let what = format!("{}: alike, though it is intended that {why}", step.what);
-                self.wrong.push(what);
+            Expect::Withheld(otherwise) => {
+                let right = arrivals[1].is_empty();
+                self.otherwise(otherwise, &step, difference, right)
             }
+            Expect::AsWrong(otherwise) => {
+                let sum = |frame: &[u8]| Reading::of(frame).get("ICMP checksum").map(str::to_owned);
+                let right = match arrivals[1].as_slice() {
+                    [(_, frame)] => sum(frame) == sum(&step.frames[1][0].1),
+                    _ => false,
+                };
+                self.otherwise(otherwise, &step, difference, right)
+            }
+        };
+        self.wrong.extend(fault);
+    }
+
+    /// What is wrong about a row that is to differ, if anything is.
+    fn otherwise(
+        &mut self,
+        otherwise: Otherwise,
+        step: &Step,
+        difference: Option<String>,
+        right: bool,
+    ) -> Option<String> {
+        let why = otherwise.why();
+        match difference {
+            None => Some(format!(
+                "{}: alike, though it is intended that {why}",
+                step.what
+            )),
+            Some(_) if right => {
+                self.differed.insert(otherwise);
+                None
+            }
+            Some(difference) => Some(format!("it is intended that {why}, but:\n{difference}")),
         }
     }
 
-    /// Ends them.
+    /// Ends them, and says what has differed by intention.
     ///
     /// # Panics
     ///
     /// Something was wrong.
-    pub(crate) fn done(self) {
+    pub(crate) fn done(self) -> BTreeSet<Otherwise> {
         println!(
             "{} rows; otherwise by intention: {:?}",
             self.count, self.differed
@@ -147,6 +177,7 @@ impl<'a> Rows<'a> {
             self.count,
             self.wrong.join("\n\n")
         );
+        self.differed
     }
 }
 

@@ -266,6 +266,8 @@ fn hosts(layout: &Layout) -> Result<[Namespace; 3]> {
     }
     // All errors are sent.
     node.sysctl("ipv4.icmp_ratelimit", "0")?;
+    node.sysctl("ipv4.icmp_msgs_per_sec", "1000000")?;
+    node.sysctl("ipv4.icmp_msgs_burst", "1000000")?;
     node.sysctl("ipv6.icmp.ratelimit", "0")?;
     if layout.mtu != link::MTU {
         link::set_mtu(&node, "back", layout.mtu)?;

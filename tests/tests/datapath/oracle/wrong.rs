@@ -150,6 +150,8 @@ fn frames(flow: &Flow) -> Vec<Arrival> {
             0,
             &quote(&quoted[1]),
         );
+        // Translated, that is: the node's own come with all their hops.
+        let [to_client, to_backend] = [to_client, to_backend].map(|s| Segment { ttl: 63, ..s });
         frames.push((Side::Front, to_client.at(Side::Front)));
         frames.push((Side::Back, to_backend.at(Side::Back)));
     }
