@@ -53,6 +53,7 @@ impl Rig {
             handle,
             probes: Arc::default(),
             watch: Arc::default(),
+            fragments: Arc::default(),
         };
         let server = tokio::spawn(serve(listener, sources, async {
             stopped.await.ok();
