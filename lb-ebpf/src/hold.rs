@@ -19,7 +19,7 @@ use crate::{
 /// In a section of its own, which the agent finds by its name.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.hold")]
-static HOLD_SWITCH: Lease = Lease::OFF;
+static HOLD_SWITCH: Lease = Lease::off();
 
 /// `BPF_F_CURRENT_CPU`: to this CPU's buffer.
 const THIS_CPU: u64 = 0xffff_ffff;

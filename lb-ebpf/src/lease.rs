@@ -13,8 +13,10 @@ pub(crate) struct Lease(UnsafeCell<u64>);
 unsafe impl Sync for Lease {}
 
 impl Lease {
-    /// Off.
-    pub(crate) const OFF: Self = Self(UnsafeCell::new(0));
+    /// One that is off.
+    pub(crate) const fn off() -> Self {
+        Self(UnsafeCell::new(0))
+    }
 
     #[inline(always)]
     fn load(&self) -> u64 {

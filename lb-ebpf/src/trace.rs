@@ -29,7 +29,7 @@ use crate::{
 /// without a lookup.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.trace")]
-static TRACE_SWITCH: Lease = Lease::OFF;
+static TRACE_SWITCH: Lease = Lease::off();
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself.
 const NO_WAKEUP: u64 = 1;

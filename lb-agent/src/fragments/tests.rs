@@ -1,3 +1,5 @@
+//! Keeping fragments, with a kernel that is made up.
+
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},

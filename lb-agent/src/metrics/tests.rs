@@ -197,7 +197,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 40, "{families:?}");
+    assert_eq!(families.len(), 41, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.
