@@ -53,4 +53,5 @@ pub mod stats;
 pub mod talk;
 pub mod topology;
 pub mod transfer;
+pub mod wire;
 pub mod world;
