@@ -3,12 +3,13 @@
 
 use std::{thread, time::Duration};
 
-use super::pair::Step;
-use super::segment::TCP;
-use super::{draw::SYN, intended::Otherwise};
 use super::{
+    draw::SYN,
+    flow::Flow,
+    intended::Otherwise,
+    pair::Step,
     rows::{ALL, Expect, HERE, NOTHING, Rows},
-    segment::{DF, Segment, Sum},
+    segment::{DF, Segment, Sum, TCP},
 };
 use crate::row::Side;
 
