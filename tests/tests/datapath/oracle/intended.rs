@@ -135,8 +135,6 @@ pub(crate) enum Otherwise {
     ErrorSumIsKept,
     /// The kernel translates source quench.
     QuenchIsDead,
-    /// Connection tracking waits for all pieces of a datagram.
-    FirstPieceFirst,
     /// The kernel takes no frame that is for another host of the link.
     DriversFilter,
 }
@@ -150,7 +148,6 @@ impl Otherwise {
         Self::OptionsAreCarried,
         Self::ErrorSumIsKept,
         Self::QuenchIsDead,
-        Self::FirstPieceFirst,
         Self::DriversFilter,
     ];
 
@@ -159,7 +156,6 @@ impl Otherwise {
         match self {
             Self::ErrorSumIsKept => &[Group::Errors, Group::Answers],
             Self::QuenchIsDead => &[Group::Errors],
-            Self::FirstPieceFirst => &[Group::Pieces],
             _ => &[Group::Single],
         }
     }
@@ -190,11 +186,6 @@ impl Otherwise {
             }
             Self::QuenchIsDead => {
                 "RFC 6633: source quench is not to be sent, and not to be heeded by anybody"
-            }
-            Self::FirstPieceFirst => {
-                "ports stand in the first piece alone; later ones follow it in any order, but what \
-                 comes before it is counted and left to the stack, for holding packets back is \
-                 reassembly, with all that can be done to it"
             }
             Self::DriversFilter => {
                 "which frames come in is the interface's affair, which lets in those to its own \

@@ -18,7 +18,6 @@ mod reassembly;
 mod rows;
 mod segment;
 mod site;
-mod wire;
 mod wrong;
 
 use std::{collections::BTreeSet, time::Instant};

@@ -2,7 +2,6 @@
 
 use super::{
     flow::Flow,
-    intended::Otherwise,
     pair::Step,
     rows::{ALL, Expect, HERE, Rows, THERE},
     segment::{MF, Segment, TCP, UDP},
@@ -82,9 +81,7 @@ pub(crate) fn fragments(rows: &mut Rows<'_>) {
                     id += 1;
                     // So many pieces.
                     let count = how.1.len();
-                    let late = Expect::Differs(Otherwise::FirstPieceFirst);
                     let expect = match side {
-                        _ if how.1[0] != 0 => late,
                         Side::Front => Expect::Alike(0, count),
                         Side::Back => Expect::Alike(count, 0),
                     };

@@ -4,13 +4,16 @@
 //! Client and backend are nothing but the ends of cables: their stacks have no addresses and answer
 //! nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use lb_agent::{
     datapath::{Budget, Datapath, Mode, Options},
-    domain::kernel::{Kernel as _, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
-    domain::plan::advance,
+    domain::{
+        kernel::{Kernel as _, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
+        plan::advance,
+    },
+    fragments,
 };
 use lb_common::{flow::Lifetimes, maps::MIN_FLOW_SLOTS};
 use lb_tests::{
@@ -18,13 +21,12 @@ use lb_tests::{
     namespace::Namespace,
     pins::Pins,
     scratch::Scratch,
+    wire::Wire,
     world::PORTS,
 };
+use tokio::sync::watch;
 
-use super::{
-    segment::{Segment, TCP, UDP},
-    wire::Wire,
-};
+use super::segment::{Segment, TCP, UDP};
 use crate::row::Side;
 
 /// Link addresses: the client's, the node's towards it, the node's towards the backend, the
@@ -59,6 +61,8 @@ enum Means {
     Kernel,
     Programs {
         _resolver: lb_agent::datapath::Resolver,
+        // What keeps fragments ends with it.
+        _keeping: watch::Sender<bool>,
         _runtime: tokio::runtime::Runtime,
         _datapath: Box<Datapath>,
         _pins: Pins,
@@ -348,6 +352,10 @@ fn load(mode: Mode) -> Result<Means> {
         .enable_all()
         .build()?;
     let mut datapath = Datapath::open(&options)?;
+    // In the runtime's context, which the buffers of held fragments are watched in.
+    let held = runtime.block_on(async { datapath.hold_fragments() })?;
+    let (keeping, stopped) = watch::channel(false);
+    runtime.spawn(fragments::keep(held, Arc::default(), stopped));
     let mut steps = Vec::new();
     for v6 in [0, 1] {
         for (number, (protocol, port, to)) in (1..).zip(SERVICES) {
@@ -390,6 +398,7 @@ fn load(mode: Mode) -> Result<Means> {
     })?;
     Ok(Means::Programs {
         _resolver: resolver,
+        _keeping: keeping,
         _runtime: runtime,
         _datapath: Box::new(datapath),
         _pins: pins,
