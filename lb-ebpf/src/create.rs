@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use crate::{
-    budget,
+    answer, budget,
     family::{Draft, Family, Key, V4, V6},
     flow::SlotRef,
     headers::{join_ports, split_ports},
@@ -287,8 +287,7 @@ impl NewFlow for V4 {
 
     #[inline(always)]
     fn is_hosts(address: &u32) -> bool {
-        let first = address.to_ne_bytes()[0];
-        *address != 0 && *address != u32::MAX && first != 127 && first & 0xf0 != 224
+        answer::may_be_told4(*address)
     }
 
     #[inline(always)]
@@ -321,9 +320,7 @@ impl NewFlow for V6 {
 
     #[inline(always)]
     fn is_hosts(address: &[u32; 4]) -> bool {
-        let [first, second, third, last] = *address;
-        let low = first | second | third == 0 && u32::from_be(last) <= 1;
-        !low && first.to_ne_bytes()[0] != 0xff
+        answer::may_be_told6(address)
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! New flows: backend, port, both halves.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     flow::{Kind, State, tcp_flags::RST},
@@ -24,8 +24,12 @@ const FULL_PROBES: u64 = 2;
 
 /// Whether a host may send from this address.
 fn is_hosts(address: IpAddr) -> bool {
-    let nobodys = address.is_unspecified() || address.is_loopback() || address.is_multicast();
-    !nobodys && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+    match address {
+        IpAddr::V4(address) => (1..224).contains(&address.octets()[0]) && !address.is_loopback(),
+        IpAddr::V6(address) => {
+            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+        }
+    }
 }
 
 impl Model {
