@@ -13,6 +13,7 @@ mod flow;
 mod intended;
 mod pair;
 mod pieces;
+mod programs;
 mod reading;
 mod reassembly;
 mod rows;

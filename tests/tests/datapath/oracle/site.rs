@@ -4,29 +4,22 @@
 //! Client and backend are nothing but the ends of cables: their stacks have no addresses and answer
 //! nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use lb_agent::{
-    datapath::{Budget, Datapath, Mode, Options},
-    domain::{
-        kernel::{Kernel as _, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
-        plan::advance,
-    },
-    fragments,
-};
-use lb_common::{flow::Lifetimes, maps::MIN_FLOW_SLOTS};
+use lb_agent::datapath::Mode;
 use lb_tests::{
     link::{self, End},
     namespace::Namespace,
-    pins::Pins,
     scratch::Scratch,
     wire::Wire,
     world::PORTS,
 };
-use tokio::sync::watch;
 
-use super::segment::{Segment, TCP, UDP};
+use super::{
+    programs::Programs,
+    segment::{Segment, TCP, UDP},
+};
 use crate::row::Side;
 
 /// Link addresses: the client's, the node's towards it, the node's towards the backend, the
@@ -59,14 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What translates.
 enum Means {
     Kernel,
-    Programs {
-        _resolver: lb_agent::datapath::Resolver,
-        // What keeps fragments ends with it.
-        _keeping: watch::Sender<bool>,
-        _runtime: tokio::runtime::Runtime,
-        _datapath: Box<Datapath>,
-        _pins: Pins,
-    },
+    Programs { _running: Programs },
 }
 
 /// One of the two.
@@ -126,7 +112,8 @@ impl Site {
             // What the programs leave to the stack ends there, without a word.
             hosts[1].tool("ip", &["route", "add", "blackhole", vip])?;
         }
-        let means = hosts[1].run(|| load(layout.mode))?;
+        let programs = hosts[1].run(|| Programs::load(layout.mode))?;
+        let means = Means::Programs { _running: programs };
         Self::with(hosts, means)
     }
 
@@ -329,78 +316,4 @@ fn rules() -> String {
         );
     }
     text
-}
-
-/// The same services for the programs; runs in the node.
-fn load(mode: Mode) -> Result<Means> {
-    let pins = Pins::new()?;
-    let options = Options {
-        bpf_dir: pins.path().to_owned(),
-        interfaces: vec!["front".into(), "back".into()],
-        mode,
-        tc_filters: false,
-        announce: Vec::new(),
-        flow_slots: MIN_FLOW_SLOTS * 4,
-        ports: PORTS,
-        lifetimes: Lifetimes::DEFAULT_SECONDS,
-        cgroup: None,
-        grace: Duration::from_secs(20),
-        budget: Budget::Unlimited,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let mut datapath = Datapath::open(&options)?;
-    // In the runtime's context, which the buffers of held fragments are watched in.
-    let held = runtime.block_on(async { datapath.hold_fragments() })?;
-    let (keeping, stopped) = watch::channel(false);
-    runtime.spawn(fragments::keep(held, Arc::default(), stopped));
-    let mut steps = Vec::new();
-    for v6 in [0, 1] {
-        for (number, (protocol, port, to)) in (1..).zip(SERVICES) {
-            let service = number + 10 * v6 as u32;
-            let backend = KernelBackend {
-                service,
-                address: (BACKENDS[v6].parse::<std::net::IpAddr>()?, to).into(),
-                active: true,
-            };
-            steps.push(Step::PutBackend(service * 16, backend));
-            let weights = vec![(service * 16, 1)];
-            let slots = 1021;
-            steps.push(Step::PutTable(service, Recipe { weights, slots }));
-            let address = (VIPS[v6].parse::<std::net::IpAddr>()?, port).into();
-            let key = VipKey { address, protocol };
-            steps.push(Step::PutVip(key, KernelVip { service, slots }));
-        }
-    }
-    let mut view = KernelView::default();
-    for step in &steps {
-        advance(&mut view, step);
-    }
-    datapath.set_filter(&view)?;
-    for step in &steps {
-        datapath.apply(step)?;
-    }
-    let backends: Vec<std::net::IpAddr> = BACKENDS
-        .iter()
-        .map(|text| text.parse())
-        .collect::<Result<_, _>>()?;
-    let resolver = runtime.block_on(async {
-        let resolver = datapath.start_resolver().await?;
-        for _ in 0..500 {
-            if datapath.unresolved(&backends)?.is_empty() {
-                return anyhow::Ok(resolver);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        bail!("next hops were not resolved")
-    })?;
-    Ok(Means::Programs {
-        _resolver: resolver,
-        _keeping: keeping,
-        _runtime: runtime,
-        _datapath: Box::new(datapath),
-        _pins: pins,
-    })
 }
