@@ -5,8 +5,12 @@
 //! makes it longer or shorter.
 
 mod arena;
+mod compare;
 mod draw;
+mod message;
+mod odd;
 mod sketch;
+mod ways;
 
 use std::{
     str::FromStr,
@@ -14,7 +18,11 @@ use std::{
 };
 
 use lb_agent::datapath::Budget;
-use lb_tests::{model::fault::Fault, world::World};
+use lb_common::verdict::Verdict;
+use lb_tests::{
+    model::{fault::Fault, link::Link, parse},
+    world::World,
+};
 
 use self::arena::{Arena, Event, GRACE, Halt, LIFETIMES, hex};
 use crate::chance::Random;
@@ -137,16 +145,17 @@ fn shorten(arena: &mut Arena<'_>, mut events: Vec<Event>, what: String) -> (Vec<
     (events, last)
 }
 
+fn dissect(frame: &[u8]) -> Result<String, Verdict> {
+    let link = Link::read(frame)?;
+    let ip = parse::network(frame, &link)?.behind_extensions(frame, None)?;
+    let rest = parse::transport(frame, &ip);
+    Ok(format!("{link:?}\n    {ip:?} {rest:?}"))
+}
+
 fn describe(events: &[Event]) -> String {
     let lines = events.iter().map(|event| match event {
         Event::Frame(side, frame) => {
-            let packet = lb_tests::model::parse::network(frame)
-                .map_err(|verdict| format!("{verdict:?}"))
-                .map(|ip| {
-                    let rest = lb_tests::model::parse::transport(frame, &ip, None);
-                    format!("{ip:?} {rest:?}")
-                });
-            let packet = packet.unwrap_or_else(|verdict| verdict);
+            let packet = dissect(frame).unwrap_or_else(|verdict| format!("{verdict:?}"));
             format!("{side:?} {}\n    {packet}", hex(frame))
         }
         other => format!("{other:?}"),
