@@ -37,12 +37,16 @@ pub const MAX_CONVERSATIONS: u32 = 65_536;
 /// Fragmented packets whose fragments are followed at a time, per address family.
 pub const MAX_FRAGMENTED: u32 = 8_192;
 
-/// Indices of the programs in [`name::DETOURS`].
+/// Indices of the programs in [`name::DETOURS`] and [`name::TC_DETOURS`].
 pub mod detour {
     /// [`super::name::PROGRAM_DETOUR`].
     pub const XDP: u32 = 0;
+    /// [`super::name::PROGRAM_TC_DETOUR`].
+    pub const INGRESS: u32 = 0;
+    /// [`super::name::PROGRAM_TC_EGRESS_DETOUR`].
+    pub const EGRESS: u32 = 1;
     /// Number of indices.
-    pub const COUNT: u32 = 1;
+    pub const COUNT: u32 = 2;
 }
 
 /// Map names as they stand in the object and in the pin directory.
@@ -81,8 +85,10 @@ pub mod name {
     pub const VIPS: &str = "VIPS";
     /// [`crate::entry::InterfaceAddresses`] of each of the node's interfaces, by position.
     pub const ADDRESSES: &str = "ADDRESSES";
-    /// Programs that others jump to, by the indices in [`super::detour`].
+    /// XDP programs that others jump to, by the indices in [`super::detour`].
     pub const DETOURS: &str = "DETOURS";
+    /// The same for tc programs.
+    pub const TC_DETOURS: &str = "TC_DETOURS";
     /// One per-CPU [`crate::entry::EvictionStats`].
     pub const EVICTION_STATS: &str = "EVICTION_STATS";
     /// One word: what has been used of the budget for new flows.
@@ -109,6 +115,7 @@ pub mod name {
         VIPS,
         ADDRESSES,
         DETOURS,
+        TC_DETOURS,
         EVICTION_STATS,
         META,
     ];
@@ -137,6 +144,10 @@ pub mod name {
     pub const PROGRAM_XDP: &str = "lb_xdp";
     /// The program that [`PROGRAM_XDP`] hands packets to which are not plain.
     pub const PROGRAM_DETOUR: &str = "lb_xdp_detour";
+    /// The same behind [`PROGRAM_TC_INGRESS`] and [`PROGRAM_TC_FINISH`].
+    pub const PROGRAM_TC_DETOUR: &str = "lb_tc_detour";
+    /// The same behind [`PROGRAM_TC_EGRESS`].
+    pub const PROGRAM_TC_EGRESS_DETOUR: &str = "lb_tc_egress_detour";
     /// The tc program that does everything, at ingress of interfaces without XDP.
     pub const PROGRAM_TC_INGRESS: &str = "lb_tc_ingress";
     /// The tc program at ingress of interfaces with XDP, for what XDP cannot send itself.

@@ -39,6 +39,18 @@ impl Tags {
         Self((self.0 | vlan | kind) + (1 << 24))
     }
 
+    /// Without the outer tag.
+    #[inline(always)]
+    pub const fn inner(self) -> Self {
+        match self.count() {
+            2 => {
+                let (kind, vlan) = self.tag(1);
+                Self::NONE.with(kind, vlan)
+            }
+            _ => Self::NONE,
+        }
+    }
+
     /// How many there are.
     #[inline(always)]
     pub const fn count(self) -> u32 {
@@ -73,6 +85,8 @@ mod tests {
         assert_eq!(two.tag(0), (ETHERTYPE_8021AD, 7));
         assert_eq!(two.tag(1), (ETHERTYPE_8021Q, 0));
         assert_eq!(two.with(ETHERTYPE_8021Q, 9), two);
+        assert_eq!(two.inner(), Tags::NONE.with(ETHERTYPE_8021Q, 0));
+        assert_eq!(one.inner(), Tags::NONE);
         // A priority tag, VLAN 0, is a tag as well.
         assert_ne!(Tags::NONE.with(ETHERTYPE_8021Q, 0), Tags::NONE);
     }

@@ -11,8 +11,9 @@ use lb_common::{
 };
 
 use crate::{
+    headers::{ETHERTYPE_IPV4, Ethernet, Ipv6, copy_mac},
     maps::{NEXTHOPS, VIPS},
-    packet::{ETHERTYPE_IPV4, Ethernet, Frame, Hook, Ipv6, copy_mac},
+    packet::{Frame, Hook},
     settings::{interface_position, setting},
     transmit::send,
 };
@@ -82,7 +83,10 @@ fn answer(frame: &Frame, own: &NextHop) -> Result<(u32, Verdict), Verdict> {
         );
         copy_mac(&raw const own.smac, &raw mut (*ethernet).source);
     }
-    Ok((send(frame, own), Verdict::AnswerNeighbour))
+    Ok((
+        send(frame, own.ifindex, own.flags),
+        Verdict::AnswerNeighbour,
+    ))
 }
 
 /// Handles an ARP frame.

@@ -1,23 +1,24 @@
 //! ICMP errors of the node's own: time exceeded, and too big for the way on.
 //!
 //! The packet in question moves back to make room for new headers in front of it, and becomes the
-//! quote. Functions of the program, each checked by the verifier once and by itself.
+//! quote.
 
-use aya_ebpf::bindings::xdp_md;
+use core::mem::offset_of;
+
 use lb_common::{
     IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, checksum, entry::InterfaceAddresses,
-    verdict::Verdict,
 };
 
 use crate::{
     answer_budget,
-    detour::{self, Arrival},
+    detour::Arrival,
     echo::HOPS,
-    family::{Family, V4, V6},
+    headers::{Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp},
     maps::ADDRESSES,
-    packet::{Ethernet, Frame, Hook, Icmp, Ipv4, Ipv6},
+    packet::{Frame, Hook},
+    parse::Network,
     settings::interface_position,
-    vlan::{self, Link},
+    vlan::Link,
 };
 
 /// Longest quote: the answer is to have 576 bytes at most (RFC 1812, section 4.3.2.3).
@@ -37,66 +38,20 @@ const FRAGMENTATION_NEEDED4: u16 = u16::from_ne_bytes([3, 4]);
 const TIME_EXCEEDED6: u16 = u16::from_ne_bytes([3, 0]);
 const TOO_BIG6: u16 = u16::from_ne_bytes([2, 0]);
 
-/// A family's errors.
-pub(crate) trait Answering: Family {
-    const TIME_EXCEEDED: u16;
-    const TOO_BIG: u16;
-
-    /// Makes an error out of the frame, with this kind and code and these last four bytes of the
-    /// ICMP header. Zero: the sender is not to be told.
-    fn answer(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32;
-}
-
-/// Tells the sender that the packet's hops are used up; the verdict of what became of it.
+/// Makes an error out of an IPv4 packet: too big if packets may have `mtu` bytes only, else time
+/// exceeded. A sender that would have the packet fragmented is told as well: we cannot, and senders
+/// heed it all the same. `None`: the sender is not to be told.
 #[inline(always)]
-pub(crate) fn time_exceeded<F: Answering>(frame: &Frame) -> Verdict {
-    if told::<F>(frame, F::TIME_EXCEEDED, 0) {
-        Verdict::AnswerTimeExceeded
-    } else {
-        Verdict::DropTtlExceeded
-    }
-}
-
-/// Tells the sender that packets may have `mtu` bytes. An IPv4 sender that would have the packet
-/// fragmented is told as well: we cannot, and senders heed it all the same.
-#[inline(always)]
-pub(crate) fn too_big<F: Answering>(frame: &Frame, mtu: u32) -> Verdict {
-    if told::<F>(frame, F::TOO_BIG, mtu.to_be()) {
-        Verdict::AnswerTooBig
-    } else {
-        Verdict::DropTooBig
-    }
-}
-
-#[inline(always)]
-fn told<F: Answering>(frame: &Frame, kind: u16, rest: u32) -> bool {
-    match frame.hook {
-        Hook::Xdp => F::answer(frame.ctx.cast(), kind as u32, rest) != 0,
-        Hook::Tc => false,
-    }
-}
-
-/// See [`Answering::answer`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_answer4(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-    u32::from(answer4(ctx, kind as u16, rest).is_some())
-}
-
-/// See [`Answering::answer`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_answer6(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-    u32::from(answer6(ctx, kind as u16, rest).is_some())
-}
-
-#[inline(always)]
-fn answer4(ctx: *mut xdp_md, kind: u16, rest: u32) -> Option<()> {
+pub(crate) fn answer4(of: &Arrival<Ipv4, u32>, mtu: u32) -> Option<()> {
     let Arrival {
         frame,
         link,
         network,
-    } = detour::arrival4(ctx).ok()?;
+    } = of;
+    let (kind, rest) = match mtu {
+        0 => (TIME_EXCEEDED4, 0),
+        mtu => (FRAGMENTATION_NEEDED4, mtu.to_be()),
+    };
     if !is_transport(network.proto) || network.fragment.later || !may_be_told4(network.saddr) {
         return None;
     }
@@ -105,13 +60,9 @@ fn answer4(ctx: *mut xdp_md, kind: u16, rest: u32) -> Option<()> {
     let source = if own != 0 { own } else { saddr };
     let length = network.l4_offset - network.l3_offset + network.l4_length;
     let headers = size_of::<Ipv4>() + size_of::<Icmp>();
-    let (frame, quote) = make_room(
-        &frame,
-        &link,
-        network.l3_offset,
-        length.min(QUOTE4),
-        headers,
-    )?;
+    let l4 = network.l4_offset - network.l3_offset;
+    let pending = pending(frame, network, halves(saddr) + halves(daddr));
+    let (frame, quote) = make_room(frame, link, network.l3_offset, length.min(QUOTE4), headers)?;
     let l3 = network.l3_offset;
     let ip = frame.at::<Ipv4>(l3)?;
     let icmp = frame.at::<Icmp>(l3 + size_of::<Ipv4>())?;
@@ -134,7 +85,7 @@ fn answer4(ctx: *mut xdp_md, kind: u16, rest: u32) -> Option<()> {
         + halves(source)
         + halves(daddr);
     header.checksum = !checksum::fold(sum);
-    let quoted = sum_of_quote::<{ QUOTE4 / WORD }>(&frame, l3 + headers, quote)?;
+    let quoted = sum_of_quote::<{ QUOTE4 / WORD }>(&frame, l3 + headers, quote, l4, pending)?;
     // SAFETY: `at` checked the bounds; the structs are packed.
     unsafe {
         *ip = header;
@@ -143,13 +94,18 @@ fn answer4(ctx: *mut xdp_md, kind: u16, rest: u32) -> Option<()> {
     Some(())
 }
 
+/// The same for IPv6.
 #[inline(always)]
-fn answer6(ctx: *mut xdp_md, kind: u16, rest: u32) -> Option<()> {
+pub(crate) fn answer6(of: &Arrival<Ipv6, [u32; 4]>, mtu: u32) -> Option<()> {
     let Arrival {
         frame,
         link,
         network,
-    } = detour::arrival6(ctx).ok()?;
+    } = of;
+    let (kind, rest) = match mtu {
+        0 => (TIME_EXCEEDED6, 0),
+        mtu => (TOO_BIG6, mtu.to_be()),
+    };
     let length = network.l4_offset - network.l3_offset + network.l4_length;
     if !is_transport(network.proto) || network.fragment.later || !may_be_told6(&network.saddr) {
         return None;
@@ -158,18 +114,18 @@ fn answer6(ctx: *mut xdp_md, kind: u16, rest: u32) -> Option<()> {
     let own = addresses(frame.ingress).map_or([0; 4], |own| own.v6);
     let source = if own != [0; 4] { own } else { saddr };
     let headers = size_of::<Ipv6>() + size_of::<Icmp>();
-    let (frame, quote) = make_room(
-        &frame,
-        &link,
-        network.l3_offset,
-        length.min(QUOTE6),
-        headers,
-    )?;
+    let l4 = network.l4_offset - network.l3_offset;
+    let mut addresses = 0;
+    for word in 0..4 {
+        addresses += halves(saddr[word]) + halves(daddr[word]);
+    }
+    let pending = pending(frame, network, addresses);
+    let (frame, quote) = make_room(frame, link, network.l3_offset, length.min(QUOTE6), headers)?;
     let l3 = network.l3_offset;
     let ip = frame.at::<Ipv6>(l3)?;
     let icmp = frame.at::<Icmp>(l3 + size_of::<Ipv6>())?;
     let payload_length = ((size_of::<Icmp>() + quote) as u16).to_be();
-    let mut sum = sum_of_quote::<{ QUOTE6 / WORD }>(&frame, l3 + headers, quote)?;
+    let mut sum = sum_of_quote::<{ QUOTE6 / WORD }>(&frame, l3 + headers, quote, l4, pending)?;
     // The pseudo-header (RFC 8200, section 8.1).
     sum += payload_length as u32 + (IPPROTO_ICMPV6 as u16).to_be() as u32;
     for word in 0..4 {
@@ -256,7 +212,7 @@ fn make_room(
         (*ethernet).destination = source;
         (*ethernet).source = destination;
     }
-    vlan::write_tags(&frame, link.tags, link.priority, link.ethertype).ok()?;
+    link.write_tags(&frame).ok()?;
     Some((frame, quote))
 }
 
@@ -265,12 +221,45 @@ const fn halves(word: u32) -> u32 {
     (word & 0xffff) + (word >> 16)
 }
 
-/// Sum of `length` bytes from `offset` on, at most `WORDS` words.
+/// A buffer of the kernel's may lack its transport checksum: the sum of the pseudo-header stands in
+/// its place, and whoever sends it puts the checksum there, also in a quote. Transport header and
+/// payload then sum up to the complement of what stood there, however much is quoted; that is the
+/// answer. `None`: the checksum is there. `addresses` is their sum.
+///
+/// One in 65,536 whole packets looks the same; its error comes with a wrong checksum.
 #[inline(always)]
-fn sum_of_quote<const WORDS: usize>(frame: &Frame, offset: usize, length: usize) -> Option<u32> {
-    let mut sum = 0;
+fn pending<L3, A>(frame: &Frame, network: &Network<L3, A>, addresses: u32) -> Option<u16> {
+    if frame.hook == Hook::Xdp {
+        return None;
+    }
+    let field = match network.proto {
+        IPPROTO_UDP => offset_of!(Udp, checksum),
+        _ => offset_of!(Tcp, checksum),
+    };
+    let stands = frame.at::<u16>(network.l4_offset + field)?;
+    // SAFETY: `at` checked the bounds.
+    let stands = unsafe { stands.read_unaligned() };
+    let proto = (network.proto as u16).to_be() as u32;
+    let length = (network.l4_length as u16).to_be() as u32;
+    (stands == checksum::fold(addresses + proto + length)).then_some(!stands)
+}
+
+/// Sum of a quote of `length` bytes that begins at `offset`, at most `WORDS` words. From its
+/// transport header on, at `l4`, it is the `pending` one if there is such.
+#[inline(always)]
+fn sum_of_quote<const WORDS: usize>(
+    frame: &Frame,
+    offset: usize,
+    length: usize,
+    l4: usize,
+    pending: Option<u16>,
+) -> Option<u32> {
+    let (until, mut sum) = match pending {
+        Some(rest) => (l4, rest as u32),
+        None => (length, 0),
+    };
     for index in 0..WORDS {
-        if index * WORD >= length {
+        if index * WORD >= until {
             break;
         }
         let word = frame.at::<u32>(offset + index * WORD)?;
@@ -297,25 +286,5 @@ unsafe fn write_icmp(icmp: *mut Icmp, kind: u16, rest: u32, sum: u32) {
             checksum,
             rest,
         };
-    }
-}
-
-impl Answering for V4 {
-    const TIME_EXCEEDED: u16 = TIME_EXCEEDED4;
-    const TOO_BIG: u16 = FRAGMENTATION_NEEDED4;
-
-    #[inline(always)]
-    fn answer(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-        lb_answer4(ctx, kind, rest)
-    }
-}
-
-impl Answering for V6 {
-    const TIME_EXCEEDED: u16 = TIME_EXCEEDED6;
-    const TOO_BIG: u16 = TOO_BIG6;
-
-    #[inline(always)]
-    fn answer(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-        lb_answer6(ctx, kind, rest)
     }
 }

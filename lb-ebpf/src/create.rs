@@ -14,10 +14,10 @@ use crate::{
     budget,
     family::{Draft, Family, Key, V4, V6},
     flow::SlotRef,
+    headers::{join_ports, split_ports},
     insert::{self, InsertError},
     lookup,
     maps::NEXTHOPS,
-    packet::{join_ports, split_ports},
     settings::{client_hop, setting},
     stats::count_flow,
 };

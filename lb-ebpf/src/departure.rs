@@ -1,30 +1,23 @@
 //! Where a half sends a packet, and as what.
 
-use lb_common::{
-    entry::{NextHop, hop_flags, hop_number},
-    flow::Kind,
-    maps::MAX_INTERFACES,
-    verdict::Verdict,
-};
+use lb_common::{flow::Kind, verdict::Verdict, vlan::Tags};
 
 use crate::{
     family::Family,
     flow::Found,
-    maps::NEXTHOPS,
     packet::Frame,
     rewrite::Rewrite,
     stats::count_backend,
-    vlan::{STACK, Way},
+    transmit::{self, Way},
+    vlan::Link,
 };
 
 /// Everything that a half says of a packet.
 pub(crate) struct Departure<A> {
     pub(crate) rewrite: Rewrite<A>,
-    pub(crate) way: Way,
-    /// To the node's own stack.
-    local: bool,
-    /// XDP can send it.
-    sendable: bool,
+    way: Way,
+    /// VLAN tags that it leaves with.
+    tags: Tags,
     /// Longest IP packet that the way admits, in bytes.
     pub(crate) mtu: u32,
     /// Of a packet that is sent.
@@ -37,17 +30,13 @@ impl<A> Departure<A> {
     /// Whether a packet with this hop count goes no further.
     #[inline(always)]
     pub(crate) fn ends(&self, ttl: u8) -> bool {
-        !self.local && ttl <= 1
+        ttl <= 1 && self.way.takes_a_hop()
     }
 
-    /// `Err`: only tc could send it, and takes plain packets only.
+    /// `Err`: it cannot be sent from here.
     #[inline(always)]
     pub(crate) fn check(&self) -> Result<(), Verdict> {
-        if self.sendable {
-            Ok(())
-        } else {
-            Err(Verdict::PassUnresolved)
-        }
+        self.way.check()
     }
 
     /// Counts a packet of `length` bytes that leaves.
@@ -55,10 +44,16 @@ impl<A> Departure<A> {
     pub(crate) fn count(&self, length: u64) {
         count_backend(self.backend, self.kind, length);
     }
+
+    /// Sends the frame, which is rewritten; answers with what the program has to return.
+    #[inline(always)]
+    pub(crate) fn send(&self, frame: &Frame, link: &Link) -> Result<u32, Verdict> {
+        transmit::depart(frame, link, &self.way, self.tags)
+    }
 }
 
 /// Reads it out of a half, for a packet with this hop count. `Err`: the slot has become another's,
-/// or its next hop is not known, or none that XDP can send to.
+/// or the packet is none of the flow's.
 #[inline(always)]
 pub(crate) fn of<F: Family>(
     frame: &Frame,
@@ -72,40 +67,14 @@ pub(crate) fn of<F: Family>(
     if !found.slot.tag().same_identity(found.tag) {
         return Err(Verdict::DropContended);
     }
-    let Some(next) = NEXTHOPS.get(hop) else {
-        return Err(if hop == hop_number::LOCAL {
-            // From outside, with an address of the node as its source.
-            Verdict::PassForeign
-        } else if hop & hop_number::DIRECT == 0 {
-            Verdict::DropInternal
-        } else {
-            Verdict::PassUnresolved
-        });
-    };
-    let next: &NextHop = next;
-    if next.ifindex == 0 {
-        return Err(Verdict::PassUnresolved);
+    let way = transmit::way(frame, hop, half)?;
+    if frame.leaving && way.takes_a_hop() {
+        return Err(Verdict::PassForeign);
     }
-    let local = next.flags & hop_flags::LOCAL != 0;
-    let mut way = Way {
-        ifindex: next.ifindex,
-        tags: learned,
-        // SAFETY: map memory; only its address is taken.
-        dmac: unsafe { &raw const (*half).dmac },
-        smac: &raw const next.smac,
-    };
-    if hop >= MAX_INTERFACES as u32 {
-        way.dmac = &raw const next.dmac;
-        way.tags = next.tags;
-    }
-    let mut mtu = next.mtu;
-    if local {
-        way.ifindex = STACK;
-        mtu = u32::MAX;
-    } else {
+    let (tags, mtu) = transmit::limits(hop, learned);
+    if way.takes_a_hop() {
         rewrite.ttl = ttl.wrapping_sub(1);
     }
-    let back = next.flags == hop_flags::NO_XDP && next.ifindex == frame.ingress;
     let reply = (found.tag.0 >> 16) as u8 == Kind::Reply as u8;
     let (kind, verdict) = if reply {
         (Kind::Reply, Verdict::ForwardReply)
@@ -113,10 +82,9 @@ pub(crate) fn of<F: Family>(
         (Kind::Forward, Verdict::ForwardRequest)
     };
     Ok(Departure {
-        way,
-        local,
-        sendable: next.flags & (hop_flags::NEIGHBOUR | hop_flags::NO_XDP) == 0 || local || back,
         rewrite,
+        way,
+        tags,
         mtu,
         verdict,
         kind,

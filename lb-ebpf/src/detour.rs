@@ -1,35 +1,33 @@
 //! The way of packets that are not plain: VLAN tags, IP options, extension headers, fragments,
 //! ICMP, a hop count that ends here, or more bytes than the way out admits.
 //!
-//! A program of its own, which [`crate::pipeline`] jumps to, so that neither instructions nor
-//! stack of plain packets pay for it. It begins anew at the first byte and takes the same
-//! decisions by the same tables; nothing has been changed or counted before.
+//! A program of its own for each hook, which [`crate::pipeline`] and [`crate::tc`] jump to, so that
+//! neither instructions nor stack of plain packets pay for it. It begins anew at the first byte and
+//! takes the same decisions by the same tables; nothing has been changed or counted before.
 
-use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    programs::XdpContext,
-};
-use lb_common::{
-    IPPROTO_ICMP, IPPROTO_ICMPV6, hash,
-    verdict::{Action, Verdict},
-};
+mod stages;
 
+use core::ffi::c_void;
+
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, hash, verdict::Verdict};
+
+pub(crate) use self::stages::{AtTc, AtXdp, Stages};
 use crate::{
-    answer, block,
+    block,
     create::{NewFlow, REFUSED, created},
-    departure::{self, Departure},
-    echo,
-    family::{V4, V6},
+    departure, echo,
     flow::{Found, SlotRef},
-    forward, fragment, icmp,
+    forward, fragment, handover,
+    headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6},
     maps::OUTLINE,
     outline::Outline,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Hook, Ipv4, Ipv6},
+    packet::{Frame, Hook},
     parse::{self, Network, Packet},
     pipeline::{action_of, may_be_ours, may_be_ours_at_all},
     rewrite::{self, RewriteNetwork},
     stats::count_index,
-    trace,
+    tc, trace, transmit,
     vlan::{self, Link},
 };
 
@@ -39,27 +37,51 @@ pub(crate) type Outcome = Result<(u32, Verdict), Verdict>;
 /// Decides on a frame, and counts the verdict. Its own stack is next to nothing, which leaves the
 /// stages all there is.
 #[inline(always)]
-pub(crate) fn process(frame: &Frame) -> u32 {
+pub(crate) fn process<S: Stages>(frame: &Frame) -> u32 {
     let length = frame.len() as u64;
-    let ctx = frame.ctx.cast();
-    let end = match lb_stage(ctx) {
-        LATER4 => lb_later4(ctx),
-        LATER6 => lb_later6(ctx),
-        ECHO4 => lb_echo4(ctx),
-        ECHO6 => lb_echo6(ctx),
-        ERROR4 => lb_error4(ctx),
-        ERROR6 => lb_error6(ctx),
-        FLOW4 => answered::<V4>(frame, lb_leave4(ctx, lb_place4(ctx))),
-        FLOW6 => answered::<V6>(frame, lb_leave6(ctx, lb_place6(ctx))),
+    let ctx = frame.ctx;
+    let end = match S::stage(ctx, frame.leaving as u64) {
+        LATER4 => S::later4(ctx),
+        LATER6 => S::later6(ctx),
+        ECHO4 => S::echo4(ctx),
+        ECHO6 => S::echo6(ctx),
+        ERROR4 => S::error4(ctx),
+        ERROR6 => S::error6(ctx),
+        FLOW4 => answered(frame, S::leave4(ctx, S::place4(ctx)), S::answer4),
+        FLOW6 => answered(frame, S::leave6(ctx, S::place6(ctx)), S::answer6),
         end => end,
     };
-    count_index(end as u32, length);
-    trace::tell_index(end as u32);
-    (end >> 32) as u32
+    let (action, verdict) = ((end >> 32) as u32, end as u32);
+    if frame.leaving && !is_of_ours(verdict) {
+        return tc::NEXT;
+    }
+    let unresolved = verdict == Verdict::PassUnresolved as u32;
+    if frame.hook == Hook::Xdp && unresolved && handover::mark(frame) {
+        // The tc program behind goes on with it, and counts.
+        return action;
+    }
+    count_index(verdict, length);
+    if !frame.leaving {
+        trace::tell_index(verdict);
+    }
+    action
 }
 
-/// Answers of [`lb_stage`] for packets that are ours. No program answers with zero in the upper
-/// half, so these are no ends.
+/// Whether a verdict is that of a packet which leaves the node and belongs to a flow of ours. What
+/// does not was never received, and is none of ours to count.
+#[inline(always)]
+fn is_of_ours(verdict: u32) -> bool {
+    [
+        Verdict::ForwardReply,
+        Verdict::ForwardError,
+        Verdict::DropContended,
+    ]
+    .map(|ours| ours as u32)
+    .contains(&verdict)
+}
+
+/// Answers of [`Stages::stage`] for packets that are ours. No program answers with zero in the
+/// upper half, so these are no ends.
 const LATER4: u64 = 0;
 const LATER6: u64 = 1;
 const ECHO4: u64 = 2;
@@ -69,62 +91,71 @@ const ERROR6: u64 = 5;
 const FLOW4: u64 = 6;
 const FLOW6: u64 = 7;
 
-/// An outcome in one register, as the stages below answer with: the program's answer in the upper
-/// half, the verdict in the lower one.
+/// An outcome in one register, as the stages answer with: the program's answer in the upper half,
+/// the verdict in the lower one.
 #[inline(always)]
 fn packed(hook: Hook, outcome: Outcome) -> u64 {
     let (action, verdict) = match outcome {
         Ok(end) => end,
-        Err(verdict) if verdict.action() == Action::Answer => (xdp_action::XDP_TX, verdict),
         Err(verdict) => (action_of(hook, verdict), verdict),
     };
     (action as u64) << 32 | verdict as u64
 }
 
-/// Finds out which stage a frame is for, or how its way ends already.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lb_stage(ctx: *mut xdp_md) -> u64 {
-    let frame = Frame::from_xdp(&XdpContext::new(ctx)).keeping();
-    match stage(&frame) {
-        Ok(stage) => stage,
-        Err(verdict) => packed(frame.hook, Err(verdict)),
+/// The frame that a program's context is for, as the stages want it.
+#[inline(always)]
+fn frame_of(ctx: *mut c_void, hook: Hook) -> Frame {
+    match hook {
+        Hook::Xdp => Frame::from_xdp(&XdpContext::new(ctx.cast())),
+        Hook::Tc => Frame::from_tc_whole(&TcContext::new(ctx.cast())),
     }
+    .keeping()
 }
 
+/// Finds out which stage a frame is for. `Err`: how its way ends already.
 #[inline(always)]
 fn stage(frame: &Frame) -> Result<u64, Verdict> {
     let link = vlan::read(frame)?;
     match link.ethertype {
         ETHERTYPE_IPV4 => {
             let network = parse::ipv4(frame, link.length())?;
-            if block::source4(network.saddr, frame.len()) {
-                return Err(Verdict::DropBlocked);
-            }
-            if !may_be_ours_at_all(network.daddr) {
+            let ours = if frame.leaving {
+                network.saddr
+            } else {
+                if block::source4(network.saddr, frame.len()) {
+                    return Err(Verdict::DropBlocked);
+                }
+                network.daddr
+            };
+            if !may_be_ours_at_all(ours) {
                 return Err(Verdict::PassForeign);
             }
-            Outline::write(&link, &network)?;
+            Outline::write(frame, &link, &network)?;
             Ok(match network.proto {
                 _ if network.fragment.later => LATER4,
-                IPPROTO_ICMP if echo::is_request4(frame, &network) => ECHO4,
+                IPPROTO_ICMP if !frame.leaving && echo::is_request4(frame, &network) => ECHO4,
                 IPPROTO_ICMP => ERROR4,
                 _ => FLOW4,
             })
         }
         ETHERTYPE_IPV6 => {
             let mut network = parse::ipv6(frame, link.length())?;
-            if block::source6(&network.saddr, frame.len()) {
-                return Err(Verdict::DropBlocked);
-            }
-            if !may_be_ours_at_all(hash::filter_word6(&network.daddr)) {
+            let ours = if frame.leaving {
+                &network.saddr
+            } else {
+                if block::source6(&network.saddr, frame.len()) {
+                    return Err(Verdict::DropBlocked);
+                }
+                &network.daddr
+            };
+            if !may_be_ours_at_all(hash::filter_word6(ours)) {
                 return Err(Verdict::PassForeign);
             }
             network.follow_extensions(frame)?;
-            Outline::write(&link, &network)?;
+            Outline::write(frame, &link, &network)?;
             Ok(match network.proto {
                 _ if network.fragment.later => LATER6,
-                IPPROTO_ICMPV6 if echo::is_request6(frame, &network) => ECHO6,
+                IPPROTO_ICMPV6 if !frame.leaving && echo::is_request6(frame, &network) => ECHO6,
                 IPPROTO_ICMPV6 => ERROR6,
                 _ => FLOW6,
             })
@@ -141,9 +172,9 @@ pub(crate) struct Arrival<L3, A> {
 }
 
 #[inline(always)]
-pub(crate) fn arrival4(ctx: *mut xdp_md) -> Result<Arrival<Ipv4, u32>, Verdict> {
-    let frame = Frame::from_xdp(&XdpContext::new(ctx)).keeping();
+pub(crate) fn arrival4(ctx: *mut c_void, hook: Hook) -> Result<Arrival<Ipv4, u32>, Verdict> {
     let outline = outline()?;
+    let frame = arrived(ctx, hook, outline);
     let header = frame
         .at::<Ipv4>(outline.l3_offset())
         .ok_or(Verdict::DropInternal)?;
@@ -157,9 +188,9 @@ pub(crate) fn arrival4(ctx: *mut xdp_md) -> Result<Arrival<Ipv4, u32>, Verdict> 
 }
 
 #[inline(always)]
-pub(crate) fn arrival6(ctx: *mut xdp_md) -> Result<Arrival<Ipv6, [u32; 4]>, Verdict> {
-    let frame = Frame::from_xdp(&XdpContext::new(ctx)).keeping();
+pub(crate) fn arrival6(ctx: *mut c_void, hook: Hook) -> Result<Arrival<Ipv6, [u32; 4]>, Verdict> {
     let outline = outline()?;
+    let frame = arrived(ctx, hook, outline);
     let header = frame
         .at::<Ipv6>(outline.l3_offset())
         .ok_or(Verdict::DropInternal)?;
@@ -173,46 +204,17 @@ pub(crate) fn arrival6(ctx: *mut xdp_md) -> Result<Arrival<Ipv6, [u32; 4]>, Verd
 }
 
 #[inline(always)]
+fn arrived(ctx: *mut c_void, hook: Hook, outline: &Outline) -> Frame {
+    Frame::again(ctx, hook)
+        .keeping()
+        .leaving(hook == Hook::Tc && outline.is_leaving())
+}
+
+#[inline(always)]
 fn outline() -> Result<&'static Outline, Verdict> {
     let outline = OUTLINE.get_ptr(0).ok_or(Verdict::DropInternal)?;
     // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU meanwhile.
     Ok(unsafe { &*outline })
-}
-
-/// Functions of the program that the verifier checks once and by themselves. What the first one
-/// has found out the others read in an [`Outline`].
-macro_rules! stages {
-    ($($name:ident($arrival:ident $(, $also:ident)?), |$of:ident| $end:expr;)*) => {
-        $(
-            #[unsafe(no_mangle)]
-            #[inline(never)]
-            extern "C" fn $name(ctx: *mut xdp_md $(, $also: u64)?) -> u64 {
-                match $arrival(ctx) {
-                    Ok($of) => $end,
-                    Err(verdict) => packed(Hook::Xdp, Err(verdict)),
-                }
-            }
-        )*
-    };
-}
-
-stages! {
-    lb_later4(arrival4), |of|
-        packed(of.frame.hook, fragment::later::<V4, Ipv4>(&of.frame, &of.link, &of.network));
-    lb_later6(arrival6), |of|
-        packed(of.frame.hook, fragment::later::<V6, Ipv6>(&of.frame, &of.link, &of.network));
-    lb_echo4(arrival4), |of|
-        packed(of.frame.hook, echo::answer4(&of.frame, &of.link, &of.network));
-    lb_echo6(arrival6), |of|
-        packed(of.frame.hook, echo::answer6(&of.frame, &of.link, &of.network));
-    lb_error4(arrival4), |of|
-        packed(of.frame.hook, icmp::error4(&of.frame, &of.link, &of.network));
-    lb_error6(arrival6), |of|
-        packed(of.frame.hook, icmp::error6(&of.frame, &of.link, &of.network));
-    lb_place4(arrival4), |of| place::<V4, Ipv4>(&of, of.network.daddr);
-    lb_place6(arrival6), |of| place::<V6, Ipv6>(&of, hash::filter_word6(&of.network.daddr));
-    lb_leave4(arrival4, placed), |of| packed_leave(of.frame.hook, leave::<V4, Ipv4>(&of, placed));
-    lb_leave6(arrival6, placed), |of| packed_leave(of.frame.hook, leave::<V6, Ipv6>(&of, placed));
 }
 
 /// Finds the half that a packet belongs to, or makes it. Answers with the slot, and the lower half
@@ -234,10 +236,14 @@ fn try_place<F: NewFlow, L3>(
     word: u32,
 ) -> Result<Found<F::Addr>, Verdict> {
     let packet = parse::transport_behind(&of.frame, &of.network, of.link.tags)?;
-    if !may_be_ours(word, packet.ports, packet.proto) {
+    if !of.frame.leaving && !may_be_ours(word, packet.ports, packet.proto) {
         return Err(Verdict::PassForeign);
     }
-    forward::flow_of::<F, L3>(&packet)
+    if of.frame.leaving {
+        forward::leaving_flow_of::<F, L3>(&packet)
+    } else {
+        forward::flow_of::<F, L3>(&packet)
+    }
 }
 
 /// Why [`leave`] does not send a packet.
@@ -257,7 +263,7 @@ impl From<Verdict> for Refusal {
 }
 
 /// In the upper half of an end that is to be an answer; no program answers with it.
-const ANSWER: u64 = u32::MAX as u64;
+const ANSWER: u64 = i32::MAX as u64;
 
 /// An end of [`leave`] in one register.
 #[inline(always)]
@@ -269,17 +275,27 @@ fn packed_leave(hook: Hook, outcome: Result<(u32, Verdict), Refusal>) -> u64 {
     }
 }
 
-/// Tells the sender where [`leave`] would have it told.
+/// Tells the sender where [`leave`] would have it told, by a stage that makes an error out of the
+/// frame.
 #[inline(always)]
-fn answered<F: answer::Answering>(frame: &Frame, end: u64) -> u64 {
+fn answered(frame: &Frame, end: u64, tell: fn(*mut c_void, u64) -> u64) -> u64 {
     if end >> 32 != ANSWER {
         return end;
     }
-    let verdict = match end as u32 {
-        0 => answer::time_exceeded::<F>(frame),
-        mtu => answer::too_big::<F>(frame, mtu),
+    let mtu = end as u32;
+    let told = tell(frame.ctx, mtu as u64) != 0;
+    let verdict = match (told, mtu) {
+        (true, 0) => Verdict::AnswerTimeExceeded,
+        (true, _) => Verdict::AnswerTooBig,
+        (false, 0) => Verdict::DropTtlExceeded,
+        (false, _) => Verdict::DropTooBig,
     };
-    packed(frame.hook, Err(verdict))
+    let outcome = if told {
+        Ok((transmit::send_back(frame), verdict))
+    } else {
+        Err(verdict)
+    };
+    packed(frame.hook, outcome)
 }
 
 /// Sends a packet the way of its half. `placed` is what [`place`] answered.
@@ -320,13 +336,7 @@ where
         fragment::remember::<F, L3>(network, Some(&found));
     }
     departure.count(packet.len);
-    let Departure {
-        rewrite,
-        way,
-        verdict,
-        ..
-    } = departure;
     // SAFETY: the frame has not been resized since it was parsed.
-    unsafe { rewrite::apply(frame, &packet, &rewrite) };
-    Ok((vlan::send(frame, link, &way)?, verdict))
+    unsafe { rewrite::apply(frame, &packet, &departure.rewrite) };
+    Ok((departure.send(frame, link)?, departure.verdict))
 }

@@ -1,7 +1,6 @@
 //! Echo requests to a VIP (RFC 792, RFC 4443), answered where they arrive: a VIP need not be an
 //! address of the node.
 
-use aya_ebpf::bindings::xdp_action;
 use lb_common::{checksum, entry::AddressKey, verdict::Verdict};
 
 use crate::{
@@ -9,9 +8,11 @@ use crate::{
     detour::Outcome,
     family::{V4, V6},
     fragment,
+    headers::{Icmp, Ipv4, Ipv6},
     maps::VIPS,
-    packet::{Frame, Icmp, Ipv4, Ipv6},
+    packet::Frame,
     parse::{Network, Packet},
+    transmit,
     vlan::Link,
 };
 
@@ -151,5 +152,5 @@ where
         icmp.cast::<u16>().write_unaligned(reply);
         (*icmp).checksum = checksum::apply((*icmp).checksum, delta);
     }
-    Ok((xdp_action::XDP_TX, Verdict::AnswerEcho))
+    Ok((transmit::send_back(frame), Verdict::AnswerEcho))
 }

@@ -3,7 +3,8 @@
 
 use lb_common::verdict::Verdict;
 
-use crate::packet::{FragmentHeader, Frame};
+use crate::headers::FragmentHeader;
+use crate::packet::Frame;
 
 /// Headers that are followed.
 const MAX_HEADERS: usize = 6;

@@ -14,8 +14,9 @@ use crate::{
     create::{NewFlow, created},
     family::{Family, Key, V4, V6},
     flow::{self, Found, SlotRef},
+    headers::{Ethernet, Ipv4, Ipv6, copy_mac},
     lookup,
-    packet::{Ethernet, Frame, Ipv4, Ipv6, copy_mac},
+    packet::Frame,
     parse::Packet,
     pipeline::Stop,
     rewrite::RewriteNetwork,
@@ -82,6 +83,23 @@ pub(crate) fn flow_of<F: NewFlow, L3>(
             Found { slot, tag }
         }
     })
+}
+
+/// The half of a packet that leaves the node by its routes; takes note of the packet. Nothing begins
+/// a flow there.
+#[inline(always)]
+pub(crate) fn leaving_flow_of<F: NewFlow, L3>(
+    packet: &Packet<L3, F::Addr>,
+) -> Result<Found<F::Addr>, Verdict> {
+    let key = Key {
+        saddr: packet.saddr,
+        daddr: packet.daddr,
+        ports: packet.ports,
+        proto: packet.proto,
+    };
+    let found = flow::find::<F>(&key, F::hash(&key)).ok_or(Verdict::PassForeign)?;
+    note::<F, L3>(&found, packet, flow::now());
+    Ok(found)
 }
 
 /// What a flow may have to learn from a packet.

@@ -10,7 +10,7 @@ use lb_common::{flow::Tag, verdict::Verdict};
 use crate::{
     answer,
     create::NewFlow,
-    departure::{self, Departure},
+    departure,
     detour::Outcome,
     echo::Echo,
     family::{Family, V4, V6},
@@ -20,7 +20,8 @@ use crate::{
     parse::{Network, Packet},
     rewrite::RewriteNetwork,
     settings::setting,
-    vlan::{self, Link},
+    transmit,
+    vlan::Link,
 };
 
 /// Seconds for which the fragments of a packet may follow its first: what Linux waits for them
@@ -113,7 +114,7 @@ where
             return Err(Verdict::PassFragment);
         }
         packet.turn_round();
-        return Err(Verdict::AnswerEcho);
+        return Ok((transmit::send_back(frame), Verdict::AnswerEcho));
     }
     let slot = SlotRef::at::<F>(first.slot).ok_or(Verdict::PassFragment)?;
     let tag = slot.tag();
@@ -130,15 +131,9 @@ where
     }
     departure.check()?;
     departure.count(packet.len);
-    let Departure {
-        rewrite,
-        way,
-        verdict,
-        ..
-    } = departure;
     // SAFETY: the frame has not been resized since it was parsed.
-    unsafe { packet.rewrite_network(&rewrite) };
-    Ok((vlan::send(frame, link, &way)?, verdict))
+    unsafe { packet.rewrite_network(&departure.rewrite) };
+    Ok((departure.send(frame, link)?, departure.verdict))
 }
 
 impl Followed for V4 {

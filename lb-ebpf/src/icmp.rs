@@ -11,16 +11,17 @@ use lb_common::{IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, checksum, verdict::Ver
 
 use crate::{
     create::NewFlow,
-    departure::{self, Departure},
+    departure,
     detour::Outcome,
     echo,
     extension,
     family::{Key, V4, V6},
     flow,
-    packet::{Frame, IPV4_FRAGMENT_OFFSET, Icmp, Ipv4, Ipv6, Tcp, Udp, join_ports, split_ports},
+    headers::{IPV4_FRAGMENT_OFFSET, Icmp, Ipv4, Ipv6, Tcp, Udp, join_ports, split_ports},
+    packet::Frame,
     parse::{Network, Packet},
     rewrite::{Rewrite, RewriteNetwork},
-    vlan::{self, Link},
+    vlan::Link,
 };
 
 /// Destination unreachable, time exceeded, parameter problem (RFC 792). Source quench is dead
@@ -168,11 +169,11 @@ where
         return Err(Verdict::DropTooBig);
     }
     departure.check()?;
-    let Departure { rewrite, way, .. } = departure;
+    let rewrite = &departure.rewrite;
     let outer = checksum::fold(
         F::replace(&network.saddr, &rewrite.saddr) + F::replace(&network.daddr, &rewrite.daddr),
     );
-    let message = rewrite_quote::<F>(frame, quote, &rewrite).ok_or(Verdict::PassMalformed)?;
+    let message = rewrite_quote::<F>(frame, quote, rewrite).ok_or(Verdict::PassMalformed)?;
     let pseudo_header = if network.proto == IPPROTO_ICMPV6 {
         outer
     } else {
@@ -180,7 +181,7 @@ where
     };
     let rewrite = Rewrite {
         l3_delta: outer,
-        ..rewrite
+        ..*rewrite
     };
     // SAFETY: the frame has not been resized since it was parsed; the structs are packed.
     unsafe {
@@ -188,7 +189,7 @@ where
         let delta = checksum::fold(message as u32 + pseudo_header as u32);
         (*icmp).checksum = checksum::apply((*icmp).checksum, delta);
     }
-    Ok((vlan::send(frame, link, &way)?, Verdict::ForwardError))
+    Ok((departure.send(frame, link)?, Verdict::ForwardError))
 }
 
 /// Makes the quoted packet the one that the addressee has sent; answers with what the ICMP

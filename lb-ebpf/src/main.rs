@@ -31,6 +31,7 @@ mod flow;
 mod forward;
 mod fragment;
 mod handover;
+mod headers;
 mod icmp;
 mod insert;
 mod lookup;
@@ -68,7 +69,7 @@ pub fn lb_xdp(ctx: XdpContext) -> u32 {
 /// The packets that `lb_xdp` jumps here with.
 #[xdp]
 pub fn lb_xdp_detour(ctx: XdpContext) -> u32 {
-    detour::process(&Frame::from_xdp(&ctx))
+    detour::process::<detour::AtXdp>(&Frame::from_xdp(&ctx))
 }
 
 /// Every packet of a configured interface without XDP, and of interfaces that backends are behind.
@@ -87,6 +88,18 @@ pub fn lb_tc_finish(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn lb_tc_egress(ctx: TcContext) -> i32 {
     tc::egress(&ctx)
+}
+
+/// The packets that `lb_tc_ingress` and `lb_tc_finish` jump here with.
+#[classifier]
+pub fn lb_tc_detour(ctx: TcContext) -> i32 {
+    detour::process::<detour::AtTc>(&Frame::from_tc_whole(&ctx)) as i32
+}
+
+/// The packets that `lb_tc_egress` jumps here with.
+#[classifier]
+pub fn lb_tc_egress_detour(ctx: TcContext) -> i32 {
+    detour::process::<detour::AtTc>(&Frame::from_tc_whole(&ctx).leaving(true)) as i32
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow

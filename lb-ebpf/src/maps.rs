@@ -112,6 +112,9 @@ pub(crate) static VIPS: HashMap<AddressKey, u32, { MAX_SERVICES as usize }, NO_P
 pub(crate) static ADDRESSES: Array<InterfaceAddresses, MAX_INTERFACES> = Array::new();
 #[btf_map]
 pub(crate) static DETOURS: ProgramArray<{ detour::COUNT as usize }> = ProgramArray::new();
+/// The same for tc: the kernel lets a map have programs of one kind only.
+#[btf_map]
+pub(crate) static TC_DETOURS: ProgramArray<{ detour::COUNT as usize }> = ProgramArray::new();
 /// First fragments of IPv4 packets; not pinned.
 #[btf_map]
 pub(crate) static FRAGMENTS4: LruHashMap<

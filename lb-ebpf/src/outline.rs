@@ -7,6 +7,7 @@ use lb_common::verdict::Verdict;
 
 use crate::{
     maps::OUTLINE,
+    packet::Frame,
     parse::{Fragment, Network},
     vlan::Link,
 };
@@ -28,13 +29,19 @@ pub(crate) struct Outline {
     fragment: u32,
     proto: u8,
     ttl: u8,
-    reserved: [u8; 2],
+    /// 1: the frame is on its way out of the node.
+    leaving: u8,
+    reserved: u8,
 }
 
 impl Outline {
     /// Writes this CPU's.
     #[inline(always)]
-    pub(crate) fn write<L3, A>(link: &Link, network: &Network<L3, A>) -> Result<(), Verdict> {
+    pub(crate) fn write<L3, A>(
+        frame: &Frame,
+        link: &Link,
+        network: &Network<L3, A>,
+    ) -> Result<(), Verdict> {
         let outline = OUTLINE.get_ptr_mut(0).ok_or(Verdict::DropInternal)?;
         let Fragment { later, more, id } = network.fragment;
         // SAFETY: this CPU's scratch memory, and no other packet is handled on this CPU meanwhile.
@@ -48,10 +55,17 @@ impl Outline {
                 fragment: later as u32 | (more as u32) << 1,
                 proto: network.proto,
                 ttl: network.ttl,
-                reserved: [0; 2],
+                leaving: frame.leaving as u8,
+                reserved: 0,
             };
         }
         Ok(())
+    }
+
+    /// Whether the frame is on its way out of the node.
+    #[inline(always)]
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving != 0
     }
 
     /// Offset of the network header in the frame.

@@ -4,7 +4,8 @@ use lb_common::{IPPROTO_TCP, IPPROTO_UDP, verdict::Verdict, vlan::Tags};
 
 use crate::{
     extension,
-    packet::{Ethernet, Frame, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, Tcp, Udp},
+    headers::{Ethernet, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, Tcp, Udp},
+    packet::Frame,
 };
 
 /// A TCP or UDP packet of one address family. The header pointers are checked and writable.
@@ -21,7 +22,8 @@ pub(crate) struct Packet<L3, A> {
     pub(crate) flags: u8,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
-    /// Bytes of the IP packet, by its own word.
+    /// Bytes of the IP packet, by its own word; of each of the packets that it is cut into when it
+    /// is sent, where it is (tc).
     pub(crate) l3_length: usize,
     /// Where the frame ends.
     pub(crate) end: usize,
@@ -195,12 +197,6 @@ pub(crate) fn ipv6(frame: &Frame, l3_offset: usize) -> Result<Network<Ipv6, [u32
 }
 
 impl<L3, A: Copy> Network<L3, A> {
-    /// Whether it is a fragment, as far as is known without following extension headers.
-    #[inline(always)]
-    pub(crate) fn is_fragment(&self) -> bool {
-        !self.fragment.is_whole() || self.proto == extension::FRAGMENT
-    }
-
     /// A packet of which only the network header is known, and whose transport header is taken
     /// to be at `l4`.
     #[inline(always)]
@@ -247,7 +243,7 @@ pub(crate) fn transport_behind<L3, A: Copy>(
     network: &Network<L3, A>,
     tags: Tags,
 ) -> Result<Packet<L3, A>, Verdict> {
-    let (l4, ports, flags) = match network.proto {
+    let (l4, ports, flags, header_length) = match network.proto {
         IPPROTO_TCP => {
             let tcp = frame
                 .at::<Tcp>(network.l4_offset)
@@ -259,7 +255,7 @@ pub(crate) fn transport_behind<L3, A: Copy>(
             if header_length < size_of::<Tcp>() || header_length > network.l4_length {
                 return Err(Verdict::PassMalformed);
             }
-            (tcp.cast::<u8>(), ports, flags)
+            (tcp.cast::<u8>(), ports, flags, header_length)
         }
         IPPROTO_UDP => {
             let udp = frame
@@ -274,13 +270,16 @@ pub(crate) fn transport_behind<L3, A: Copy>(
             if lies {
                 return Err(Verdict::PassMalformed);
             }
-            (udp.cast::<u8>(), ports, 0)
+            (udp.cast::<u8>(), ports, 0, size_of::<Udp>())
         }
         _ => return Err(Verdict::PassForeign),
     };
-    Ok(Packet {
-        ports,
-        flags,
-        ..network.packet(frame, tags, l4)?
-    })
+    let mut packet = network.packet(frame, tags, l4)?;
+    packet.ports = ports;
+    packet.flags = flags;
+    let segment = frame.segment();
+    if segment != 0 {
+        packet.l3_length = network.l4_offset - network.l3_offset + header_length + segment;
+    }
+    Ok(packet)
 }

@@ -10,8 +10,9 @@ use crate::{
     announce, block,
     forward::{forward4, forward6},
     handover,
+    headers::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, split_ports},
     maps::FILTER,
-    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, split_ports},
+    packet::{Frame, Hook},
     parse::{self, UNTAGGED},
     settings::setting,
     stats::count_verdict,
@@ -72,6 +73,9 @@ pub(crate) fn action_of(hook: Hook, verdict: Verdict) -> u32 {
 /// `Ok`: forwarded, with the program's answer. `Err`: left as it is, or to be looked at again.
 #[inline(always)]
 fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
+    if frame.tag_beside().is_some() {
+        return Err(Stop::Detour);
+    }
     let ethernet = frame.at::<Ethernet>(0).ok_or(Verdict::PassMalformed)?;
     // SAFETY: `at` checked the bounds; the struct is packed.
     match unsafe { (*ethernet).ethertype } {
@@ -83,7 +87,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if !may_be_ours_at_all(network.daddr) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            check_plain(frame, network.is_plain(), network.is_fragment())?;
+            check_plain(network.is_plain())?;
             let packet = parse::transport(frame, &network)?;
             if !may_be_ours(packet.daddr, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
@@ -104,7 +108,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if !may_be_ours_at_all(word) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            check_plain(frame, network.is_plain(), network.is_fragment())?;
+            check_plain(network.is_plain())?;
             let packet = parse::transport(frame, &network)?;
             if !may_be_ours(word, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
@@ -112,20 +116,15 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             forward6(frame, &packet)
         }
         ETHERTYPE_ARP if setting!(announce) != 0 => Ok(announce::arp(frame)?),
-        tag if frame.hook == Hook::Xdp && vlan::is_tag(tag) => Err(Stop::Detour),
+        tag if vlan::is_tag(tag) => Err(Stop::Detour),
         _ => Err(Stop::Left(Verdict::PassNotIp)),
     }
 }
 
-/// XDP has a program for what is not plain. There is none behind tc: there a fragment is passed,
-/// headers of any length are followed, and a hop count that ends here is dropped (see `transmit`).
+/// `Err`: the packet is not plain.
 #[inline(always)]
-fn check_plain(frame: &Frame, plain: bool, fragment: bool) -> Result<(), Stop> {
-    match frame.hook {
-        Hook::Xdp if !plain => Err(Stop::Detour),
-        Hook::Tc if fragment => Err(Stop::Left(Verdict::PassFragment)),
-        _ => Ok(()),
-    }
+pub(crate) fn check_plain(plain: bool) -> Result<(), Stop> {
+    if plain { Ok(()) } else { Err(Stop::Detour) }
 }
 
 /// Whether the destination address may be a VIP or an address that flows are translated to.

@@ -19,8 +19,9 @@ use lb_common::{
 use self::headers::{lb_trace_flow4, lb_trace_flow6, lb_trace_network, lb_trace_transport};
 use crate::{
     flow,
+    headers::split_ports,
     maps::{TRACE_EVENTS, TRACE_FILTERS, TRACE_RECORD, TRACE_STATS},
-    packet::{Frame, split_ports},
+    packet::Frame,
 };
 
 /// `lb_common::trace::TraceSwitch` as one word, `on` in the lower half.

@@ -70,7 +70,7 @@ pub fn fragments(frame: &[u8], length: usize, id: u32) -> Vec<Vec<u8>> {
             set(&mut out, L3 + 2, headers - L3 + piece.len());
             set(&mut out, L3 + 4, id as usize & 0xffff);
             let more = if number == last { 0 } else { 0x2000 };
-            set(&mut out, L3 + 6, more | offset / 8);
+            set(&mut out, L3 + 6, more | (offset / 8));
             seal(&mut out[L3..]);
             out.extend(*piece);
             out

@@ -311,7 +311,7 @@ impl World {
             })
             .collect();
         // Two tags more are as long, but do not leave the rest as it was.
-        if self.hook == Hook::Xdp && frame_after.get(METADATA..) == Some(&frame[..]) {
+        if self.hook == Hook::Xdp && frame_after.get(METADATA..) == Some(frame) {
             // Handed over, with a mark in front: what tc makes of it is what counts.
             ensure!(counted.is_empty(), "handed over, yet counted {counted:?}");
             frame_after.drain(..METADATA);
@@ -340,7 +340,8 @@ impl World {
             // Passed on: to a process of the node.
             Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
             Action::Answer => match self.hook {
-                Hook::Xdp => (&[action::TX], true),
+                // By redirect where bare XDP_TX does not work, as on a lone veth.
+                Hook::Xdp => (&[action::TX, action::REDIRECT], true),
                 Hook::Tc => (&[action::REDIRECT], true),
             },
         };

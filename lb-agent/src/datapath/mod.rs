@@ -11,6 +11,7 @@ mod cgroup;
 mod classifier;
 mod clock;
 mod coverage;
+mod detour;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -42,7 +43,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::Xdp,
 };
 use lb_common::{
@@ -50,7 +51,7 @@ use lb_common::{
         AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats,
         InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey,
     },
-    maps::{detour, name},
+    maps::name,
 };
 
 pub use self::{
@@ -150,13 +151,12 @@ impl Datapath {
             )
         })?;
 
-        load_detour(&mut ebpf)?;
-
         let classifiers = classifier::Classifiers::load(
             &mut ebpf,
             loader::pin_dir(&options.bpf_dir),
             options.tc_filters,
         )?;
+        detour::load(&mut ebpf)?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
@@ -254,24 +254,6 @@ impl Datapath {
     pub async fn start_resolver(&self) -> Result<Resolver, KernelError> {
         Resolver::start(self.hops.clone()).await
     }
-}
-
-/// Loads the program for what is not plain, and has the others jump to it. The map is pinned: one
-/// that nobody holds open forgets its programs.
-fn load_detour(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let program = xdp(ebpf, name::PROGRAM_DETOUR)?;
-    let what = || format!("verifying the program {}", name::PROGRAM_DETOUR);
-    program
-        .load()
-        .map_err(|error| KernelError::new(what(), error))?;
-    let program = program
-        .fd()
-        .and_then(|fd| Ok(fd.try_clone()?))
-        .map_err(|error| KernelError::new(what(), error))?;
-    let mut detours: ProgramArray<MapData> = take(ebpf, name::DETOURS)?;
-    detours
-        .set(detour::XDP, &program, 0)
-        .map_err(|error| loader::map_error(name::DETOURS, error))
 }
 
 /// Name and index of the interface at each position; no name and 0 where there is none of the

@@ -13,7 +13,7 @@ use crate::{
     extension::FRAGMENT,
     family::{Family, Key, V4, V6},
     flow,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6, Tcp},
+    headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6, Tcp},
     vlan,
 };
 

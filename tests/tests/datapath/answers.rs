@@ -55,18 +55,18 @@ fn reply(request: &Message) -> Message {
 /// A VIP answers, whole or in fragments, tagged or not; other addresses are the stack's.
 #[test]
 fn echo_requests() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in [TCP4, TCP6] {
             traffic.serve(world, &[2]);
             for length in [0, 1, 56, 1400] {
                 let request = echo(traffic, traffic.vip(), length);
-                let out = (action::TX, reply(&request).build());
+                let out = (action::REDIRECT, reply(&request).build());
                 let what = format!("{traffic:?}, {length} bytes");
                 Row::changed(what, Side::Front, request.build(), AnswerEcho, out).check(world);
             }
             let request = echo(traffic, traffic.vip(), 56);
             let tags = [(0x88a8, 0x2007), (0x8100, 9)];
-            let out = (action::TX, tagged(reply(&request).build(), &tags));
+            let out = (action::REDIRECT, tagged(reply(&request).build(), &tags));
             let frame = tagged(request.build(), &tags);
             Row::changed("tagged", Side::Front, frame, AnswerEcho, out).check(world);
 
@@ -78,7 +78,14 @@ fn echo_requests() {
             for number in [0, 2, 1] {
                 let (frame, out) = (pieces[number].clone(), answers[number].clone());
                 let what = format!("{traffic:?}, fragment {number}");
-                Row::changed(what, Side::Front, frame, AnswerEcho, (action::TX, out)).check(world);
+                Row::changed(
+                    what,
+                    Side::Front,
+                    frame,
+                    AnswerEcho,
+                    (action::REDIRECT, out),
+                )
+                .check(world);
             }
 
             let node = if traffic.v6 { NODE6 } else { NODE };
@@ -130,11 +137,11 @@ fn error(traffic: Traffic, from: &str, packet: &Packet, kind: [u8; 2], rest: u32
 fn time_exceeded() {
     // A world each, so that the limit on answers is not reached.
     for traffic in ALL {
-        World::with(|world| {
+        World::on_each_hook(|world| {
             traffic.serve(world, &[2]);
             let kind = if traffic.v6 { [3, 0] } else { [11, 0] };
             let check = |world: &mut World, side, from: &str, packet: &Packet| {
-                let out = (action::TX, error(traffic, from, packet, kind, 0));
+                let out = (action::REDIRECT, error(traffic, from, packet, kind, 0));
                 let what = format!("{traffic:?}, {side:?}, {} bytes", packet.payload.len());
                 Row::changed(what, side, packet.build(), AnswerTimeExceeded, out).check(world);
             };
@@ -203,7 +210,7 @@ fn time_exceeded() {
             };
             let out = tagged(error(traffic, front(traffic), &last, kind, 0), &tags);
             let frame = tagged(last.build(), &tags);
-            let out = (action::TX, out);
+            let out = (action::REDIRECT, out);
             Row::changed("tagged", Side::Front, frame, AnswerTimeExceeded, out).check(world);
         })
         .unwrap();
@@ -214,7 +221,7 @@ fn time_exceeded() {
 /// sender would have it fragmented.
 #[test]
 fn too_big() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             let request = traffic.request(PORT, ACK);
@@ -243,7 +250,7 @@ fn too_big() {
                         (Side::Front, front(traffic), packet),
                         (Side::Back, traffic.node(), answer),
                     ] {
-                        let out = (action::TX, error(traffic, from, &packet, kind, 1500));
+                        let out = (action::REDIRECT, error(traffic, from, &packet, kind, 1500));
                         let what = format!("{traffic:?}, {side:?}, {surplus} too many");
                         Row::changed(what, side, packet.build(), AnswerTooBig, out).check(world);
                     }
@@ -257,7 +264,7 @@ fn too_big() {
 /// A flood of what cannot go on is not answered with a flood.
 #[test]
 fn answers_have_a_limit() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         TCP4.serve(world, &[2]);
         let request = TCP4.request(PORT, ACK);
         TCP4.establish(world, &request).unwrap();

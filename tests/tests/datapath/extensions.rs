@@ -8,7 +8,7 @@ use lb_tests::{
 };
 
 use crate::{
-    row::{Row, Side, check_all},
+    row::{Row, Side, check_all, shortest},
     traffic::{TCP6, UDP6, at_client},
 };
 
@@ -48,7 +48,7 @@ fn followed() {
         // An atomic fragment (RFC 6946).
         vec![(44, &[0, 0, 0, 1, 2, 3, 4])],
     ];
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in [TCP6, UDP6] {
             traffic.serve(world, &[2]);
             let request = traffic.request(PORT, ACK);
@@ -96,7 +96,7 @@ fn not_followed() {
         ("encrypted", vec![(50, SKIP)], PassForeign),
         ("nothing behind", vec![(59, SKIP)], PassForeign),
     ];
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in [TCP6, UDP6] {
             traffic.serve(world, &[2]);
             let request = traffic.request(PORT, ACK);
@@ -107,7 +107,7 @@ fn not_followed() {
             });
             check_all(world, rows);
             let frame = extended(request.build(), &[(0, SKIP), (60, SKIP)]);
-            let rows = (14..frame.len()).map(|length| {
+            let rows = (shortest(world, true)..frame.len()).map(|length| {
                 let what = format!("{traffic:?}, cut at {length}");
                 Row::refused(what, Side::Front, frame[..length].to_vec(), PassMalformed)
             });

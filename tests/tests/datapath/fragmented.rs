@@ -4,13 +4,13 @@ use lb_common::verdict::Verdict::{
     DropTtlExceeded, ForwardReply, ForwardRequest, PassForeign, PassFragment, PassMalformed,
 };
 use lb_tests::{
-    frame::{L3, fragments},
+    frame::fragments,
     packet::{ACK, Packet, SYN},
     world::{World, action, answer_to},
 };
 
 use crate::{
-    row::{Row, Side},
+    row::{Row, Side, shortest},
     traffic::{ALL, at_client, ip},
 };
 
@@ -21,7 +21,7 @@ const LENGTH: usize = 1000;
 /// of other packets do not.
 #[test]
 fn follow_the_first() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             let request = Packet {
@@ -70,7 +70,7 @@ fn follow_the_first() {
 /// For nobody here, without ports, and after the flow.
 #[test]
 fn not_followed() {
-    World::with(|world| {
+    World::on_each_hook(|world| {
         for traffic in ALL {
             traffic.serve(world, &[2]);
             let request = Packet {
@@ -104,7 +104,7 @@ fn not_followed() {
                 Row::refused("tiny", Side::Front, tiny, PassMalformed).check(world);
             }
             let pieces = fragments(&request.build(), LENGTH, 8);
-            for length in L3..pieces[1].len() {
+            for length in shortest(world, traffic.v6)..pieces[1].len() {
                 let what = format!("{traffic:?}, cut at {length}");
                 let frame = pieces[1][..length].to_vec();
                 Row::refused(what, Side::Front, frame, PassMalformed).check(world);

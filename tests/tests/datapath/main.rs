@@ -19,6 +19,7 @@ mod foreign;
 mod fragmented;
 mod fuzz;
 mod hops;
+mod leaving;
 mod life;
 mod malformed;
 mod memory;

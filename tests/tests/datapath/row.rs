@@ -140,3 +140,13 @@ pub(crate) fn run(world: &mut World, side: Side, frame: &[u8]) -> anyhow::Result
     };
     world.run(frame, ifindex)
 }
+
+/// Bytes of the shortest IP frame that a test run takes: in tc the kernel wants the whole IP header
+/// (net/bpf/test_run.c).
+pub(crate) fn shortest(world: &World, v6: bool) -> usize {
+    match (world.hook, v6) {
+        (Hook::Xdp, _) => 14,
+        (Hook::Tc, false) => 14 + 20,
+        (Hook::Tc, true) => 14 + 40,
+    }
+}
