@@ -12,7 +12,7 @@ use lb_agent::domain::kernel::{Kernel as _, KernelBackend, Step};
 use lb_common::{
     entry::Meta,
     flow::Lifetimes,
-    verdict::{Action, Verdict},
+    verdict::{Action, VERDICT_COUNT, Verdict},
 };
 use lb_tests::{
     direct::Direct,
@@ -87,6 +87,8 @@ pub(crate) struct Arena<'a> {
     answers: u32,
     /// Frames compared.
     pub(crate) frames: u64,
+    /// The same by verdict.
+    pub(crate) verdicts: [u64; VERDICT_COUNT as usize],
 }
 
 /// Addresses that backends may have.
@@ -136,6 +138,7 @@ impl<'a> Arena<'a> {
             synced: Instant::now(),
             answers: ANSWERS,
             frames: 0,
+            verdicts: [0; VERDICT_COUNT as usize],
         }
     }
 
@@ -289,6 +292,7 @@ impl<'a> Arena<'a> {
             Some(expected) => expected.is(outcome.frame),
             None => outcome.frame == frame,
         };
+        self.verdicts[outcome.verdict as usize] += 1;
         if outcome.verdict.action() == Action::Answer && outcome.verdict != Verdict::AnswerEcho {
             self.answers += 1;
         }

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{chance::Random, row::Side, traffic::ip};
 
+/// Slots that are looked into for a flow to complain of.
+const TRIES: u32 = 8;
+
 fn icmp(v6: bool) -> u8 {
     if v6 { ICMPV6 } else { ICMP }
 }
@@ -22,8 +25,8 @@ fn icmp(v6: bool) -> u8 {
 /// An error about something that a known flow has sent on its way, by one who was on it.
 pub(super) fn error(random: &mut Random, temper: &Temper, model: &Model) -> Option<(Side, Sketch)> {
     let v6 = random.below(2) == 0;
-    let slot = random.below(model.node.slots) as usize;
-    let half = model.tables[usize::from(v6)].at(slot)?;
+    let table = &model.tables[usize::from(v6)];
+    let half = (0..TRIES).find_map(|_| table.at(random.below(model.node.slots) as usize))?;
     let (mut side, router) = match half.kind {
         Kind::Forward => (Side::Back, backend(random, v6).ip()),
         Kind::Reply => (Side::Front, client(random, temper, v6)),

@@ -18,7 +18,7 @@ use std::{
 };
 
 use lb_agent::datapath::Budget;
-use lb_common::verdict::Verdict;
+use lb_common::verdict::{VERDICT_COUNT, Verdict};
 use lb_tests::{
     model::{fault::Fault, link::Link, parse},
     world::World,
@@ -38,6 +38,26 @@ const LOOK: usize = 500;
 /// How long the shortening of a case may take.
 const SHORTENING: Duration = Duration::from_secs(20);
 
+/// Verdicts that must come up often, or little has been compared: more seldom than once in
+/// [`SELDOM`] frames is not often.
+const DRAWN: &[Verdict] = &[
+    Verdict::PassNotIp,
+    Verdict::PassForeign,
+    Verdict::PassMalformed,
+    Verdict::PassFragment,
+    Verdict::PassUnknownReply,
+    Verdict::ForwardRequest,
+    Verdict::ForwardReply,
+    Verdict::ForwardError,
+    Verdict::AnswerEcho,
+    Verdict::AnswerTimeExceeded,
+    Verdict::AnswerTooBig,
+    Verdict::DropTtlExceeded,
+    Verdict::DropTooBig,
+];
+/// See [`DRAWN`].
+const SELDOM: u64 = 1000;
+
 fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
     let text = std::env::var(name).ok();
     text.map_or(otherwise, |text| {
@@ -50,6 +70,8 @@ fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
 #[derive(Default)]
 struct Report {
     frames: u64,
+    /// The same by verdict.
+    verdicts: [u64; VERDICT_COUNT as usize],
     cases: u64,
     paused: u64,
     /// A case that showed a difference, shortened, and the difference.
@@ -81,6 +103,7 @@ fn fuzz(world: &mut World, seed: u64, frames: u64, fault: Option<Fault>) -> Repo
         arena.reset();
     }
     report.frames = arena.frames;
+    report.verdicts = arena.verdicts;
     report
 }
 
@@ -175,6 +198,10 @@ fn in_world(seed: u64, frames: u64, fault: Option<Fault>) -> Report {
     .expect("a world")
 }
 
+fn sum_of(reports: &[Report], of: impl Fn(&Report) -> u64) -> u64 {
+    reports.iter().map(of).sum()
+}
+
 /// A million frames, and no difference.
 #[test]
 fn programs_and_model_agree() {
@@ -195,12 +222,20 @@ fn programs_and_model_agree() {
             panic!("LB_FUZZ_SEED={seed}\n{}\n{what}", describe(events));
         }
     }
-    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
-    let (frames, cases, paused) = (sum(|r| r.frames), sum(|r| r.cases), sum(|r| r.paused));
+    let frames = sum_of(&reports, |report| report.frames);
+    let cases = sum_of(&reports, |report| report.cases);
+    let paused = sum_of(&reports, |report| report.paused);
     let rate = frames as f64 / began.elapsed().as_secs_f64();
     println!(
         "seed {seed}: {frames} frames, {cases} cases ({paused} ended by pauses), {rate:.0} a second"
     );
+    for verdict in DRAWN {
+        let count = sum_of(&reports, |report| report.verdicts[*verdict as usize]);
+        println!("{verdict:?}: {count}");
+        // Of few frames some may have none.
+        let enough = frames < 100_000 || count * SELDOM >= frames;
+        assert!(enough, "only {count} frames with {verdict:?}");
+    }
     assert!(
         paused * 4 <= cases,
         "the machine stood still in {paused} of {cases} cases"
