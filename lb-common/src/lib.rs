@@ -16,6 +16,7 @@ pub mod block;
 pub mod checksum;
 pub mod entry;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 pub mod lifetime;
 pub mod maps;

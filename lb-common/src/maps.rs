@@ -119,6 +119,15 @@ pub mod name {
         EVICTION_STATS,
         META,
     ];
+    /// The programs' own [`crate::fragment::HoldSwitch`]; not pinned, so that every start begins with
+    /// it off.
+    pub const HOLD_SWITCH: &str = ".data.hold";
+    /// Frames that the agent keeps, by CPU; not pinned.
+    pub const HELD: &str = "HELD";
+    /// [`crate::fragment::FragmentKey`] to [`crate::fragment::FirstFragment`], IPv4; not pinned.
+    pub const FRAGMENTS4: &str = "FRAGMENTS4";
+    /// The same for IPv6.
+    pub const FRAGMENTS6: &str = "FRAGMENTS6";
     /// The programs' own [`crate::trace::TraceSwitch`]; not pinned, so that every start begins
     /// with it off.
     pub const TRACE_SWITCH: &str = ".data.trace";
@@ -155,5 +164,7 @@ pub mod name {
     /// The tc program at egress, for replies of the node's own processes.
     pub const PROGRAM_TC_EGRESS: &str = "lb_tc_egress";
     /// A program for test run only, whose return value is the kernel's tick counter.
+    pub const PROGRAM_PASS: &str = "lb_pass";
+    /// Answers with the tick counter.
     pub const PROGRAM_CLOCK: &str = "lb_clock";
 }

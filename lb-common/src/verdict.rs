@@ -13,6 +13,8 @@ pub enum Action {
     Answer,
     /// Discarded.
     Drop,
+    /// Kept by the agent, to be decided on again.
+    Hold,
 }
 
 macro_rules! verdicts {
@@ -106,6 +108,9 @@ verdicts! {
     AnswerNeighbour = 23, Answer, "neighbour";
     /// Longer than the way to the backend or client admits, and the sender is not told.
     DropTooBig = 24, Drop, "too_big";
+    /// A fragment that came before the first one of its packet; the agent gives it back to the
+    /// programs, where it counts again, once that has come.
+    HoldFragment = 25, Hold, "fragment";
 }
 
 /// Number of verdicts: the size of their counter map.
@@ -119,6 +124,7 @@ impl Action {
             Action::Forward => "forward",
             Action::Answer => "answer",
             Action::Drop => "drop",
+            Action::Hold => "hold",
         }
     }
 }

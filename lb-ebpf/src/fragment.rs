@@ -1,11 +1,15 @@
 //! Fragments: later ones follow the decision that the first one, which has the ports, came to.
 //!
-//! What comes before the first fragment cannot be placed, nor held: it is passed and counted as
-//! such. Fragments of a packet keep their id on the way, so two clients whose ids coincide within
-//! a backend's reassembly time are mixed up there, as with every translation of addresses; the
-//! transport checksum finds out.
+//! What comes before the first fragment cannot be placed: see [`crate::hold`]. Fragments of a packet
+//! keep their id on the way, so two clients whose ids coincide within a backend's reassembly time
+//! are mixed up there, as with every translation of addresses; the transport checksum finds out.
 
-use lb_common::{flow::Tag, verdict::Verdict};
+use lb_common::{
+    entry::{FAMILY_V4, FAMILY_V6},
+    flow::Tag,
+    fragment::{ECHOED, FirstFragment, FragmentKey},
+    verdict::Verdict,
+};
 
 use crate::{
     answer,
@@ -15,6 +19,7 @@ use crate::{
     echo::Echo,
     family::{Family, V4, V6},
     flow::{self, Found, SlotRef},
+    hold,
     maps::{FRAGMENTS4, FRAGMENTS6},
     packet::Frame,
     parse::{Network, Packet},
@@ -28,36 +33,16 @@ use crate::{
 /// (net.ipv4.ipfrag_time), and then no later packet of the same id is mistaken for this one.
 const LIFETIME: u32 = 30;
 
-/// What fragments of one packet have in common (RFC 791, RFC 8200, section 4.5).
-/// Aligned, since the verifier wants stores of eight bytes to be.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-pub(crate) struct FragmentKey<A> {
-    saddr: A,
-    daddr: A,
-    id: u32,
-    proto: u32,
-}
-
-/// What became of the first fragment.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct FirstFragment {
-    /// The half's tag, as it was.
-    tag: u64,
-    /// Its slot, or [`ECHOED`].
-    slot: u32,
-    /// Tick counter when it came.
-    seen: u32,
-}
-
-/// No slot: the first fragment was an echo request, and was answered.
-pub(crate) const ECHOED: u32 = u32::MAX;
-
 /// A family whose fragments are followed.
 pub(crate) trait Followed: Family {
     /// Keeps what became of a first fragment.
     fn keep(key: &FragmentKey<Self::Addr>, first: &FirstFragment);
+
+    /// `FAMILY_V4` or `FAMILY_V6`.
+    const FAMILY: u8;
+
+    /// Writes an address into four words; one of IPv4 into the first.
+    fn widen(address: &Self::Addr, words: &mut [u32; 4]);
 
     /// What became of the first fragment with this key.
     fn recall(key: &FragmentKey<Self::Addr>) -> Option<FirstFragment>;
@@ -103,11 +88,19 @@ where
     F: NewFlow + Followed,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr> + Echo,
 {
-    let first = F::recall(&key::<F, L3>(network)).ok_or(Verdict::PassFragment)?;
-    let age = flow::now().wrapping_sub(first.seen);
-    if age > LIFETIME * setting!(refresh_ticks) {
-        return Err(Verdict::PassFragment);
-    }
+    let key = key::<F, L3>(network);
+    let first = F::recall(&key).filter(|first| {
+        let age = flow::now().wrapping_sub(first.seen);
+        age <= LIFETIME * setting!(refresh_ticks)
+    });
+    let Some(first) = first else {
+        // What leaves the node was made here, and in order.
+        return Err(if frame.leaving {
+            Verdict::PassFragment
+        } else {
+            hold::hand_over::<F>(frame, &key)
+        });
+    };
     let packet = network.packet(frame, link.tags, network.header.cast())?;
     if first.slot == ECHOED {
         if answer::is_to_group(frame) {
@@ -137,10 +130,17 @@ where
 }
 
 impl Followed for V4 {
+    const FAMILY: u8 = FAMILY_V4;
+
     #[inline(always)]
     fn keep(key: &FragmentKey<u32>, first: &FirstFragment) {
         // A table that cannot take it only costs the later fragments.
         let _ = FRAGMENTS4.insert(key, first, 0);
+    }
+
+    #[inline(always)]
+    fn widen(address: &u32, words: &mut [u32; 4]) {
+        *words = [*address, 0, 0, 0];
     }
 
     #[inline(always)]
@@ -152,9 +152,16 @@ impl Followed for V4 {
 }
 
 impl Followed for V6 {
+    const FAMILY: u8 = FAMILY_V6;
+
     #[inline(always)]
     fn keep(key: &FragmentKey<[u32; 4]>, first: &FirstFragment) {
         let _ = FRAGMENTS6.insert(key, first, 0);
+    }
+
+    #[inline(always)]
+    fn widen(address: &[u32; 4], words: &mut [u32; 4]) {
+        *words = *address;
     }
 
     #[inline(always)]

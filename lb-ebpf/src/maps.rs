@@ -2,7 +2,8 @@
 
 use aya_ebpf::{
     btf_maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventByteArray,
+        ProgramArray, RingBuf,
     },
     macros::btf_map,
 };
@@ -13,6 +14,7 @@ use lb_common::{
         InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey,
     },
     flow::{Bucket4, Bucket6, WAYS},
+    fragment::{FirstFragment, FragmentKey, HeldHeader},
     maps::{
         DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_CONVERSATIONS,
         MAX_FRAGMENTED, MAX_INTERFACES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS,
@@ -23,12 +25,7 @@ use lb_common::{
     verdict::VERDICT_COUNT,
 };
 
-use crate::{
-    answer_budget::Bucket,
-    family::Draft,
-    fragment::{FirstFragment, FragmentKey},
-    outline::Outline,
-};
+use crate::{answer_budget::Bucket, family::Draft, outline::Outline};
 
 /// `BPF_F_NO_PREALLOC`: memory is taken when an entry is added.
 const NO_PREALLOC: usize = 1;
@@ -129,6 +126,12 @@ pub(crate) static FRAGMENTS6: LruHashMap<
     FirstFragment,
     { MAX_FRAGMENTED as usize },
 > = LruHashMap::new();
+/// Fragments that the agent is to keep; not pinned.
+#[btf_map]
+pub(crate) static HELD: PerfEventByteArray = PerfEventByteArray::new();
+/// This CPU's scratch memory for what goes before such a fragment; not pinned.
+#[btf_map]
+pub(crate) static HELD_HEADER: PerCpuArray<HeldHeader, 1> = PerCpuArray::new();
 /// The frame that this CPU is at work on, where it is not plain; not pinned.
 #[btf_map]
 pub(crate) static OUTLINE: PerCpuArray<Outline, 1> = PerCpuArray::new();

@@ -63,9 +63,9 @@ pub(crate) fn process(frame: &Frame) -> u32 {
 #[inline(always)]
 pub(crate) fn action_of(hook: Hook, verdict: Verdict) -> u32 {
     match (hook, verdict.action()) {
-        (Hook::Xdp, Action::Drop) => xdp_action::XDP_DROP,
+        (Hook::Xdp, Action::Drop | Action::Hold) => xdp_action::XDP_DROP,
         (Hook::Xdp, Action::Pass | Action::Forward | Action::Answer) => xdp_action::XDP_PASS,
-        (Hook::Tc, Action::Drop) => tc::SHOT,
+        (Hook::Tc, Action::Drop | Action::Hold) => tc::SHOT,
         (Hook::Tc, Action::Pass | Action::Forward | Action::Answer) => tc::NEXT,
     }
 }

@@ -53,4 +53,5 @@ pub mod talk;
 pub mod topology;
 pub mod transfer;
 pub mod unpinned;
+pub mod wire;
 pub mod world;

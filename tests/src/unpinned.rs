@@ -11,14 +11,16 @@ use aya::{
     maps::{HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues},
     programs::loaded_programs,
 };
+use lb_common::maps::name;
 
-/// Bytes of `FirstFragment` in lb-ebpf/src/fragment.rs; the time is in the last four.
+/// Bytes of `lb_common::fragment::FirstFragment`; the time is in the last four.
 type First = [u8; 16];
 /// Bytes of `Bucket` in lb-ebpf/src/answer_budget.rs. All zero: full.
 type Bucket = [u8; 16];
 
 /// The maps of the programs that a world has loaded last.
 pub struct Unpinned {
+    /// By `lb_common::fragment::FragmentKey`.
     fragments4: HashMap<MapData, [u8; 16], First>,
     fragments6: HashMap<MapData, [u8; 40], First>,
     budget: PerCpuArray<MapData, Bucket>,
@@ -71,8 +73,8 @@ impl Unpinned {
         let cpus = aya::util::nr_cpus()
             .map_err(|(what, error)| anyhow::Error::new(error).context(what))?;
         Ok(Self {
-            fragments4: fragments("FRAGMENTS4")?.try_into()?,
-            fragments6: fragments("FRAGMENTS6")?.try_into()?,
+            fragments4: fragments(name::FRAGMENTS4)?.try_into()?,
+            fragments6: fragments(name::FRAGMENTS6)?.try_into()?,
             budget: fragments("ANSWER_BUDGET")?.try_into()?,
             full: vec![[0; 16]; cpus],
         })

@@ -336,7 +336,7 @@ impl World {
         let verdict = Verdict::ALL[index];
         let (actions, unchanged): (&[u32], bool) = match verdict.action() {
             Action::Pass => (&[action::PASS], frame_after == frame),
-            Action::Drop => (&[action::DROP], frame_after == frame),
+            Action::Drop | Action::Hold => (&[action::DROP], frame_after == frame),
             // Passed on: to a process of the node.
             Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
             Action::Answer => match self.hook {

@@ -38,6 +38,8 @@ mod mishaps;
 mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
+#[path = "e2e/raw.rs"]
+mod raw;
 #[path = "e2e/scene.rs"]
 mod scene;
 #[path = "e2e/steering.rs"]

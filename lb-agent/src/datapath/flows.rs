@@ -80,6 +80,11 @@ impl FlowTables {
         }
     }
 
+    /// The kernel's tick counter.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// The kernel's tick counter at this moment, give or take one: what idle times are kept in.
     pub fn now(&self) -> u32 {
         self.clock.now()

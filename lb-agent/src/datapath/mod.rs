@@ -19,6 +19,7 @@ pub mod feature;
 mod features;
 mod filter;
 mod flows;
+mod held;
 mod link;
 mod load;
 mod loader;
@@ -58,6 +59,7 @@ pub use self::{
     budget::Budget,
     cgroup::cgroup_root,
     flows::FlowTables,
+    held::HeldFragments,
     loader::{Attached, Mode, Options, check_bpf_file_system},
     local::AttachedCgroup,
     pins::detach,
@@ -233,6 +235,15 @@ impl Datapath {
     /// The flow tables, to be swept and counted.
     pub fn flows(&self) -> FlowTables {
         self.flows.clone()
+    }
+
+    /// Where fragments come in that the agent is to keep; once only. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a buffer, or it is the second time.
+    pub fn hold_fragments(&mut self) -> Result<HeldFragments, KernelError> {
+        HeldFragments::new(&mut self.ebpf, self.flows.clock(), &self.attached)
     }
 
     /// The trace, for whoever hands its events on; `None` if it has been taken already.

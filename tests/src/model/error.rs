@@ -157,7 +157,8 @@ impl Model {
         };
         let half = self.table(ip.is_v6()).find(&key).cloned();
         // A port that is only held has no flow any more.
-        let half = half.filter(|half| half.flow != NO_FLOW);
+        let holds = self.errs(Fault::ErrorsOfHeldPorts);
+        let half = half.filter(|half| half.flow != NO_FLOW || holds);
         let half = half.ok_or(Verdict::PassForeign)?;
         let departure = self.departure(&half)?;
         // Nobody is told about an error (RFC 1122, section 3.2.2).

@@ -66,6 +66,8 @@ pub enum Fault {
     SumsUnsummedQuotes,
     /// An error's source stays.
     ErrorsKeepSource,
+    /// An error about a flow that is over is sent on while its port is held.
+    ErrorsOfHeldPorts,
     /// An error counts as an answer.
     ErrorsAnswer,
     /// Fragments of all packets between two addresses are one packet's.
@@ -114,6 +116,7 @@ impl Fault {
         Self::KeepsQuotedSums,
         Self::SumsUnsummedQuotes,
         Self::ErrorsKeepSource,
+        Self::ErrorsOfHeldPorts,
         Self::ErrorsAnswer,
         Self::MixesFragments,
         Self::FollowsForever,

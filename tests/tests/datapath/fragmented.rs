@@ -1,7 +1,9 @@
 //! Fragments, both ways.
 
+use lb_agent::domain::fragment::Deposit as _;
 use lb_common::verdict::Verdict::{
-    DropTtlExceeded, ForwardReply, ForwardRequest, PassForeign, PassFragment, PassMalformed,
+    DropTtlExceeded, ForwardReply, ForwardRequest, HoldFragment, PassForeign, PassFragment,
+    PassMalformed,
 };
 use lb_tests::{
     frame::fragments,
@@ -116,6 +118,67 @@ fn not_followed() {
             world.datapath.flows().cut_clients(&everybody).unwrap();
             let what = format!("{traffic:?}, cut off");
             Row::refused(what, Side::Front, pieces[1].clone(), PassFragment).check(world);
+        }
+    })
+    .unwrap();
+}
+
+/// What comes before the first one goes to the agent, whole, while that listens; and is as good as
+/// any other afterwards.
+#[test]
+fn out_of_order() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .unwrap();
+    World::on_each_hook(|world| {
+        let _io = runtime.enter();
+        let mut held = world.datapath.hold_fragments().unwrap();
+        for traffic in ALL {
+            traffic.serve(world, &[2]);
+            let request = Packet {
+                payload: (0..=255).cycle().take(3000).collect(),
+                ..traffic.request(PORT, SYN)
+            };
+            let pieces = fragments(&request.build(), LENGTH, 0x1234);
+            let front = world.front;
+            held.switch(true).unwrap();
+            let mut waiting = Vec::new();
+            for piece in pieces[1..].iter().rev() {
+                let outcome = world.run(piece, front).unwrap();
+                assert_eq!(outcome.verdict, HoldFragment, "{traffic:?}");
+                let mut kept = Vec::new();
+                assert_eq!(held.drain(&mut |early| kept.push(early)), 0);
+                let [early] = &kept[..] else {
+                    panic!("{traffic:?}: {kept:?}");
+                };
+                assert_eq!((&early.frame, early.ifindex), (piece, front));
+                let packet = early.packet;
+                assert_eq!(
+                    (packet.source, packet.destination),
+                    (request.src, request.dst)
+                );
+                assert_eq!(packet.protocol, u32::from(traffic.proto()));
+                assert!(!held.has_first(&packet), "{traffic:?}");
+                waiting.push(early.clone());
+            }
+            let first = world.run(&pieces[0], front).unwrap();
+            assert_eq!(first.verdict, ForwardRequest, "{traffic:?}");
+            for early in waiting {
+                assert!(held.has_first(&early.packet), "{traffic:?}");
+                let outcome = world.run(&early.frame, front).unwrap();
+                assert_eq!(outcome.verdict, ForwardRequest, "{traffic:?}");
+            }
+            // Longer than a page takes, and while nobody listens.
+            let long = Packet {
+                payload: vec![1; 8000],
+                ..request
+            };
+            let long = fragments(&long.build(), 3200, 0x1235)[1].clone();
+            Row::refused("long", Side::Front, long, PassFragment).check(world);
+            held.switch(false).unwrap();
+            let other = fragments(&traffic.request(PORT, ACK).build(), 8, 0x1236)[1].clone();
+            Row::refused("nobody listens", Side::Front, other, PassFragment).check(world);
         }
     })
     .unwrap();

@@ -22,20 +22,20 @@ fn icmp(v6: bool) -> u8 {
     if v6 { ICMPV6 } else { ICMP }
 }
 
-/// An error about something that a known flow has sent on its way, by one who was on it.
+/// An error about something that the answer to is a known half's, by one who was on its way.
 pub(super) fn error(random: &mut Random, temper: &Temper, model: &Model) -> Option<(Side, Sketch)> {
     let v6 = random.below(2) == 0;
     let table = &model.tables[usize::from(v6)];
     let half = (0..TRIES).find_map(|_| table.at(random.below(model.node.slots) as usize))?;
     let (mut side, router) = match half.kind {
-        Kind::Forward => (Side::Back, backend(random, v6).ip()),
-        Kind::Reply => (Side::Front, client(random, temper, v6)),
+        Kind::Forward => (Side::Front, client(random, temper, v6)),
+        Kind::Reply => (Side::Back, backend(random, v6).ip()),
     };
     if random.below(30) == 0 {
         side = Side::Front;
     }
     // As it was sent.
-    let mut quoted = packet(random, half.new_src, half.new_dst, half.key.proto);
+    let mut quoted = packet(random, half.key.dst, half.key.src, half.key.proto);
     quoted.ttl = random.below(256) as u8;
     quoted.sum = one(
         random,
@@ -74,7 +74,12 @@ pub(super) fn error(random: &mut Random, temper: &Temper, model: &Model) -> Opti
     let mut payload = vec![one(random, kinds), random.below(6) as u8, 0, 0];
     payload.extend(random.below(1500).to_be_bytes());
     payload.extend(quote);
-    let ends = [router, half.new_src.ip()].map(|address| SocketAddr::new(address, 0));
+    let addressee = match random.below(12) {
+        // Somebody who has sent nothing of the kind.
+        0 => vip(random, v6).ip(),
+        _ => half.key.dst.ip(),
+    };
+    let ends = [router, addressee].map(|address| SocketAddr::new(address, 0));
     let outer = packet(random, ends[0], ends[1], icmp(v6));
     Some((side, Sketch { payload, ..outer }))
 }
