@@ -110,10 +110,7 @@ pub(crate) fn answer6(frame: &Frame, link: &Link, network: &Network<Ipv6, [u32; 
 
 /// The ICMP header, whatever the message.
 #[inline(always)]
-pub(crate) fn header<L3, A>(
-    frame: &Frame,
-    network: &Network<L3, A>,
-) -> Result<*mut Icmp, Verdict> {
+pub(crate) fn header<L3, A>(frame: &Frame, network: &Network<L3, A>) -> Result<*mut Icmp, Verdict> {
     let icmp = frame
         .at::<Icmp>(network.l4_offset)
         .ok_or(Verdict::PassMalformed)?;

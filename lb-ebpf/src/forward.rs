@@ -87,10 +87,7 @@ pub(crate) fn flow_of<F: NewFlow, L3>(
 
 /// Whether a half that was found before is this packet's, and still there.
 #[inline(always)]
-pub(crate) fn is_of<F: NewFlow, L3>(
-    found: &Found<F::Addr>,
-    packet: &Packet<L3, F::Addr>,
-) -> bool {
+pub(crate) fn is_of<F: NewFlow, L3>(found: &Found<F::Addr>, packet: &Packet<L3, F::Addr>) -> bool {
     let key = Key {
         saddr: packet.saddr,
         daddr: packet.daddr,
