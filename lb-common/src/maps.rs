@@ -42,11 +42,9 @@ pub mod detour {
     /// [`super::name::PROGRAM_DETOUR`].
     pub const XDP: u32 = 0;
     /// [`super::name::PROGRAM_TC_DETOUR`].
-    pub const INGRESS: u32 = 0;
-    /// [`super::name::PROGRAM_TC_EGRESS_DETOUR`].
-    pub const EGRESS: u32 = 1;
+    pub const TC: u32 = 0;
     /// Number of indices.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 1;
 }
 
 /// Map names as they stand in the object and in the pin directory.
@@ -153,10 +151,8 @@ pub mod name {
     pub const PROGRAM_XDP: &str = "lb_xdp";
     /// The program that [`PROGRAM_XDP`] hands packets to which are not plain.
     pub const PROGRAM_DETOUR: &str = "lb_xdp_detour";
-    /// The same behind [`PROGRAM_TC_INGRESS`] and [`PROGRAM_TC_FINISH`].
+    /// The same for the tc programs.
     pub const PROGRAM_TC_DETOUR: &str = "lb_tc_detour";
-    /// The same behind [`PROGRAM_TC_EGRESS`].
-    pub const PROGRAM_TC_EGRESS_DETOUR: &str = "lb_tc_egress_detour";
     /// The tc program that does everything, at ingress of interfaces without XDP.
     pub const PROGRAM_TC_INGRESS: &str = "lb_tc_ingress";
     /// The tc program at ingress of interfaces with XDP, for what XDP cannot send itself.

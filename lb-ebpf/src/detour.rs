@@ -41,7 +41,7 @@ pub(crate) type Outcome = Result<(u32, Verdict), Verdict>;
 pub(crate) fn process<S: Stages>(frame: &Frame) -> u32 {
     let length = frame.len() as u64;
     let ctx = frame.ctx;
-    let end = match S::stage(ctx, frame.leaving as u64) {
+    let end = match S::stage(ctx) {
         LATER4 => S::later4(ctx),
         LATER6 => S::later6(ctx),
         ECHO4 => S::echo4(ctx),
@@ -202,6 +202,12 @@ pub(crate) fn arrival6(ctx: *mut c_void, hook: Hook) -> Result<Arrival<Ipv6, [u3
         link: outline.link,
         network: outline.network(header, saddr, daddr),
     })
+}
+
+/// Whether the frame that a tc program jumped here with is on its way out of the node.
+#[inline(always)]
+pub(crate) fn is_leaving() -> bool {
+    outline().is_ok_and(Outline::is_leaving)
 }
 
 #[inline(always)]

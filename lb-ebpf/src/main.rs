@@ -92,16 +92,11 @@ pub fn lb_tc_egress(ctx: TcContext) -> i32 {
     tc::egress(&ctx)
 }
 
-/// The packets that `lb_tc_ingress` and `lb_tc_finish` jump here with.
+/// The packets that the other tc programs jump here with.
 #[classifier]
 pub fn lb_tc_detour(ctx: TcContext) -> i32 {
-    detour::process::<detour::AtTc>(&Frame::from_tc_whole(&ctx)) as i32
-}
-
-/// The packets that `lb_tc_egress` jumps here with.
-#[classifier]
-pub fn lb_tc_egress_detour(ctx: TcContext) -> i32 {
-    detour::process::<detour::AtTc>(&Frame::from_tc_whole(&ctx).leaving(true)) as i32
+    let frame = Frame::from_tc_whole(&ctx).leaving(detour::is_leaving());
+    detour::process::<detour::AtTc>(&frame) as i32
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow

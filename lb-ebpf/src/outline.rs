@@ -41,6 +41,16 @@ pub(crate) struct Outline {
 }
 
 impl Outline {
+    /// Says of a frame, before a tc program jumps to the detour with it, whether it is on its way out
+    /// of the node.
+    #[inline(always)]
+    pub(crate) fn begin(leaving: bool) {
+        if let Some(outline) = OUTLINE.get_ptr_mut(0) {
+            // SAFETY: as below.
+            unsafe { (*outline).leaving = leaving as u8 };
+        }
+    }
+
     /// Writes this CPU's.
     #[inline(always)]
     pub(crate) fn write<L3, A>(

@@ -16,6 +16,7 @@ use lb_common::{IPPROTO_TCP, IPPROTO_UDP, maps::detour};
 use crate::{
     headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6, Tcp},
     maps::{DETOURS, TC_DETOURS},
+    outline::Outline,
 };
 
 /// Where in the kernel a program runs. A constant of each entry point: everything behind it is
@@ -95,13 +96,9 @@ impl Frame {
             }
             Hook::Tc => {
                 let ctx = TcContext::new(self.ctx.cast());
-                let index = if self.leaving {
-                    detour::EGRESS
-                } else {
-                    detour::INGRESS
-                };
+                Outline::begin(self.leaving);
                 // SAFETY: as above.
-                unsafe { TC_DETOURS.tail_call(&ctx, index) };
+                unsafe { TC_DETOURS.tail_call(&ctx, detour::TC) };
             }
         }
     }

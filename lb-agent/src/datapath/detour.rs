@@ -20,15 +20,9 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let program = xdp(ebpf, name::PROGRAM_DETOUR)?;
     let loaded = load::again(|| program.load()).and_then(|()| program.fd());
     let fd = kept(name::PROGRAM_DETOUR, loaded)?;
-    put(ebpf, name::DETOURS, &[(detour::XDP, fd)])?;
-    let mut loaded = Vec::new();
-    for (index, program) in [
-        (detour::INGRESS, name::PROGRAM_TC_DETOUR),
-        (detour::EGRESS, name::PROGRAM_TC_EGRESS_DETOUR),
-    ] {
-        loaded.push((index, classifier(ebpf, program)?));
-    }
-    put(ebpf, name::TC_DETOURS, &loaded)
+    put(ebpf, name::DETOURS, detour::XDP, &fd)?;
+    let fd = classifier(ebpf, name::PROGRAM_TC_DETOUR)?;
+    put(ebpf, name::TC_DETOURS, detour::TC, &fd)
 }
 
 fn classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<ProgramFd, KernelError> {
@@ -51,13 +45,11 @@ fn kept(name: &str, loaded: Result<&ProgramFd, ProgramError>) -> Result<ProgramF
 fn put(
     ebpf: &mut Ebpf,
     map: &'static str,
-    programs: &[(u32, ProgramFd)],
+    index: u32,
+    program: &ProgramFd,
 ) -> Result<(), KernelError> {
     let mut detours: ProgramArray<MapData> = take(ebpf, map)?;
-    for (index, program) in programs {
-        detours
-            .set(*index, program, 0)
-            .map_err(|error| loader::map_error(map, error))?;
-    }
-    Ok(())
+    detours
+        .set(index, program, 0)
+        .map_err(|error| loader::map_error(map, error))
 }

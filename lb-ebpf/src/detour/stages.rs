@@ -6,7 +6,9 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lb_common::{hash, verdict::Verdict};
 
-use super::{Arrival, arrival4, arrival6, frame_of, leave, packed, packed_leave, place, stage};
+use super::{
+    Arrival, arrival4, arrival6, frame_of, is_leaving, leave, packed, packed_leave, place, stage,
+};
 use crate::{
     answer, echo,
     family::{V4, V6},
@@ -19,8 +21,8 @@ use crate::{
 /// The stages at one hook. Each takes the program's context, and answers with an end in one register
 /// (see `packed`) unless it says something else.
 pub(crate) trait Stages {
-    /// Which stage comes next, or an end. The argument: 1 for a frame that leaves the node.
-    fn stage(ctx: *mut c_void, leaving: u64) -> u64;
+    /// Which stage comes next, or an end.
+    fn stage(ctx: *mut c_void) -> u64;
     /// A fragment other than the first.
     fn later4(ctx: *mut c_void) -> u64;
     fn later6(ctx: *mut c_void) -> u64;
@@ -69,7 +71,7 @@ macro_rules! hook {
 hook! {
     /// Of an XDP program.
     AtXdp, Xdp, xdp_md,
-    stage(leaving): lb_stage,
+    stage(): lb_stage,
     later4(): lb_later4,
     later6(): lb_later6,
     echo4(): lb_echo4,
@@ -87,7 +89,7 @@ hook! {
 hook! {
     /// Of a tc program.
     AtTc, Tc, __sk_buff,
-    stage(leaving): lb_tc_stage,
+    stage(): lb_tc_stage,
     later4(): lb_tc_later4,
     later6(): lb_tc_later6,
     echo4(): lb_tc_echo4,
@@ -107,11 +109,8 @@ mod bodies {
     use super::*;
 
     #[inline(always)]
-    pub(super) fn stage(ctx: *mut c_void, hook: Hook, leaving: u64) -> u64 {
-        // Kept, where nothing depends on it as well: else whoever calls leaves its register undefined,
-        // which the verifier does not admit.
-        let leaving = core::hint::black_box(leaving);
-        let frame = frame_of(ctx, hook).leaving(hook == Hook::Tc && leaving != 0);
+    pub(super) fn stage(ctx: *mut c_void, hook: Hook) -> u64 {
+        let frame = frame_of(ctx, hook).leaving(hook == Hook::Tc && is_leaving());
         match super::stage(&frame) {
             Ok(stage) => stage,
             Err(verdict) => packed(hook, Err(verdict)),
