@@ -14,7 +14,8 @@ pub struct FragmentKey<A> {
     pub daddr: A,
     /// Identification, as it lies in the packet.
     pub id: u32,
-    /// IANA protocol number of what is fragmented.
+    /// IANA protocol number of what is fragmented; zero with IPv6, where only the first fragment tells
+    /// what is behind all extension headers.
     pub proto: u32,
 }
 

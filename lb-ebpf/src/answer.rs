@@ -169,6 +169,15 @@ pub(crate) fn may_be_told6(addr: &[u32; 4]) -> bool {
     first != 0xff && (low != 0 || u32::from_be(addr[3]) > 1)
 }
 
+/// Whether a frame was sent to a group of stations: nobody is told (RFC 1122, section 3.2.2).
+#[inline(always)]
+pub(crate) fn is_to_group(frame: &Frame) -> bool {
+    frame
+        .at::<Ethernet>(0)
+        // SAFETY: `at` checked the bounds; the struct is packed.
+        .is_none_or(|ethernet| unsafe { (*ethernet).destination[0] } & 1 != 0)
+}
+
 /// The node's own addresses on an interface.
 #[inline(always)]
 fn addresses(ifindex: u32) -> Option<&'static InterfaceAddresses> {

@@ -3,7 +3,8 @@
 //!
 //! A program of its own for each hook, which [`crate::pipeline`] and [`crate::tc`] jump to, so that
 //! neither instructions nor stack of plain packets pay for it. It begins anew at the first byte and
-//! takes the same decisions by the same tables; nothing has been changed or counted before.
+//! takes the same decisions by the same tables; nothing has been changed or counted before, unless the
+//! flow has taken note of the packet already (see [`Outline::keep_placed`]).
 
 mod stages;
 
@@ -244,6 +245,11 @@ fn try_place<F: NewFlow, L3>(
     let packet = parse::transport_behind(&of.frame, &of.network, of.link.tags)?;
     if !of.frame.leaving && !may_be_ours(word, packet.ports, packet.proto) {
         return Err(Verdict::PassForeign);
+    }
+    if let Some(found) = Outline::take_placed::<F>()
+        && forward::is_of::<F, L3>(&found, &packet)
+    {
+        return Ok(found);
     }
     if of.frame.leaving {
         forward::leaving_flow_of::<F, L3>(&packet)

@@ -71,20 +71,21 @@ impl Echo for Packet<Ipv6, [u32; 4]> {
 /// Whether an IPv4 packet is an echo request, or the first fragment of one.
 #[inline(always)]
 pub(crate) fn is_request4(frame: &Frame, network: &Network<Ipv4, u32>) -> bool {
-    header(frame, network).is_ok_and(|(_, word)| word == REQUEST4)
+    header(frame, network).is_ok_and(|icmp| word(icmp) == REQUEST4)
 }
 
 /// The same for IPv6.
 #[inline(always)]
 pub(crate) fn is_request6(frame: &Frame, network: &Network<Ipv6, [u32; 4]>) -> bool {
-    header(frame, network).is_ok_and(|(_, word)| word == REQUEST6)
+    header(frame, network).is_ok_and(|icmp| word(icmp) == REQUEST6)
 }
 
 /// Answers an IPv4 echo request, or the first fragment of one, if it is to a VIP.
 #[inline(always)]
 pub(crate) fn answer4(frame: &Frame, link: &Link, network: &Network<Ipv4, u32>) -> Outcome {
     let key = AddressKey::v4(network.daddr);
-    if !is_vip(&key) || !answer::may_be_told4(network.saddr) {
+    let told = answer::may_be_told4(network.saddr) && !answer::is_to_group(frame);
+    if !is_vip(&key) || !told {
         return Err(Verdict::PassForeign);
     }
     if network.fragment.more {
@@ -97,7 +98,8 @@ pub(crate) fn answer4(frame: &Frame, link: &Link, network: &Network<Ipv4, u32>) 
 #[inline(always)]
 pub(crate) fn answer6(frame: &Frame, link: &Link, network: &Network<Ipv6, [u32; 4]>) -> Outcome {
     let key = AddressKey::v6(&network.daddr);
-    if !is_vip(&key) || !answer::may_be_told6(&network.saddr) {
+    let told = answer::may_be_told6(&network.saddr) && !answer::is_to_group(frame);
+    if !is_vip(&key) || !told {
         return Err(Verdict::PassForeign);
     }
     if network.fragment.more {
@@ -106,17 +108,23 @@ pub(crate) fn answer6(frame: &Frame, link: &Link, network: &Network<Ipv6, [u32; 
     turned(frame, link, network, REPLY6)
 }
 
-/// The ICMP header, and its kind and code.
+/// The ICMP header, whatever the message.
 #[inline(always)]
-fn header<L3, A>(frame: &Frame, network: &Network<L3, A>) -> Result<(*mut Icmp, u16), Verdict> {
+pub(crate) fn header<L3, A>(frame: &Frame, network: &Network<L3, A>) -> Result<*mut Icmp, Verdict> {
     let icmp = frame
         .at::<Icmp>(network.l4_offset)
         .ok_or(Verdict::PassMalformed)?;
     if network.l4_length < size_of::<Icmp>() {
         return Err(Verdict::PassMalformed);
     }
-    // SAFETY: `at` checked the bounds.
-    Ok((icmp, unsafe { icmp.cast::<u16>().read_unaligned() }))
+    Ok(icmp)
+}
+
+/// Kind and code, as they lie in the packet.
+#[inline(always)]
+fn word(icmp: *mut Icmp) -> u16 {
+    // SAFETY: `header` checked the bounds.
+    unsafe { icmp.cast::<u16>().read_unaligned() }
 }
 
 #[inline(always)]
@@ -131,7 +139,8 @@ fn turned<L3, A: Copy>(frame: &Frame, link: &Link, network: &Network<L3, A>, rep
 where
     Packet<L3, A>: Echo,
 {
-    let (icmp, former) = header(frame, network)?;
+    let icmp = header(frame, network)?;
+    let former = word(icmp);
     let packet = network.packet(frame, link.tags, icmp.cast())?;
     packet.turn_round();
     // SAFETY: `header` checked the bounds; the struct is packed.

@@ -85,6 +85,19 @@ pub(crate) fn flow_of<F: NewFlow, L3>(
     })
 }
 
+/// Whether a half that was found before is this packet's, and still there.
+#[inline(always)]
+pub(crate) fn is_of<F: NewFlow, L3>(found: &Found<F::Addr>, packet: &Packet<L3, F::Addr>) -> bool {
+    let key = Key {
+        saddr: packet.saddr,
+        daddr: packet.daddr,
+        ports: packet.ports,
+        proto: packet.proto,
+    };
+    let tag = found.slot.tag();
+    tag.same_identity(found.tag) && flow::holds::<F>(&found.slot, tag, &key, F::hash(&key))
+}
+
 /// The half of a packet that leaves the node by its routes; takes note of the packet. Nothing begins
 /// a flow there.
 #[inline(always)]

@@ -12,6 +12,7 @@ use lb_common::{
 };
 
 use crate::{
+    answer,
     create::NewFlow,
     departure,
     detour::Outcome,
@@ -71,7 +72,12 @@ fn key<F: Followed, L3>(network: &Network<L3, F::Addr>) -> FragmentKey<F::Addr> 
         saddr: network.saddr,
         daddr: network.daddr,
         id: network.fragment.id,
-        proto: network.proto as u32,
+        // Of IPv6 packets only the first fragment tells what is behind all extension headers.
+        proto: if size_of::<F::Addr>() == size_of::<u32>() {
+            network.proto as u32
+        } else {
+            0
+        },
     }
 }
 
@@ -97,6 +103,9 @@ where
     };
     let packet = network.packet(frame, link.tags, network.header.cast())?;
     if first.slot == ECHOED {
+        if answer::is_to_group(frame) {
+            return Err(Verdict::PassFragment);
+        }
         packet.turn_round();
         return Ok((transmit::send_back(frame), Verdict::AnswerEcho));
     }

@@ -13,7 +13,7 @@ use crate::{
     create::NewFlow,
     departure,
     detour::Outcome,
-    extension,
+    echo, extension,
     family::{Key, V4, V6},
     flow,
     headers::{IPV4_FRAGMENT_OFFSET, Icmp, Ipv4, Ipv6, Tcp, Udp, join_ports, split_ports},
@@ -60,10 +60,8 @@ trait RewriteQuote: NewFlow {
 /// Handles an IPv4 ICMP message that is no echo request.
 #[inline(always)]
 pub(crate) fn error4(frame: &Frame, link: &Link, network: &Network<Ipv4, u32>) -> Outcome {
-    let icmp = frame
-        .at::<Icmp>(network.l4_offset)
-        .ok_or(Verdict::PassMalformed)?;
-    // SAFETY: `at` checked the bounds; the struct is packed.
+    let icmp = echo::header(frame, network)?;
+    // SAFETY: `header` checked the bounds; the struct is packed.
     if !ERRORS4.contains(unsafe { &(*icmp).kind }) {
         return Err(Verdict::PassForeign);
     }
@@ -95,10 +93,8 @@ pub(crate) fn error4(frame: &Frame, link: &Link, network: &Network<Ipv4, u32>) -
 /// The same for IPv6.
 #[inline(always)]
 pub(crate) fn error6(frame: &Frame, link: &Link, network: &Network<Ipv6, [u32; 4]>) -> Outcome {
-    let icmp = frame
-        .at::<Icmp>(network.l4_offset)
-        .ok_or(Verdict::PassMalformed)?;
-    // SAFETY: `at` checked the bounds; the struct is packed.
+    let icmp = echo::header(frame, network)?;
+    // SAFETY: `header` checked the bounds; the struct is packed.
     if !ERRORS6.contains(unsafe { &(*icmp).kind }) {
         return Err(Verdict::PassForeign);
     }
@@ -110,15 +106,15 @@ pub(crate) fn error6(frame: &Frame, link: &Link, network: &Network<Ipv6, [u32; 4
         return Err(Verdict::PassMalformed);
     }
     let chain = extension::follow(frame, l3 + size_of::<Ipv6>(), header.next_header)?;
+    let quoted = size_of::<Icmp>() + size_of::<Ipv6>() + chain.length;
+    if quoted + LEAST > network.l4_length {
+        return Err(Verdict::PassMalformed);
+    }
     if chain
         .fragment
         .is_some_and(|f| f.offset_more & extension::OFFSET != 0)
     {
         return Err(Verdict::PassForeign);
-    }
-    let quoted = size_of::<Icmp>() + size_of::<Ipv6>() + chain.length;
-    if quoted + LEAST > network.l4_length {
-        return Err(Verdict::PassMalformed);
     }
     let quote = Quote {
         proto: chain.proto,
@@ -158,6 +154,10 @@ where
         proto: quote.proto,
     };
     let found = flow::find::<F>(&key, F::hash(&key)).ok_or(Verdict::PassForeign)?;
+    // Only the port's place is kept: the error is not for the client's next connection.
+    if flow::is_superseded(&found) {
+        return Err(Verdict::PassForeign);
+    }
     let departure = departure::of::<F>(frame, &found, network.ttl)?;
     let packet = network.packet(frame, link.tags, icmp.cast())?;
     // Nobody is told about an error (RFC 1122, section 3.2.2).

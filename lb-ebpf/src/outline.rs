@@ -3,9 +3,11 @@
 //! It lies in a per-CPU map: what is read back from memory is unknown to the verifier, which
 //! keeps it from following every number of tags and extension headers through each of them.
 
-use lb_common::verdict::Verdict;
+use lb_common::{flow::Tag, verdict::Verdict};
 
 use crate::{
+    family::Family,
+    flow::{Found, SlotRef},
     maps::OUTLINE,
     packet::Frame,
     parse::{Fragment, Network},
@@ -32,6 +34,10 @@ pub(crate) struct Outline {
     /// 1: the frame is on its way out of the node.
     leaving: u8,
     reserved: u8,
+    /// The slot that the packet has been placed in on the plain way.
+    placed_slot: u32,
+    /// That slot's tag. Zero: nowhere yet.
+    placed_tag: u64,
 }
 
 impl Outline {
@@ -67,9 +73,41 @@ impl Outline {
                 ttl: network.ttl,
                 leaving: frame.leaving as u8,
                 reserved: 0,
+                placed_slot: (*outline).placed_slot,
+                placed_tag: (*outline).placed_tag,
             };
         }
         Ok(())
+    }
+
+    /// Keeps where a packet belongs that turns out not to be plain only after a flow has taken note
+    /// of it, which must not happen twice.
+    #[inline(always)]
+    pub(crate) fn keep_placed<A>(found: &Found<A>) {
+        if let Some(outline) = OUTLINE.get_ptr_mut(0) {
+            // SAFETY: as above.
+            unsafe {
+                (*outline).placed_slot = found.slot.index;
+                (*outline).placed_tag = found.tag.0;
+            }
+        }
+    }
+
+    /// What [`Self::keep_placed`] has kept, once. The caller checks that it is this packet's.
+    #[inline(always)]
+    pub(crate) fn take_placed<F: Family>() -> Option<Found<F::Addr>> {
+        let outline = OUTLINE.get_ptr_mut(0)?;
+        // SAFETY: as above.
+        let (slot, tag) = unsafe {
+            let tag = (*outline).placed_tag;
+            (*outline).placed_tag = 0;
+            ((*outline).placed_slot, Tag(tag))
+        };
+        if tag.0 == 0 {
+            return None;
+        }
+        let slot = SlotRef::at::<F>(slot)?;
+        Some(Found { slot, tag })
     }
 
     /// Whether the frame is on its way out of the node.

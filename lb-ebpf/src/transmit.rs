@@ -19,6 +19,7 @@ use crate::{
     flow::Found,
     headers::Ethernet,
     maps::NEXTHOPS,
+    outline::Outline,
     packet::{Frame, Hook},
     parse::Packet,
     pipeline::Stop,
@@ -166,6 +167,7 @@ where
     }
     let (tags, mtu) = limits(hop, learned);
     if packet.l3_length > mtu as usize || tags != Tags::NONE {
+        Outline::keep_placed(found);
         return Err(Stop::Detour);
     }
     let way = way(frame, hop, half)?;

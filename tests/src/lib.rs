@@ -12,7 +12,7 @@
 //! - [`client`] (over `exchange`), [`transfer`] (over [`paced`]), [`load`]: single requests, large
 //!   bodies, steady traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
-//! - [`direct`]: the same world with millions of frames.
+//! - [`direct`] (over [`unpinned`]): the same world with millions of frames.
 //! - [`model`]: what the datapath must do, written a second time, to compare with.
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
@@ -53,5 +53,6 @@ pub mod stats;
 pub mod talk;
 pub mod topology;
 pub mod transfer;
+pub mod unpinned;
 pub mod wire;
 pub mod world;

@@ -13,7 +13,7 @@ pub struct PacketId {
     pub destination: IpAddr,
     /// Identification, as it lies in the packet (network byte order).
     pub id: u32,
-    /// IANA protocol number.
+    /// IANA protocol number; zero with IPv6.
     pub protocol: u32,
 }
 

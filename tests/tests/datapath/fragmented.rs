@@ -37,7 +37,8 @@ fn follow_the_first() {
                 (Side::Front, ForwardRequest, &request, &sent),
                 (Side::Back, ForwardReply, &answer, &got),
             ] {
-                let id = 0x7711;
+                // With IPv6 an id is that of one packet, whatever its protocol.
+                let id = 0x7711 + 16 * traffic.id();
                 let pieces = fragments(&packet.build(), LENGTH, id);
                 let expected = fragments(&out.build(), LENGTH, id);
                 let what = |number| format!("{traffic:?}, {side:?}, fragment {number}");
@@ -140,7 +141,8 @@ fn out_of_order() {
                 payload: (0..=255).cycle().take(3000).collect(),
                 ..traffic.request(PORT, SYN)
             };
-            let pieces = fragments(&request.build(), LENGTH, 0x1234);
+            let id = 0x1234 + 16 * traffic.id();
+            let pieces = fragments(&request.build(), LENGTH, id);
             let front = world.front;
             held.switch(true).unwrap();
             let mut waiting = Vec::new();
@@ -158,7 +160,8 @@ fn out_of_order() {
                     (packet.source, packet.destination),
                     (request.src, request.dst)
                 );
-                assert_eq!(packet.protocol, u32::from(traffic.proto()));
+                let protocol = if traffic.v6 { 0 } else { traffic.proto() };
+                assert_eq!(packet.protocol, u32::from(protocol));
                 assert!(!held.has_first(&packet), "{traffic:?}");
                 waiting.push(early.clone());
             }
@@ -174,10 +177,10 @@ fn out_of_order() {
                 payload: vec![1; 8000],
                 ..request
             };
-            let long = fragments(&long.build(), 3200, 0x1235)[1].clone();
+            let long = fragments(&long.build(), 3200, id + 1)[1].clone();
             Row::refused("long", Side::Front, long, PassFragment).check(world);
             held.switch(false).unwrap();
-            let other = fragments(&traffic.request(PORT, ACK).build(), 8, 0x1236)[1].clone();
+            let other = fragments(&traffic.request(PORT, ACK).build(), 8, id + 2)[1].clone();
             Row::refused("nobody listens", Side::Front, other, PassFragment).check(world);
         }
     })
