@@ -1,6 +1,8 @@
 //! The block list: the first verdict on every IP packet. Its structure is described in
 //! `lb_common::block`.
 
+mod quick;
+
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
     ptr,
@@ -10,7 +12,7 @@ use aya_ebpf::btf_maps::{ArrayOfMaps, lpm_trie::Key};
 use lb_common::{
     block::{
         Bucket4, Bucket6, FILTER_LINE, GROUPS, Layout, Line, MAX_CHAIN, MAX_PAGES, PAGE_LINES,
-        ROOT_ALLOW, ROOT_GROUP, ROOT_LENGTHS, ROOT_LINE, RuleKey, Tally, filter_bits, filter_hash,
+        ROOT_ALLOW, ROOT_GROUP, ROOT_LENGTHS, ROOT_LINE, RuleKey, Tally, filter_bits, filter_index,
         group_start, rule_hash4, rule_hash6, truncate,
     },
     entry::{Counter, FAMILY_V4, FAMILY_V6},
@@ -24,7 +26,11 @@ type Pages = ArrayOfMaps<BlockPage, { MAX_PAGES as usize }>;
 /// Whether an IPv4 source (network byte order) is blocked; counts it against the rule if so.
 #[inline(always)]
 pub(crate) fn source4(saddr: u32, len: usize) -> bool {
-    BLOCK4.get(0).is_some() && lb_blocked4(saddr, len as u32) != 0
+    match quick::source4(saddr, len) {
+        quick::Answer::Free => false,
+        quick::Answer::Blocked => true,
+        quick::Answer::Unsure => lb_blocked4(saddr, len as u32) != 0,
+    }
 }
 
 /// Whether an IPv6 source (network byte order) is blocked; counts it against the rule if so.
@@ -248,7 +254,7 @@ fn find<F: Family>(
             continue;
         }
         let lead = truncate(addr, filter_bits(group));
-        let index = filter_hash(layout.seed, group, lead) & layout.filter_mask;
+        let index = filter_index(layout, group, lead);
         let words = line::<F>(layout.first_page, FILTER_LINE + index / 32)?.cast::<u16>();
         // SAFETY: a line holds 32 words of the filter.
         let mask = unsafe { ptr::read_volatile(words.add((index & 31) as usize)) } as u32;
@@ -343,15 +349,31 @@ pub extern "C" fn lb_probe6(first: u32, high: u64, low: u64, len: u32) -> u64 {
     probe::<V6>(first, [high, low], len)
 }
 
-/// Adds a packet to a rule's tally.
+/// Adds a packet to a rule's tally, and answers with what it was.
 #[inline(always)]
-fn count(tally: *mut u64, len: u32, key: &RuleKey) {
+fn tally_packet(tally: *mut u64, len: u32) -> u64 {
     let add = Tally::PACKET | (len as u64).min(0xffff);
     // SAFETY: map memory, aligned to eight bytes.
-    let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(tally, add) };
-    if before >= Tally::SPILL {
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(tally, add) }
+}
+
+/// Adds a packet to a rule's tally, and makes room there if it is full.
+#[inline(always)]
+fn count(tally: *mut u64, len: u32, key: &RuleKey) {
+    if tally_packet(tally, len) >= Tally::SPILL {
         spill(tally, key);
     }
+}
+
+/// [`spill`] of an IPv4 rule, out of the way.
+#[inline(never)]
+fn spill4(tally: *mut u64, prefix: u64, len: u32) {
+    let key = RuleKey {
+        prefix: [prefix, 0],
+        len,
+        family: FAMILY_V4 as u32,
+    };
+    spill(tally, &key);
 }
 
 /// Moves a tally to where there is room for it.

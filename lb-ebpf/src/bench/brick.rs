@@ -30,6 +30,26 @@ pub fn lb_hash(_ctx: XdpContext) -> u32 {
     }
 }
 
+/// Calls of a function that does nothing in [`lb_calls`].
+const CALLS: usize = 8;
+
+/// Eight calls of a function of its own, one after the other.
+#[xdp]
+pub fn lb_calls(ctx: XdpContext) -> u32 {
+    let mut word = ctx.ingress_ifindex() as u32;
+    for _ in 0..CALLS {
+        word = lb_called(word);
+    }
+    if word == 0 { XDP_ABORTED } else { XDP_TX }
+}
+
+/// What [`lb_calls`] calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_called(word: u32) -> u32 {
+    black_box(word) | 1
+}
+
 /// One cache line of an array as large as the flow table, by a hash of the packet: what no table
 /// of so many flows can do without.
 #[xdp]

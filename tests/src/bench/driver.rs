@@ -22,6 +22,8 @@ pub enum Bare {
     ParseDrop,
     /// Looks a key up in the kernel's hash map, always the same, and transmits.
     HotHash,
+    /// Calls a function of its own eight times, and transmits.
+    Calls,
     /// Reads one line of an array as large as the flow table, and transmits.
     Line,
     /// Drops.
@@ -33,12 +35,13 @@ pub enum Bare {
 }
 
 impl Bare {
-    const ALL: [Bare; 9] = [
+    const ALL: [Bare; 10] = [
         Bare::Transmit,
         Bare::ParseTransmit,
         Bare::ParsePass,
         Bare::ParseDrop,
         Bare::HotHash,
+        Bare::Calls,
         Bare::Line,
         Bare::Drop,
         Bare::Flood,
@@ -52,6 +55,7 @@ impl Bare {
             Bare::ParsePass => "lb_parse_pass",
             Bare::ParseDrop => "lb_parse_drop",
             Bare::HotHash => "lb_hash",
+            Bare::Calls => "lb_calls",
             Bare::Line => "lb_line",
             Bare::Drop => "lb_drop",
             Bare::Flood => "lb_flood",
@@ -67,6 +71,7 @@ impl Bare {
             Bare::ParsePass => "bare parse + pass",
             Bare::ParseDrop => "bare parse + drop",
             Bare::HotHash => "hot hash lookup",
+            Bare::Calls => "eight calls",
             Bare::Line => "one line of the table",
             Bare::Drop => "bare XDP_DROP",
             Bare::Flood => "the flood",

@@ -164,6 +164,7 @@ fn floors() -> Result<Group> {
         bare("bare parse + pass", one()?, Bare::ParsePass),
         bare("bare parse + drop", one()?, Bare::ParseDrop),
         bare(HOT_HASH, one()?, Bare::HotHash),
+        bare("eight calls of a function", one()?, Bare::Calls),
         bare(
             "one line of 262,144, 64k in turn",
             tcp.requests(65_536, ACK)?,
