@@ -124,7 +124,7 @@ fn bare(name: &str, traffic: Traffic, program: Bare) -> Case {
 /// Everything, in the order of the table.
 pub(crate) fn all() -> Result<Vec<Group>> {
     let mut groups = vec![floors()?, foreign()?];
-    for rules in [10, 10_000] {
+    for rules in [10, 10_000, LONG_LIST] {
         groups.push(blocks(rules)?);
     }
     for (v6, udp) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -210,6 +210,9 @@ fn foreign() -> Result<Group> {
     })
 }
 
+/// Rules of the long block list.
+const LONG_LIST: u32 = 1_000_000;
+
 fn blocks(rules: u32) -> Result<Group> {
     let from = Packet::tcp("100.64.0.7", 40_000, NEW_FLOWS, 80, SYN);
     let traffic = blocked_sources(&from, rules)?;
@@ -219,8 +222,9 @@ fn blocks(rules: u32) -> Result<Group> {
         udp: false,
         flows: 1024,
     };
+    let goal = if rules == 10 { 15.0 } else { 30.0 };
     let cases = vec![
-        case(name, traffic, Bare::ParseDrop, Verdict::DropBlocked).goal(15.0),
+        case(name, traffic, Bare::ParseDrop, Verdict::DropBlocked).goal(goal),
         case(
             format!("TCP v4, 1 flow, {rules} prefixes blocked"),
             tcp.requests(1, ACK)?,
@@ -230,7 +234,11 @@ fn blocks(rules: u32) -> Result<Group> {
     ];
     Ok(Group {
         name: format!("a block list of {rules}"),
-        scene: Scene::Blocks,
+        scene: if rules == LONG_LIST {
+            Scene::LongList
+        } else {
+            Scene::Blocks
+        },
         prepare: Prepare::Blocks(rules),
         cases,
     })
@@ -360,6 +368,7 @@ mod tests {
             ("UDP v6, 512k flows", Some(168.0)),
             ("TCP v4, 1k flows", None),
             ("blocked, dropped, 10 prefixes", Some(15.0)),
+            ("blocked, dropped, 1000000 prefixes", Some(30.0)),
         ] {
             let case = cases.iter().find(|case| case.name == name);
             assert_eq!(case.map(|case| case.goal), Some(goal), "{name}");

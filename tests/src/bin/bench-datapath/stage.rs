@@ -37,12 +37,14 @@ pub(crate) enum Scene {
     Large,
     /// With a block list.
     Blocks,
+    /// With one that takes seconds to load.
+    LongList,
 }
 
 impl Scene {
     fn slots(self) -> u32 {
         match self {
-            Scene::Default | Scene::Blocks => DEFAULT_FLOW_SLOTS,
+            Scene::Default | Scene::Blocks | Scene::LongList => DEFAULT_FLOW_SLOTS,
             Scene::Large => DEFAULT_FLOW_SLOTS * 8,
         }
     }
