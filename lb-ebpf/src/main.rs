@@ -30,6 +30,7 @@ mod maps;
 mod packet;
 mod parse;
 mod pipeline;
+mod place;
 mod rewrite;
 mod settings;
 mod socket;
