@@ -219,10 +219,13 @@ pub(crate) fn set_forward<F: NewFlow>(draft: &mut Draft<F::Addr>) {
 /// the node's range.
 #[inline(always)]
 fn claim_port<F: NewFlow>(
-    draft: &mut Draft<F::Addr>,
+    draft: *mut Draft<F::Addr>,
     backend_port: u16,
     client_port: u16,
 ) -> Result<u32, Verdict> {
+    // SAFETY: this CPU's scratch memory; see `forward`. A pointer came in, for the compiler takes
+    // what a parameter borrows for nobody else's, and `place` works on the same memory.
+    let draft = unsafe { &mut *draft };
     let (first, last) = (setting!(port_first) as u32, setting!(port_last) as u32);
     let range = last - first + 1;
     let kept = u16::from_be(client_port) as u32;
