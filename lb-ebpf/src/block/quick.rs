@@ -5,13 +5,13 @@ use core::ptr;
 
 use lb_common::{
     block::{
-        FILTER_LINE, Layout, Line, ROOT_ALLOW, ROOT_GROUP, ROOT_LENGTHS, ROOT_LINE, filter_bits,
+        FILTER_LINE, Layout, Line, ROOT_ALLOW, ROOT_GROUP, ROOT_LENGTHS, Tally, filter_bits,
         filter_index, group_start, truncate,
     },
     hash,
 };
 
-use super::{Family, Tally, V4, line, tally_packet};
+use super::{Family, V4, line, tally};
 use crate::maps::BLOCK4;
 
 /// What is known after the first look.
@@ -36,10 +36,8 @@ fn look(saddr: u32, len: usize) -> Option<Answer> {
     let Some(head) = BLOCK4.get(0) else {
         return Some(Answer::Free);
     };
-    let addr = u32::from_be(saddr);
-    let words = head.get_ptr_mut(ROOT_LINE + addr / (16 << 16))?.cast::<u32>();
-    // SAFETY: a line holds 16 words; the agent may change one at any moment.
-    let root = unsafe { ptr::read_volatile(words.add((addr >> 16 & 15) as usize)) };
+    let halves = [(u32::from_be(saddr) as u64) << 32, 0];
+    let root = super::root(head, halves[0])?;
     if root & !ROOT_ALLOW == 0 {
         return Some(Answer::Free);
     }
@@ -48,7 +46,6 @@ fn look(saddr: u32, len: usize) -> Option<Answer> {
     }
     // SAFETY: a line of the generation, whose layout never changes.
     let layout = unsafe { &*head.get_ptr_mut(0)?.cast::<Layout>() };
-    let halves = [(addr as u64) << 32, 0];
     let index = filter_index(layout, 0, truncate(halves, filter_bits(0)));
     let words = line::<V4>(layout.first_page, FILTER_LINE + index / 32)?.cast::<u16>();
     // SAFETY: a line holds 32 words of the filter.
@@ -70,8 +67,8 @@ fn look(saddr: u32, len: usize) -> Option<Answer> {
         Ok(way) => {
             // SAFETY: as above.
             let tally = unsafe { V4::tally(line, way as u32) };
-            if tally_packet(tally, len as u32) >= Tally::SPILL {
-                super::spill4(tally, prefix, length);
+            if tally::add(tally, len as u32) >= Tally::SPILL {
+                tally::spill4(tally, prefix, length);
             }
             Some(Answer::Blocked)
         }

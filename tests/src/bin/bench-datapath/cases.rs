@@ -29,7 +29,7 @@ pub(crate) enum Prepare {
     NoFlows,
     /// These flows, established, and no other.
     Flows(Population),
-    /// So many block rules, and a few TCP flows.
+    /// So many block rules of each family, and a few TCP flows.
     Blocks(u32),
 }
 
@@ -182,24 +182,22 @@ fn floors() -> Result<Group> {
 /// Name of the case that goals scale with.
 pub(crate) const HOT_HASH: &str = "hot hash lookup";
 
+/// Packets between hosts that are not ours, from many sources.
+fn strangers(source: &str, destination: &str) -> Result<Traffic> {
+    let packet = Packet::tcp(source, 40_000, destination, 443, ACK);
+    let parts = [(Part::Source, 0, u32::MAX)];
+    Traffic::new(&packet, Ingress::Front, 65_536, &parts)
+}
+
 fn foreign() -> Result<Group> {
-    let to = |source: &str, destination: &str| {
-        let packet = Packet::tcp(source, 40_000, destination, 443, ACK);
-        Traffic::new(
-            &packet,
-            Ingress::Front,
-            65_536,
-            &[(Part::Source, 0, u32::MAX)],
-        )
-    };
     let passed = |name: &str, traffic| {
         case(name.into(), traffic, Bare::ParsePass, Verdict::PassForeign).goal(10.0)
     };
     let cases = vec![
-        passed("foreign, passed, v4", to("10.64.0.0", "192.0.2.1")?),
+        passed("foreign, passed, v4", strangers("10.64.0.0", "192.0.2.1")?),
         passed(
             "foreign, passed, v6",
-            to("2001:db8:77::", "2001:db8:200::1")?,
+            strangers("2001:db8:77::", "2001:db8:200::1")?,
         ),
     ];
     Ok(Group {
@@ -216,6 +214,12 @@ const LONG_LIST: u32 = 1_000_000;
 fn blocks(rules: u32) -> Result<Group> {
     let from = Packet::tcp("100.64.0.7", 40_000, NEW_FLOWS, 80, SYN);
     let traffic = blocked_sources(&from, rules)?;
+    let from6 = Packet::tcp("2001:db8::7", 40_000, NEW_FLOWS6, 80, SYN);
+    let traffic6 = blocked_sources(&from6, rules)?;
+    let passed = |family: &str, traffic| {
+        let name = format!("foreign, passed, {family}, {rules} prefixes blocked");
+        case(name, traffic, Bare::ParsePass, Verdict::PassForeign).goal(10.0)
+    };
     let name = format!("blocked, dropped, {rules} prefixes");
     let tcp = Population {
         v6: false,
@@ -225,6 +229,14 @@ fn blocks(rules: u32) -> Result<Group> {
     let goal = if rules == 10 { 15.0 } else { 30.0 };
     let cases = vec![
         case(name, traffic, Bare::ParseDrop, Verdict::DropBlocked).goal(goal),
+        case(
+            format!("blocked, dropped, v6, {rules} prefixes"),
+            traffic6,
+            Bare::ParseDrop,
+            Verdict::DropBlocked,
+        ),
+        passed("v4", strangers("10.64.0.0", "192.0.2.1")?),
+        passed("v6", strangers("2a00:77::", "2001:db8:200::1")?),
         case(
             format!("TCP v4, 1 flow, {rules} prefixes blocked"),
             tcp.requests(1, ACK)?,
