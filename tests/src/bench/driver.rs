@@ -26,6 +26,8 @@ pub enum Bare {
     Calls,
     /// Reads one line of an array as large as the flow table, and transmits.
     Line,
+    /// The same, and adds to a word of it.
+    LineCounted,
     /// Drops.
     Drop,
     /// Sends out of the interface that [`Driver::flood`] is told.
@@ -35,7 +37,7 @@ pub enum Bare {
 }
 
 impl Bare {
-    const ALL: [Bare; 10] = [
+    const ALL: [Bare; 11] = [
         Bare::Transmit,
         Bare::ParseTransmit,
         Bare::ParsePass,
@@ -43,6 +45,7 @@ impl Bare {
         Bare::HotHash,
         Bare::Calls,
         Bare::Line,
+        Bare::LineCounted,
         Bare::Drop,
         Bare::Flood,
         Bare::FloodNowhere,
@@ -57,6 +60,7 @@ impl Bare {
             Bare::HotHash => "lb_hash",
             Bare::Calls => "lb_calls",
             Bare::Line => "lb_line",
+            Bare::LineCounted => "lb_line_counted",
             Bare::Drop => "lb_drop",
             Bare::Flood => "lb_flood",
             Bare::FloodNowhere => "lb_flood_nowhere",
@@ -73,6 +77,7 @@ impl Bare {
             Bare::HotHash => "hot hash lookup",
             Bare::Calls => "eight calls",
             Bare::Line => "one line of the table",
+            Bare::LineCounted => "one line added to",
             Bare::Drop => "bare XDP_DROP",
             Bare::Flood => "the flood",
             Bare::FloodNowhere => "the flood's making",

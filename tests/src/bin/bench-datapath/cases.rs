@@ -170,6 +170,11 @@ fn floors() -> Result<Group> {
             tcp.requests(65_536, ACK)?,
             Bare::Line,
         ),
+        bare(
+            "one line of 262,144 added to, 64k in turn",
+            tcp.requests(65_536, ACK)?,
+            Bare::LineCounted,
+        ),
     ];
     Ok(Group {
         name: "the floors".into(),
@@ -303,10 +308,15 @@ fn known_flows(flows: Population) -> Result<Group> {
     }
     if large && !flows.v6 && !flows.udp {
         let traffic = flows.requests(524_288, ACK)?;
-        cases.insert(
-            0,
-            bare("one line of 2,097,152, 512k in turn", traffic, Bare::Line),
-        );
+        let lines = [
+            ("one line of 2,097,152, 512k in turn", Bare::Line),
+            (
+                "one line of 2,097,152 added to, 512k in turn",
+                Bare::LineCounted,
+            ),
+        ];
+        let lines = lines.map(|(name, program)| bare(name, traffic.clone(), program));
+        cases.splice(0..0, lines);
     }
     Ok(Group {
         name: format!("{} {protocol} {family}", count(flows.flows)),
