@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Packets before each measurement, as many as bring the flows to mind; at most.
-const WARM_UP: u32 = 131_072;
+const WARM_UP: u32 = 524_288;
 /// Share of the packets that must end as the case says. Not all: where a table is half full, a
 /// few in a thousand flows find the place for the client's own port taken and get another port,
 /// and the replies made here miss them.
