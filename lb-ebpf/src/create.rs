@@ -14,11 +14,11 @@ use crate::{
     budget,
     family::{Draft, Family, Key, V4, V6},
     flow::SlotRef,
+    headers::{join_ports, split_ports},
     insert::InsertError,
     lookup,
     maps::NEXTHOPS,
-    packet::{join_ports, split_ports},
-    place::{lb_place4, lb_place6, place},
+    place::{lb_take_free4, lb_take_free6, place},
     settings::{client_hop, setting},
     stats::count_flow,
 };
@@ -52,7 +52,7 @@ pub(crate) trait NewFlow: Family {
 pub(crate) type Created = u64;
 
 /// Added to a verdict to make it a [`Created`].
-const REFUSED: u64 = 1 << 32;
+pub(crate) const REFUSED: u64 = 1 << 32;
 
 #[inline(always)]
 const fn refuse(verdict: Verdict) -> Created {
@@ -67,6 +67,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
     let verdict = answer - REFUSED;
     for candidate in [
         Verdict::PassForeign,
+        Verdict::PassMalformed,
         Verdict::PassUnknownReply,
         Verdict::PassUnresolved,
         Verdict::DropNoBackend,
@@ -271,7 +272,7 @@ impl NewFlow for V4 {
 
     #[inline(always)]
     fn place(kind: u32) -> u64 {
-        lb_place4(kind)
+        lb_take_free4(kind)
     }
 
     #[inline(always)]
@@ -304,7 +305,7 @@ impl NewFlow for V6 {
 
     #[inline(always)]
     fn place(kind: u32) -> u64 {
-        lb_place6(kind)
+        lb_take_free6(kind)
     }
 
     #[inline(always)]

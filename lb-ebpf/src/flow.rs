@@ -8,7 +8,7 @@ use core::{
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::flow::{
-    Half, NO_PARTNER, Slot4, Slot6, State, Tag, WAYS, first_bucket, first_way, second_bucket,
+    Half, Kind, NO_PARTNER, Slot4, Slot6, State, Tag, WAYS, first_bucket, first_way, second_bucket,
     spilled,
 };
 
@@ -80,6 +80,16 @@ const _: () = assert!(core::mem::offset_of!(Slot4, half) == core::mem::offset_of
 pub(crate) struct Found<A> {
     pub(crate) slot: SlotRef<A>,
     pub(crate) tag: Tag,
+}
+
+/// Whether of a flow only its reply half's place is kept, so that the port is not used again too
+/// soon.
+#[inline(always)]
+pub(crate) fn is_superseded<A>(found: &Found<A>) -> bool {
+    // SAFETY: map memory.
+    let partner = unsafe { (*found.slot.half).partner };
+    let reply = (found.tag.0 >> 16) as u8 == Kind::Reply as u8;
+    reply && found.tag.state_bits() >= State::Finished as u8 && partner == NO_PARTNER
 }
 
 #[inline(always)]

@@ -7,15 +7,18 @@ use lb_common::{
     entry::hop_number,
     flow::{Kind, NO_PARTNER, State, advance, tcp_flags},
     verdict::Verdict,
+    vlan::Tags,
 };
 
 use crate::{
     create::{NewFlow, created},
     family::{Family, Key, V4, V6},
     flow::{self, Found, SlotRef},
+    headers::{Ethernet, Ipv4, Ipv6, copy_mac},
     lookup,
-    packet::{Ethernet, Frame, Ipv4, Ipv6, copy_mac},
+    packet::Frame,
     parse::Packet,
+    pipeline::Stop,
     rewrite::RewriteNetwork,
     settings::{client_hop, setting},
     transmit::transmit,
@@ -28,11 +31,21 @@ use crate::{
 pub(crate) fn forward<F, L3>(
     frame: &Frame,
     packet: &Packet<L3, F::Addr>,
-) -> Result<(u32, Verdict), Verdict>
+) -> Result<(u32, Verdict), Stop>
 where
     F: NewFlow,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
+    let found = flow_of::<F, L3>(packet)?;
+    transmit::<F, L3>(frame, packet, &found)
+}
+
+/// The half that a packet belongs to, of a known flow or a new one; takes note of the packet.
+/// `Err`: the verdict for a packet that gets no flow.
+#[inline(always)]
+pub(crate) fn flow_of<F: NewFlow, L3>(
+    packet: &Packet<L3, F::Addr>,
+) -> Result<Found<F::Addr>, Verdict> {
     let key = Key {
         saddr: packet.saddr,
         daddr: packet.daddr,
@@ -41,7 +54,7 @@ where
     };
     let hash = F::hash(&key);
     let now = flow::now();
-    let found = match flow::find::<F>(&key, hash) {
+    Ok(match flow::find::<F>(&key, hash) {
         Some(found) if note::<F, L3>(&found, packet, now) => found,
         _ => {
             let draft = F::draft().ok_or(Verdict::DropInternal)?;
@@ -54,6 +67,7 @@ where
                 (*draft).ingress = packet.ingress;
                 (*draft).flags = packet.flags;
                 (*draft).ttl = packet.ttl;
+                (*draft).half.tags = packet.tags;
                 copy_mac(
                     &raw const (*packet.ethernet).source,
                     &raw mut (*draft).half.dmac,
@@ -68,8 +82,37 @@ where
             }
             Found { slot, tag }
         }
+    })
+}
+
+/// Whether a half that was found before is this packet's, and still there.
+#[inline(always)]
+pub(crate) fn is_of<F: NewFlow, L3>(found: &Found<F::Addr>, packet: &Packet<L3, F::Addr>) -> bool {
+    let key = Key {
+        saddr: packet.saddr,
+        daddr: packet.daddr,
+        ports: packet.ports,
+        proto: packet.proto,
     };
-    transmit::<F, L3>(frame, packet, &found)
+    let tag = found.slot.tag();
+    tag.same_identity(found.tag) && flow::holds::<F>(&found.slot, tag, &key, F::hash(&key))
+}
+
+/// The half of a packet that leaves the node by its routes; takes note of the packet. Nothing begins
+/// a flow there.
+#[inline(always)]
+pub(crate) fn leaving_flow_of<F: NewFlow, L3>(
+    packet: &Packet<L3, F::Addr>,
+) -> Result<Found<F::Addr>, Verdict> {
+    let key = Key {
+        saddr: packet.saddr,
+        daddr: packet.daddr,
+        ports: packet.ports,
+        proto: packet.proto,
+    };
+    let found = flow::find::<F>(&key, F::hash(&key)).ok_or(Verdict::PassForeign)?;
+    note::<F, L3>(&found, packet, flow::now());
+    Ok(found)
 }
 
 /// What a flow may have to learn from a packet.
@@ -79,6 +122,7 @@ struct Arrival {
     /// The flow was last noted a while ago.
     aged: bool,
     ingress: u32,
+    tags: Tags,
     ethernet: *const Ethernet,
 }
 
@@ -105,6 +149,7 @@ pub(crate) fn note<F: Family, L3>(
         now,
         aged,
         ingress: packet.ingress,
+        tags: packet.tags,
         ethernet: packet.ethernet,
     };
     note_change::<F>(found, &arrival)
@@ -191,6 +236,7 @@ fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
     // sends meanwhile may meet half of each way; it is one.
     unsafe {
         ptr::write_volatile(&raw mut (*reply.slot.half).hop, hop);
+        ptr::write_volatile(&raw mut (*reply.slot.half).tags, arrival.tags);
         copy_mac(
             &raw const (*arrival.ethernet).source,
             &raw mut (*reply.slot.half).dmac,
@@ -200,10 +246,7 @@ fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
 
 /// IPv4 packets.
 #[inline(always)]
-pub(crate) fn forward4(
-    frame: &Frame,
-    packet: &Packet<Ipv4, u32>,
-) -> Result<(u32, Verdict), Verdict> {
+pub(crate) fn forward4(frame: &Frame, packet: &Packet<Ipv4, u32>) -> Result<(u32, Verdict), Stop> {
     forward::<V4, Ipv4>(frame, packet)
 }
 
@@ -212,6 +255,6 @@ pub(crate) fn forward4(
 pub(crate) fn forward6(
     frame: &Frame,
     packet: &Packet<Ipv6, [u32; 4]>,
-) -> Result<(u32, Verdict), Verdict> {
+) -> Result<(u32, Verdict), Stop> {
     forward::<V6, Ipv6>(frame, packet)
 }

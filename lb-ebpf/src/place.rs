@@ -36,14 +36,14 @@ const ELSEWHERE: u64 = u64::MAX;
 /// See [`NewFlow::place`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lb_place4(kind: u32) -> u64 {
+pub extern "C" fn lb_take_free4(kind: u32) -> u64 {
     place_draft::<V4>(kind)
 }
 
 /// See [`NewFlow::place`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lb_place6(kind: u32) -> u64 {
+pub extern "C" fn lb_take_free6(kind: u32) -> u64 {
     place_draft::<V6>(kind)
 }
 

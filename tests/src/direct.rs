@@ -19,7 +19,7 @@ use lb_common::{
 };
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::{outcome::METADATA, world::World};
+use crate::{outcome::METADATA, unpinned::Unpinned, world::World};
 
 /// `BPF_PROG_TEST_RUN` of include/uapi/linux/bpf.h.
 const TEST_RUN: libc::c_long = 10;
@@ -85,6 +85,8 @@ pub struct Direct {
     out: Vec<u8>,
     tables: [MmapRaw; 2],
     slots: usize,
+    /// What is not pinned.
+    pub unpinned: Unpinned,
 }
 
 /// A live half in the table's memory, whichever the family.
@@ -137,9 +139,11 @@ impl Direct {
             .map_err(|(what, error)| anyhow::Error::new(error).context(what))?;
         let program = world.datapath.program_fd()?.as_fd().try_clone_to_owned()?;
         let zero = vec![Counter::default(); VERDICT_COUNT as usize * cpus];
+        let verdicts = open(name::VERDICT_STATS)?;
         let mut direct = Self {
             program,
-            verdicts: open(name::VERDICT_STATS)?,
+            unpinned: Unpinned::beside(&verdicts)?,
+            verdicts,
             counters: [zero.clone(), zero],
             cpus,
             out: Vec::new(),
@@ -217,7 +221,8 @@ impl Direct {
                 }
             }
         }
-        if out.len() == frame.len() + METADATA {
+        // Two tags more are as long, but do not leave the rest as it was.
+        if out.get(METADATA..) == Some(frame) {
             // Handed over to tc, with a mark in front: what tc makes of it is what counts.
             ensure!(counted.is_empty(), "handed over, yet counted {counted:?}");
             return Ok(Outcome {
@@ -288,6 +293,7 @@ impl Direct {
                     seen: half.seen,
                     dmac: half.dmac,
                     spilled: half.spilled,
+                    tags: half.tags,
                 },
             }
         };

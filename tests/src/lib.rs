@@ -12,7 +12,7 @@
 //! - [`client`] (over `exchange`), [`transfer`], [`load`]: single requests, large bodies, steady
 //!   traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
-//! - [`direct`]: the same world with millions of frames.
+//! - [`direct`] (over [`unpinned`]): the same world with millions of frames.
 //! - [`model`]: what the datapath must do, written a second time, to compare with.
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
@@ -35,6 +35,7 @@ pub mod consul;
 pub mod direct;
 pub mod echo;
 mod exchange;
+pub mod frame;
 pub mod link;
 pub mod load;
 pub mod model;
@@ -51,4 +52,6 @@ pub mod stats;
 pub mod talk;
 pub mod topology;
 pub mod transfer;
+pub mod unpinned;
+pub mod wire;
 pub mod world;

@@ -201,6 +201,8 @@ impl Model {
     /// out what its flows are still sent to.
     pub fn reopen(&mut self, ports: (u16, u16)) {
         self.node.ports = ports;
+        // What is remembered of fragments is not handed on.
+        self.fragments.clear();
         let there = &mut self.destinations;
         there.retired.clear();
         let sources: BTreeSet<IpAddr> = there

@@ -42,6 +42,44 @@ pub enum Fault {
     ForgetsPorts,
     /// A closed flow's port is never given away.
     SparesPorts,
+    /// The outer tag's priority is lost on the way.
+    DropsPriority,
+    /// Frames leave with the tags that they came with.
+    KeepsTags,
+    /// Replies leave without tags, whatever the requests had.
+    LearnsNoTags,
+    /// Nothing is too long for any way.
+    IgnoresMtu,
+    /// Whoever sends to a group of stations is told as well what has become of it.
+    TellsGroups,
+    /// The node's own errors come from the address that the packet was sent to.
+    TellsAsVip,
+    /// Quotes end anywhere.
+    QuotesOddly,
+    /// An error may be for somebody else than the sender of what it quotes.
+    BelievesQuotes,
+    /// What an error quotes stays as it is.
+    KeepsQuotes,
+    /// Checksums in a quote stay as they are.
+    KeepsQuotedSums,
+    /// A quoted datagram without a checksum gets one.
+    SumsUnsummedQuotes,
+    /// An error's source stays.
+    ErrorsKeepSource,
+    /// An error about a flow that is over is sent on while its port is held.
+    ErrorsOfHeldPorts,
+    /// An error counts as an answer.
+    ErrorsAnswer,
+    /// Fragments of all packets between two addresses are one packet's.
+    MixesFragments,
+    /// Fragments may come as late as they like.
+    FollowsForever,
+    /// Echo requests to any address that is looked at are answered.
+    AnswersForAll,
+    /// Any number of extension headers is followed.
+    FollowsAnyNumber,
+    /// A packet that is to visit other addresses before is taken for ours.
+    SkipsStations,
 }
 
 impl Fault {
@@ -66,5 +104,24 @@ impl Fault {
         Self::SparesUnanswered,
         Self::ForgetsPorts,
         Self::SparesPorts,
+        Self::DropsPriority,
+        Self::KeepsTags,
+        Self::LearnsNoTags,
+        Self::IgnoresMtu,
+        Self::TellsGroups,
+        Self::TellsAsVip,
+        Self::QuotesOddly,
+        Self::BelievesQuotes,
+        Self::KeepsQuotes,
+        Self::KeepsQuotedSums,
+        Self::SumsUnsummedQuotes,
+        Self::ErrorsKeepSource,
+        Self::ErrorsOfHeldPorts,
+        Self::ErrorsAnswer,
+        Self::MixesFragments,
+        Self::FollowsForever,
+        Self::AnswersForAll,
+        Self::FollowsAnyNumber,
+        Self::SkipsStations,
     ];
 }

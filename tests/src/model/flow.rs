@@ -104,7 +104,7 @@ impl Model {
     }
 
     /// Takes note of a packet of a known flow.
-    pub(super) fn note(&mut self, frame: &[u8], packet: &Parsed, ingress: u32) -> Noted {
+    pub(super) fn note(&mut self, packet: &Parsed, ingress: u32) -> Noted {
         let now = self.now;
         let flags = packet.transport.flags;
         let key = packet.key();
@@ -150,7 +150,7 @@ impl Model {
             return Noted::GoesOn;
         }
         let learns = aged && from_client && !self.errs(Fault::NeverLearns);
-        let arrived = self.way_back(frame, ingress);
+        let arrived = self.way_back(packet, ingress);
         let table = self.table(packet.ip.is_v6());
         let Some(other) = table.other(&half) else {
             // An answer whose forward half is gone is let through; a request without the way back
@@ -173,15 +173,18 @@ impl Model {
         Noted::GoesOn
     }
 
-    /// The way by which a frame came, the other way round.
-    pub(super) fn way_back(&self, frame: &[u8], ingress: u32) -> Option<Way> {
+    /// The way by which a packet came, the other way round: to the same router, with the same tags.
+    pub(super) fn way_back(&self, packet: &Parsed, ingress: u32) -> Option<Way> {
         let interface = self.node.interface(ingress)?;
-        let mut dmac = [0; 6];
-        dmac.copy_from_slice(&frame[6..12]);
+        let mut tags = packet.link.tags.clone();
+        if self.errs(Fault::LearnsNoTags) {
+            tags.clear();
+        }
         Some(Way {
             ifindex: interface.ifindex,
             smac: interface.mac,
-            dmac,
+            dmac: packet.link.smac,
+            tags,
         })
     }
 

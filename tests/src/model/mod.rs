@@ -7,73 +7,54 @@
 //! the hash, where both sides must choose alike; from the domain the Maglev table.
 //!
 //! It knows the XDP hook only: what the tc hook does, and backends on the node itself, stay outside.
-//! So do races between CPUs, and the budget for new flows, which must be unlimited.
+//! So do races between CPUs, and both budgets: that for new flows must be unlimited, and that for the
+//! node's own errors never empty.
 //!
-//! - [`parse`]: bytes to a description; [`sum`]: checksums.
+//! - [`link`], [`parse`], [`extension`]: bytes to a description; [`sum`]: checksums.
 //! - [`destination`]: the filter, services, blocks: what the agent has written.
 //! - [`table`]: the flows and where they lie; [`flow`]: their states and times.
-//! - [`select`]: backend and port of a new flow; [`rewrite`]: the frame that leaves.
+//! - [`select`]: backend and port of a new flow; [`rewrite`]: the packet that leaves; [`node`]: by
+//!   which way, and what does not change.
+//! - [`fragment`]: parts of packets; [`error`]: ICMP errors from elsewhere; [`answer`], [`echo`]:
+//!   what the node says itself.
 //! - [`fault`]: rules that are wrong on purpose, to see that they are found out.
 
+pub mod answer;
 pub mod destination;
+pub mod echo;
+pub mod error;
+pub mod extension;
 pub mod fault;
 pub mod flow;
+pub mod fragment;
+pub mod link;
+pub mod node;
 pub mod parse;
 pub mod rewrite;
 pub mod select;
 pub mod sum;
 pub mod table;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use lb_common::{
-    flow::{Kind, Lifetimes},
+    flow::Kind,
     verdict::{Action, Verdict},
 };
 
+pub use self::node::{Interface, Neighbour, Node};
 use self::{
+    answer::Trouble,
     destination::Destinations,
     fault::Fault,
     flow::Noted,
-    parse::Parsed,
+    fragment::{First, Whole},
+    link::Link,
+    parse::{ICMP, ICMPV6, Parsed},
     rewrite::Expected,
     table::{Half, Table},
 };
 use crate::world::action;
-
-/// A node's interface that the programs run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its index.
-    pub ifindex: u32,
-    /// Its link address.
-    pub mac: [u8; 6],
-}
-
-/// What does not change while frames come in.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// Seed of the hash.
-    pub seed: u64,
-    /// Slots of each flow table.
-    pub slots: u32,
-    /// First and last port that flows may be given.
-    pub ports: (u16, u16),
-    /// Idle times in seconds.
-    pub lifetimes: Lifetimes,
-    /// How long a flow that is not established is safe from newer ones, in seconds.
-    pub grace: u64,
-    /// Towards the clients.
-    pub front: Interface,
-    /// Towards the backends.
-    pub back: Interface,
-    /// Interfaces that take no frames of their own back by `XDP_TX`.
-    pub no_tx: Vec<u32>,
-    /// Link addresses of the backends that are resolved; all at [`Self::back`].
-    pub neighbours: BTreeMap<IpAddr, [u8; 6]>,
-    /// Addresses of the node that backends see, one a family.
-    pub sources: [IpAddr; 2],
-}
 
 /// What must become of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +76,8 @@ pub struct Model {
     pub destinations: Destinations,
     /// IPv4 and IPv6 flows.
     pub tables: [Table; 2],
+    /// First fragments.
+    pub fragments: BTreeMap<Whole, First>,
     /// Time in seconds.
     pub now: u64,
     /// A rule that is wrong on purpose.
@@ -109,6 +92,7 @@ impl Model {
         Self {
             destinations: Destinations::default(),
             tables: [Table::new(&node), Table::new(&node)],
+            fragments: BTreeMap::new(),
             node,
             now: 0,
             fault: None,
@@ -133,7 +117,7 @@ impl Model {
             Err(verdict) => Prediction {
                 verdict,
                 action: match verdict.action() {
-                    Action::Drop => action::DROP,
+                    Action::Drop | Action::Hold => action::DROP,
                     _ => action::PASS,
                 },
                 frame: None,
@@ -142,7 +126,8 @@ impl Model {
     }
 
     fn decide(&mut self, frame: &[u8], ingress: u32) -> Result<Prediction, Verdict> {
-        let ip = parse::network(frame)?;
+        let link = Link::read(frame)?;
+        let ip = parse::network(frame, &link)?;
         if !self.errs(Fault::BlocksNobody)
             && let Some(counter) = self.destinations.blocked(ip.src)
         {
@@ -153,38 +138,56 @@ impl Model {
         if !self.destinations.may_be_ours(ip.dst) {
             return Err(Verdict::PassForeign);
         }
-        let transport = parse::transport(frame, &ip, self.fault)?;
+        let ip = ip.behind_extensions(frame, self.fault)?;
+        if ip.is_later_fragment() && !self.errs(Fault::FragmentsAreWhole) {
+            return self.follow_first(frame, &link, &ip, ingress);
+        }
+        if ip.proto == if ip.is_v6() { ICMPV6 } else { ICMP } {
+            return if echo::is_request(frame, &ip) {
+                self.answer_echo(frame, &link, &ip, ingress)
+            } else {
+                self.translate_error(frame, &link, &ip, ingress)
+            };
+        }
+        let transport = parse::transport(frame, &ip)?;
         let given = self.node.gives(transport.dport);
         if !given && !self.destinations.may_be_service(&ip, &transport) {
             return Err(Verdict::PassForeign);
         }
-        let packet = Parsed { ip, transport };
-        let half = self.flow_of(frame, &packet, ingress)?;
-        self.transmit(frame, &packet, &half, ingress)
+        let packet = Parsed {
+            link,
+            ip,
+            transport,
+        };
+        match self.flow_of(&packet, ingress) {
+            Ok(half) => self.transmit(frame, &packet, &half, ingress),
+            Err(Verdict::DropTtlExceeded) => self.tell(frame, &packet, Trouble::LastHop, ingress),
+            Err(verdict) => Err(verdict),
+        }
     }
 
     /// The half of the flow that the packet belongs to, or of the one that it begins.
-    fn flow_of(&mut self, frame: &[u8], packet: &Parsed, ingress: u32) -> Result<Half, Verdict> {
+    fn flow_of(&mut self, packet: &Parsed, ingress: u32) -> Result<Half, Verdict> {
         let key = packet.key();
         let v6 = packet.ip.is_v6();
         if self.table(v6).find(&key).is_some() {
-            match self.note(frame, packet, ingress) {
+            match self.note(packet, ingress) {
                 Noted::GoesOn => {}
                 Noted::Over => {
                     self.table(v6).release(&key);
-                    self.begin(frame, packet, ingress)?;
+                    self.begin(packet, ingress)?;
                 }
                 Noted::Superseded => {
                     let now = self.now;
                     self.table(v6).supersede(&key, now);
-                    self.begin(frame, packet, ingress)?;
+                    self.begin(packet, ingress)?;
                 }
                 Noted::Stray => {
-                    self.begin(frame, packet, ingress)?;
+                    self.begin(packet, ingress)?;
                 }
             }
         } else {
-            self.begin(frame, packet, ingress)?;
+            self.begin(packet, ingress)?;
         }
         self.table(v6)
             .find(&key)
@@ -199,41 +202,31 @@ impl Model {
         half: &Half,
         ingress: u32,
     ) -> Result<Prediction, Verdict> {
+        let departure = self.departure(half)?;
         if packet.ip.ttl <= 1 {
-            return Err(Verdict::DropTtlExceeded);
+            return self.tell(frame, packet, Trouble::LastHop, ingress);
         }
-        let frame_out = rewrite::apply(frame, packet, half, self.fault);
-        let verdict = match half.kind {
-            Kind::Forward => Verdict::ForwardRequest,
-            Kind::Reply => Verdict::ForwardReply,
-        };
+        if packet.ip.length() > departure.mtu && !self.errs(Fault::IgnoresMtu) {
+            return self.tell(frame, packet, Trouble::TooBig(departure.mtu), ingress);
+        }
+        self.remember(&packet.ip, Some(half));
+        self.count(half, frame);
+        let out = rewrite::apply(frame, packet, half, self.fault);
+        let verdict = Self::forwarded(half);
+        Ok(self.send(verdict, out, &packet.link, &departure.way, ingress))
+    }
+
+    /// Counts a frame of a flow that leaves.
+    fn count(&mut self, half: &Half, frame: &[u8]) {
         self.destinations
             .count(half.backend, half.kind, frame.len() as u64);
-        let back = half.way.ifindex == ingress && !self.node.no_tx.contains(&ingress);
-        let action = if back { action::TX } else { action::REDIRECT };
-        Ok(Prediction {
-            verdict,
-            action,
-            frame: Some(frame_out),
-        })
-    }
-}
-
-impl Node {
-    /// Whether flows may be given this port.
-    pub fn gives(&self, port: u16) -> bool {
-        (self.ports.0..=self.ports.1).contains(&port)
     }
 
-    /// The interface of an index.
-    pub(crate) fn interface(&self, ifindex: u32) -> Option<Interface> {
-        [self.front, self.back]
-            .into_iter()
-            .find(|interface| interface.ifindex == ifindex)
-    }
-
-    /// The address of the node that backends of a family see.
-    pub(crate) fn source(&self, v6: bool) -> IpAddr {
-        self.sources[usize::from(v6)]
+    /// The verdict for what a half sends on.
+    fn forwarded(half: &Half) -> Verdict {
+        match half.kind {
+            Kind::Forward => Verdict::ForwardRequest,
+            Kind::Reply => Verdict::ForwardReply,
+        }
     }
 }

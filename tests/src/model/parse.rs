@@ -4,14 +4,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::verdict::Verdict;
 
-use super::{fault::Fault, table::Key};
+use super::{
+    extension::{self, Fragment},
+    fault::Fault,
+    link::Link,
+    table::Key,
+};
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;
 /// The same of UDP.
 pub const UDP: u8 = 17;
-/// Next header value of an IPv6 fragment.
-const FRAGMENT: u8 = 44;
+/// The same of ICMP.
+pub const ICMP: u8 = 1;
+/// The same of ICMPv6.
+pub const ICMPV6: u8 = 58;
 
 /// What the network header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +33,12 @@ pub struct Ip {
     pub proto: u8,
     /// Offset of the network header.
     pub l3: usize,
-    /// Offset of what follows it.
+    /// Offset of what follows it and its extension headers.
     pub l4: usize,
     /// Bytes of what follows, by the header's word.
     pub l4_length: usize,
-    /// A part of a packet.
-    pub fragment: bool,
+    /// It is a part of a packet.
+    pub fragment: Option<Fragment>,
 }
 
 /// What the transport header says.
@@ -45,13 +52,15 @@ pub struct Transport {
     pub dport: u16,
     /// TCP flags; 0 for UDP.
     pub flags: u8,
-    /// Bytes that the checksum covers, from the transport header on.
+    /// Bytes that the checksum covers and that are here, from the transport header on.
     pub length: usize,
 }
 
-/// A TCP or UDP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A TCP or UDP packet, or the first fragment of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {
+    /// The link header.
+    pub link: Link,
     /// The network header.
     pub ip: Ip,
     /// The transport header.
@@ -62,6 +71,43 @@ impl Ip {
     /// Whether this is IPv6.
     pub fn is_v6(&self) -> bool {
         self.src.is_ipv6()
+    }
+
+    /// Bytes of the whole packet.
+    pub fn length(&self) -> usize {
+        self.l4 - self.l3 + self.l4_length
+    }
+
+    /// A part that does not begin with the transport header.
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment.is_some_and(|fragment| fragment.offset != 0)
+    }
+
+    /// A part after which others come.
+    pub fn has_more(&self) -> bool {
+        self.fragment.is_some_and(|fragment| fragment.more)
+    }
+
+    /// Goes on behind the extension headers, if there can be any.
+    ///
+    /// # Errors
+    ///
+    /// As for [`extension::follow`]; and the verdict for headers that are longer than the packet.
+    pub fn behind_extensions(self, frame: &[u8], fault: Option<Fault>) -> Result<Self, Verdict> {
+        if !self.is_v6() {
+            return Ok(self);
+        }
+        let chain = extension::follow(frame, self.l4, self.proto, fault)?;
+        if chain.length > self.l4_length {
+            return Err(Verdict::PassMalformed);
+        }
+        Ok(Self {
+            proto: chain.proto,
+            l4: self.l4 + chain.length,
+            l4_length: self.l4_length - chain.length,
+            fragment: chain.fragment,
+            ..self
+        })
     }
 }
 
@@ -81,7 +127,8 @@ pub(crate) fn word(frame: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([frame[at], frame[at + 1]])
 }
 
-fn v4(frame: &[u8], at: usize) -> IpAddr {
+/// Reads an IPv4 address.
+pub(crate) fn v4(frame: &[u8], at: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(
         frame[at],
         frame[at + 1],
@@ -90,78 +137,77 @@ fn v4(frame: &[u8], at: usize) -> IpAddr {
     ))
 }
 
-fn v6(frame: &[u8], at: usize) -> IpAddr {
+/// Reads an IPv6 address.
+pub(crate) fn v6(frame: &[u8], at: usize) -> IpAddr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&frame[at..at + 16]);
     IpAddr::V6(Ipv6Addr::from(octets))
 }
 
-/// Reads link and network header.
+/// Reads the network header behind the link header; extension headers are not followed yet.
 ///
 /// # Errors
 ///
 /// The verdict for what is no IP, or whose lengths contradict each other or the frame's.
-pub fn network(frame: &[u8]) -> Result<Ip, Verdict> {
-    const L3: usize = 14;
-    if frame.len() < L3 {
-        return Err(Verdict::PassMalformed);
-    }
-    match word(frame, 12) {
+pub fn network(frame: &[u8], link: &Link) -> Result<Ip, Verdict> {
+    let l3 = link.length();
+    match link.ethertype {
         0x0800 => {
-            if frame.len() < L3 + 20 {
+            if frame.len() < l3 + 20 {
                 return Err(Verdict::PassMalformed);
             }
-            let version = frame[L3] / 16;
-            let header = usize::from(frame[L3] % 16) * 4;
-            let total = usize::from(word(frame, L3 + 2));
-            if version != 4 || header < 20 || total < header || L3 + total > frame.len() {
+            let version = frame[l3] / 16;
+            let header = usize::from(frame[l3] % 16) * 4;
+            let total = usize::from(word(frame, l3 + 2));
+            if version != 4 || header < 20 || total < header || l3 + total > frame.len() {
                 return Err(Verdict::PassMalformed);
             }
-            let more = frame[L3 + 6] & 0x20 != 0;
-            let offset = word(frame, L3 + 6) & 0x1fff;
+            let more = frame[l3 + 6] & 0x20 != 0;
+            let offset = word(frame, l3 + 6) & 0x1fff;
             Ok(Ip {
-                src: v4(frame, L3 + 12),
-                dst: v4(frame, L3 + 16),
-                ttl: frame[L3 + 8],
-                proto: frame[L3 + 9],
-                l3: L3,
-                l4: L3 + header,
+                src: v4(frame, l3 + 12),
+                dst: v4(frame, l3 + 16),
+                ttl: frame[l3 + 8],
+                proto: frame[l3 + 9],
+                l3,
+                l4: l3 + header,
                 l4_length: total - header,
-                fragment: more || offset != 0,
+                fragment: (more || offset != 0).then(|| Fragment {
+                    offset,
+                    more,
+                    id: u32::from(word(frame, l3 + 4)),
+                }),
             })
         }
         0x86dd => {
-            if frame.len() < L3 + 40 {
+            if frame.len() < l3 + 40 {
                 return Err(Verdict::PassMalformed);
             }
-            let length = usize::from(word(frame, L3 + 4));
-            if frame[L3] / 16 != 6 || L3 + 40 + length > frame.len() {
+            let length = usize::from(word(frame, l3 + 4));
+            if frame[l3] / 16 != 6 || l3 + 40 + length > frame.len() {
                 return Err(Verdict::PassMalformed);
             }
             Ok(Ip {
-                src: v6(frame, L3 + 8),
-                dst: v6(frame, L3 + 24),
-                ttl: frame[L3 + 7],
-                proto: frame[L3 + 6],
-                l3: L3,
-                l4: L3 + 40,
+                src: v6(frame, l3 + 8),
+                dst: v6(frame, l3 + 24),
+                ttl: frame[l3 + 7],
+                proto: frame[l3 + 6],
+                l3,
+                l4: l3 + 40,
                 l4_length: length,
-                fragment: frame[L3 + 6] == FRAGMENT,
+                fragment: None,
             })
         }
         _ => Err(Verdict::PassNotIp),
     }
 }
 
-/// Reads the transport header behind `ip`.
+/// Reads the transport header behind `ip`, which is no later fragment.
 ///
 /// # Errors
 ///
-/// The verdict for what is not a whole TCP or UDP packet.
-pub fn transport(frame: &[u8], ip: &Ip, fault: Option<Fault>) -> Result<Transport, Verdict> {
-    if ip.fragment && fault != Some(Fault::FragmentsAreWhole) {
-        return Err(Verdict::PassFragment);
-    }
+/// The verdict for what is no TCP or UDP packet, nor the beginning of one.
+pub fn transport(frame: &[u8], ip: &Ip) -> Result<Transport, Verdict> {
     let rest = &frame[ip.l4.min(frame.len())..];
     match ip.proto {
         TCP => {
@@ -181,11 +227,12 @@ pub fn transport(frame: &[u8], ip: &Ip, fault: Option<Fault>) -> Result<Transpor
             })
         }
         UDP => {
-            if rest.len() < 8 {
+            if rest.len() < 8 || ip.l4_length < 8 {
                 return Err(Verdict::PassMalformed);
             }
             let length = usize::from(word(rest, 4));
-            if length < 8 || length > ip.l4_length {
+            // The length is that of all fragments together.
+            if length < 8 || (length > ip.l4_length && !ip.has_more()) {
                 return Err(Verdict::PassMalformed);
             }
             Ok(Transport {
@@ -193,7 +240,7 @@ pub fn transport(frame: &[u8], ip: &Ip, fault: Option<Fault>) -> Result<Transpor
                 sport: word(rest, 0),
                 dport: word(rest, 2),
                 flags: 0,
-                length,
+                length: length.min(ip.l4_length),
             })
         }
         _ => Err(Verdict::PassForeign),

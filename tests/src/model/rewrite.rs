@@ -1,10 +1,11 @@
-//! The frame that leaves, every checksum computed over the whole of it.
+//! The packet that leaves, every checksum computed over all of it that is there.
 
 use std::net::IpAddr;
 
 use super::{
     fault::Fault,
-    parse::{Parsed, UDP},
+    link::Link,
+    parse::{Ip, Parsed, UDP},
     sum,
     table::Half,
 };
@@ -16,11 +17,20 @@ pub struct Expected {
     pub bytes: Vec<u8>,
     /// Offsets of checksums: compared modulo 65,535.
     pub checksums: Vec<usize>,
-    /// Offset of a UDP checksum, which must not become zero.
-    pub never_zero: Option<usize>,
+    /// Offsets of UDP checksums, which must not become zero.
+    pub never_zero: Vec<usize>,
 }
 
 impl Expected {
+    /// A frame without checksums, from `ip` on.
+    pub fn of(frame: &[u8], ip: &Ip) -> Self {
+        Self {
+            bytes: frame[ip.l3..].to_vec(),
+            checksums: Vec::new(),
+            never_zero: Vec::new(),
+        }
+    }
+
     /// Whether `frame` is this one.
     pub fn is(&self, frame: &[u8]) -> bool {
         if frame.len() != self.bytes.len() {
@@ -33,11 +43,34 @@ impl Expected {
         for at in &self.checksums {
             let [expected, found] = [&self.bytes, frame]
                 .map(|bytes| u64::from(u16::from_be_bytes([bytes[*at], bytes[at + 1]])));
-            if expected % 65_535 == found % 65_535 && (self.never_zero != Some(*at) || found != 0) {
+            let may_be_zero = !self.never_zero.contains(at);
+            if expected % 65_535 == found % 65_535 && (may_be_zero || found != 0) {
                 same[*at..at + 2].copy_from_slice(&frame[*at..at + 2]);
             }
         }
         same == frame
+    }
+
+    /// The same behind a link header.
+    pub fn behind(mut self, link: &Link) -> Self {
+        let header = link.write();
+        let offsets = self.checksums.iter_mut().chain(&mut self.never_zero);
+        offsets.for_each(|at| *at += header.len());
+        self.bytes.splice(0..0, header);
+        self
+    }
+
+    /// Writes a checksum.
+    pub(super) fn put_sum(&mut self, at: usize, checksum: u16) {
+        self.bytes[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+        self.checksums.push(at);
+    }
+
+    /// Writes a checksum of UDP, where zero means that there is none.
+    pub(super) fn put_udp_sum(&mut self, at: usize, checksum: u16) {
+        let checksum = if checksum == 0 { u16::MAX } else { checksum };
+        self.put_sum(at, checksum);
+        self.never_zero.push(at);
     }
 }
 
@@ -48,58 +81,73 @@ fn put_address(bytes: &mut [u8], at: usize, address: IpAddr) {
     }
 }
 
-/// What becomes of a packet by its half.
-pub fn apply(frame: &[u8], packet: &Parsed, half: &Half, fault: Option<Fault>) -> Expected {
-    let Parsed { ip, transport } = packet;
-    let (l3, l4) = (ip.l3, ip.l4);
-    let mut bytes = frame.to_vec();
-    let mut checksums = Vec::new();
-    let mut never_zero = None;
-    bytes[0..6].copy_from_slice(&half.way.dmac);
-    bytes[6..12].copy_from_slice(&half.way.smac);
+/// Gives the network header at `at` other addresses, and another hop count if there is one. An
+/// error in the header's checksum stays.
+pub(super) fn network(
+    out: &mut Expected,
+    at: usize,
+    length: usize,
+    [src, dst]: [IpAddr; 2],
+    ttl: Option<u8>,
+) {
+    if src.is_ipv6() {
+        if let Some(ttl) = ttl {
+            out.bytes[at + 7] = ttl;
+        }
+        put_address(&mut out.bytes, at + 8, src);
+        put_address(&mut out.bytes, at + 24, dst);
+        return;
+    }
+    let error = sum::error(&out.bytes[at..at + length], 0);
+    if let Some(ttl) = ttl {
+        out.bytes[at + 8] = ttl;
+    }
+    put_address(&mut out.bytes, at + 12, src);
+    put_address(&mut out.bytes, at + 16, dst);
+    out.bytes[at + 10..at + 12].fill(0);
+    let checksum = sum::with_error(&out.bytes[at..at + length], 0, error);
+    out.put_sum(at + 10, checksum);
+}
 
+/// The network header of what a half sends on: everything of a fragment without a transport
+/// header.
+pub(super) fn headers(frame: &[u8], ip: &Ip, half: &Half, fault: Option<Fault>) -> Expected {
     let ttl = if fault == Some(Fault::KeepsTtl) {
         ip.ttl
     } else {
         ip.ttl - 1
     };
-    if ip.is_v6() {
-        bytes[l3 + 7] = ttl;
-        put_address(&mut bytes, l3 + 8, half.new_src.ip());
-        put_address(&mut bytes, l3 + 24, half.new_dst.ip());
-    } else {
-        let error = sum::error(&frame[l3..l4], 0);
-        bytes[l3 + 8] = ttl;
-        put_address(&mut bytes, l3 + 12, half.new_src.ip());
-        put_address(&mut bytes, l3 + 16, half.new_dst.ip());
-        bytes[l3 + 10..l3 + 12].fill(0);
-        let checksum = sum::with_error(&bytes[l3..l4], 0, error);
-        bytes[l3 + 10..l3 + 12].copy_from_slice(&checksum.to_be_bytes());
-        checksums.push(l3 + 10);
-    }
+    let mut out = Expected::of(frame, ip);
+    let addresses = [half.new_src.ip(), half.new_dst.ip()];
+    network(&mut out, 0, ip.l4 - ip.l3, addresses, Some(ttl));
+    out
+}
 
-    bytes[l4..l4 + 2].copy_from_slice(&half.new_src.port().to_be_bytes());
-    bytes[l4 + 2..l4 + 4].copy_from_slice(&half.new_dst.port().to_be_bytes());
+/// What becomes of a packet by its half, from the network header on.
+pub(super) fn apply(frame: &[u8], packet: &Parsed, half: &Half, fault: Option<Fault>) -> Expected {
+    let Parsed { ip, transport, .. } = packet;
+    let mut out = headers(frame, ip, half, fault);
+    let l4 = ip.l4 - ip.l3;
+    out.bytes[l4..l4 + 2].copy_from_slice(&half.new_src.port().to_be_bytes());
+    out.bytes[l4 + 2..l4 + 4].copy_from_slice(&half.new_dst.port().to_be_bytes());
     let end = l4 + transport.length;
     let udp = transport.proto == UDP;
     let at = l4 + if udp { 6 } else { 16 };
-    let absent = udp && frame[at..at + 2] == [0, 0];
-    if !absent || fault == Some(Fault::SumsUnsummed) {
-        let pseudo = |src, dst| sum::pseudo(src, dst, transport.proto, transport.length);
-        let error = sum::error(&frame[l4..end], pseudo(ip.src, ip.dst));
-        bytes[at..at + 2].fill(0);
-        let after = pseudo(half.new_src.ip(), half.new_dst.ip());
-        let mut checksum = sum::with_error(&bytes[l4..end], after, error);
-        if udp && checksum == 0 {
-            checksum = u16::MAX;
-        }
-        bytes[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
-        checksums.push(at);
-        never_zero = udp.then_some(at);
+    let absent = udp && out.bytes[at..at + 2] == [0, 0];
+    if absent && fault != Some(Fault::SumsUnsummed) {
+        return out;
     }
-    Expected {
-        bytes,
-        checksums,
-        never_zero,
+    // Of a first fragment the rest is elsewhere, but changes nothing.
+    let pseudo = |src, dst| sum::pseudo(src, dst, transport.proto, transport.length);
+    let before = &frame[ip.l4..ip.l4 + transport.length];
+    let error = sum::error(before, pseudo(ip.src, ip.dst));
+    out.bytes[at..at + 2].fill(0);
+    let after = pseudo(half.new_src.ip(), half.new_dst.ip());
+    let checksum = sum::with_error(&out.bytes[l4..end], after, error);
+    if udp {
+        out.put_udp_sum(at, checksum);
+    } else {
+        out.put_sum(at, checksum);
     }
+    out
 }

@@ -24,12 +24,7 @@ const FULL_PROBES: u64 = 2;
 
 impl Model {
     /// Begins a flow with this packet.
-    pub(super) fn begin(
-        &mut self,
-        frame: &[u8],
-        packet: &Parsed,
-        ingress: u32,
-    ) -> Result<(), Verdict> {
+    pub(super) fn begin(&mut self, packet: &Parsed, ingress: u32) -> Result<(), Verdict> {
         let key = packet.key();
         let v6 = packet.ip.is_v6();
         let Some(service) = self.destinations.service(&key) else {
@@ -49,20 +44,20 @@ impl Model {
             .select(service, drawn, any)
             .ok_or(Verdict::DropNoBackend)?;
         let neighbour = self.node.neighbours.get(&backend.address.ip());
-        let dmac = *neighbour.ok_or(Verdict::PassUnresolved)?;
+        let backend_way = neighbour
+            .map(|neighbour| self.node.towards(neighbour))
+            .ok_or(Verdict::PassUnresolved)?;
         if packet.ip.ttl <= 1 {
             return Err(Verdict::DropTtlExceeded);
         }
-        let client_way = self.way_back(frame, ingress).ok_or(Verdict::DropInternal)?;
-        let backend_way = Way {
-            ifindex: self.node.back.ifindex,
-            smac: self.node.back.mac,
-            dmac,
-        };
+        let client_way = self
+            .way_back(packet, ingress)
+            .ok_or(Verdict::DropInternal)?;
 
         self.begun += 1;
         let forward = Half {
             flow: self.begun,
+            serial: self.begun,
             kind: Kind::Forward,
             key,
             // The port is not known yet.
@@ -73,7 +68,7 @@ impl Model {
             state: State::HalfOpen,
             seen: self.now,
         };
-        let port = self.claim_port(&forward, client_way, drawn)?;
+        let port = self.claim_port(&forward, &client_way, drawn)?;
         let forward = Half {
             new_src: SocketAddr::new(forward.new_src.ip(), port),
             ..forward
@@ -99,7 +94,7 @@ impl Model {
     }
 
     /// Inserts the reply half under a port that is free towards the backend; answers with it.
-    fn claim_port(&mut self, forward: &Half, way: Way, drawn: u64) -> Result<u16, Verdict> {
+    fn claim_port(&mut self, forward: &Half, way: &Way, drawn: u64) -> Result<u16, Verdict> {
         let kept = forward.key.src.port();
         let (first, last) = self.node.ports;
         for probe in 0..PORT_PROBES {
@@ -118,7 +113,7 @@ impl Model {
                 },
                 new_src: forward.key.dst,
                 new_dst: forward.key.src,
-                way,
+                way: way.clone(),
                 ..forward.clone()
             };
             let takes_closed = probe >= CLOSED_PROBE && !self.errs(Fault::SparesPorts);

@@ -13,7 +13,7 @@ use lb_common::{
     hash,
 };
 
-use super::Node;
+use super::{Node, link::Tag};
 
 /// What a half is found by: what its packets carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ pub struct Key {
 }
 
 /// Where a half's packets leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The interface.
     pub ifindex: u32,
@@ -35,6 +35,8 @@ pub struct Way {
     pub smac: [u8; 6],
     /// The neighbour's.
     pub dmac: [u8; 6],
+    /// VLAN tags that frames have there.
+    pub tags: Vec<Tag>,
 }
 
 /// The name of no flow: that of a reply half whose flow a newer one has replaced.
@@ -58,6 +60,8 @@ pub enum Readiness {
 pub struct Half {
     /// The flow's name, or [`NO_FLOW`]; both halves carry it.
     pub flow: u64,
+    /// The name that it began with.
+    pub serial: u64,
     /// Which half.
     pub kind: Kind,
     /// What its packets carry.

@@ -7,14 +7,19 @@
 
 mod adopted;
 mod announce;
+mod answers;
 mod block;
 mod blocklist;
 mod chance;
+mod errors;
+mod extensions;
 mod flood;
 mod flow_list;
 mod foreign;
+mod fragmented;
 mod fuzz;
 mod hops;
+mod leaving;
 mod life;
 mod malformed;
 mod memory;
@@ -24,6 +29,7 @@ mod restart;
 mod rewrite;
 mod row;
 mod table;
+mod tags;
 mod trace;
 mod trace_limits;
 mod traffic;

@@ -1,13 +1,13 @@
 //! The pinned maps' bytes, where no step of the controller's brings about what a test needs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use aya::maps::{Array, Map, MapData};
 use lb_common::{
-    entry::{BackendEntry, DestinationFilter, Meta, NextHop},
+    entry::{BackendEntry, DestinationFilter, InterfaceAddresses, Meta, NextHop},
     flow::{Bucket4, Bucket6, Kind, Slot4, Tag, WAYS},
     hash,
-    maps::{MIN_FLOW_SLOTS, SCHEMA, name},
+    maps::{MAX_INTERFACES, MIN_FLOW_SLOTS, SCHEMA, name},
 };
 use lb_tests::world::World;
 
@@ -70,10 +70,44 @@ pub(crate) fn change_backend(world: &World, id: u32, change: impl FnOnce(&mut Ba
 
 /// Sets flags of a next hop: of the backends' or, below the number of interfaces, of one of these.
 pub(crate) fn set_hop_flags(world: &World, hop: u32, flags: u32) {
+    change_hop(world, hop, |entry| entry.flags = flags);
+}
+
+/// Changes a next hop: of the backends' or, below the number of interfaces, one of these.
+pub(crate) fn change_hop(world: &World, hop: u32, change: impl FnOnce(&mut NextHop)) {
     let mut hops = pinned::<NextHop>(world, name::NEXTHOPS);
     let mut entry = hops.get(&hop, 0).expect("a next hop");
-    entry.flags = flags;
+    change(&mut entry);
     hops.set(hop, entry, 0).expect("the next hop written");
+}
+
+/// Position of an interface among those that the programs run on.
+pub(crate) fn position_of(world: &World, ifindex: u32) -> u32 {
+    let hops = pinned::<NextHop>(world, name::NEXTHOPS);
+    let at = |position: &u32| hops.get(position, 0).expect("a next hop").ifindex == ifindex;
+    (0..MAX_INTERFACES as u32)
+        .find(at)
+        .expect("an interface of the programs")
+}
+
+/// Sets the node's addresses on the interface at a position; `None`: none is known.
+pub(crate) fn set_addresses(world: &World, position: u32, addresses: [Option<IpAddr>; 2]) {
+    let mut entry = InterfaceAddresses::default();
+    for address in addresses.into_iter().flatten() {
+        match address {
+            IpAddr::V4(ip) => entry.v4 = u32::from_ne_bytes(ip.octets()),
+            IpAddr::V6(ip) => entry.v6 = words6(ip),
+        }
+    }
+    let mut map = pinned::<InterfaceAddresses>(world, name::ADDRESSES);
+    map.set(position, entry, 0).expect("the addresses written");
+}
+
+/// An IPv6 address in words as they lie in a packet.
+fn words6(ip: Ipv6Addr) -> [u32; 4] {
+    let octets = ip.octets();
+    [0, 4, 8, 12]
+        .map(|at| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]))
 }
 
 /// Number of a backend's next hop.
@@ -86,19 +120,17 @@ pub(crate) fn hop_of(world: &World, backend: u32) -> u32 {
 pub(crate) fn allow_local(world: &World, address: &str, port: u16) {
     let word = match address.parse().expect("an address") {
         IpAddr::V4(ip) => u32::from_ne_bytes(ip.octets()),
-        IpAddr::V6(ip) => {
-            let words: Vec<u32> = ip
-                .octets()
-                .chunks_exact(4)
-                .map(|bytes| u32::from_ne_bytes(bytes.try_into().expect("four bytes")))
-                .collect();
-            hash::filter_word6(&words.try_into().expect("four words"))
-        }
+        IpAddr::V6(ip) => hash::filter_word6(&words6(ip)),
     };
-    let bit = hash::filter_bit(word, port.to_be(), hash::FILTER_LOCAL_BACKEND);
+    let bits = [
+        hash::filter_bit(word, 0, 0),
+        hash::filter_bit(word, port.to_be(), hash::FILTER_LOCAL_BACKEND),
+    ];
     let mut map = pinned::<DestinationFilter>(world, name::FILTER);
     let mut filter = map.get(&0, 0).expect("the filter");
-    filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
+    for bit in bits {
+        filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
+    }
     map.set(0, filter, 0).expect("the filter written");
 }
 

@@ -2,8 +2,8 @@
 //! each frame both must say the same.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -11,15 +11,17 @@ use ipnet::IpNet;
 use lb_agent::domain::kernel::{Kernel as _, KernelBackend, Step};
 use lb_common::{
     entry::Meta,
-    flow::{Kind, Lifetimes},
-    maps::MIN_FLOW_SLOTS,
+    flow::Lifetimes,
+    verdict::{Action, VERDICT_COUNT, Verdict},
 };
 use lb_tests::{
     direct::Direct,
-    model::{Interface, Model, Node, fault::Fault},
-    world::{BACK_MAC, FRONT_MAC, NODE, NODE6, PORTS, World, backend_mac},
+    model::{Model, fault::Fault},
+    unpinned::Fragments,
+    world::{PORTS, World},
 };
 
+use super::ways::{self, Change};
 use crate::{memory, row::Side, traffic::ip};
 
 /// Idle times of which no multiple of [`AGE`] comes close: real time goes on between two steps.
@@ -34,11 +36,16 @@ pub(crate) const LIFETIMES: Lifetimes = Lifetimes {
 /// Seconds that a flow without an answer is safe, no such multiple either.
 pub(crate) const GRACE: u64 = 10;
 /// Seconds that time is advanced by at least.
-pub(crate) const AGE: u64 = 3;
+pub(crate) const AGE: u64 = 4;
 /// How long the kernel's clock may go on before a flow could look a second older than it is.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// Ids of the backends that only keep next hops resolved.
 const ANCHORS: u32 = 200_000;
+/// ICMP errors of the node's own after which every processor may make as many again; fewer than
+/// it may make at once.
+const ANSWERS: u32 = 40;
+/// Seconds after which a first fragment is forgotten: long after it has lost its meaning.
+const FORGOTTEN: u64 = 300;
 /// Host number of the backend that nobody answers for.
 pub(crate) const UNRESOLVED: u8 = 50;
 
@@ -57,6 +64,8 @@ pub(crate) enum Event {
     Lose(bool, usize),
     /// The agent is started anew with a range of ports.
     Reopen((u16, u16)),
+    /// Something is reached in another way.
+    Change(Change),
 }
 
 /// Why a run ended early.
@@ -69,24 +78,38 @@ pub(crate) enum Halt {
 }
 
 pub(crate) struct Arena<'a> {
-    world: &'a mut World,
-    direct: Direct,
+    pub(super) world: &'a mut World,
+    pub(super) direct: Direct,
     pub(crate) model: Model,
     fault: Option<Fault>,
     synced: Instant,
+    /// ICMP errors of the node's own since the budget was full.
+    answers: u32,
     /// Frames compared.
     pub(crate) frames: u64,
+    /// The same by verdict.
+    pub(crate) verdicts: [u64; VERDICT_COUNT as usize],
+}
+
+/// Addresses that backends may have.
+fn addresses() -> impl Iterator<Item = IpAddr> {
+    let hosts = (2..=9).chain([UNRESOLVED]);
+    hosts.flat_map(|host| [format!("10.99.1.{host}"), format!("fd99:1::{host}")].map(|a| ip(&a)))
+}
+
+/// Id of the anchor with this address.
+pub(super) fn anchor(address: IpAddr) -> u32 {
+    let position = addresses().position(|each| each == address);
+    ANCHORS + position.expect("an address of a backend") as u32
 }
 
 fn anchors() -> Vec<Step> {
-    let hosts = (2..=9).chain([UNRESOLVED]);
-    let addresses = hosts.flat_map(|host| [format!("10.99.1.{host}"), format!("fd99:1::{host}")]);
     (ANCHORS..)
-        .zip(addresses)
+        .zip(addresses())
         .map(|(id, address)| {
             let backend = KernelBackend {
                 service: 16_000,
-                address: SocketAddr::new(ip(&address), 9),
+                address: SocketAddr::new(address, 9),
                 active: false,
             };
             Step::PutBackend(id, backend)
@@ -101,31 +124,8 @@ impl<'a> Arena<'a> {
         world.apply(&anchors()).expect("anchors");
         memory::change_meta(world, |meta| *meta = Meta { seed, ..*meta });
         world.reopen(|_| {}).expect("the world with another seed");
-        let neighbours: BTreeMap<_, _> = (2..=9)
-            .flat_map(|host| {
-                let mac = backend_mac(host);
-                [format!("10.99.1.{host}"), format!("fd99:1::{host}")].map(|text| (ip(&text), mac))
-            })
-            .collect();
-        let node = Node {
-            seed,
-            slots: MIN_FLOW_SLOTS,
-            ports: PORTS,
-            lifetimes: LIFETIMES,
-            grace: GRACE,
-            front: Interface {
-                ifindex: world.front,
-                mac: FRONT_MAC,
-            },
-            back: Interface {
-                ifindex: world.back,
-                mac: BACK_MAC,
-            },
-            // Both are veths.
-            no_tx: vec![world.front, world.back],
-            neighbours,
-            sources: [ip(NODE), ip(NODE6)],
-        };
+        ways::restore(world);
+        let node = ways::node(world, seed);
         let direct = Direct::new(world).expect("the program");
         let mut model = Model::new(node);
         model.fault = fault;
@@ -136,7 +136,9 @@ impl<'a> Arena<'a> {
             model,
             fault,
             synced: Instant::now(),
+            answers: ANSWERS,
             frames: 0,
+            verdicts: [0; VERDICT_COUNT as usize],
         }
     }
 
@@ -158,13 +160,12 @@ impl<'a> Arena<'a> {
         self.world.apply(&steps).expect("steps");
         self.world.datapath.unblock(&blocks).expect("unblocked");
         self.direct.clear();
+        self.direct.unpinned.forget().expect("no fragments");
         if self.model.node.ports != PORTS {
             self.reopen(PORTS);
         }
-        self.model = Model::new(Node {
-            ports: PORTS,
-            ..self.model.node.clone()
-        });
+        ways::restore(self.world);
+        self.model = Model::new(ways::node(self.world, self.model.node.seed));
         self.model.fault = self.fault;
         self.model.apply(&anchors());
         self.sync();
@@ -191,6 +192,23 @@ impl<'a> Arena<'a> {
                 self.direct.set_seen(v6, slot, now.wrapping_sub(age));
             }
         }
+        let age = |seen| (self.model.now - seen) as u32 * rate;
+        for (of, first) in &self.model.fragments {
+            let fragments = Fragments {
+                src: of.src,
+                dst: of.dst,
+                id: of.id,
+                proto: of.proto.unwrap_or(0),
+            };
+            let seen = now.wrapping_sub(age(first.seen));
+            let set = self.direct.unpinned.set_seen(&fragments, seen);
+            // What a wrong rule remembers need not be there.
+            assert!(set.is_ok() || self.fault.is_some(), "{of:?}: {set:?}");
+        }
+        let forgotten = self.model.now.saturating_sub(FORGOTTEN);
+        self.model
+            .fragments
+            .retain(|_, first| first.seen >= forgotten);
         self.synced = Instant::now();
     }
 
@@ -247,6 +265,7 @@ impl<'a> Arena<'a> {
                     table.remove(&key);
                 }
             }
+            Event::Change(change) => ways::change(self.world, &mut self.model, change),
             Event::Reopen(ports) => {
                 self.reopen(*ports);
                 self.model.reopen(*ports);
@@ -262,6 +281,10 @@ impl<'a> Arena<'a> {
             Side::Back => self.world.back,
         };
         self.frames += 1;
+        if self.answers >= ANSWERS {
+            self.direct.unpinned.refill().expect("a full budget");
+            self.answers = 0;
+        }
         let expected = self.model.receive(frame, ifindex);
         let outcome = self.direct.run(frame, ifindex);
         let outcome = outcome.map_err(|error| Halt::Difference(format!("{error:#}")))?;
@@ -269,6 +292,10 @@ impl<'a> Arena<'a> {
             Some(expected) => expected.is(outcome.frame),
             None => outcome.frame == frame,
         };
+        self.verdicts[outcome.verdict as usize] += 1;
+        if outcome.verdict.action() == Action::Answer && outcome.verdict != Verdict::AnswerEcho {
+            self.answers += 1;
+        }
         let same = (expected.verdict, expected.action) == (outcome.verdict, outcome.action);
         if self.synced.elapsed() > PATIENCE {
             return Err(Halt::Paused);
@@ -288,58 +315,6 @@ impl<'a> Arena<'a> {
             outcome.action,
             hex(outcome.frame)
         )))
-    }
-
-    /// Compares what both remember: every slot, and the counters.
-    pub(crate) fn compare_tables(&mut self) -> Result<(), Halt> {
-        for v6 in [false, true] {
-            for slot in 0..self.direct.slots() {
-                let held = self.direct.held(v6, slot);
-                let half = self.model.tables[usize::from(v6)].at(slot);
-                let same = match (&held, half) {
-                    (None, None) => true,
-                    (Some(held), Some(half)) => {
-                        held.tag.state() == Some(half.state)
-                            && held.tag.kind() == Some(half.kind)
-                            && held.tag.proto() == half.key.proto
-                            && held.half.backend == half.backend
-                            && (half.kind == Kind::Forward || held.half.dmac == half.way.dmac)
-                    }
-                    _ => false,
-                };
-                if !same {
-                    let what =
-                        format!("slot {slot}, v6 {v6}:\nmodel:    {half:?}\nprograms: {held:?}");
-                    return Err(Halt::Difference(what));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares the counters of backends and block rules.
-    pub(crate) fn compare_counters(&self) -> Result<(), Halt> {
-        let there = &self.model.destinations;
-        for id in there.backends.keys() {
-            let expected = there.stats.get(id).copied().unwrap_or_default();
-            let found = self.world.datapath.backend_stats(*id).expect("counters");
-            if found != expected {
-                let what = format!("backend {id}: model {expected:?}, programs {found:?}");
-                return Err(Halt::Difference(what));
-            }
-        }
-        for (prefix, expected) in &there.blocks {
-            let found = self
-                .world
-                .datapath
-                .block_stats(&[*prefix])
-                .expect("counters");
-            if found != [*expected] {
-                let what = format!("block {prefix}: model {expected:?}, programs {found:?}");
-                return Err(Halt::Difference(what));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -15,7 +15,9 @@ use lb_tests::{
 
 use super::{
     arena::{AGE, Event, UNRESOLVED},
+    message, odd,
     sketch::{Sketch, Sum},
+    ways,
 };
 use crate::{chance::Random, row::Side, traffic::ip};
 
@@ -42,11 +44,11 @@ impl Temper {
     }
 }
 
-fn one<T: Copy>(random: &mut Random, of: &[T]) -> T {
+pub(super) fn one<T: Copy>(random: &mut Random, of: &[T]) -> T {
     of[random.below(of.len() as u32) as usize]
 }
 
-fn client(random: &mut Random, temper: &Temper, v6: bool) -> IpAddr {
+pub(super) fn client(random: &mut Random, temper: &Temper, v6: bool) -> IpAddr {
     let host = 2 + random.below(temper.clients);
     ip(&if v6 {
         format!("fd99::{host:x}")
@@ -55,7 +57,7 @@ fn client(random: &mut Random, temper: &Temper, v6: bool) -> IpAddr {
     })
 }
 
-fn vip(random: &mut Random, v6: bool) -> SocketAddr {
+pub(super) fn vip(random: &mut Random, v6: bool) -> SocketAddr {
     let hosts: &[&str] = if v6 {
         &["2001:db8::10", "2001:db8::11", "fd99:1::1"]
     } else {
@@ -70,7 +72,7 @@ fn vip(random: &mut Random, v6: bool) -> SocketAddr {
     SocketAddr::new(host, one(random, ports))
 }
 
-fn backend(random: &mut Random, v6: bool) -> SocketAddr {
+pub(super) fn backend(random: &mut Random, v6: bool) -> SocketAddr {
     let host = if random.below(40) == 0 {
         UNRESOLVED
     } else {
@@ -168,6 +170,7 @@ fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
             random,
             &[(20_000, 29_999), (20_000, 20_003), (40_000, 40_500)],
         )),
+        80..90 => Event::Change(ways::draw(random)),
         _ => Event::Age(AGE * one(random, &[1, 1, 1, 8, 30, 100, 3000])),
     }
 }
@@ -233,8 +236,16 @@ fn sketch(random: &mut Random, temper: &Temper, model: &Model) -> (Side, Sketch)
         4 => to.set_ip(client(random, temper, v6)),
         _ => {}
     }
-    let length = one(random, &[0, 1, 7, 18, 60, 200, 1000]);
-    let sketch = Sketch {
+    (side, packet(random, from, to, proto))
+}
+
+/// A packet between these two, with nothing unusual about it.
+pub(super) fn packet(random: &mut Random, from: SocketAddr, to: SocketAddr, proto: u8) -> Sketch {
+    let length = match random.below(40) {
+        0 => 1200 + random.below(700),
+        _ => one(random, &[0, 1, 7, 18, 60, 200, 1000]),
+    };
+    Sketch {
         dmac: [2, 0, 0, 0, 0, 1],
         smac: [2, 0, 0, 0, 0, 2 + u8::from(random.below(8) == 0)],
         tags: Vec::new(),
@@ -255,57 +266,6 @@ fn sketch(random: &mut Random, temper: &Temper, model: &Model) -> (Side, Sketch)
         payload: (0..length).map(|_| random.below(256) as u8).collect(),
         sum: Sum::Right,
         padding: 0,
-    };
-    (side, sketch)
-}
-
-/// Makes a packet an unusual one.
-fn make_odd(random: &mut Random, sketch: &mut Sketch) {
-    match random.below(12) {
-        0 => sketch.options = vec![1; 4 * (1 + random.below(10)) as usize],
-        1 => {
-            for _ in 0..=random.below(3) {
-                sketch
-                    .tags
-                    .push((one(random, &[0x8100, 0x88a8]), random.below(4096) as u16));
-            }
-        }
-        2 => sketch.fragment = one(random, &[0x2000, 0x2001, 0x0010, 0x1fff, 0x8000, 0xc000]),
-        3 => {
-            for _ in 0..=random.below(3) {
-                let number = one(random, &[0, 43, 60, 44, 51]);
-                sketch.extensions.push((number, vec![0; 7]));
-            }
-        }
-        4 => sketch.ttl = random.below(3) as u8,
-        5 => sketch.sum = Sum::Absent,
-        6 => {
-            let wrong = Sum::Wrong(1 + random.below(65_000) as u16);
-            sketch.sum = one(random, &[Sum::OtherZero, wrong]);
-        }
-        7 => sketch.flags = random.below(256) as u8,
-        8 => sketch.tos = random.below(256) as u8,
-        9 => sketch.tcp_options = vec![1; 4 * (1 + random.below(10)) as usize],
-        10 => sketch.padding = 1 + random.below(40) as usize,
-        _ => sketch.payload.truncate(random.below(9) as usize),
-    }
-}
-
-/// Damages a frame.
-fn damage(random: &mut Random, frame: &mut Vec<u8>) {
-    match random.below(3) {
-        0 => frame.truncate(14 + random.below(frame.len() as u32 - 13) as usize),
-        1 => {
-            // Versions, lengths and offsets lie among the first headers.
-            let at = 12 + random.below(frame.len().min(80) as u32 - 12) as usize;
-            frame[at] = random.below(256) as u8;
-        }
-        _ => {
-            for _ in 0..=random.below(3) {
-                let at = 12 + random.below(frame.len() as u32 - 12) as usize;
-                frame[at] ^= 1 << random.below(8);
-            }
-        }
     }
 }
 
@@ -314,15 +274,21 @@ pub(crate) fn event(random: &mut Random, temper: &Temper, model: &Model) -> Even
     if random.below(1000) < temper.agent {
         return agent(random, temper, model);
     }
-    let (side, mut sketch) = sketch(random, temper, model);
+    let special = match random.below(16) {
+        0..2 => message::error(random, temper, model),
+        2 => Some(message::echo(random, temper)),
+        3..5 => message::fragment(random, model),
+        _ => None,
+    };
+    let (side, mut sketch) = special.unwrap_or_else(|| sketch(random, temper, model));
     if random.below(100) < temper.odd {
         for _ in 0..=random.below(2) {
-            make_odd(random, &mut sketch);
+            odd::make(random, &mut sketch);
         }
     }
     let mut frame = sketch.build();
     if random.below(100) < temper.odd / 3 {
-        damage(random, &mut frame);
+        odd::damage(random, &mut frame);
     }
     if random.below(200) == 0 {
         let ethertype: u16 = one(random, &[0x0806, 0x88cc, 0x0800, 0x86dd]);

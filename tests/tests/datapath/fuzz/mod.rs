@@ -5,8 +5,12 @@
 //! makes it longer or shorter.
 
 mod arena;
+mod compare;
 mod draw;
+mod message;
+mod odd;
 mod sketch;
+mod ways;
 
 use std::{
     str::FromStr,
@@ -14,7 +18,11 @@ use std::{
 };
 
 use lb_agent::datapath::Budget;
-use lb_tests::{model::fault::Fault, world::World};
+use lb_common::verdict::{VERDICT_COUNT, Verdict};
+use lb_tests::{
+    model::{fault::Fault, link::Link, parse},
+    world::World,
+};
 
 use self::arena::{Arena, Event, GRACE, Halt, LIFETIMES, hex};
 use crate::chance::Random;
@@ -30,6 +38,26 @@ const LOOK: usize = 500;
 /// How long the shortening of a case may take.
 const SHORTENING: Duration = Duration::from_secs(20);
 
+/// Verdicts that must come up often, or little has been compared: more seldom than once in
+/// [`SELDOM`] frames is not often.
+const DRAWN: &[Verdict] = &[
+    Verdict::PassNotIp,
+    Verdict::PassForeign,
+    Verdict::PassMalformed,
+    Verdict::PassFragment,
+    Verdict::PassUnknownReply,
+    Verdict::ForwardRequest,
+    Verdict::ForwardReply,
+    Verdict::ForwardError,
+    Verdict::AnswerEcho,
+    Verdict::AnswerTimeExceeded,
+    Verdict::AnswerTooBig,
+    Verdict::DropTtlExceeded,
+    Verdict::DropTooBig,
+];
+/// See [`DRAWN`].
+const SELDOM: u64 = 1000;
+
 fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
     let text = std::env::var(name).ok();
     text.map_or(otherwise, |text| {
@@ -42,6 +70,8 @@ fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
 #[derive(Default)]
 struct Report {
     frames: u64,
+    /// The same by verdict.
+    verdicts: [u64; VERDICT_COUNT as usize],
     cases: u64,
     paused: u64,
     /// A case that showed a difference, shortened, and the difference.
@@ -73,6 +103,7 @@ fn fuzz(world: &mut World, seed: u64, frames: u64, fault: Option<Fault>) -> Repo
         arena.reset();
     }
     report.frames = arena.frames;
+    report.verdicts = arena.verdicts;
     report
 }
 
@@ -137,16 +168,17 @@ fn shorten(arena: &mut Arena<'_>, mut events: Vec<Event>, what: String) -> (Vec<
     (events, last)
 }
 
+fn dissect(frame: &[u8]) -> Result<String, Verdict> {
+    let link = Link::read(frame)?;
+    let ip = parse::network(frame, &link)?.behind_extensions(frame, None)?;
+    let rest = parse::transport(frame, &ip);
+    Ok(format!("{link:?}\n    {ip:?} {rest:?}"))
+}
+
 fn describe(events: &[Event]) -> String {
     let lines = events.iter().map(|event| match event {
         Event::Frame(side, frame) => {
-            let packet = lb_tests::model::parse::network(frame)
-                .map_err(|verdict| format!("{verdict:?}"))
-                .map(|ip| {
-                    let rest = lb_tests::model::parse::transport(frame, &ip, None);
-                    format!("{ip:?} {rest:?}")
-                });
-            let packet = packet.unwrap_or_else(|verdict| verdict);
+            let packet = dissect(frame).unwrap_or_else(|verdict| format!("{verdict:?}"));
             format!("{side:?} {}\n    {packet}", hex(frame))
         }
         other => format!("{other:?}"),
@@ -164,6 +196,10 @@ fn in_world(seed: u64, frames: u64, fault: Option<Fault>) -> Report {
         |world| fuzz(world, seed, frames, fault),
     )
     .expect("a world")
+}
+
+fn sum_of(reports: &[Report], of: impl Fn(&Report) -> u64) -> u64 {
+    reports.iter().map(of).sum()
 }
 
 /// A million frames, and no difference.
@@ -186,12 +222,20 @@ fn programs_and_model_agree() {
             panic!("LB_FUZZ_SEED={seed}\n{}\n{what}", describe(events));
         }
     }
-    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
-    let (frames, cases, paused) = (sum(|r| r.frames), sum(|r| r.cases), sum(|r| r.paused));
+    let frames = sum_of(&reports, |report| report.frames);
+    let cases = sum_of(&reports, |report| report.cases);
+    let paused = sum_of(&reports, |report| report.paused);
     let rate = frames as f64 / began.elapsed().as_secs_f64();
     println!(
         "seed {seed}: {frames} frames, {cases} cases ({paused} ended by pauses), {rate:.0} a second"
     );
+    for verdict in DRAWN {
+        let count = sum_of(&reports, |report| report.verdicts[*verdict as usize]);
+        println!("{verdict:?}: {count}");
+        // Of few frames some may have none.
+        let enough = frames < 100_000 || count * SELDOM >= frames;
+        assert!(enough, "only {count} frames with {verdict:?}");
+    }
     assert!(
         paused * 4 <= cases,
         "the machine stood still in {paused} of {cases} cases"

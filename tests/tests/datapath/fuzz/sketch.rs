@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lb_tests::model::{
-    parse::{TCP, UDP},
+    parse::{ICMP, ICMPV6, TCP, UDP},
     sum,
 };
 
@@ -45,7 +45,8 @@ pub(crate) struct Sketch {
     pub(crate) sequence: u32,
     /// TCP options, a multiple of four bytes.
     pub(crate) tcp_options: Vec<u8>,
-    /// What follows the transport header; of other protocols than TCP and UDP, all.
+    /// What follows the transport header; of other protocols than TCP and UDP, all (the checksum
+    /// of ICMP is put in).
     pub(crate) payload: Vec<u8>,
     pub(crate) sum: Sum,
     /// Bytes of the link behind the packet.
@@ -123,10 +124,15 @@ impl Sketch {
                 l4.extend([0, 0]);
                 6
             }
+            ICMP | ICMPV6 if self.payload.len() >= 4 => 2,
             _ => return self.payload.clone(),
         };
         l4.extend(&self.payload);
-        let pseudo = sum::pseudo(self.src, self.dst, self.proto, l4.len());
+        l4[at..at + 2].fill(0);
+        let pseudo = match self.proto {
+            ICMP => 0,
+            proto => sum::pseudo(self.src, self.dst, proto, l4.len()),
+        };
         let right = sum::with_error(&l4, pseudo, 0);
         let right = if right == 0 && self.proto == UDP {
             u16::MAX
