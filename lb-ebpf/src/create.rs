@@ -1,6 +1,6 @@
 //! New flows: service, backend and port are chosen, both halves inserted.
 
-use core::ptr;
+use core::{hint::black_box, ptr};
 
 use lb_common::{
     checksum,
@@ -15,9 +15,10 @@ use crate::{
     family::{Draft, Family, Key, V4, V6},
     flow::SlotRef,
     headers::{join_ports, split_ports},
-    insert::{self, InsertError},
+    insert::InsertError,
     lookup,
     maps::NEXTHOPS,
+    place::{lb_take_free4, lb_take_free6, place},
     settings::{client_hop, setting},
     stats::count_flow,
 };
@@ -32,6 +33,9 @@ const PORT_PROBES_CLOSED: u32 = 8;
 pub(crate) trait NewFlow: Family {
     /// [`create`] as a function of the program that the verifier checks by itself.
     fn create() -> Created;
+
+    /// `place::place_draft` as such a function.
+    fn place(kind: u32) -> u64;
 
     /// The service that a packet to this destination is for.
     fn service(key: &Key<Self::Addr>) -> Option<&'static ServiceEntry>;
@@ -160,8 +164,7 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     draft.half.new_ports = join_ports(port, backend.port);
     draft.half.hop = backend.hop;
     draft.half.partner = reply;
-    set_forward::<F>(draft);
-    match insert::insert::<F>(draft.hash, Kind::Forward, false) {
+    match place::<F>(draft, Kind::Forward, false) {
         Ok(slot) => {
             let reply = SlotRef::at::<F>(reply).ok_or(Verdict::DropInternal)?;
             // SAFETY: map memory; the reply half is this CPU's since `claim_port`.
@@ -191,16 +194,17 @@ fn set_deltas<F: NewFlow>(half: &mut Half<F::Addr>) {
 }
 
 /// Makes the draft's half the reply half, but for what does not depend on the family; answers
-/// with its hash. A function of its own for the sake of the stack.
-#[inline(never)]
-fn set_reply<F: NewFlow>(draft: *mut Draft<F::Addr>) -> u64 {
-    // SAFETY: the caller's reference.
-    let draft = unsafe { &mut *draft };
+/// with its hash.
+#[inline(always)]
+pub(crate) fn set_reply<F: NewFlow>(draft: &mut Draft<F::Addr>) -> u64 {
     draft.half.saddr = draft.destination;
     draft.half.daddr = draft.source;
     draft.half.new_saddr = draft.key.daddr;
     draft.half.new_daddr = draft.key.saddr;
+    // Past the compiler, which would keep all of it on the stack: there is no room.
+    let draft = black_box(draft);
     set_deltas::<F>(&mut draft.half);
+    let draft = black_box(draft);
     F::hash(&Key {
         saddr: draft.half.saddr,
         daddr: draft.half.daddr,
@@ -210,15 +214,13 @@ fn set_reply<F: NewFlow>(draft: *mut Draft<F::Addr>) -> u64 {
 }
 
 /// The same for the forward half, whose hash is known.
-#[inline(never)]
-fn set_forward<F: NewFlow>(draft: *mut Draft<F::Addr>) {
-    // SAFETY: the caller's reference.
-    let draft = unsafe { &mut *draft };
+#[inline(always)]
+pub(crate) fn set_forward<F: NewFlow>(draft: &mut Draft<F::Addr>) {
     draft.half.saddr = draft.key.saddr;
     draft.half.daddr = draft.key.daddr;
     draft.half.new_saddr = draft.source;
     draft.half.new_daddr = draft.destination;
-    set_deltas::<F>(&mut draft.half);
+    set_deltas::<F>(&mut black_box(draft).half);
 }
 
 /// Finds a port on the node's address (the client's, for a process of the node) that is free towards the backend, by inserting the reply
@@ -226,10 +228,13 @@ fn set_forward<F: NewFlow>(draft: *mut Draft<F::Addr>) {
 /// the node's range.
 #[inline(always)]
 fn claim_port<F: NewFlow>(
-    draft: &mut Draft<F::Addr>,
+    draft: *mut Draft<F::Addr>,
     backend_port: u16,
     client_port: u16,
 ) -> Result<u32, Verdict> {
+    // SAFETY: this CPU's scratch memory; see `forward`. A pointer came in, for the compiler takes
+    // what a parameter borrows for nobody else's, and `place` works on the same memory.
+    let draft = unsafe { &mut *draft };
     let (first, last) = (setting!(port_first) as u32, setting!(port_last) as u32);
     let range = last - first + 1;
     let kept = u16::from_be(client_port) as u32;
@@ -245,8 +250,7 @@ fn claim_port<F: NewFlow>(
             ((first + hash::scale(drawn, range)) as u16).to_be()
         };
         draft.half.ports = join_ports(backend_port, port);
-        let hash = set_reply::<F>(draft);
-        match insert::insert::<F>(hash, Kind::Reply, probe >= PORT_PROBES_CLOSED) {
+        match place::<F>(draft, Kind::Reply, probe >= PORT_PROBES_CLOSED) {
             Ok(slot) => return Ok(slot),
             // Taken, or its buckets are: another port has other buckets.
             Err(InsertError::Exists) => {}
@@ -272,6 +276,11 @@ impl NewFlow for V4 {
     #[inline(always)]
     fn create() -> Created {
         lb_create4()
+    }
+
+    #[inline(always)]
+    fn place(kind: u32) -> u64 {
+        lb_take_free4(kind)
     }
 
     #[inline(always)]
@@ -305,6 +314,11 @@ impl NewFlow for V6 {
     #[inline(always)]
     fn create() -> Created {
         lb_create6()
+    }
+
+    #[inline(always)]
+    fn place(kind: u32) -> u64 {
+        lb_take_free6(kind)
     }
 
     #[inline(always)]

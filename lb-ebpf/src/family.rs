@@ -39,6 +39,8 @@ pub(crate) struct Draft<A> {
     pub(crate) destination: A,
     /// First the reply half, then the forward half.
     pub(crate) half: Half<A>,
+    /// Hash of the half's own key.
+    pub(crate) half_hash: u64,
     /// What would give way to it.
     pub(crate) victim: Victim,
 }

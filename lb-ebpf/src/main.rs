@@ -42,6 +42,7 @@ mod outline;
 mod packet;
 mod parse;
 mod pipeline;
+mod place;
 mod rewrite;
 mod settings;
 mod socket;

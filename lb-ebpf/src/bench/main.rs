@@ -11,6 +11,11 @@
     missing_docs,
     reason = "the macro of the entry points makes undocumented functions"
 )]
+#![allow(
+    internal_features,
+    reason = "an atomic addition has no stable form on this target"
+)]
+#![feature(core_intrinsics)]
 
 mod brick;
 mod flood;

@@ -201,16 +201,19 @@ impl Table {
             }
             slot
         } else {
+            let first = first_bucket(self.hash(&half.key), self.bucket_mask) as usize;
             let ready = |slot: usize| {
                 self.slots[slot]
                     .as_ref()
                     .map_or(Readiness::Over, &readiness)
             };
-            // Of several that are equal, `min_by_key` takes the first.
-            let slot = self
-                .candidates(&half.key)
-                .into_iter()
-                .min_by_key(|slot| std::cmp::Reverse(ready(*slot)));
+            // Of several that are equal, `min_by_key` takes the first; but of the slots of a
+            // bucket a free one comes before one whose flow is over.
+            let slot = self.candidates(&half.key).into_iter().min_by_key(|slot| {
+                let bucket = usize::from(*slot / WAYS as usize != first);
+                let taken = self.slots[*slot].is_some();
+                (std::cmp::Reverse(ready(*slot)), bucket, taken)
+            });
             slot.filter(|slot| ready(*slot) > Readiness::Never)
                 .ok_or(Refused::Full)?
         };

@@ -29,7 +29,7 @@ pub(crate) enum Prepare {
     NoFlows,
     /// These flows, established, and no other.
     Flows(Population),
-    /// So many block rules, and a few TCP flows.
+    /// So many block rules of each family, and a few TCP flows.
     Blocks(u32),
 }
 
@@ -124,7 +124,7 @@ fn bare(name: &str, traffic: Traffic, program: Bare) -> Case {
 /// Everything, in the order of the table.
 pub(crate) fn all() -> Result<Vec<Group>> {
     let mut groups = vec![floors()?, foreign()?];
-    for rules in [10, 10_000] {
+    for rules in [10, 10_000, LONG_LIST] {
         groups.push(blocks(rules)?);
     }
     for (v6, udp) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -164,10 +164,16 @@ fn floors() -> Result<Group> {
         bare("bare parse + pass", one()?, Bare::ParsePass),
         bare("bare parse + drop", one()?, Bare::ParseDrop),
         bare(HOT_HASH, one()?, Bare::HotHash),
+        bare("eight calls of a function", one()?, Bare::Calls),
         bare(
             "one line of 262,144, 64k in turn",
             tcp.requests(65_536, ACK)?,
             Bare::Line,
+        ),
+        bare(
+            "one line of 262,144 added to, 64k in turn",
+            tcp.requests(65_536, ACK)?,
+            Bare::LineCounted,
         ),
     ];
     Ok(Group {
@@ -181,24 +187,22 @@ fn floors() -> Result<Group> {
 /// Name of the case that goals scale with.
 pub(crate) const HOT_HASH: &str = "hot hash lookup";
 
+/// Packets between hosts that are not ours, from many sources.
+fn strangers(source: &str, destination: &str) -> Result<Traffic> {
+    let packet = Packet::tcp(source, 40_000, destination, 443, ACK);
+    let parts = [(Part::Source, 0, u32::MAX)];
+    Traffic::new(&packet, Ingress::Front, 65_536, &parts)
+}
+
 fn foreign() -> Result<Group> {
-    let to = |source: &str, destination: &str| {
-        let packet = Packet::tcp(source, 40_000, destination, 443, ACK);
-        Traffic::new(
-            &packet,
-            Ingress::Front,
-            65_536,
-            &[(Part::Source, 0, u32::MAX)],
-        )
-    };
     let passed = |name: &str, traffic| {
         case(name.into(), traffic, Bare::ParsePass, Verdict::PassForeign).goal(10.0)
     };
     let cases = vec![
-        passed("foreign, passed, v4", to("10.64.0.0", "192.0.2.1")?),
+        passed("foreign, passed, v4", strangers("10.64.0.0", "192.0.2.1")?),
         passed(
             "foreign, passed, v6",
-            to("2001:db8:77::", "2001:db8:200::1")?,
+            strangers("2001:db8:77::", "2001:db8:200::1")?,
         ),
     ];
     Ok(Group {
@@ -209,17 +213,35 @@ fn foreign() -> Result<Group> {
     })
 }
 
+/// Rules of the long block list.
+const LONG_LIST: u32 = 1_000_000;
+
 fn blocks(rules: u32) -> Result<Group> {
     let from = Packet::tcp("100.64.0.7", 40_000, NEW_FLOWS, 80, SYN);
     let traffic = blocked_sources(&from, rules)?;
+    let from6 = Packet::tcp("2001:db8::7", 40_000, NEW_FLOWS6, 80, SYN);
+    let traffic6 = blocked_sources(&from6, rules)?;
+    let passed = |family: &str, traffic| {
+        let name = format!("foreign, passed, {family}, {rules} prefixes blocked");
+        case(name, traffic, Bare::ParsePass, Verdict::PassForeign).goal(10.0)
+    };
     let name = format!("blocked, dropped, {rules} prefixes");
     let tcp = Population {
         v6: false,
         udp: false,
         flows: 1024,
     };
+    let goal = if rules == 10 { 15.0 } else { 30.0 };
     let cases = vec![
-        case(name, traffic, Bare::ParseDrop, Verdict::DropBlocked).goal(15.0),
+        case(name, traffic, Bare::ParseDrop, Verdict::DropBlocked).goal(goal),
+        case(
+            format!("blocked, dropped, v6, {rules} prefixes"),
+            traffic6,
+            Bare::ParseDrop,
+            Verdict::DropBlocked,
+        ),
+        passed("v4", strangers("10.64.0.0", "192.0.2.1")?),
+        passed("v6", strangers("2a00:77::", "2001:db8:200::1")?),
         case(
             format!("TCP v4, 1 flow, {rules} prefixes blocked"),
             tcp.requests(1, ACK)?,
@@ -229,7 +251,11 @@ fn blocks(rules: u32) -> Result<Group> {
     ];
     Ok(Group {
         name: format!("a block list of {rules}"),
-        scene: Scene::Blocks,
+        scene: if rules == LONG_LIST {
+            Scene::LongList
+        } else {
+            Scene::Blocks
+        },
         prepare: Prepare::Blocks(rules),
         cases,
     })
@@ -282,10 +308,15 @@ fn known_flows(flows: Population) -> Result<Group> {
     }
     if large && !flows.v6 && !flows.udp {
         let traffic = flows.requests(524_288, ACK)?;
-        cases.insert(
-            0,
-            bare("one line of 2,097,152, 512k in turn", traffic, Bare::Line),
-        );
+        let lines = [
+            ("one line of 2,097,152, 512k in turn", Bare::Line),
+            (
+                "one line of 2,097,152 added to, 512k in turn",
+                Bare::LineCounted,
+            ),
+        ];
+        let lines = lines.map(|(name, program)| bare(name, traffic.clone(), program));
+        cases.splice(0..0, lines);
     }
     Ok(Group {
         name: format!("{} {protocol} {family}", count(flows.flows)),
@@ -359,6 +390,7 @@ mod tests {
             ("UDP v6, 512k flows", Some(168.0)),
             ("TCP v4, 1k flows", None),
             ("blocked, dropped, 10 prefixes", Some(15.0)),
+            ("blocked, dropped, 1000000 prefixes", Some(30.0)),
         ] {
             let case = cases.iter().find(|case| case.name == name);
             assert_eq!(case.map(|case| case.goal), Some(goal), "{name}");

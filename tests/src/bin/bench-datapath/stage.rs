@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use lb_agent::domain::kernel::Kernel as _;
 use lb_common::{flow::State, maps::DEFAULT_FLOW_SLOTS, verdict::Verdict};
 use lb_tests::{
-    bench::{Bare, Driver, Ingress, Traffic, block_rule},
+    bench::{Bare, Driver, Ingress, Traffic, block_rule, block_rule6},
     packet::{ACK, SYN},
     world::World,
 };
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Packets before each measurement, as many as bring the flows to mind; at most.
-const WARM_UP: u32 = 131_072;
+const WARM_UP: u32 = 524_288;
 /// Share of the packets that must end as the case says. Not all: where a table is half full, a
 /// few in a thousand flows find the place for the client's own port taken and get another port,
 /// and the replies made here miss them.
@@ -37,12 +37,14 @@ pub(crate) enum Scene {
     Large,
     /// With a block list.
     Blocks,
+    /// With one that takes seconds to load.
+    LongList,
 }
 
 impl Scene {
     fn slots(self) -> u32 {
         match self {
-            Scene::Default | Scene::Blocks => DEFAULT_FLOW_SLOTS,
+            Scene::Default | Scene::Blocks | Scene::LongList => DEFAULT_FLOW_SLOTS,
             Scene::Large => DEFAULT_FLOW_SLOTS * 8,
         }
     }
@@ -127,7 +129,7 @@ pub(crate) struct Bench<'w> {
     driver: Driver,
     /// Ids of all backends.
     backends: Vec<u32>,
-    /// How many rules of [`block_rule`] are on the block list.
+    /// How many rules of [`block_rule`] are on the block list, and of [`block_rule6`].
     blocked: u32,
 }
 
@@ -179,11 +181,13 @@ impl<'w> Bench<'w> {
             Prepare::NoFlows => {}
             Prepare::Flows(flows) => self.establish(*flows)?,
             Prepare::Blocks(count) => {
-                let more = (self.blocked..*count).map(block_rule);
-                let more: Vec<_> = more.collect::<Result<_>>()?;
+                let rules = |numbers: std::ops::Range<u32>| -> Result<Vec<IpNet>> {
+                    let v6 = numbers.clone().map(block_rule6);
+                    numbers.map(block_rule).chain(v6).collect()
+                };
+                let more = rules(self.blocked..*count)?;
                 self.world.datapath.block(&more)?;
-                let less = (*count..self.blocked).map(block_rule);
-                let less: Vec<_> = less.collect::<Result<_>>()?;
+                let less = rules(*count..self.blocked)?;
                 self.world.datapath.unblock(&less)?;
                 self.blocked = *count;
                 self.establish(Population {
