@@ -166,16 +166,9 @@ fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
         66..70 => Event::Cut(vec![prefix(random, temper)]),
         70..75 => Event::Sweep,
         75..80 => Event::Lose(random.below(2) == 0, random.below(1024) as usize),
-        // Few ports are where the rules about taken ones show.
-        80 if random.below(10) == 0 => Event::Reopen(one(
+        80 if random.below(30) == 0 => Event::Reopen(one(
             random,
-            &[
-                (20_000, 20_000),
-                (20_000, 20_001),
-                (20_000, 20_003),
-                (20_000, 29_999),
-                (40_000, 40_500),
-            ],
+            &[(20_000, 29_999), (20_000, 20_003), (40_000, 40_500)],
         )),
         80..90 => Event::Change(ways::draw(random)),
         _ => Event::Age(AGE * one(random, &[1, 1, 1, 8, 30, 100, 3000])),
@@ -274,6 +267,12 @@ pub(super) fn packet(random: &mut Random, from: SocketAddr, to: SocketAddr, prot
         sum: Sum::Right,
         padding: 0,
     }
+}
+
+/// What some cases begin with: so few ports that the rules about taken ones show.
+pub(crate) fn scarcity(random: &mut Random) -> Option<Event> {
+    let last = one(random, &[20_000, 20_001, 20_003]);
+    (random.below(8) == 0).then_some(Event::Reopen((20_000, last)))
 }
 
 /// What happens next.
