@@ -29,11 +29,34 @@ pub struct ServiceEntry {
     pub id: u32,
     /// Number of slots in its Maglev table; 0: no table yet.
     pub maglev_slots: u32,
-    /// Reserved for forwarding modes and affinity; zero.
+    /// [`service_flags`].
     pub flags: u32,
     /// Keeps the size a multiple of eight; zero.
     pub reserved: u32,
 }
+
+/// Bits of [`ServiceEntry::flags`].
+pub mod service_flags {
+    /// Only clients whose address is under the service's id in
+    /// [`crate::maps::name::SOURCES4`] or [`crate::maps::name::SOURCES6`] begin flows.
+    pub const RESTRICTED: u32 = 1;
+    /// The client's address alone chooses the backend.
+    pub const BY_CLIENT: u32 = 2;
+}
+
+/// A client as it is looked up among the sources that a service admits. A prefix is as long as
+/// [`SOURCE_SERVICE_BITS`] and that of the addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source<A> {
+    /// Id of the service.
+    pub service: u32,
+    /// Network byte order.
+    pub addr: A,
+}
+
+/// Bits in front of the address in a [`Source`].
+pub const SOURCE_SERVICE_BITS: u32 = 32;
 
 /// One backend of one service.
 #[repr(C)]
@@ -162,6 +185,8 @@ pub struct Meta {
 assert_layout! {
     ServiceKey: size 20, align 4;
     ServiceEntry: size 16, align 4;
+    Source<u32>: size 8, align 4;
+    Source<[u32; 4]>: size 20, align 4;
     BackendEntry: size 64, align 4;
     NextHop: size 24, align 4;
     Counter: size 16, align 8;

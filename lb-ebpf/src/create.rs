@@ -2,9 +2,12 @@
 
 use core::ptr;
 
+use aya_ebpf::btf_maps::lpm_trie as trie;
 use lb_common::{
     checksum,
-    entry::{NextHop, ServiceEntry, hop_flags, hop_number},
+    entry::{
+        NextHop, SOURCE_SERVICE_BITS, ServiceEntry, Source, hop_flags, hop_number, service_flags,
+    },
     flow::{Half, Kind, NO_PARTNER, State, tcp_flags},
     hash,
     verdict::Verdict,
@@ -16,7 +19,7 @@ use crate::{
     flow::SlotRef,
     insert::{self, InsertError},
     lookup,
-    maps::NEXTHOPS,
+    maps::{NEXTHOPS, SOURCES4, SOURCES6},
     packet::{join_ports, split_ports},
     settings::{client_hop, setting},
     stats::count_flow,
@@ -35,6 +38,12 @@ pub(crate) trait NewFlow: Family {
 
     /// The service that a packet to this destination is for.
     fn service(key: &Key<Self::Addr>) -> Option<&'static ServiceEntry>;
+
+    /// Whether the draft's client, looked up as one of the service's, is admitted.
+    fn is_admitted(client: &trie::Key<Source<Self::Addr>>) -> bool;
+
+    /// Hash of a client by its address alone.
+    fn client_hash(addr: &Self::Addr) -> u64;
 
     /// Takes an address out of a backend entry.
     fn copy_address(address: &mut Self::Addr, words: &[u32; 4]);
@@ -71,6 +80,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
         Verdict::DropContended,
         Verdict::DropTtlExceeded,
         Verdict::DropNoFlow,
+        Verdict::DropNotAllowed,
         Verdict::DropBudget,
     ] {
         if candidate as u64 == verdict {
@@ -113,13 +123,27 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     let draft = unsafe { &mut *draft };
     let [client_port, vip_port] = split_ports(draft.key.ports);
     let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
+    if service.flags & service_flags::RESTRICTED != 0 {
+        // Field by field, for the stack has no room for the key.
+        draft.client.prefix_len = SOURCE_SERVICE_BITS + size_of::<F::Addr>() as u32 * 8;
+        draft.client.data.service = service.id;
+        draft.client.data.addr = draft.key.saddr;
+        if !F::is_admitted(&draft.client) {
+            return Err(Verdict::DropNotAllowed);
+        }
+    }
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
     }
     if !budget::admits(draft.now) {
         return Err(Verdict::DropBudget);
     }
-    let (backend_id, backend) = lookup::select(service, draft.hash)?;
+    let drawn = if service.flags & service_flags::BY_CLIENT != 0 {
+        F::client_hash(&draft.key.saddr)
+    } else {
+        draft.hash
+    };
+    let (backend_id, backend) = lookup::select(service, drawn)?;
     let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
     // Where a route has only just appeared, the agent has yet to choose the source.
     if next.ifindex == 0 || backend.source == [0; 4] {
@@ -277,6 +301,16 @@ impl NewFlow for V4 {
     }
 
     #[inline(always)]
+    fn is_admitted(client: &trie::Key<Source<u32>>) -> bool {
+        SOURCES4.get(client).is_some()
+    }
+
+    #[inline(always)]
+    fn client_hash(addr: &u32) -> u64 {
+        hash::client4(setting!(seed), *addr)
+    }
+
+    #[inline(always)]
     fn copy_address(address: &mut u32, words: &[u32; 4]) {
         *address = words[0];
     }
@@ -302,6 +336,16 @@ impl NewFlow for V6 {
             proto: key.proto,
             family: lb_common::entry::FAMILY_V6,
         })
+    }
+
+    #[inline(always)]
+    fn is_admitted(client: &trie::Key<Source<[u32; 4]>>) -> bool {
+        SOURCES6.get(client).is_some()
+    }
+
+    #[inline(always)]
+    fn client_hash(addr: &[u32; 4]) -> u64 {
+        hash::client6(setting!(seed), addr)
     }
 
     #[inline(always)]

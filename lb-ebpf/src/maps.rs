@@ -8,12 +8,12 @@ use lb_common::{
     block::{Line, MAX_PAGES, PAGE_LINES, RuleKey},
     entry::{
         BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
-        ServiceEntry, ServiceKey,
+        ServiceEntry, ServiceKey, Source,
     },
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
         DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_CONVERSATIONS,
-        MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS,
+        MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS, MAX_SOURCES,
     },
     socket::{Connected, Conversation, ConversationKey, SocketStats},
     trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
@@ -64,6 +64,12 @@ pub(crate) static ALLOW4: LpmTrie<u32, u32, { MAX_ALLOW_RULES as usize }, NO_PRE
     LpmTrie::new();
 #[btf_map]
 pub(crate) static ALLOW6: LpmTrie<[u32; 4], u32, { MAX_ALLOW_RULES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static SOURCES4: LpmTrie<Source<u32>, u32, { MAX_SOURCES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static SOURCES6: LpmTrie<Source<[u32; 4]>, u32, { MAX_SOURCES as usize }, NO_PREALLOC> =
     LpmTrie::new();
 #[btf_map]
 pub(crate) static BLOCK_SPILL: HashMap<

@@ -272,6 +272,7 @@ impl World {
             KernelVip {
                 service: id,
                 slots: 1021,
+                treatment: Default::default(),
             },
         ));
         self.apply(&steps)

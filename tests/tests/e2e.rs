@@ -8,6 +8,8 @@ mod basics;
 mod blocks;
 #[path = "e2e/captures.rs"]
 mod captures;
+#[path = "e2e/clients.rs"]
+mod clients;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/consul.rs"]

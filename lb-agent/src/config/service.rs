@@ -1,7 +1,11 @@
 //! A `[[service]]`.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
+use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
 use super::{
@@ -12,7 +16,7 @@ use super::{
     table::{Table, elements, kind, read_at},
 };
 use crate::domain::{
-    service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
+    service::{Affinity, Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
     split::Shares,
 };
 
@@ -58,6 +62,8 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
     let forwarding = table
         .get("forwarding", report, forwarding)
         .unwrap_or_default();
+    let affinity = table.get("affinity", report, affinity).unwrap_or_default();
+    let allow = allow(&mut table, &vips, report);
     let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
     let subsets = subsets(&mut table, report);
     let probe = table
@@ -71,6 +77,8 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         vips: vips.iter().map(|vip| *vip.get_ref()).collect(),
         protocol,
         forwarding,
+        affinity,
+        allow,
         catalog,
         subsets,
         split: None,
@@ -131,6 +139,47 @@ fn forwarding(value: &DeValue) -> Result<Forwarding, String> {
         )),
         other => Err(format!("`{other}` is no way of forwarding; use `nat`")),
     }
+}
+
+fn affinity(value: &DeValue) -> Result<Affinity, String> {
+    match scalar::string(value)?.as_str() {
+        "connection" => Ok(Affinity::Connection),
+        "client" => Ok(Affinity::Client),
+        other => Err(format!(
+            "`{other}` is no affinity; use `client` to send a client to one backend by its address, \
+             or `connection`"
+        )),
+    }
+}
+
+/// The source ranges that may connect: of each family that there are VIPs of.
+fn allow(
+    table: &mut Table,
+    vips: &[Spanned<SocketAddr>],
+    report: &mut Report,
+) -> Option<BTreeSet<IpNet>> {
+    let value = table.value("allow")?;
+    let found = report.count();
+    let sources = elements(value, report, scalar::prefix)?;
+    let allow: BTreeSet<IpNet> = sources.into_iter().map(Spanned::into_inner).collect();
+    if report.count() > found {
+        return Some(allow);
+    }
+    for (v6, family, example) in [(false, "IPv4", "0.0.0.0/0"), (true, "IPv6", "::/0")] {
+        let mut vips = vips.iter();
+        if vips.any(|vip| vip.get_ref().is_ipv6() == v6)
+            && !allow.iter().any(|prefix| prefix.addr().is_ipv6() == v6)
+        {
+            report.add(
+                &value.span(),
+                format!(
+                    "the service has an {family} address for clients, but no {family} client is \
+                     allowed; name those who are, or \"{example}\" for all"
+                ),
+            );
+        }
+    }
+    Some(allow)
 }
 
 /// Where the backends come from: exactly one of `consul` and `backends`.

@@ -26,6 +26,7 @@ mod nexthop;
 mod pins;
 mod resolver;
 mod sock_diag;
+mod sources;
 mod sysctl;
 mod trace;
 mod trial;
@@ -73,6 +74,7 @@ pub struct Datapath {
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
     blocks: block::BlockList,
+    sources: sources::Sources,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
@@ -171,6 +173,7 @@ impl Datapath {
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
             blocks: block::BlockList::open(&mut ebpf)?,
+            sources: sources::Sources::open(&mut ebpf)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
             trace: Some(trace::Trace::new(&mut ebpf, clock)?),

@@ -16,7 +16,7 @@ use lb_common::{
 };
 use memmap2::MmapOptions;
 
-use super::{Datapath, encode, nexthop, sum_counters};
+use super::{Datapath, encode, nexthop, sources, sum_counters};
 use crate::domain::{
     kernel::{
         Census, Kernel, KernelBackend, KernelError, KernelView, KernelVip, Recipe, Step, VipKey,
@@ -166,13 +166,34 @@ impl Datapath {
         let entry = ServiceEntry {
             id: vip.service,
             maglev_slots: vip.slots,
-            flags: 0,
+            flags: encode::service_flags(vip.treatment),
             reserved: 0,
         };
         self.services
             .insert(encode::service_key(key), entry, 0)
             .map_err(|error| KernelError::new(format!("writing VIP {}", key.address), error))?;
         self.retired.remove(key);
+        Ok(())
+    }
+
+    fn cut_strangers(&self, services: &BTreeSet<u32>) -> Result<(), KernelError> {
+        let service_of: BTreeMap<u32, u32> = self
+            .written
+            .iter()
+            .map(|(id, (backend, _))| (*id, backend.service))
+            .collect();
+        let is_stranger = self.sources.judge(services);
+        sources::wait_for_programs()?;
+        let cut = self.flows.cut_flows(|backend, client| {
+            let service = service_of.get(&backend);
+            service.is_some_and(|service| is_stranger(*service, client))
+        })?;
+        if cut > 0 {
+            tracing::info!(
+                flows = cut,
+                "cut the flows of clients that are not admitted any more"
+            );
+        }
         Ok(())
     }
 
@@ -251,6 +272,7 @@ impl Kernel for Datapath {
             let vip = KernelVip {
                 service: entry.id,
                 slots: entry.maglev_slots,
+                treatment: encode::treatment(entry.flags),
             };
             view.vips.insert(encode::vip_key(&key), vip);
         }
@@ -259,6 +281,7 @@ impl Kernel for Datapath {
             .iter()
             .map(|(id, (backend, _))| (*id, *backend))
             .collect();
+        view.sources.clone_from(self.sources.held());
         Ok(view)
     }
 
@@ -275,6 +298,8 @@ impl Kernel for Datapath {
                     slots: 1,
                 },
             ),
+            Step::PutSources(service, sources) => self.sources.put(*service, sources),
+            Step::CutStrangers(services) => self.cut_strangers(services),
             Step::CutUdp(id) => self.flows.cut_udp(*id).map(|_| ()),
             Step::FreeBackend(id) => self.free_backend(*id),
         }

@@ -1,7 +1,14 @@
 //! What a service is: the VIPs clients connect to, and where its backends come from.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{backend::Instance, split::Shares};
@@ -54,6 +61,27 @@ impl Forwarding {
     pub fn name(self) -> &'static str {
         match self {
             Forwarding::Nat => "nat",
+        }
+    }
+}
+
+/// What a client meets on its next connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Affinity {
+    /// Any backend: each connection is balanced by itself.
+    #[default]
+    Connection,
+    /// The same backend, by the client's address: whatever its ports, and on whichever of the
+    /// service's.
+    Client,
+}
+
+impl Affinity {
+    /// As written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Affinity::Connection => "connection",
+            Affinity::Client => "client",
         }
     }
 }
@@ -164,6 +192,10 @@ pub struct ServiceSpec {
     pub protocol: Protocol,
     /// How packets reach the backends.
     pub forwarding: Forwarding,
+    /// What chooses the backend.
+    pub affinity: Affinity,
+    /// Clients that may connect, of each family that the service has a VIP of; `None`: everybody.
+    pub allow: Option<BTreeSet<IpNet>>,
     /// Where the backends come from.
     pub catalog: Catalog,
     /// Named subsets.
@@ -190,8 +222,8 @@ impl ServiceSpec {
     }
 
     /// Names of all subsets: those with rules and those that static backends name.
-    pub fn subset_names(&self) -> std::collections::BTreeSet<String> {
-        let mut names: std::collections::BTreeSet<String> = self.subsets.keys().cloned().collect();
+    pub fn subset_names(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.subsets.keys().cloned().collect();
         if let Catalog::Static(instances) = &self.catalog {
             names.extend(
                 instances

@@ -42,6 +42,12 @@ pub enum Fault {
     ForgetsPorts,
     /// A closed flow's port is never given away.
     SparesPorts,
+    /// A restricted service admits every source.
+    AdmitsAll,
+    /// Flows of clients that are not admitted any more go on.
+    KeepsStrangers,
+    /// A client's connections are balanced one by one, whatever the service says.
+    ForgetsClients,
 }
 
 impl Fault {
@@ -66,5 +72,8 @@ impl Fault {
         Self::SparesUnanswered,
         Self::ForgetsPorts,
         Self::SparesPorts,
+        Self::AdmitsAll,
+        Self::KeepsStrangers,
+        Self::ForgetsClients,
     ];
 }

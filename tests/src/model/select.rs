@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use lb_agent::domain::service::Affinity;
 use lb_common::{
     flow::{Kind, State, tcp_flags::RST},
     hash,
@@ -39,14 +40,23 @@ impl Model {
                 Verdict::PassForeign
             });
         };
+        if !self.destinations.admits(service, key.src.ip()) && !self.errs(Fault::AdmitsAll) {
+            return Err(Verdict::DropNotAllowed);
+        }
         if packet.transport.flags & RST != 0 && !self.errs(Fault::ResetsBegin) {
             return Err(Verdict::DropNoFlow);
         }
         let any = self.errs(Fault::SelectsInactive);
         let drawn = self.table(v6).hash(&key);
+        let chooses = match service.treatment.affinity {
+            Affinity::Client if !self.errs(Fault::ForgetsClients) => {
+                self.table(v6).client_hash(key.src.ip())
+            }
+            _ => drawn,
+        };
         let (id, backend) = self
             .destinations
-            .select(service, drawn, any)
+            .select(service, chooses, any)
             .ok_or(Verdict::DropNoBackend)?;
         let neighbour = self.node.neighbours.get(&backend.address.ip());
         let dmac = *neighbour.ok_or(Verdict::PassUnresolved)?;

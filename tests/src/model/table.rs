@@ -77,6 +77,14 @@ pub struct Half {
 }
 
 impl Half {
+    /// Whose flow it is.
+    pub fn client(&self) -> SocketAddr {
+        match self.kind {
+            Kind::Forward => self.key.src,
+            Kind::Reply => self.new_dst,
+        }
+    }
+
     /// Whether both sides have closed the flow, or one has reset it.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Finished | State::Reset)
@@ -135,6 +143,16 @@ impl Table {
             hash::flow6(self.seed, &src, &dst, ports, key.proto)
         } else {
             hash::flow4(self.seed, src[0], dst[0], ports, key.proto)
+        }
+    }
+
+    /// The hash of a client alone.
+    pub fn client_hash(&self, client: IpAddr) -> u64 {
+        let words = words(client);
+        if client.is_ipv6() {
+            hash::client6(self.seed, &words)
+        } else {
+            hash::client4(self.seed, words[0])
         }
     }
 

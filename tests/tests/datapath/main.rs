@@ -10,6 +10,7 @@ mod announce;
 mod block;
 mod blocklist;
 mod chance;
+mod clients;
 mod flood;
 mod flow_list;
 mod foreign;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::domain::{
     backend::{CatalogHealth, Instance, InstanceId},
-    service::{Catalog, Forwarding, ProbeKind, ProbeSpec, Protocol, SubsetRule},
+    service::{Affinity, Catalog, Forwarding, ProbeKind, ProbeSpec, Protocol, SubsetRule},
     split::Shares,
 };
 
@@ -69,6 +69,8 @@ fn the_example_is_valid() {
     assert_eq!(service.vips, ["198.51.100.10:80".parse().unwrap()]);
     assert_eq!(service.protocol, Protocol::Tcp);
     assert_eq!(service.forwarding, Forwarding::Nat);
+    assert_eq!(service.affinity, Affinity::Connection);
+    assert_eq!(service.allow, None);
     let catalog = Catalog::Consul {
         service: "echo".into(),
     };
@@ -101,6 +103,27 @@ fn the_example_is_valid() {
     };
     assert_eq!(service.probe, Some(probe));
     assert_eq!(service.origin.to_string(), "lb.toml:12");
+}
+
+/// Host bits do not count, and what stands twice counts once.
+#[test]
+fn who_may_use_a_service_and_what_chooses_its_backend() {
+    let text = "NODE\n[[service]]\nname = \"a\"\nvip = [\"192.0.2.1:80\", \"[2001:db8::1]:80\"]\n\
+                backends = []\naffinity = \"client\"\n\
+                allow = [\"10.1.2.3/8\", \"10.0.0.0/8\", \"192.0.2.7\", \"::/0\"]";
+    let config = read(&expand(text), &[]).unwrap();
+    let service = &config.services[0];
+    assert_eq!(service.affinity, Affinity::Client);
+    let allow: Vec<String> = service
+        .allow
+        .iter()
+        .flatten()
+        .map(|net| net.to_string())
+        .collect();
+    assert_eq!(allow, ["10.0.0.0/8", "192.0.2.7/32", "::/0"]);
+    let text = "NODE\nSERVICE\nbackends = []\naffinity = \"connection\"";
+    let config = read(&expand(text), &[]).unwrap();
+    assert_eq!(config.services[0].affinity, Affinity::Connection);
 }
 
 #[test]

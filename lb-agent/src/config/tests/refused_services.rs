@@ -55,6 +55,31 @@ fn what_is_wrong_with_a_service() {
             &["is no way of forwarding"],
         ),
         (
+            "NODE\nSERVICE\nbackends = []\naffinity = ▶\"cookie\"",
+            &["`cookie` is no affinity; use `client`"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = ▶\"10.0.0.0/8\"",
+            &["must be a list in [ ]"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = [\"10.0.0.0/8\", ▶\"10.0.0.0/33\", ▶7]",
+            &["neither an IP address nor a prefix", "must be a string"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = ▶[]",
+            &["no IPv4 client is allowed; name those who are, or \"0.0.0.0/0\" for all"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = ▶[\"2001:db8::/32\"]",
+            &["the service has an IPv4 address for clients, but no IPv4 client is allowed"],
+        ),
+        (
+            "NODE\n[[service]]\nname = \"a\"\nvip = [\"[2001:db8::1]:80\"]\nbackends = []\n\
+             allow = ▶[\"10.0.0.0/8\"]",
+            &["no IPv6 client is allowed; name those who are, or \"::/0\" for all"],
+        ),
+        (
             "NODE\nSERVICE\nbackends = []\n▶vips = []",
             &["did you mean `vip`?"],
         ),

@@ -1,10 +1,16 @@
 //! What happens next, by chance: frames that mostly make sense, frames that do not, and the
 //! agent's doings in between.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
-use lb_agent::domain::kernel::{KernelBackend, KernelVip, Recipe, Step, VipKey};
+use lb_agent::domain::{
+    kernel::{KernelBackend, KernelVip, Recipe, Step, Treatment, VipKey},
+    service::Affinity,
+};
 use lb_tests::{
     model::{
         Model,
@@ -85,7 +91,7 @@ fn backend(random: &mut Random, v6: bool) -> SocketAddr {
 }
 
 /// Steps that make a service as an agent makes it.
-fn serve(random: &mut Random, service: u32) -> Vec<Step> {
+fn serve(random: &mut Random, temper: &Temper, service: u32) -> Vec<Step> {
     let v6 = service % 2 == 1;
     let mut steps = Vec::new();
     let mut weights = Vec::new();
@@ -114,9 +120,30 @@ fn serve(random: &mut Random, service: u32) -> Vec<Step> {
         KernelVip {
             service,
             slots: 1021,
+            treatment: treatment(random),
         },
     ));
+    if random.below(3) == 0 {
+        steps.extend(admit(random, temper, service));
+    }
     steps
+}
+
+fn treatment(random: &mut Random) -> Treatment {
+    Treatment {
+        affinity: one(random, &[Affinity::Connection, Affinity::Client]),
+        restricted: random.below(3) == 0,
+    }
+}
+
+/// Steps that change whom a service admits.
+fn admit(random: &mut Random, temper: &Temper, service: u32) -> Vec<Step> {
+    let prefixes = (0..random.below(6)).map(|_| prefix(random, temper));
+    let of_family = |prefix: &IpNet| prefix.addr().is_ipv6() == (service % 2 == 1);
+    let sources: BTreeSet<IpNet> = prefixes.collect();
+    let sources = sources.into_iter().filter(of_family).collect();
+    let cut = BTreeSet::from([service, random.below(8)]);
+    vec![Step::PutSources(service, sources), Step::CutStrangers(cut)]
 }
 
 fn prefix(random: &mut Random, temper: &Temper) -> IpNet {
@@ -142,7 +169,8 @@ fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
     let vips: Vec<VipKey> = there.vips.keys().copied().collect();
     let service = random.below(8);
     match random.below(100) {
-        0..20 => Event::Steps(serve(random, service)),
+        0..12 => Event::Steps(serve(random, temper, service)),
+        12..20 => Event::Steps(admit(random, temper, service)),
         20..32 if !ids.is_empty() => {
             let id = one(random, &ids);
             let former = there.backends[&id];
@@ -332,7 +360,9 @@ pub(crate) fn event(random: &mut Random, temper: &Temper, model: &Model) -> Even
 }
 
 /// The services that a case begins with.
-pub(crate) fn services(random: &mut Random) -> Event {
-    let steps = (0..8).flat_map(|service| serve(random, service)).collect();
+pub(crate) fn services(random: &mut Random, temper: &Temper) -> Event {
+    let steps = (0..8)
+        .flat_map(|service| serve(random, temper, service))
+        .collect();
     Event::Steps(steps)
 }
