@@ -42,6 +42,12 @@ pub mod service_flags {
     pub const RESTRICTED: u32 = 1;
     /// The client's address alone chooses the backend.
     pub const BY_CLIENT: u32 = 2;
+    /// Backends answer clients themselves: packets leave with the backend's link address, and as
+    /// they came otherwise.
+    pub const DSR_L2: u32 = 4;
+    /// Backends answer clients themselves: packets leave within a header of their own address
+    /// family, from the node to the backend.
+    pub const DSR_IPIP: u32 = 8;
 }
 
 /// A client as it is looked up among the sources that a service admits. A prefix is as long as
@@ -121,6 +127,12 @@ pub mod hop_number {
     /// Set, with an interface's index in the other bits: out of that interface, to the neighbour
     /// that the kernel finds. For clients behind an interface without a number of its own.
     pub const DIRECT: u32 = 1 << 31;
+    /// Set, with an index into the next hops in the other bits: the backend answers the client
+    /// itself, so nothing of the packet but its hop count is rewritten.
+    pub const SERVER_RETURN: u32 = 1 << 30;
+    /// Beside [`SERVER_RETURN`]: the packet leaves within another header, whose addresses are those
+    /// of the half's rewrite.
+    pub const TUNNEL: u32 = 1 << 29;
     /// The reply half of a flow to a process of the node: it is met on the way out, which the
     /// kernel's routes have chosen already.
     pub const LOCAL: u32 = u32::MAX;

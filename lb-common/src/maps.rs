@@ -2,7 +2,7 @@
 
 /// Version of everything that lies in pinned maps. The pin directory carries it in its name, so
 /// that an agent never adopts bytes that it would read differently.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Services (VIP, port, protocol) that fit.
 pub const MAX_SERVICES: u32 = 16_384;

@@ -104,6 +104,8 @@ verdicts! {
     DropBudget = 22, Drop, "new_flow_budget";
     /// A question for the link address of a VIP (ARP, neighbour solicitation), answered.
     AnswerNeighbour = 23, Answer, "neighbour";
+    /// Longer than the way to the backend or client admits, and the sender is not told.
+    DropTooBig = 24, Drop, "too_big";
 }
 
 /// Number of verdicts: the size of their counter map.

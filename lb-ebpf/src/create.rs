@@ -8,7 +8,7 @@ use lb_common::{
     entry::{
         NextHop, SOURCE_SERVICE_BITS, ServiceEntry, Source, hop_flags, hop_number, service_flags,
     },
-    flow::{Half, Kind, NO_PARTNER, State, tcp_flags},
+    flow::{ALONE, Half, Kind, NO_PARTNER, State, tcp_flags},
     hash,
     verdict::Verdict,
 };
@@ -155,6 +155,16 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
         return Err(Verdict::DropTtlExceeded);
     }
     F::copy_address(&mut draft.destination, &backend.addr);
+    if service.flags & (service_flags::DSR_L2 | service_flags::DSR_IPIP) != 0 {
+        draft.source = draft.key.saddr;
+        draft.half.hop = backend.hop | hop_number::SERVER_RETURN;
+        if service.flags & service_flags::DSR_IPIP != 0 {
+            F::copy_address(&mut draft.source, &backend.source);
+            draft.half.hop |= hop_number::TUNNEL;
+        }
+        draft.half.backend = backend_id;
+        return begin_alone::<F>(draft);
+    }
     if local {
         // A process of the node sees the client itself; its replies are met on their way out.
         draft.source = draft.key.saddr;
@@ -192,6 +202,27 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
             Err(error.verdict())
         }
     }
+}
+
+/// Inserts the forward half of a flow whose backend answers the client itself. Its rewrite holds the
+/// addresses of the header around the packet, or the backend's for its link address.
+#[inline(always)]
+fn begin_alone<F: NewFlow>(draft: &mut Draft<F::Addr>) -> Result<u32, Verdict> {
+    draft.half.saddr = draft.key.saddr;
+    draft.half.daddr = draft.key.daddr;
+    draft.half.new_saddr = draft.source;
+    draft.half.new_daddr = draft.destination;
+    draft.half.ports = draft.key.ports;
+    draft.half.new_ports = draft.key.ports;
+    draft.half.l3_delta = 0;
+    draft.half.l4_delta = 0;
+    draft.half.partner = ALONE;
+    draft.half.seen = draft.now;
+    draft.half.spilled = 0;
+    let slot = insert::insert::<F>(draft.hash, Kind::Forward, false);
+    let slot = slot.map_err(InsertError::verdict)?;
+    count_flow(draft.half.backend);
+    Ok(slot)
 }
 
 /// Sets both checksum deltas from what the half replaces.

@@ -31,6 +31,7 @@ mod packet;
 mod parse;
 mod pipeline;
 mod rewrite;
+mod server_return;
 mod settings;
 mod socket;
 mod stats;

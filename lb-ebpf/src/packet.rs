@@ -226,6 +226,11 @@ pub(crate) struct Ipv6 {
     pub(crate) daddr: [u32; 4],
 }
 
+/// Protocol number of IPv4 within another header (RFC 2003).
+pub(crate) const IPPROTO_IPIP: u8 = 4;
+/// Protocol number of IPv6 within another header (RFC 2473).
+pub(crate) const IPPROTO_IPV6: u8 = 41;
+
 /// Next header value of the fragment header (RFC 8200, section 4.5).
 pub(crate) const IPPROTO_FRAGMENT: u8 = 44;
 

@@ -142,11 +142,13 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
     ALLOW
 }
 
-/// The service behind a VIP, if it is one that a backend can serve under its own address.
+/// The service behind a VIP, if it is one that a backend can serve under its own address: one that
+/// answers clients itself serves the VIP's.
 #[inline(always)]
 fn service(peer: &Endpoint) -> Option<&'static ServiceEntry> {
     // SAFETY: an endpoint begins with the bytes of a key.
-    lookup::service(unsafe { &*(&raw const *peer).cast::<ServiceKey>() })
+    let service = lookup::service(unsafe { &*(&raw const *peer).cast::<ServiceKey>() })?;
+    (service.flags & (service_flags::DSR_L2 | service_flags::DSR_IPIP) == 0).then_some(service)
 }
 
 /// Chooses a backend for a socket. A retry on the same socket meets the same one.

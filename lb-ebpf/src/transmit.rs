@@ -14,12 +14,12 @@ use lb_common::{
 };
 
 use crate::{
-    family::Family,
     flow::Found,
     maps::NEXTHOPS,
     packet::{Frame, Hook},
     parse::Packet,
     rewrite::{self, LinkAddresses, Rewrite, RewriteNetwork},
+    server_return::{self, ServerReturn},
     stats::count_backend,
     tc,
 };
@@ -32,6 +32,39 @@ enum Way {
     Neighbour(u32),
     /// To the node's own stack.
     Stack,
+    /// To a backend that answers the client itself; see [`crate::server_return`].
+    ServerReturn,
+}
+
+/// How a next hop can be sent to.
+pub(crate) enum Reach {
+    /// By link addresses.
+    Link,
+    /// By the kernel, which finds the neighbour.
+    Neighbour,
+    /// It is the node itself.
+    Stack,
+}
+
+/// How a next hop can be sent to from here.
+#[inline(always)]
+pub(crate) fn reach(frame: &Frame, next: &NextHop) -> Result<Reach, Verdict> {
+    if next.ifindex == 0 {
+        return Err(Verdict::PassUnresolved);
+    }
+    if next.flags & (hop_flags::NEIGHBOUR | hop_flags::NO_XDP | hop_flags::LOCAL) != 0 {
+        if next.flags & hop_flags::LOCAL != 0 {
+            return Ok(Reach::Stack);
+        }
+        let back = next.flags == hop_flags::NO_XDP && next.ifindex == frame.ingress;
+        if frame.hook == Hook::Xdp && !back {
+            return Err(Verdict::PassUnresolved);
+        }
+        if next.flags & hop_flags::NEIGHBOUR != 0 {
+            return Ok(Reach::Neighbour);
+        }
+    }
+    Ok(Reach::Link)
 }
 
 /// The way of the packets of a half.
@@ -42,6 +75,10 @@ fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Way, Verdict>
         return if hop == hop_number::LOCAL {
             // From outside, with an address of the node as its source.
             Err(Verdict::PassForeign)
+        } else if hop & (hop_number::DIRECT | hop_number::SERVER_RETURN)
+            == hop_number::SERVER_RETURN
+        {
+            Ok(Way::ServerReturn)
         } else if hop & hop_number::DIRECT == 0 {
             Err(Verdict::DropInternal)
         } else if hook == Hook::Xdp {
@@ -51,20 +88,10 @@ fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Way, Verdict>
         };
     };
     let next: &'static NextHop = next;
-    if next.ifindex == 0 {
-        return Err(Verdict::PassUnresolved);
-    }
-    if next.flags & (hop_flags::NEIGHBOUR | hop_flags::NO_XDP | hop_flags::LOCAL) != 0 {
-        if next.flags & hop_flags::LOCAL != 0 {
-            return Ok(Way::Stack);
-        }
-        let back = next.flags == hop_flags::NO_XDP && next.ifindex == frame.ingress;
-        if hook == Hook::Xdp && !back {
-            return Err(Verdict::PassUnresolved);
-        }
-        if next.flags & hop_flags::NEIGHBOUR != 0 {
-            return Ok(Way::Neighbour(next.ifindex));
-        }
+    match reach(frame, next)? {
+        Reach::Link => {}
+        Reach::Neighbour => return Ok(Way::Neighbour(next.ifindex)),
+        Reach::Stack => return Ok(Way::Stack),
     }
     let destination = if hop >= MAX_INTERFACES as u32 {
         &raw const next.dmac
@@ -90,7 +117,7 @@ pub(crate) fn transmit<F, L3>(
     found: &Found<F::Addr>,
 ) -> Result<(u32, Verdict), Verdict>
 where
-    F: Family,
+    F: ServerReturn,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
     let half = found.slot.half;
@@ -101,6 +128,11 @@ where
         return Err(Verdict::DropContended);
     }
     let way = way(frame, hop, half);
+    if matches!(way, Ok(Way::ServerReturn)) {
+        let action = server_return::send::<F>(frame, found)?;
+        count_backend(backend, Kind::Forward, packet.len);
+        return Ok((action, Verdict::ForwardRequest));
+    }
     if !matches!(way, Ok(Way::Stack) | Err(Verdict::PassForeign)) {
         if packet.ttl <= 1 {
             return Err(Verdict::DropTtlExceeded);
@@ -128,12 +160,19 @@ where
             let action = unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) };
             action as u32
         }
-        Way::Stack => match frame.hook {
-            Hook::Xdp => xdp_action::XDP_PASS,
-            Hook::Tc => tc::NEXT,
-        },
+        Way::Stack => to_stack(frame.hook),
+        Way::ServerReturn => return Err(Verdict::DropInternal),
     };
     Ok((action, verdict))
+}
+
+/// What a program returns for a frame that goes on to the node's own stack.
+#[inline(always)]
+pub(crate) fn to_stack(hook: Hook) -> u32 {
+    match hook {
+        Hook::Xdp => xdp_action::XDP_PASS,
+        Hook::Tc => tc::NEXT,
+    }
 }
 
 /// Sends the frame, whose link addresses are written, out of the interface of a next hop; answers

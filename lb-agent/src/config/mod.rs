@@ -21,6 +21,7 @@ mod service;
 mod table;
 #[cfg(test)]
 mod tests;
+mod treatment;
 
 use std::{path::Path, sync::Arc};
 

@@ -1,11 +1,7 @@
 //! A `[[service]]`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
 use super::{
@@ -14,9 +10,10 @@ use super::{
     locate::Report,
     scalar,
     table::{Table, elements, kind, read_at},
+    treatment,
 };
 use crate::domain::{
-    service::{Affinity, Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
+    service::{Catalog, Origin, Protocol, ServiceSpec, SubsetRule},
     split::Shares,
 };
 
@@ -60,11 +57,14 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         .get("protocol", report, protocol)
         .unwrap_or(Protocol::Tcp);
     let forwarding = table
-        .get("forwarding", report, forwarding)
+        .get("forwarding", report, treatment::forwarding)
         .unwrap_or_default();
-    let affinity = table.get("affinity", report, affinity).unwrap_or_default();
-    let allow = allow(&mut table, &vips, report);
+    let affinity = table
+        .get("affinity", report, treatment::affinity)
+        .unwrap_or_default();
+    let allow = treatment::allow(&mut table, &vips, report);
     let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
+    treatment::check_ports(forwarding, &vips, &backends, report);
     let subsets = subsets(&mut table, report);
     let probe = table
         .table("health", report)
@@ -129,57 +129,6 @@ fn protocol(value: &DeValue) -> Result<Protocol, String> {
         )),
         other => Err(format!("`{other}` is no protocol; use `tcp` or `udp`")),
     }
-}
-
-fn forwarding(value: &DeValue) -> Result<Forwarding, String> {
-    match scalar::string(value)?.as_str() {
-        "nat" => Ok(Forwarding::Nat),
-        other @ ("dsr-l2" | "dsr-ipip") => Err(format!(
-            "`{other}` needs direct server return, which this version does not have yet; use `nat`"
-        )),
-        other => Err(format!("`{other}` is no way of forwarding; use `nat`")),
-    }
-}
-
-fn affinity(value: &DeValue) -> Result<Affinity, String> {
-    match scalar::string(value)?.as_str() {
-        "connection" => Ok(Affinity::Connection),
-        "client" => Ok(Affinity::Client),
-        other => Err(format!(
-            "`{other}` is no affinity; use `client` to send a client to one backend by its address, \
-             or `connection`"
-        )),
-    }
-}
-
-/// The source ranges that may connect: of each family that there are VIPs of.
-fn allow(
-    table: &mut Table,
-    vips: &[Spanned<SocketAddr>],
-    report: &mut Report,
-) -> Option<BTreeSet<IpNet>> {
-    let value = table.value("allow")?;
-    let found = report.count();
-    let sources = elements(value, report, scalar::prefix)?;
-    let allow: BTreeSet<IpNet> = sources.into_iter().map(Spanned::into_inner).collect();
-    if report.count() > found {
-        return Some(allow);
-    }
-    for (v6, family, example) in [(false, "IPv4", "0.0.0.0/0"), (true, "IPv6", "::/0")] {
-        let mut vips = vips.iter();
-        if vips.any(|vip| vip.get_ref().is_ipv6() == v6)
-            && !allow.iter().any(|prefix| prefix.addr().is_ipv6() == v6)
-        {
-            report.add(
-                &value.span(),
-                format!(
-                    "the service has an {family} address for clients, but no {family} client is \
-                     allowed; name those who are, or \"{example}\" for all"
-                ),
-            );
-        }
-    }
-    Some(allow)
 }
 
 /// Where the backends come from: exactly one of `consul` and `backends`.

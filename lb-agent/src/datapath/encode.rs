@@ -12,7 +12,7 @@ use lb_common::{
 
 use crate::domain::{
     kernel::{KernelBackend, Treatment, VipKey},
-    service::Affinity,
+    service::{Affinity, Forwarding},
 };
 
 /// Address words as in a packet; IPv4 in the first word.
@@ -81,12 +81,23 @@ pub(crate) fn service_flags(treatment: Treatment) -> u32 {
     if treatment.restricted {
         bits |= flags::RESTRICTED;
     }
-    bits
+    bits | match treatment.forwarding {
+        Forwarding::Nat => 0,
+        Forwarding::DsrL2 => flags::DSR_L2,
+        Forwarding::DsrIpip => flags::DSR_IPIP,
+    }
 }
 
 /// The reverse of [`service_flags`].
 pub(crate) fn treatment(bits: u32) -> Treatment {
     Treatment {
+        forwarding: if bits & flags::DSR_L2 != 0 {
+            Forwarding::DsrL2
+        } else if bits & flags::DSR_IPIP != 0 {
+            Forwarding::DsrIpip
+        } else {
+            Forwarding::Nat
+        },
         affinity: if bits & flags::BY_CLIENT != 0 {
             Affinity::Client
         } else {

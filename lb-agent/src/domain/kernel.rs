@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use lb_common::entry::{BackendStats, Counter};
 
-use super::service::{Affinity, Protocol};
+use super::service::{Affinity, Forwarding, Protocol};
 
 /// Where clients connect to: the identity of a service port in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +54,8 @@ pub struct KernelVip {
 /// How new flows of a service are begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Treatment {
+    /// How packets reach the backend.
+    pub forwarding: Forwarding,
     /// What chooses the backend.
     pub affinity: Affinity,
     /// Only sources that the service admits begin flows; see [`Step::PutSources`].

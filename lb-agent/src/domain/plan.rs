@@ -228,6 +228,7 @@ fn wanted(snapshot: &Snapshot) -> BTreeMap<(String, bool), Wanted<'_>> {
                     service,
                     vips,
                     treatment: Treatment {
+                        forwarding: service.spec.forwarding,
                         affinity: service.spec.affinity,
                         restricted: service.spec.allow.is_some(),
                     },

@@ -54,6 +54,12 @@ pub enum Forwarding {
     /// Both addresses translated; replies come back through the node.
     #[default]
     Nat,
+    /// Only the link address becomes the backend's, which holds the VIP and answers by itself. It
+    /// must be on a link of the node's.
+    DsrL2,
+    /// Within another IP header from the node to the backend, which takes it off, holds the VIP
+    /// and answers by itself.
+    DsrIpip,
 }
 
 impl Forwarding {
@@ -61,6 +67,16 @@ impl Forwarding {
     pub fn name(self) -> &'static str {
         match self {
             Forwarding::Nat => "nat",
+            Forwarding::DsrL2 => "dsr-l2",
+            Forwarding::DsrIpip => "dsr-ipip",
+        }
+    }
+
+    /// Whether backends get packets for the VIP's port, whatever their own.
+    pub fn keeps_port(self) -> bool {
+        match self {
+            Forwarding::Nat => false,
+            Forwarding::DsrL2 | Forwarding::DsrIpip => true,
         }
     }
 }
@@ -190,7 +206,7 @@ pub struct ServiceSpec {
     pub vips: Vec<SocketAddr>,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// How packets reach the backends.
+    /// How packets reach the backends. Where ports are kept, all `vips` have the same.
     pub forwarding: Forwarding,
     /// What chooses the backend.
     pub affinity: Affinity,
@@ -219,6 +235,12 @@ impl ServiceSpec {
             .iter()
             .find(|(_, rule)| rule.matches(instance))
             .map(|(name, _)| name.clone())
+    }
+
+    /// The port that backends must listen on, if packets reach them for the VIP's.
+    pub fn kept_port(&self) -> Option<u16> {
+        let vip = self.vips.first().filter(|_| self.forwarding.keeps_port());
+        vip.map(SocketAddr::port)
     }
 
     /// Names of all subsets: those with rules and those that static backends name.

@@ -48,6 +48,12 @@ pub enum Fault {
     KeepsStrangers,
     /// A client's connections are balanced one by one, whatever the service says.
     ForgetsClients,
+    /// A flow whose answers do not come by is taken for one that has lost its other half.
+    WaitsForAnswers,
+    /// A packet may be as long as the link admits, whatever is put around it.
+    ForgetsTheHeader,
+    /// The header around a packet has its own type of service.
+    DropsClass,
 }
 
 impl Fault {
@@ -75,5 +81,8 @@ impl Fault {
         Self::AdmitsAll,
         Self::KeepsStrangers,
         Self::ForgetsClients,
+        Self::WaitsForAnswers,
+        Self::ForgetsTheHeader,
+        Self::DropsClass,
     ];
 }

@@ -26,6 +26,7 @@ pub mod table;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use lb_agent::domain::service::Forwarding;
 use lb_common::{
     flow::{Kind, Lifetimes},
     verdict::{Action, Verdict},
@@ -40,6 +41,9 @@ use self::{
     table::{Half, Table},
 };
 use crate::world::action;
+
+/// Bytes of the longest packet that leaves by an interface.
+const MTU: usize = 1500;
 
 /// A node's interface that the programs run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +206,21 @@ impl Model {
         if packet.ip.ttl <= 1 {
             return Err(Verdict::DropTtlExceeded);
         }
-        let frame_out = rewrite::apply(frame, packet, half, self.fault);
+        let frame_out = if half.forwarding == Forwarding::Nat {
+            rewrite::apply(frame, packet, half, self.fault)
+        } else {
+            let tunnel = half.forwarding == Forwarding::DsrIpip;
+            let around = if tunnel && !self.errs(Fault::ForgetsTheHeader) {
+                packet.ip.header_length()
+            } else {
+                0
+            };
+            if packet.ip.length() + around > MTU {
+                return Err(Verdict::DropTooBig);
+            }
+            let hash = self.tables[usize::from(packet.ip.is_v6())].hash(&half.key);
+            rewrite::pass_on(frame, packet, half, hash, self.fault)
+        };
         let verdict = match half.kind {
             Kind::Forward => Verdict::ForwardRequest,
             Kind::Reply => Verdict::ForwardReply,

@@ -63,6 +63,16 @@ impl Ip {
     pub fn is_v6(&self) -> bool {
         self.src.is_ipv6()
     }
+
+    /// Bytes of a header of its family without options.
+    pub fn header_length(&self) -> usize {
+        if self.is_v6() { 40 } else { 20 }
+    }
+
+    /// Bytes of the packet, by its header's word.
+    pub fn length(&self) -> usize {
+        self.l4 - self.l3 + self.l4_length
+    }
 }
 
 impl Parsed {

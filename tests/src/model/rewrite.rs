@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use lb_agent::domain::service::Forwarding;
+
 use super::{
     fault::Fault,
     parse::{Parsed, UDP},
@@ -45,6 +47,69 @@ fn put_address(bytes: &mut [u8], at: usize, address: IpAddr) {
     match address {
         IpAddr::V4(ip) => bytes[at..at + 4].copy_from_slice(&ip.octets()),
         IpAddr::V6(ip) => bytes[at..at + 16].copy_from_slice(&ip.octets()),
+    }
+}
+
+/// What becomes of a packet whose backend answers the client itself: one hop less, and for a tunnel
+/// another header around it.
+pub fn pass_on(
+    frame: &[u8],
+    packet: &Parsed,
+    half: &Half,
+    hash: u64,
+    fault: Option<Fault>,
+) -> Expected {
+    let ip = &packet.ip;
+    let mut inner = frame[ip.l3..].to_vec();
+    let mut checksums = Vec::new();
+    if ip.is_v6() {
+        inner[7] -= 1;
+    } else {
+        let error = sum::error(&inner[..ip.l4 - ip.l3], 0);
+        inner[8] -= 1;
+        inner[10..12].fill(0);
+        let checksum = sum::with_error(&inner[..ip.l4 - ip.l3], 0, error);
+        inner[10..12].copy_from_slice(&checksum.to_be_bytes());
+        checksums.push(10);
+    }
+    let mut bytes = [&half.way.dmac[..], &half.way.smac, &frame[12..14]].concat();
+    if half.forwarding == Forwarding::DsrIpip {
+        let class = if fault == Some(Fault::DropsClass) {
+            0
+        } else if ip.is_v6() {
+            inner[0] << 4 | inner[1] >> 4
+        } else {
+            inner[1]
+        };
+        let mut outer = Vec::new();
+        if ip.is_v6() {
+            let label = (hash >> 32) as u32 & 0x000f_ffff;
+            outer.extend((6 << 28 | u32::from(class) << 20 | label).to_be_bytes());
+            outer.extend((ip.length() as u16).to_be_bytes());
+            outer.extend([41, 64]);
+            outer.extend([0; 32]);
+            put_address(&mut outer, 8, half.new_src.ip());
+            put_address(&mut outer, 24, half.new_dst.ip());
+        } else {
+            outer.extend([0x45, class]);
+            outer.extend((ip.length() as u16 + 20).to_be_bytes());
+            outer.extend(&inner[4..6]);
+            outer.extend([inner[6] & 0x40, 0, 64, 4]);
+            outer.extend([0; 10]);
+            put_address(&mut outer, 12, half.new_src.ip());
+            put_address(&mut outer, 16, half.new_dst.ip());
+            let checksum = sum::with_error(&outer, 0, 0);
+            outer[10..12].copy_from_slice(&checksum.to_be_bytes());
+            checksums.iter_mut().for_each(|at| *at += outer.len());
+            checksums.push(10);
+        }
+        bytes.extend(outer);
+    }
+    bytes.extend(inner);
+    Expected {
+        bytes,
+        checksums: checksums.into_iter().map(|at| ip.l3 + at).collect(),
+        never_zero: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_agent::domain::service::Affinity;
+use lb_agent::domain::service::{Affinity, Forwarding};
 use lb_common::{
     flow::{Kind, State, tcp_flags::RST},
     hash,
@@ -79,10 +79,14 @@ impl Model {
             new_src: SocketAddr::new(self.node.source(v6), 0),
             new_dst: backend.address,
             way: backend_way,
+            forwarding: service.treatment.forwarding,
             backend: id,
             state: State::HalfOpen,
             seen: self.now,
         };
+        if service.treatment.forwarding != Forwarding::Nat {
+            return self.begin_alone(forward);
+        }
         let port = self.claim_port(&forward, client_way, drawn)?;
         let forward = Half {
             new_src: SocketAddr::new(forward.new_src.ip(), port),
@@ -105,6 +109,19 @@ impl Model {
                     Refused::Exists => Verdict::DropContended,
                 })
             }
+        }
+    }
+
+    /// Begins a flow whose answers do not come by here.
+    fn begin_alone(&mut self, forward: Half) -> Result<(), Verdict> {
+        let id = forward.backend;
+        match self.insert(forward, false) {
+            Ok(()) => {
+                self.destinations.count_flow(id);
+                Ok(())
+            }
+            Err(Refused::Full) => Err(Verdict::DropTableFull),
+            Err(Refused::Exists) => Err(Verdict::DropContended),
         }
     }
 

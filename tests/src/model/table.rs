@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use lb_agent::domain::service::Forwarding;
 use lb_common::{
     flow::{Kind, State, WAYS, first_bucket, first_way, second_bucket},
     hash,
@@ -62,12 +63,14 @@ pub struct Half {
     pub kind: Kind,
     /// What its packets carry.
     pub key: Key,
-    /// Source of what leaves.
+    /// Source of what leaves, or of the header around it.
     pub new_src: SocketAddr,
-    /// Destination of what leaves.
+    /// Destination of what leaves, or of the header around it.
     pub new_dst: SocketAddr,
     /// Where it leaves.
     pub way: Way,
+    /// How its packets reach the backend.
+    pub forwarding: Forwarding,
     /// Id of the flow's backend.
     pub backend: u32,
     /// Where the flow is in its life.

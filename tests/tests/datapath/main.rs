@@ -24,6 +24,7 @@ mod refused;
 mod restart;
 mod rewrite;
 mod row;
+mod server_return;
 mod table;
 mod trace;
 mod trace_limits;

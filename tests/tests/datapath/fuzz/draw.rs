@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use lb_agent::domain::{
     kernel::{KernelBackend, KernelVip, Recipe, Step, Treatment, VipKey},
-    service::Affinity,
+    service::{Affinity, Forwarding},
 };
 use lb_tests::{
     model::{
@@ -132,7 +132,17 @@ fn serve(random: &mut Random, temper: &Temper, service: u32) -> Vec<Step> {
 fn treatment(random: &mut Random) -> Treatment {
     Treatment {
         affinity: one(random, &[Affinity::Connection, Affinity::Client]),
-        restricted: random.below(3) == 0,
+        restricted: random.below(8) == 0,
+        forwarding: one(
+            random,
+            &[
+                Forwarding::Nat,
+                Forwarding::Nat,
+                Forwarding::Nat,
+                Forwarding::DsrL2,
+                Forwarding::DsrIpip,
+            ],
+        ),
     }
 }
 
@@ -169,8 +179,8 @@ fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
     let vips: Vec<VipKey> = there.vips.keys().copied().collect();
     let service = random.below(8);
     match random.below(100) {
-        0..12 => Event::Steps(serve(random, temper, service)),
-        12..20 => Event::Steps(admit(random, temper, service)),
+        0..17 => Event::Steps(serve(random, temper, service)),
+        17..20 => Event::Steps(admit(random, temper, service)),
         20..32 if !ids.is_empty() => {
             let id = one(random, &ids);
             let former = there.backends[&id];
@@ -261,7 +271,7 @@ fn sketch(random: &mut Random, temper: &Temper, model: &Model) -> (Side, Sketch)
         4 => to.set_ip(client(random, temper, v6)),
         _ => {}
     }
-    let length = one(random, &[0, 1, 7, 18, 60, 200, 1000]);
+    let length = one(random, &[0, 1, 7, 18, 60, 200, 1000, 1368]);
     let sketch = Sketch {
         dmac: [2, 0, 0, 0, 0, 1],
         smac: [2, 0, 0, 0, 0, 2 + u8::from(random.below(8) == 0)],
@@ -313,7 +323,15 @@ fn make_odd(random: &mut Random, sketch: &mut Sketch) {
         }
         7 => sketch.flags = random.below(256) as u8,
         8 => sketch.tos = random.below(256) as u8,
-        9 => sketch.tcp_options = vec![1; 4 * (1 + random.below(10)) as usize],
+        9 => {
+            sketch.tcp_options = vec![1; 4 * (1 + random.below(10)) as usize];
+            if random.below(2) == 0 {
+                // As long as a link admits, with the longest headers.
+                sketch.tcp_options = vec![1; 40];
+                sketch.options = vec![1; 40];
+                sketch.payload = vec![0; 1368];
+            }
+        }
         10 => sketch.padding = 1 + random.below(40) as usize,
         _ => sketch.payload.truncate(random.below(9) as usize),
     }

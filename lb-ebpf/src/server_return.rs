@@ -1,0 +1,411 @@
+//! Packets to backends that answer their clients themselves: with the backend's link address, or
+//! within another header around them.
+//!
+//! Functions of the program, each checked by the verifier once and by itself: full translation, the
+//! common case, must not pay for it. The header around a packet comes from the node's own address,
+//! so that filters by source on the way (BCP 38) let it pass and backends can tell who sends; what
+//! should spread over a backend's receive queues has the flow's hash in the IPv6 flow label (RFC
+//! 6438), while IPv4 relies on devices and kernels that look at the inner header.
+
+use core::{mem::offset_of, ptr};
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, xdp_md,
+    },
+    helpers::generated::{bpf_redirect_neigh, bpf_skb_adjust_room, bpf_xdp_adjust_head},
+};
+use lb_common::{
+    checksum,
+    entry::{NextHop, hop_number},
+    flow::{Half, Tag},
+    verdict::Verdict,
+};
+
+use crate::{
+    family::{Family, V4, V6},
+    flow::{Found, SlotRef},
+    maps::NEXTHOPS,
+    packet::{
+        ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Frame, Hook, IPPROTO_IPIP, IPPROTO_IPV6, Ipv4,
+        Ipv6, copy_mac,
+    },
+    transmit::{self, Reach, reach, to_stack},
+};
+
+/// Hops that the header around a packet may take.
+const HOPS: u8 = 64;
+/// "Don't fragment", network byte order.
+const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
+const L3: usize = size_of::<Ethernet>();
+
+/// What a family adds for backends that answer clients themselves.
+pub(crate) trait ServerReturn: Family {
+    /// Its network header.
+    type Header;
+    /// EtherType, network byte order.
+    const ETHERTYPE: u16;
+    /// What the kernel is told of a header that is put around a packet.
+    const ROOM: u64;
+
+    /// [`direct`] as a function of the program for this hook.
+    fn direct(frame: &Frame, slot: u32, tag: u64) -> u64;
+
+    /// Bytes of a packet, by its header.
+    ///
+    /// # Safety
+    ///
+    /// The header must be valid, here and below.
+    unsafe fn length(header: *const Self::Header) -> u32;
+
+    /// The hops that a packet has left.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    unsafe fn hops(header: *const Self::Header) -> u8;
+
+    /// Takes one hop off.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    unsafe fn age(header: *mut Self::Header);
+
+    /// Writes the header around a packet, with the addresses of the half's rewrite.
+    ///
+    /// # Safety
+    ///
+    /// As above, and the half must be valid.
+    unsafe fn wrap(
+        outer: *mut Self::Header,
+        inner: *const Self::Header,
+        half: *const Half<Self::Addr>,
+        hash: u32,
+    );
+
+    /// The neighbour with this address.
+    fn neighbour(addr: &Self::Addr) -> bpf_redir_neigh;
+}
+
+/// Added to a verdict to tell it from a program's answer; see [`crate::create::Created`].
+const REFUSED: u64 = 1 << 32;
+
+/// Sends a packet of such a flow; answers with what the program has to return.
+#[inline(always)]
+pub(crate) fn send<F: ServerReturn>(frame: &Frame, found: &Found<F::Addr>) -> Result<u32, Verdict> {
+    let answer = F::direct(frame, found.slot.index, found.tag.0);
+    if answer < REFUSED {
+        return Ok(answer as u32);
+    }
+    let verdict = answer - REFUSED;
+    for candidate in [
+        Verdict::PassUnresolved,
+        Verdict::DropTooBig,
+        Verdict::DropTtlExceeded,
+        Verdict::DropContended,
+    ] {
+        if candidate as u64 == verdict {
+            return Err(candidate);
+        }
+    }
+    Err(Verdict::DropInternal)
+}
+
+/// See [`ServerReturn::direct`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_direct_xdp4(ctx: *mut xdp_md, slot: u32, tag: u64) -> u64 {
+    answer::<V4>(Frame::again(ctx.cast(), Hook::Xdp), slot, tag)
+}
+
+/// See [`ServerReturn::direct`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_direct_xdp6(ctx: *mut xdp_md, slot: u32, tag: u64) -> u64 {
+    answer::<V6>(Frame::again(ctx.cast(), Hook::Xdp), slot, tag)
+}
+
+/// See [`ServerReturn::direct`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_direct_tc4(ctx: *mut __sk_buff, slot: u32, tag: u64) -> u64 {
+    answer::<V4>(Frame::again(ctx.cast(), Hook::Tc), slot, tag)
+}
+
+/// See [`ServerReturn::direct`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_direct_tc6(ctx: *mut __sk_buff, slot: u32, tag: u64) -> u64 {
+    answer::<V6>(Frame::again(ctx.cast(), Hook::Tc), slot, tag)
+}
+
+#[inline(always)]
+fn answer<F: ServerReturn>(frame: Frame, slot: u32, tag: u64) -> u64 {
+    match direct::<F>(frame, slot, Tag(tag)) {
+        Ok(action) => action as u64,
+        Err(verdict) => REFUSED + verdict as u64,
+    }
+}
+
+#[inline(always)]
+fn direct<F: ServerReturn>(frame: Frame, slot: u32, tag: Tag) -> Result<u32, Verdict> {
+    let slot = SlotRef::at::<F>(slot).ok_or(Verdict::DropInternal)?;
+    // SAFETY: map memory; whether it is this flow's is checked below.
+    let hop = unsafe { (*slot.half).hop };
+    if !slot.tag().same_identity(tag) {
+        return Err(Verdict::DropContended);
+    }
+    let tunnel = hop & hop_number::TUNNEL != 0;
+    let next = NEXTHOPS
+        .get(hop & !(hop_number::SERVER_RETURN | hop_number::TUNNEL))
+        .ok_or(Verdict::DropInternal)?;
+    let next: &'static NextHop = next;
+    let reach = reach(&frame, next)?;
+    if matches!(reach, Reach::Stack) {
+        // A process of the node, which holds the VIP as other backends do.
+        return Ok(to_stack(frame.hook));
+    }
+    let header = frame.at::<F::Header>(L3).ok_or(Verdict::DropInternal)?;
+    // SAFETY: `at` checked the bounds, here and below.
+    let (length, hops) = unsafe { (F::length(header), F::hops(header)) };
+    if hops <= 1 {
+        return Err(Verdict::DropTtlExceeded);
+    }
+    let around = if tunnel { size_of::<F::Header>() } else { 0 };
+    if length + around as u32 > next.mtu && !is_merged(&frame) {
+        return Err(Verdict::DropTooBig);
+    }
+    let frame = if tunnel {
+        make_room::<F>(&frame).ok_or(Verdict::DropInternal)?
+    } else {
+        frame
+    };
+    let ethernet = frame.at::<Ethernet>(0).ok_or(Verdict::DropInternal)?;
+    let inner = frame
+        .at::<F::Header>(L3 + around)
+        .ok_or(Verdict::DropInternal)?;
+    // SAFETY: as above; map memory.
+    unsafe {
+        F::age(inner);
+        if tunnel {
+            let outer = frame.at::<F::Header>(L3).ok_or(Verdict::DropInternal)?;
+            F::wrap(outer, inner, slot.half, (tag.0 >> 32) as u32);
+        }
+        copy_mac(&raw const next.dmac, &raw mut (*ethernet).destination);
+        copy_mac(&raw const next.smac, &raw mut (*ethernet).source);
+        (*ethernet).ethertype = F::ETHERTYPE;
+    }
+    if matches!(reach, Reach::Link) {
+        return Ok(transmit::send(&frame, next));
+    }
+    let action = if tunnel {
+        // SAFETY: no pointer but null, which asks for the route of the packet itself.
+        unsafe { bpf_redirect_neigh(next.ifindex, ptr::null_mut(), 0, 0) }
+    } else {
+        // SAFETY: map memory.
+        let mut neighbour = F::neighbour(unsafe { &(*slot.half).new_daddr });
+        let size = size_of::<bpf_redir_neigh>() as i32;
+        // SAFETY: valid for its size.
+        unsafe { bpf_redirect_neigh(next.ifindex, &raw mut neighbour, size, 0) }
+    };
+    Ok(action as u32)
+}
+
+/// Whether the kernel has merged segments, or has yet to cut them: what leaves is shorter, and is
+/// shortened further where a header comes around it (`bpf_skb_net_grow` of net/core/filter.c).
+#[inline(always)]
+fn is_merged(frame: &Frame) -> bool {
+    // SAFETY: the verifier knows the context's fields.
+    frame.hook == Hook::Tc && unsafe { (*frame.ctx.cast::<__sk_buff>()).gso_size } != 0
+}
+
+/// Makes room for a header between the link header, which is to be written anew, and the packet's.
+#[inline(always)]
+fn make_room<F: ServerReturn>(frame: &Frame) -> Option<Frame> {
+    let bytes = size_of::<F::Header>() as i32;
+    // SAFETY: the program's own context; no pointer into the frame is used after this.
+    let answer = unsafe {
+        match frame.hook {
+            Hook::Xdp => bpf_xdp_adjust_head(frame.ctx.cast(), -bytes),
+            Hook::Tc => bpf_skb_adjust_room(frame.ctx.cast(), bytes, BPF_ADJ_ROOM_MAC, F::ROOM),
+        }
+    };
+    (answer == 0).then(|| Frame::again(frame.ctx, frame.hook))
+}
+
+impl ServerReturn for V4 {
+    type Header = Ipv4;
+    const ETHERTYPE: u16 = ETHERTYPE_IPV4;
+    const ROOM: u64 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64;
+
+    #[inline(always)]
+    fn direct(frame: &Frame, slot: u32, tag: u64) -> u64 {
+        match frame.hook {
+            Hook::Xdp => lb_direct_xdp4(frame.ctx.cast(), slot, tag),
+            Hook::Tc => lb_direct_tc4(frame.ctx.cast(), slot, tag),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn length(header: *const Ipv4) -> u32 {
+        // SAFETY: the caller's header; the struct is packed.
+        u16::from_be(unsafe { (*header).total_length }) as u32
+    }
+
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn hops(header: *const Ipv4) -> u8 {
+        // SAFETY: as above.
+        unsafe { (*header).ttl_proto }.to_ne_bytes()[0]
+    }
+
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn age(header: *mut Ipv4) {
+        // SAFETY: as above.
+        unsafe {
+            let old = (*header).ttl_proto;
+            let [ttl, proto] = old.to_ne_bytes();
+            let new = u16::from_ne_bytes([ttl.wrapping_sub(1), proto]);
+            let delta = checksum::fold(checksum::replace16(old, new));
+            (*header).ttl_proto = new;
+            (*header).checksum = checksum::apply((*header).checksum, delta);
+        }
+    }
+
+    /// Type of service, identification and "don't fragment" are the packet's (RFC 2003, section
+    /// 3.1; RFC 6040, section 4.1).
+    ///
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn wrap(outer: *mut Ipv4, inner: *const Ipv4, half: *const Half<u32>, _hash: u32) {
+        // SAFETY: as above.
+        unsafe {
+            let length = u16::from_be((*inner).total_length).wrapping_add(size_of::<Ipv4>() as u16);
+            let header = Ipv4 {
+                version_ihl: 0x45,
+                tos: (*inner).tos,
+                total_length: length.to_be(),
+                id: (*inner).id,
+                fragment: (*inner).fragment & DONT_FRAGMENT,
+                ttl_proto: u16::from_ne_bytes([HOPS, IPPROTO_IPIP]),
+                checksum: 0,
+                saddr: (*half).new_saddr,
+                daddr: (*half).new_daddr,
+            };
+            let halves = |word: u32| (word & 0xffff) + (word >> 16);
+            let sum = u16::from_ne_bytes([header.version_ihl, header.tos]) as u32
+                + header.total_length as u32
+                + header.id as u32
+                + header.fragment as u32
+                + header.ttl_proto as u32
+                + halves(header.saddr)
+                + halves(header.daddr);
+            *outer = header;
+            (*outer).checksum = !checksum::fold(sum);
+        }
+    }
+
+    #[inline(always)]
+    fn neighbour(addr: &u32) -> bpf_redir_neigh {
+        // SAFETY: integers only.
+        let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+        neighbour.nh_family = AF_INET;
+        neighbour.__bindgen_anon_1.ipv4_nh = *addr;
+        neighbour
+    }
+}
+
+/// `AF_INET` and `AF_INET6` of the kernel's linux/socket.h.
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+impl ServerReturn for V6 {
+    type Header = Ipv6;
+    const ETHERTYPE: u16 = ETHERTYPE_IPV6;
+    const ROOM: u64 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 as u64;
+
+    #[inline(always)]
+    fn direct(frame: &Frame, slot: u32, tag: u64) -> u64 {
+        match frame.hook {
+            Hook::Xdp => lb_direct_xdp6(frame.ctx.cast(), slot, tag),
+            Hook::Tc => lb_direct_tc6(frame.ctx.cast(), slot, tag),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn length(header: *const Ipv6) -> u32 {
+        // SAFETY: the caller's header; the struct is packed.
+        u16::from_be(unsafe { (*header).payload_length }) as u32 + size_of::<Ipv6>() as u32
+    }
+
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn hops(header: *const Ipv6) -> u8 {
+        // SAFETY: as above.
+        unsafe { (*header).hop_limit }
+    }
+
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn age(header: *mut Ipv6) {
+        // SAFETY: as above.
+        unsafe { (*header).hop_limit = (*header).hop_limit.wrapping_sub(1) };
+    }
+
+    /// The traffic class is the packet's, the flow label the flow's (RFC 6438).
+    ///
+    /// # Safety
+    ///
+    /// As the trait says.
+    #[inline(always)]
+    unsafe fn wrap(outer: *mut Ipv6, inner: *const Ipv6, half: *const Half<[u32; 4]>, hash: u32) {
+        const LABEL: u32 = 0x000f_ffff;
+        // SAFETY: as above.
+        unsafe {
+            let first = u32::from_be((*inner).version_class_label);
+            let length =
+                u16::from_be((*inner).payload_length).wrapping_add(size_of::<Ipv6>() as u16);
+            (*outer).version_class_label = (first & !LABEL | hash & LABEL).to_be();
+            (*outer).payload_length = length.to_be();
+            (*outer).next_header = IPPROTO_IPV6;
+            (*outer).hop_limit = HOPS;
+            let at = outer.cast::<u8>();
+            let from = &raw const (*half).new_saddr;
+            at.add(offset_of!(Ipv6, saddr))
+                .cast::<[u32; 4]>()
+                .write_unaligned(*from);
+            let to = &raw const (*half).new_daddr;
+            at.add(offset_of!(Ipv6, daddr))
+                .cast::<[u32; 4]>()
+                .write_unaligned(*to);
+        }
+    }
+
+    #[inline(always)]
+    fn neighbour(addr: &[u32; 4]) -> bpf_redir_neigh {
+        // SAFETY: integers only.
+        let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+        neighbour.nh_family = AF_INET6;
+        neighbour.__bindgen_anon_1.ipv6_nh = *addr;
+        neighbour
+    }
+}
