@@ -20,6 +20,7 @@ mod block;
 mod budget;
 mod call;
 mod create;
+mod decapsulate;
 mod family;
 mod flow;
 mod forward;

@@ -13,7 +13,8 @@ use lb_common::{
     flow::{Bucket4, Bucket6, WAYS},
     maps::{
         DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_CONVERSATIONS,
-        MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS, MAX_SOURCES,
+        MAX_HELD_VIPS, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SENDERS, MAX_SERVICES, MAX_SOCKETS,
+        MAX_SOURCES,
     },
     socket::{Connected, Conversation, ConversationKey, SocketStats},
     trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
@@ -70,6 +71,16 @@ pub(crate) static SOURCES4: LpmTrie<Source<u32>, u32, { MAX_SOURCES as usize }, 
     LpmTrie::new();
 #[btf_map]
 pub(crate) static SOURCES6: LpmTrie<Source<[u32; 4]>, u32, { MAX_SOURCES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+/// VIPs of other nodes; this and the next two are not pinned.
+#[btf_map]
+pub(crate) static HELD_VIPS: HashMap<ServiceKey, u32, { MAX_HELD_VIPS as usize }, NO_PREALLOC> =
+    HashMap::new();
+#[btf_map]
+pub(crate) static SENDERS4: LpmTrie<u32, u32, { MAX_SENDERS as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static SENDERS6: LpmTrie<[u32; 4], u32, { MAX_SENDERS as usize }, NO_PREALLOC> =
     LpmTrie::new();
 #[btf_map]
 pub(crate) static BLOCK_SPILL: HashMap<

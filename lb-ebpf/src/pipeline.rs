@@ -7,7 +7,8 @@ use lb_common::{
 };
 
 use crate::{
-    announce, block,
+    announce, block, decapsulate,
+    family::{V4, V6},
     forward::{forward4, forward6},
     handover,
     maps::FILTER,
@@ -57,6 +58,11 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
             if block::source4(network.saddr, frame.len()) {
                 return Err(Verdict::DropBlocked);
             }
+            if setting!(decapsulate) != 0
+                && let Some(answer) = decapsulate::packet::<V4>(frame)
+            {
+                return answer;
+            }
             if !may_be_ours_at_all(network.daddr) {
                 return Err(Verdict::PassForeign);
             }
@@ -74,6 +80,11 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
             let word = hash::filter_word6(&network.daddr);
             if setting!(announce) != 0
                 && let Some(answer) = announce::neighbour(frame)
+            {
+                return answer;
+            }
+            if setting!(decapsulate) != 0
+                && let Some(answer) = decapsulate::packet::<V6>(frame)
             {
                 return answer;
             }

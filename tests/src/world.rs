@@ -148,6 +148,8 @@ impl World {
             cgroup: None,
             grace: std::time::Duration::from_millis(200),
             budget: Budget::Unlimited,
+            decapsulate: Vec::new(),
+            decapsulate_from: Vec::new(),
         };
         change(&mut options);
         node.run(move || {
@@ -335,6 +337,7 @@ impl World {
         );
         let verdict = Verdict::ALL[index];
         let (actions, unchanged): (&[u32], bool) = match verdict.action() {
+            Action::Pass if verdict == Verdict::PassDecapsulated => (&[action::PASS], true),
             Action::Pass => (&[action::PASS], frame_after == frame),
             Action::Drop => (&[action::DROP], frame_after == frame),
             // Passed on: to a process of the node.

@@ -14,6 +14,7 @@ mod clash;
 mod consul;
 mod error;
 mod health;
+mod held;
 mod locate;
 mod node;
 mod scalar;

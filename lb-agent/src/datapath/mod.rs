@@ -17,6 +17,7 @@ pub mod feature;
 mod features;
 mod filter;
 mod flows;
+mod held;
 mod link;
 mod load;
 mod loader;
@@ -141,6 +142,7 @@ impl Datapath {
             meta,
             interfaces,
         } = loader::load(options, &indices, clock.per_second())?;
+        held::fill(&mut ebpf, options)?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         load::again(|| program.load()).map_err(|error| {
             KernelError::new(

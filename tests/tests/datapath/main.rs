@@ -11,6 +11,7 @@ mod block;
 mod blocklist;
 mod chance;
 mod clients;
+mod decapsulate;
 mod flood;
 mod flow_list;
 mod foreign;

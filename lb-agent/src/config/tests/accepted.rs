@@ -28,13 +28,16 @@ fn the_smallest_file_takes_every_default() {
     assert_eq!(node.nat_ports, NatPorts::Auto);
     assert!(!node.local_clients);
     assert_eq!(node.cgroup, None);
+    assert!(node.decapsulate.is_empty() && node.decapsulate_from.is_empty());
 }
 
 #[test]
 fn every_key_of_the_node_is_read() {
     let text = "[node]\ninterfaces = [\"eth0\", \"bond0.12\"]\nxdp_mode = \"native\"\n\
                 announce = [\"eth0\"]\nstate_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
-                nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n[metrics]\nlisten = \"[::]:9180\"";
+                nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n\
+                decapsulate = [\"198.51.100.10\", \"2001:db8::10\"]\n\
+                decapsulate_from = [\"10.0.0.1/8\", \"::/0\"]\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
         config.node,
@@ -53,6 +56,11 @@ fn every_key_of_the_node_is_read() {
             },
             local_clients: true,
             cgroup: Some("/d".into()),
+            decapsulate: vec![
+                "198.51.100.10".parse().unwrap(),
+                "2001:db8::10".parse().unwrap()
+            ],
+            decapsulate_from: vec!["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()],
         }
     );
     assert_eq!(config.metrics.listen.to_string(), "[::]:9180");
