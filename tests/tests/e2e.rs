@@ -40,6 +40,8 @@ mod mishaps;
 mod prometheus;
 #[path = "e2e/scene.rs"]
 mod scene;
+#[path = "e2e/server_return.rs"]
+mod server_return;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/tc.rs"]
