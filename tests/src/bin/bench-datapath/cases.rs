@@ -3,6 +3,7 @@
 //! A new case is a call of [`Group::case`], a new kind of table a variant of [`Prepare`].
 
 use anyhow::Result;
+use lb_agent::domain::service::Forwarding;
 use lb_common::verdict::Verdict;
 use lb_tests::{
     bench::{Bare, Ingress, Part, Samples, Traffic, blocked_sources},
@@ -29,6 +30,8 @@ pub(crate) enum Prepare {
     NoFlows,
     /// These flows, established, and no other.
     Flows(Population),
+    /// The same where backends answer clients themselves.
+    FlowsAlone(Population),
     /// So many block rules, and a few TCP flows.
     Blocks(u32),
 }
@@ -142,6 +145,9 @@ pub(crate) fn all() -> Result<Vec<Group>> {
         })?);
     }
     groups.extend(new_flows()?);
+    for forwarding in [Forwarding::DsrL2, Forwarding::DsrIpip] {
+        groups.extend(server_return(forwarding)?);
+    }
     Ok(groups)
 }
 
@@ -293,6 +299,45 @@ fn known_flows(flows: Population) -> Result<Group> {
         prepare: Prepare::Flows(flows),
         cases,
     })
+}
+
+/// Packets to backends that answer clients themselves. Where a header is put around them, taking it
+/// off again before the next packet is a part of the figure.
+fn server_return(forwarding: Forwarding) -> Result<Vec<Group>> {
+    let name = forwarding.name();
+    let scene = Scene::ServerReturn(forwarding);
+    let mut groups = Vec::new();
+    for v6 in [false, true] {
+        let flows = Population {
+            v6,
+            udp: false,
+            flows: 65_536,
+        };
+        let family = if v6 { "v6" } else { "v4" };
+        let cases = [1, 65_536].map(|many| {
+            let name = format!("{name}, TCP {family}, {}", count(many));
+            let traffic = flows.requests(many, ACK)?;
+            Ok(case(name, traffic, Bare::Transmit, Verdict::ForwardRequest))
+        });
+        groups.push(Group {
+            name: format!("{name} {family}"),
+            scene,
+            prepare: Prepare::FlowsAlone(flows),
+            cases: cases.into_iter().collect::<Result<_>>()?,
+        });
+    }
+    let syn = Packet::tcp("10.64.0.0", 16_384, NEW_FLOWS, 80, SYN);
+    let parts = [(Part::SourcePort, 0, 0x7fff), (Part::Source, 15, u32::MAX)];
+    let traffic = Traffic::new(&syn, Ingress::Front, 1 << 22, &parts)?;
+    let new = format!("{name}, TCP v4, a new flow each packet");
+    let verdict = Verdict::ForwardRequest;
+    groups.push(Group {
+        name: new.clone(),
+        scene,
+        prepare: Prepare::NoFlows,
+        cases: vec![case(new, traffic, Bare::Transmit, verdict).new_flows()],
+    });
+    Ok(groups)
 }
 
 /// A new flow with each packet: clients with ports of their own, and clients that all have the

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use ipnet::IpNet;
-use lb_agent::domain::kernel::Kernel as _;
+use lb_agent::domain::{
+    kernel::{Kernel as _, Treatment},
+    service::Forwarding,
+};
 use lb_common::{flow::State, maps::DEFAULT_FLOW_SLOTS, verdict::Verdict};
 use lb_tests::{
     bench::{Bare, Driver, Ingress, Traffic, block_rule},
@@ -37,12 +40,14 @@ pub(crate) enum Scene {
     Large,
     /// With a block list.
     Blocks,
+    /// Whose backends answer clients themselves.
+    ServerReturn(Forwarding),
 }
 
 impl Scene {
     fn slots(self) -> u32 {
         match self {
-            Scene::Default | Scene::Blocks => DEFAULT_FLOW_SLOTS,
+            Scene::Default | Scene::Blocks | Scene::ServerReturn(_) => DEFAULT_FLOW_SLOTS,
             Scene::Large => DEFAULT_FLOW_SLOTS * 8,
         }
     }
@@ -157,6 +162,12 @@ impl<'w> Bench<'w> {
             backends.extend(id * 16..id * 16 + 8);
             id += 1;
         }
+        if let Scene::ServerReturn(forwarding) = scene {
+            world.treat(Treatment {
+                forwarding,
+                ..Treatment::default()
+            })?;
+        }
         Ok(Self {
             world,
             driver: Driver::load(driver, scene.slots())?,
@@ -178,6 +189,7 @@ impl<'w> Bench<'w> {
         match prepare {
             Prepare::NoFlows => {}
             Prepare::Flows(flows) => self.establish(*flows)?,
+            Prepare::FlowsAlone(flows) => self.establish_alone(*flows)?,
             Prepare::Blocks(count) => {
                 let more = (self.blocked..*count).map(block_rule);
                 let more: Vec<_> = more.collect::<Result<_>>()?;
@@ -208,6 +220,22 @@ impl<'w> Bench<'w> {
         ensure!(
             established as f64 >= 2.0 * f64::from(all) * AS_EXPECTED,
             "{established} established halves after opening {all} flows: {used:?}"
+        );
+        Ok(())
+    }
+
+    /// The same where no answer comes by.
+    fn establish_alone(&mut self, flows: Population) -> Result<()> {
+        let all = flows.flows;
+        self.send(&flows.requests(all, SYN)?, all)?;
+        self.send(&flows.requests(all, ACK)?, all)?;
+        let census = self.world.datapath.sweep()?;
+        let used = if flows.v6 { census.used6 } else { census.used4 };
+        let established = used[State::Established as usize];
+        ensure!(
+            established as f64 >= f64::from(all) * AS_EXPECTED
+                && used.iter().sum::<u64>() <= u64::from(all),
+            "{established} established flows after opening {all}: {used:?}"
         );
         Ok(())
     }
