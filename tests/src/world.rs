@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lb_agent::{
     datapath::{Budget, Datapath, Mode, Options},
     domain::{
-        kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, Treatment, VipKey},
+        kernel::{Kernel, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
         plan::advance,
     },
 };
@@ -277,19 +277,6 @@ impl World {
                 treatment: Default::default(),
             },
         ));
-        self.apply(&steps)
-    }
-
-    /// Has the flows of all services begun this way.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel refuses.
-    pub fn treat(&mut self, treatment: Treatment) -> Result<()> {
-        let vips = self.view.vips.iter();
-        let steps: Vec<Step> = vips
-            .map(|(key, vip)| Step::PutVip(*key, KernelVip { treatment, ..*vip }))
-            .collect();
         self.apply(&steps)
     }
 

@@ -16,7 +16,7 @@ use lb_common::{
     maps::{MAX_SOURCES, name},
 };
 
-use super::{encode, loader::map_error, take};
+use super::{Datapath, encode, loader::map_error, take};
 use crate::domain::{block::PrefixSet, kernel::KernelError};
 
 /// The maps, and what is in them.
@@ -112,9 +112,33 @@ impl Sources {
     }
 }
 
+impl Datapath {
+    /// Ends the flows of these services whose clients are not admitted any more.
+    pub(super) fn cut_strangers(&self, services: &BTreeSet<u32>) -> Result<(), KernelError> {
+        let service_of: BTreeMap<u32, u32> = self
+            .written
+            .iter()
+            .map(|(id, (backend, _))| (*id, backend.service))
+            .collect();
+        let is_stranger = self.sources.judge(services);
+        wait_for_programs()?;
+        let cut = self.flows.cut_flows(|backend, client| {
+            let service = service_of.get(&backend);
+            service.is_some_and(|service| is_stranger(*service, client))
+        })?;
+        if cut > 0 {
+            tracing::info!(
+                flows = cut,
+                "cut the flows of clients that are not admitted any more"
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Waits until no program is at work any more that has read the maps before: `membarrier` waits
 /// for a grace period of RCU, which programs run under (kernel/sched/membarrier.c).
-pub(crate) fn wait_for_programs() -> Result<(), KernelError> {
+fn wait_for_programs() -> Result<(), KernelError> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: three integers, no pointer.
     let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };

@@ -16,7 +16,7 @@ use lb_common::{
 };
 use memmap2::MmapOptions;
 
-use super::{Datapath, encode, nexthop, sources, sum_counters};
+use super::{Datapath, encode, nexthop, sum_counters};
 use crate::domain::{
     kernel::{
         Census, Kernel, KernelBackend, KernelError, KernelView, KernelVip, Recipe, Step, VipKey,
@@ -173,27 +173,6 @@ impl Datapath {
             .insert(encode::service_key(key), entry, 0)
             .map_err(|error| KernelError::new(format!("writing VIP {}", key.address), error))?;
         self.retired.remove(key);
-        Ok(())
-    }
-
-    fn cut_strangers(&self, services: &BTreeSet<u32>) -> Result<(), KernelError> {
-        let service_of: BTreeMap<u32, u32> = self
-            .written
-            .iter()
-            .map(|(id, (backend, _))| (*id, backend.service))
-            .collect();
-        let is_stranger = self.sources.judge(services);
-        sources::wait_for_programs()?;
-        let cut = self.flows.cut_flows(|backend, client| {
-            let service = service_of.get(&backend);
-            service.is_some_and(|service| is_stranger(*service, client))
-        })?;
-        if cut > 0 {
-            tracing::info!(
-                flows = cut,
-                "cut the flows of clients that are not admitted any more"
-            );
-        }
         Ok(())
     }
 

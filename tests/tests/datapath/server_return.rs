@@ -142,7 +142,7 @@ fn what_backends_get() {
                 }
                 let mut flows = Vec::new();
                 let tables = world.datapath.flows();
-                tables.each(&mut |flow| flows.push(flow.clone())).unwrap();
+                tables.each(&mut |flow| flows.push(*flow)).unwrap();
                 let [flow] = flows.as_slice() else {
                     panic!("{flows:?}")
                 };

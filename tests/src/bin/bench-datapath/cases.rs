@@ -83,7 +83,7 @@ impl Case {
         self.expect.is_none()
     }
 
-    fn new_flows(mut self) -> Self {
+    pub(crate) fn new_flows(mut self) -> Self {
         self.most = Some(MOST_NEW);
         if let Some(expect) = &mut self.expect {
             expect.new_flows = true;
@@ -98,7 +98,7 @@ impl Case {
 }
 
 /// A case of the agent's program.
-fn case(name: String, traffic: Traffic, floor: Bare, verdict: Verdict) -> Case {
+pub(crate) fn case(name: String, traffic: Traffic, floor: Bare, verdict: Verdict) -> Case {
     Case {
         name,
         traffic,
@@ -146,7 +146,7 @@ pub(crate) fn all() -> Result<Vec<Group>> {
     }
     groups.extend(new_flows()?);
     for forwarding in [Forwarding::DsrL2, Forwarding::DsrIpip] {
-        groups.extend(server_return(forwarding)?);
+        groups.extend(crate::alone::groups(forwarding)?);
     }
     Ok(groups)
 }
@@ -241,7 +241,7 @@ fn blocks(rules: u32) -> Result<Group> {
     })
 }
 
-fn count(flows: u32) -> String {
+pub(crate) fn count(flows: u32) -> String {
     match flows {
         1 => "1 flow".into(),
         _ if flows < 1024 => format!("{flows} flows"),
@@ -299,45 +299,6 @@ fn known_flows(flows: Population) -> Result<Group> {
         prepare: Prepare::Flows(flows),
         cases,
     })
-}
-
-/// Packets to backends that answer clients themselves. Where a header is put around them, taking it
-/// off again before the next packet is a part of the figure.
-fn server_return(forwarding: Forwarding) -> Result<Vec<Group>> {
-    let name = forwarding.name();
-    let scene = Scene::ServerReturn(forwarding);
-    let mut groups = Vec::new();
-    for v6 in [false, true] {
-        let flows = Population {
-            v6,
-            udp: false,
-            flows: 65_536,
-        };
-        let family = if v6 { "v6" } else { "v4" };
-        let cases = [1, 65_536].map(|many| {
-            let name = format!("{name}, TCP {family}, {}", count(many));
-            let traffic = flows.requests(many, ACK)?;
-            Ok(case(name, traffic, Bare::Transmit, Verdict::ForwardRequest))
-        });
-        groups.push(Group {
-            name: format!("{name} {family}"),
-            scene,
-            prepare: Prepare::FlowsAlone(flows),
-            cases: cases.into_iter().collect::<Result<_>>()?,
-        });
-    }
-    let syn = Packet::tcp("10.64.0.0", 16_384, NEW_FLOWS, 80, SYN);
-    let parts = [(Part::SourcePort, 0, 0x7fff), (Part::Source, 15, u32::MAX)];
-    let traffic = Traffic::new(&syn, Ingress::Front, 1 << 22, &parts)?;
-    let new = format!("{name}, TCP v4, a new flow each packet");
-    let verdict = Verdict::ForwardRequest;
-    groups.push(Group {
-        name: new.clone(),
-        scene,
-        prepare: Prepare::NoFlows,
-        cases: vec![case(new, traffic, Bare::Transmit, verdict).new_flows()],
-    });
-    Ok(groups)
 }
 
 /// A new flow with each packet: clients with ports of their own, and clients that all have the

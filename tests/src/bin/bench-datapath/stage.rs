@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use ipnet::IpNet;
 use lb_agent::domain::{
-    kernel::{Kernel as _, Treatment},
+    kernel::{Kernel as _, KernelVip, Step, Treatment},
     service::Forwarding,
 };
 use lb_common::{flow::State, maps::DEFAULT_FLOW_SLOTS, verdict::Verdict};
@@ -163,10 +163,13 @@ impl<'w> Bench<'w> {
             id += 1;
         }
         if let Scene::ServerReturn(forwarding) = scene {
-            world.treat(Treatment {
+            let treatment = Treatment {
                 forwarding,
                 ..Treatment::default()
-            })?;
+            };
+            let vips = world.datapath.adopt()?.vips.into_iter();
+            let treated = vips.map(|(key, vip)| Step::PutVip(key, KernelVip { treatment, ..vip }));
+            world.apply(&treated.collect::<Vec<_>>())?;
         }
         Ok(Self {
             world,

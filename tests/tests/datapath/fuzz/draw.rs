@@ -205,7 +205,7 @@ fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
         66..70 => Event::Cut(vec![prefix(random, temper)]),
         70..75 => Event::Sweep,
         75..80 => Event::Lose(random.below(2) == 0, random.below(1024) as usize),
-        80 if random.below(12) == 0 => Event::Reopen(one(
+        80 if random.below(6) == 0 => Event::Reopen(one(
             random,
             &[(20_000, 29_999), (20_000, 20_003), (40_000, 40_500)],
         )),
