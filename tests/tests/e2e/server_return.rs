@@ -1,6 +1,9 @@
 //! Backends that hold the VIP and answer clients by a way of their own, past the node.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use lb_tests::{
     agent::{Agent, Setup},
@@ -10,7 +13,10 @@ use lb_tests::{
     topology::Topology,
 };
 
-use crate::scene::{METRICS, PATIENCE, VIP, VIP6, address, reply, sample};
+use crate::{
+    scene::{METRICS, PATIENCE, VIP, VIP6, address, reply, sample},
+    tc::set_deaf,
+};
 
 /// Hosts whose backends hold the VIPs, and are connected to the client directly as well.
 struct Hosts {
@@ -96,13 +102,35 @@ impl Hosts {
             "[[service]]\nname = \"echo\"\nvip = [\"{VIP}\", \"{VIP6}\"]\n\
              forwarding = \"{forwarding}\"\nbackends = [\n{rows}]\n\
              health = {{ kind = \"http\", path = \"/health\", interval = \"200ms\", timeout = \"100ms\", \
-             rise = 1, fall = 2 }}\n\n[metrics]\nlisten = \"{METRICS}\"\n"
+             rise = 1, fall = 2 }}\n\n\
+             [[service]]\nname = \"datagrams\"\nvip = [\"{VIP}\", \"{VIP6}\"]\nprotocol = \"udp\"\n\
+             forwarding = \"{forwarding}\"\nbackends = [\n{rows}]\n\n[metrics]\nlisten = \"{METRICS}\"\n"
         );
         Setup::new(&self.topology)
             .node(&format!("xdp_mode = \"{mode}\""))
             .config(&config)
             .start()
             .unwrap()
+    }
+
+    /// An agent on each backend's host, which takes off the header around packets for the VIPs.
+    fn hold(&self, mode: &str) -> Vec<Agent> {
+        let hosts = (1..).zip(self.topology.backends());
+        let start = |(number, host)| {
+            let node = format!(
+                "xdp_mode = \"{mode}\"\n\
+                 decapsulate = [\"198.51.100.10\", \"2001:db8:100::10\"]\n\
+                 decapsulate_from = [\"10.77.{number}.1\", \"fd77:{number}::1\"]"
+            );
+            Setup::new(&self.topology)
+                .host(host, &format!("holder-{number}"))
+                .interfaces(&["eth0"])
+                .node(&node)
+                .config(&format!("[metrics]\nlisten = \"{METRICS}\""))
+                .start()
+                .unwrap()
+        };
+        hosts.map(start).collect()
     }
 
     /// Waits until every backend answers on each VIP, and nothing fails.
@@ -180,22 +208,7 @@ fn by_link_address() {
 fn within_a_header_that_an_agent_takes_off() {
     for (balancing, holding) in [("native", "native"), ("native", "off"), ("off", "native")] {
         let hosts = hosts(2);
-        let mut holders = Vec::new();
-        for (number, host) in (1..).zip(hosts.topology.backends()) {
-            let node = format!(
-                "xdp_mode = \"{holding}\"\n\
-                 decapsulate = [\"198.51.100.10\", \"2001:db8:100::10\"]\n\
-                 decapsulate_from = [\"10.77.{number}.1\", \"fd77:{number}::1\"]"
-            );
-            let agent = Setup::new(&hosts.topology)
-                .host(host, &format!("holder-{number}"))
-                .interfaces(&["eth0"])
-                .node(&node)
-                .config(&format!("[metrics]\nlisten = \"{METRICS}\""))
-                .start()
-                .unwrap();
-            holders.push(agent);
-        }
+        let holders = hosts.hold(holding);
         let agent = hosts.balance("dsr-ipip", balancing);
         let what = format!("{balancing}, {holding}");
         hosts.check(&agent, &what);
@@ -203,6 +216,52 @@ fn within_a_header_that_an_agent_takes_off() {
             let scrape = holder.metrics(address(METRICS)).unwrap();
             let freed = sample(&scrape, "lb_packets_total", &["reason=\"decapsulated\""]);
             assert!(freed.unwrap() > 100.0, "{what}: {freed:?}");
+        }
+    }
+}
+
+/// The one datagram that a client sends while the backend's link address is unknown waits for it
+/// in the kernel: that of the backend, not of the VIP.
+#[test]
+fn the_first_packet_to_an_unknown_neighbour() {
+    for (forwarding, mode) in [
+        ("dsr-l2", "native"),
+        ("dsr-l2", "off"),
+        ("dsr-ipip", "native"),
+        ("dsr-ipip", "off"),
+    ] {
+        let hosts = hosts(1);
+        let _holders = hosts.hold("native");
+        let _agent = hosts.balance(forwarding, mode);
+        hosts.wait_until_served();
+        let (node, backend) = (hosts.topology.node(), &hosts.topology.backends()[0]);
+        for (family, vip) in [("-4", VIP), ("-6", VIP6)] {
+            let what = format!("{forwarding}, {mode}, {family}");
+            let vip = address(vip);
+            set_deaf(backend, true);
+            node.tool("ip", &[family, "neigh", "flush", "dev", "to-b1"])
+                .unwrap();
+            // Long enough for the agent to see it.
+            std::thread::sleep(Duration::from_millis(500));
+            let neighbours = node
+                .tool("ip", &[family, "neigh", "show", "dev", "to-b1"])
+                .unwrap();
+            assert!(!neighbours.contains("lladdr"), "{what}: {neighbours}");
+            let socket = hosts.topology.client().run(|| {
+                let any = if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                UdpSocket::bind(any).unwrap()
+            });
+            socket.connect(vip).unwrap();
+            socket.send(b"first").unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            set_deaf(backend, false);
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut buffer = [0; 32];
+            let length = socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(&buffer[..length], b"b1:first", "{what}");
+            hosts.wait_until_served();
         }
     }
 }
