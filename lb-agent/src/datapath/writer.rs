@@ -383,6 +383,10 @@ impl Kernel for Datapath {
         Datapath::unresolved(self, addresses)
     }
 
+    fn router_towards(&self, address: IpAddr) -> Option<IpAddr> {
+        self.hops.router_towards(address)
+    }
+
     fn lost_interfaces(&self) -> Vec<String> {
         self.hops.lost_interfaces()
     }

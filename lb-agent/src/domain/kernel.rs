@@ -307,6 +307,10 @@ pub trait Kernel: Send {
         addresses: &[std::net::IpAddr],
     ) -> Result<Vec<std::net::IpAddr>, KernelError>;
 
+    /// The router that a backend's address is behind, by the node's routes; `None`: it is on a link,
+    /// or not known.
+    fn router_towards(&self, address: std::net::IpAddr) -> Option<std::net::IpAddr>;
+
     /// Names of configured interfaces that have vanished since the start.
     fn lost_interfaces(&self) -> Vec<String>;
 

@@ -265,3 +265,26 @@ fn the_first_packet_to_an_unknown_neighbour() {
         }
     }
 }
+
+/// A backend that only a router leads to cannot be reached by its link address, and `status` says so.
+#[test]
+fn a_backend_behind_a_router_is_a_problem() {
+    let hosts = hosts(1);
+    let agent = hosts.balance("dsr-l2", "native");
+    hosts.wait_until_served();
+    let problems = || {
+        let output = agent.cli(&["-o", "json", "status"]).unwrap();
+        let status: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        status["problems"].to_string()
+    };
+    assert!(!problems().contains("router"), "{}", problems());
+    let node = hosts.topology.node();
+    node.tool("ip", &["route", "add", "10.77.1.2/32", "via", "10.77.0.2"])
+        .unwrap();
+    wait_for("the router to be told of", PATIENCE, || {
+        let expected =
+            "backend 10.77.1.2:80 is behind the router 10.77.0.2, which dsr-l2 cannot pass";
+        Ok(problems().contains(expected).then_some(()))
+    })
+    .unwrap();
+}
