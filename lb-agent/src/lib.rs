@@ -14,6 +14,7 @@
 //! - [`logging`]: structured logs on stderr.
 //! - [`metrics`]: the Prometheus endpoint.
 //! - [`watch`]: hands single packets' events to those who trace.
+//! - [`fragments`]: keeps fragments that come before the first one of their packet.
 //! - [`datapath`]: the kernel half; the only place that names aya.
 
 pub mod api;
@@ -23,6 +24,7 @@ pub mod controller;
 pub mod datapath;
 pub mod doctor;
 pub mod domain;
+pub mod fragments;
 pub mod logging;
 pub mod metrics;
 pub mod probe;

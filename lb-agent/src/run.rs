@@ -21,6 +21,7 @@ use crate::{
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
     datapath::{self, Budget, Datapath, FlowTables, Mode, Options},
     domain::{kernel::Census, snapshot::Snapshot},
+    fragments::{self, FragmentStats},
     metrics, probe,
     source::consul::{self, ConsulOptions},
     state::{self, StateDir},
@@ -104,6 +105,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let trace = datapath
         .take_trace()
         .context("the trace is in other hands")?;
+    let held = datapath.hold_fragments()?;
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks {
@@ -148,6 +150,12 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (watch_handle, watching) = watch_channel(trace, watch_stats.clone());
     tasks.spawn("the trace", |shutdown| async move {
         watching.run(shutdown).await;
+        Ok(())
+    });
+    let fragment_stats = Arc::new(FragmentStats::default());
+    let keeping = fragments::keep(held, fragment_stats.clone(), tasks.stopped.clone());
+    tasks.spawn("the keeping of fragments", |_| async move {
+        keeping.await;
         Ok(())
     });
     let sources = api::Sources {
@@ -198,6 +206,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
             handle: metrics_handle,
             probes,
             watch: watch_stats,
+            fragments: fragment_stats,
         };
         metrics::serve(metrics_listener, sources, shutdown).await;
         Ok(())

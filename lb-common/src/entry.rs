@@ -1,6 +1,6 @@
 //! Keys and values of the maps that the agent writes and the programs read.
 
-use crate::assert_layout;
+use crate::{assert_layout, vlan::Tags};
 
 /// Address family of a key: 4 or 6.
 pub const FAMILY_V4: u8 = 4;
@@ -104,6 +104,8 @@ pub struct NextHop {
     pub dmac: [u8; 6],
     /// Link-layer address of the interface.
     pub smac: [u8; 6],
+    /// VLAN tags that frames leave with (ignored where the flow learned its own).
+    pub tags: Tags,
     /// [`hop_flags`].
     pub flags: u32,
 }
@@ -136,6 +138,54 @@ pub mod hop_number {
     /// The reply half of a flow to a process of the node: it is met on the way out, which the
     /// kernel's routes have chosen already.
     pub const LOCAL: u32 = u32::MAX;
+}
+
+/// The address of a VIP, as a key. In words of eight bytes, since the verifier wants stores of
+/// that size to be aligned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressKey {
+    family: u64,
+    addr: [u64; 2],
+}
+
+impl AddressKey {
+    /// The key of an IPv4 address, in network byte order.
+    #[inline(always)]
+    pub const fn v4(addr: u32) -> Self {
+        Self {
+            family: FAMILY_V4 as u64,
+            addr: [addr as u64, 0],
+        }
+    }
+
+    /// The key of an IPv6 address.
+    #[inline(always)]
+    pub const fn v6(addr: &[u32; 4]) -> Self {
+        Self {
+            family: FAMILY_V6 as u64,
+            addr: [
+                addr[0] as u64 | (addr[1] as u64) << 32,
+                addr[2] as u64 | (addr[3] as u64) << 32,
+            ],
+        }
+    }
+}
+
+/// Flags of a VIP's address.
+pub mod vip_flags {
+    /// Who asks for its link address is told.
+    pub const ANNOUNCED: u32 = 1;
+}
+
+/// The node's addresses on an interface, which its own ICMP errors come from; zero: none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct InterfaceAddresses {
+    /// Network byte order.
+    pub v4: u32,
+    /// Network byte order.
+    pub v6: [u32; 4],
 }
 
 /// Packets and bytes. Bytes are those of the frame as received.
@@ -200,7 +250,9 @@ assert_layout! {
     Source<u32>: size 8, align 4;
     Source<[u32; 4]>: size 20, align 4;
     BackendEntry: size 64, align 4;
-    NextHop: size 24, align 4;
+    NextHop: size 28, align 4;
+    AddressKey: size 24, align 8;
+    InterfaceAddresses: size 20, align 4;
     Counter: size 16, align 8;
     BackendStats: size 40, align 8;
     EvictionStats: size 16, align 8;

@@ -32,7 +32,7 @@
 //! counts, all without a system call.
 
 pub use crate::lifetime::Lifetimes;
-use crate::{IPPROTO_TCP, assert_layout};
+use crate::{IPPROTO_TCP, assert_layout, vlan::Tags};
 
 /// Slots in a bucket.
 pub const WAYS: u32 = 4;
@@ -309,6 +309,8 @@ pub struct Half<A> {
     pub dmac: [u8; 6],
     /// Not the flow's but the bucket's, and valid in its first way only: see [`spilled`].
     pub spilled: u16,
+    /// VLAN tags to send with where `hop` is one of the node's interfaces, learned likewise.
+    pub tags: Tags,
 }
 
 /// Values of [`Half::spilled`].
@@ -342,13 +344,13 @@ pub struct Bucket<A, const PAD: usize> {
 }
 
 /// A slot for an IPv4 half: one cache line.
-pub type Slot4 = Slot<u32, 1>;
+pub type Slot4 = Slot<u32, 0>;
 /// A slot for an IPv6 half: two cache lines.
-pub type Slot6 = Slot<[u32; 4], 5>;
+pub type Slot6 = Slot<[u32; 4], 4>;
 /// A bucket of IPv4 slots.
-pub type Bucket4 = Bucket<u32, 1>;
+pub type Bucket4 = Bucket<u32, 0>;
 /// A bucket of IPv6 slots.
-pub type Bucket6 = Bucket<[u32; 4], 5>;
+pub type Bucket6 = Bucket<[u32; 4], 4>;
 
 /// [`Half::partner`] while there is none yet, or none any more: a reply half that outlives its flow
 /// so that the port is not used again before the backend has forgotten it.
@@ -378,8 +380,8 @@ pub const fn first_way(hash: u64) -> u32 {
 }
 
 assert_layout! {
-    Half<u32>: size 52, align 4;
-    Half<[u32; 4]>: size 100, align 4;
+    Half<u32>: size 56, align 4;
+    Half<[u32; 4]>: size 104, align 4;
     Slot4: size 64, align 64;
     Slot6: size 128, align 64;
     Bucket4: size 256, align 64;

@@ -16,6 +16,7 @@ pub mod block;
 pub mod checksum;
 pub mod entry;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 pub mod lifetime;
 pub mod maps;
@@ -23,11 +24,16 @@ pub mod settings;
 pub mod socket;
 pub mod trace;
 pub mod verdict;
+pub mod vlan;
 
 /// IANA protocol number of TCP.
 pub const IPPROTO_TCP: u8 = 6;
 /// IANA protocol number of UDP.
 pub const IPPROTO_UDP: u8 = 17;
+/// IANA protocol number of ICMP.
+pub const IPPROTO_ICMP: u8 = 1;
+/// IANA protocol number of ICMPv6.
+pub const IPPROTO_ICMPV6: u8 = 58;
 
 /// Asserts size and alignment of a shared type at compile time, so that both halves agree.
 macro_rules! assert_layout {

@@ -40,6 +40,19 @@ pub const MAX_SOCKETS: u32 = 65_536;
 /// Halves of conversations of local clients over unconnected UDP sockets that are remembered.
 pub const MAX_CONVERSATIONS: u32 = 65_536;
 
+/// Fragmented packets whose fragments are followed at a time, per address family.
+pub const MAX_FRAGMENTED: u32 = 8_192;
+
+/// Indices of the programs in [`name::DETOURS`] and [`name::TC_DETOURS`].
+pub mod detour {
+    /// [`super::name::PROGRAM_DETOUR`].
+    pub const XDP: u32 = 0;
+    /// [`super::name::PROGRAM_TC_DETOUR`].
+    pub const TC: u32 = 0;
+    /// Number of indices.
+    pub const COUNT: u32 = 1;
+}
+
 /// Map names as they stand in the object and in the pin directory.
 pub mod name {
     /// [`crate::entry::ServiceKey`] to [`crate::entry::ServiceEntry`].
@@ -56,9 +69,6 @@ pub mod name {
     pub const FLOWS6: &str = "FLOWS6";
     /// One [`crate::entry::DestinationFilter`].
     pub const FILTER: &str = "FILTER";
-    /// VIPs whose link address the programs tell: [`crate::entry::ServiceKey`] with port and
-    /// protocol zero, to nothing of importance.
-    pub const ANNOUNCED: &str = "ANNOUNCED";
     /// Pages of the IPv4 block list; see [`crate::block`].
     pub const BLOCK4: &str = "BLOCK4";
     /// Pages of the IPv6 block list.
@@ -72,7 +82,7 @@ pub mod name {
     /// [`crate::entry::Source`] prefixes of IPv6 that services admit.
     pub const SOURCES6: &str = "SOURCES6";
     /// VIPs that the node holds for others, which send it packets for them within another header:
-    /// [`crate::entry::ServiceKey`] with port and protocol zero, to nothing of importance. This and
+    /// [`crate::entry::AddressKey`] to nothing of importance. This and
     /// the next two are filled at the start, and not pinned.
     pub const HELD_VIPS: &str = "HELD_VIPS";
     /// IPv4 prefixes that these packets may come from.
@@ -86,6 +96,15 @@ pub mod name {
     pub const VERDICT_STATS: &str = "VERDICT_STATS";
     /// Per-CPU [`crate::entry::BackendStats`] for each backend id.
     pub const BACKEND_STATS: &str = "BACKEND_STATS";
+    /// [`crate::entry::AddressKey`] of every VIP, whose echo requests are answered, to
+    /// [`crate::entry::vip_flags`].
+    pub const VIPS: &str = "VIPS";
+    /// [`crate::entry::InterfaceAddresses`] of each of the node's interfaces, by position.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// XDP programs that others jump to, by the indices in [`super::detour`].
+    pub const DETOURS: &str = "DETOURS";
+    /// The same for tc programs.
+    pub const TC_DETOURS: &str = "TC_DETOURS";
     /// One per-CPU [`crate::entry::EvictionStats`].
     pub const EVICTION_STATS: &str = "EVICTION_STATS";
     /// One word: what has been used of the budget for new flows.
@@ -102,7 +121,6 @@ pub mod name {
         FLOWS4,
         FLOWS6,
         FILTER,
-        ANNOUNCED,
         BLOCK4,
         BLOCK6,
         ALLOW4,
@@ -112,9 +130,22 @@ pub mod name {
         BLOCK_SPILL,
         VERDICT_STATS,
         BACKEND_STATS,
+        VIPS,
+        ADDRESSES,
+        DETOURS,
+        TC_DETOURS,
         EVICTION_STATS,
         META,
     ];
+    /// The programs' own [`crate::fragment::HoldSwitch`]; not pinned, so that every start begins with
+    /// it off.
+    pub const HOLD_SWITCH: &str = ".data.hold";
+    /// Frames that the agent keeps, by CPU; not pinned.
+    pub const HELD: &str = "HELD";
+    /// [`crate::fragment::FragmentKey`] to [`crate::fragment::FirstFragment`], IPv4; not pinned.
+    pub const FRAGMENTS4: &str = "FRAGMENTS4";
+    /// The same for IPv6.
+    pub const FRAGMENTS6: &str = "FRAGMENTS6";
     /// The programs' own [`crate::trace::TraceSwitch`]; not pinned, so that every start begins
     /// with it off.
     pub const TRACE_SWITCH: &str = ".data.trace";
@@ -138,6 +169,10 @@ pub mod name {
     pub const SETTINGS: &str = "SETTINGS";
     /// The XDP program on each configured interface.
     pub const PROGRAM_XDP: &str = "lb_xdp";
+    /// The program that [`PROGRAM_XDP`] hands packets to which are not plain.
+    pub const PROGRAM_DETOUR: &str = "lb_xdp_detour";
+    /// The same for the tc programs.
+    pub const PROGRAM_TC_DETOUR: &str = "lb_tc_detour";
     /// The tc program that does everything, at ingress of interfaces without XDP.
     pub const PROGRAM_TC_INGRESS: &str = "lb_tc_ingress";
     /// The tc program at ingress of interfaces with XDP, for what XDP cannot send itself.
@@ -145,5 +180,7 @@ pub mod name {
     /// The tc program at egress, for replies of the node's own processes.
     pub const PROGRAM_TC_EGRESS: &str = "lb_tc_egress";
     /// A program for test run only, whose return value is the kernel's tick counter.
+    pub const PROGRAM_PASS: &str = "lb_pass";
+    /// Answers with the tick counter.
     pub const PROGRAM_CLOCK: &str = "lb_clock";
 }

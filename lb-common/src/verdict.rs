@@ -13,6 +13,8 @@ pub enum Action {
     Answer,
     /// Discarded.
     Drop,
+    /// Kept by the agent, to be decided on again.
+    Hold,
 }
 
 macro_rules! verdicts {
@@ -55,13 +57,13 @@ macro_rules! verdicts {
 }
 
 verdicts! {
-    /// Neither IPv4 nor IPv6: ARP, VLAN tags and the like.
+    /// Neither IPv4 nor IPv6: ARP, more than two VLAN tags and the like.
     PassNotIp = 0, Pass, "not_ip";
     /// For a destination that is none of ours.
     PassForeign = 1, Pass, "foreign";
     /// Too short, or with lengths that contradict each other; the stack judges it.
     PassMalformed = 2, Pass, "malformed";
-    /// A fragment for a destination of ours.
+    /// A fragment for a destination of ours whose first one has not been seen.
     PassFragment = 3, Pass, "fragment";
     /// Towards a translated address and port of the node, but of no known flow.
     PassUnknownReply = 4, Pass, "unknown_reply";
@@ -106,6 +108,9 @@ verdicts! {
     AnswerNeighbour = 23, Answer, "neighbour";
     /// Longer than the way to the backend or client admits, and the sender is not told.
     DropTooBig = 24, Drop, "too_big";
+    /// A fragment that came before the first one of its packet; the agent gives it back to the
+    /// programs, where it counts again, once that has come.
+    HoldFragment = 25, Hold, "fragment";
 }
 
 /// Number of verdicts: the size of their counter map.
@@ -119,6 +124,7 @@ impl Action {
             Action::Forward => "forward",
             Action::Answer => "answer",
             Action::Drop => "drop",
+            Action::Hold => "hold",
         }
     }
 }

@@ -5,14 +5,15 @@
 use core::ffi::c_void;
 
 use lb_common::{
-    checksum,
-    entry::{FAMILY_V4, FAMILY_V6, NextHop, ServiceKey},
+    IPPROTO_ICMPV6, checksum,
+    entry::{AddressKey, NextHop, vip_flags},
     verdict::Verdict,
 };
 
 use crate::{
-    maps::{ANNOUNCED, NEXTHOPS},
-    packet::{ETHERTYPE_IPV4, Ethernet, Frame, Hook, Ipv6, copy_mac},
+    headers::{ETHERTYPE_IPV4, Ethernet, Ipv6, copy_mac},
+    maps::{NEXTHOPS, VIPS},
+    packet::{Frame, Hook},
     settings::{interface_position, setting},
     transmit::send,
 };
@@ -49,7 +50,6 @@ struct Neighbour {
     address: [u8; 6],
 }
 
-const IPPROTO_ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const SOURCE_ADDRESS: u8 = 1;
@@ -59,19 +59,15 @@ const ADVERTISEMENT_FLAGS: u32 = 0x6000_0000_u32.to_be();
 
 /// The frame's interface, if questions for `vip` are answered there.
 #[inline(always)]
-fn announced(frame: &Frame, addr: [u32; 4], family: u8) -> Option<&'static NextHop> {
+fn announced(frame: &Frame, vip: &AddressKey) -> Option<&'static NextHop> {
     let position = interface_position(frame.ingress)?;
     if setting!(announce) & (1 << position) == 0 {
         return None;
     }
-    let key = ServiceKey {
-        addr,
-        port: 0,
-        proto: 0,
-        family,
-    };
-    // SAFETY: only whether it is there counts.
-    unsafe { ANNOUNCED.get(key) }?;
+    // SAFETY: a word, which the agent writes whole.
+    if unsafe { VIPS.get(vip) }? & vip_flags::ANNOUNCED == 0 {
+        return None;
+    }
     NEXTHOPS.get(position).filter(|own| own.ifindex != 0)
 }
 
@@ -87,7 +83,10 @@ fn answer(frame: &Frame, own: &NextHop) -> Result<(u32, Verdict), Verdict> {
         );
         copy_mac(&raw const own.smac, &raw mut (*ethernet).source);
     }
-    Ok((send(frame, own), Verdict::AnswerNeighbour))
+    Ok((
+        send(frame, own.ifindex, own.flags),
+        Verdict::AnswerNeighbour,
+    ))
 }
 
 /// Handles an ARP frame.
@@ -108,7 +107,7 @@ pub(crate) fn arp(frame: &Frame) -> Result<(u32, Verdict), Verdict> {
         if !question || (*arp).sender_ip == vip {
             return Err(Verdict::PassNotIp);
         }
-        let own = announced(frame, [vip, 0, 0, 0], FAMILY_V4).ok_or(Verdict::PassNotIp)?;
+        let own = announced(frame, &AddressKey::v4(vip)).ok_or(Verdict::PassNotIp)?;
         if frame.hook == Hook::Xdp {
             return Err(Verdict::PassUnresolved);
         }
@@ -185,7 +184,7 @@ fn try_solicited(frame: &Frame) -> Option<Result<(u32, Verdict), Verdict>> {
             return None;
         }
         let vip = (*message).target;
-        let own = announced(frame, vip, FAMILY_V6)?;
+        let own = announced(frame, &AddressKey::v6(&vip))?;
         if frame.hook == Hook::Xdp {
             return Some(Err(Verdict::PassUnresolved));
         }

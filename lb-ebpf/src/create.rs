@@ -15,12 +15,13 @@ use lb_common::{
 
 use crate::{
     budget,
-    family::{Draft, Family, Key, V4, V6},
+    family::{Draft, Key, V4, V6},
     flow::SlotRef,
+    headers::{join_ports, split_ports},
     insert::{self, InsertError},
     lookup,
     maps::{NEXTHOPS, SOURCES4, SOURCES6},
-    packet::{join_ports, split_ports},
+    server_return::ServerReturn,
     settings::{client_hop, setting},
     stats::count_flow,
 };
@@ -32,7 +33,7 @@ const PORT_PROBES: u32 = 12;
 const PORT_PROBES_CLOSED: u32 = 8;
 
 /// What a family adds for new flows.
-pub(crate) trait NewFlow: Family {
+pub(crate) trait NewFlow: ServerReturn {
     /// [`create`] as a function of the program that the verifier checks by itself.
     fn create() -> Created;
 
@@ -57,7 +58,7 @@ pub(crate) trait NewFlow: Family {
 pub(crate) type Created = u64;
 
 /// Added to a verdict to make it a [`Created`].
-const REFUSED: u64 = 1 << 32;
+pub(crate) const REFUSED: u64 = 1 << 32;
 
 #[inline(always)]
 const fn refuse(verdict: Verdict) -> Created {
@@ -72,6 +73,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
     let verdict = answer - REFUSED;
     for candidate in [
         Verdict::PassForeign,
+        Verdict::PassMalformed,
         Verdict::PassUnknownReply,
         Verdict::PassUnresolved,
         Verdict::DropNoBackend,

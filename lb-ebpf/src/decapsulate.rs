@@ -10,18 +10,16 @@ use aya_ebpf::{
     btf_maps::lpm_trie::Key,
     helpers::generated::{bpf_skb_adjust_room, bpf_xdp_adjust_head},
 };
-use lb_common::{
-    checksum,
-    entry::{FAMILY_V4, FAMILY_V6, ServiceKey},
-    settings::decapsulate as bits,
-    verdict::Verdict,
-};
+use lb_common::{checksum, entry::AddressKey, settings::decapsulate as bits, verdict::Verdict};
 
 use crate::{
     block,
     family::{Family, V4, V6},
+    headers::{
+        Ethernet, IPPROTO_IPIP, IPPROTO_IPV6, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6,
+    },
     maps::{HELD_VIPS, SENDERS4, SENDERS6},
-    packet::{Ethernet, Frame, Hook, IPPROTO_IPIP, IPPROTO_IPV6, IPV4_FRAGMENT_BITS, Ipv4, Ipv6},
+    packet::{Frame, Hook},
     settings::setting,
     transmit::to_stack,
 };
@@ -232,19 +230,6 @@ fn take_off<F: Decapsulate>(frame: Frame) -> Option<u64> {
     Some(to_stack(frame.hook) as u64)
 }
 
-/// Whether this node holds a VIP for others.
-#[inline(always)]
-fn holds(addr: [u32; 4], family: u8) -> bool {
-    let key = ServiceKey {
-        addr,
-        port: 0,
-        proto: 0,
-        family,
-    };
-    // SAFETY: only whether it is there counts.
-    unsafe { HELD_VIPS.get(key) }.is_some()
-}
-
 impl Decapsulate for V4 {
     type Header = Ipv4;
 
@@ -275,7 +260,7 @@ impl Decapsulate for V4 {
     #[inline(always)]
     fn is_around(header: &Ipv4) -> bool {
         let [_, proto] = header.ttl_proto.to_ne_bytes();
-        proto == IPPROTO_IPIP && header.fragment & IPV4_FRAGMENT_BITS == 0
+        proto == IPPROTO_IPIP && header.fragment & (IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS) == 0
     }
 
     #[inline(always)]
@@ -285,7 +270,8 @@ impl Decapsulate for V4 {
 
     #[inline(always)]
     fn is_held(header: &Ipv4) -> bool {
-        holds([header.daddr, 0, 0, 0], FAMILY_V4)
+        // SAFETY: only whether it is there counts.
+        unsafe { HELD_VIPS.get(AddressKey::v4(header.daddr)) }.is_some()
     }
 
     #[inline(always)]
@@ -362,7 +348,9 @@ impl Decapsulate for V6 {
 
     #[inline(always)]
     fn is_held(header: &Ipv6) -> bool {
-        holds(header.daddr, FAMILY_V6)
+        let daddr = header.daddr;
+        // SAFETY: only whether it is there counts.
+        unsafe { HELD_VIPS.get(AddressKey::v6(&daddr)) }.is_some()
     }
 
     #[inline(always)]

@@ -7,15 +7,18 @@ use lb_common::{
     entry::hop_number,
     flow::{ALONE, Kind, NO_PARTNER, State, advance, advance_alone, tcp_flags},
     verdict::Verdict,
+    vlan::Tags,
 };
 
 use crate::{
     create::{NewFlow, created},
     family::{Family, Key, V4, V6},
     flow::{self, Found, SlotRef},
+    headers::{Ethernet, Ipv4, Ipv6, copy_mac},
     lookup,
-    packet::{Ethernet, Frame, Ipv4, Ipv6, copy_mac},
+    packet::Frame,
     parse::Packet,
+    pipeline::Stop,
     rewrite::RewriteNetwork,
     server_return::ServerReturn,
     settings::{client_hop, setting},
@@ -29,11 +32,21 @@ use crate::{
 pub(crate) fn forward<F, L3>(
     frame: &Frame,
     packet: &Packet<L3, F::Addr>,
-) -> Result<(u32, Verdict), Verdict>
+) -> Result<(u32, Verdict), Stop>
 where
     F: NewFlow + ServerReturn,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
+    let found = flow_of::<F, L3>(packet)?;
+    transmit::<F, L3>(frame, packet, &found)
+}
+
+/// The half that a packet belongs to, of a known flow or a new one; takes note of the packet.
+/// `Err`: the verdict for a packet that gets no flow.
+#[inline(always)]
+pub(crate) fn flow_of<F: NewFlow, L3>(
+    packet: &Packet<L3, F::Addr>,
+) -> Result<Found<F::Addr>, Verdict> {
     let key = Key {
         saddr: packet.saddr,
         daddr: packet.daddr,
@@ -42,7 +55,7 @@ where
     };
     let hash = F::hash(&key);
     let now = flow::now();
-    let found = match flow::find::<F>(&key, hash) {
+    Ok(match flow::find::<F>(&key, hash) {
         Some(found) if note::<F, L3>(&found, packet, now) => found,
         _ => {
             let draft = F::draft().ok_or(Verdict::DropInternal)?;
@@ -55,6 +68,7 @@ where
                 (*draft).ingress = packet.ingress;
                 (*draft).flags = packet.flags;
                 (*draft).ttl = packet.ttl;
+                (*draft).half.tags = packet.tags;
                 copy_mac(
                     &raw const (*packet.ethernet).source,
                     &raw mut (*draft).half.dmac,
@@ -69,8 +83,24 @@ where
             }
             Found { slot, tag }
         }
+    })
+}
+
+/// The half of a packet that leaves the node by its routes; takes note of the packet. Nothing begins
+/// a flow there.
+#[inline(always)]
+pub(crate) fn leaving_flow_of<F: NewFlow, L3>(
+    packet: &Packet<L3, F::Addr>,
+) -> Result<Found<F::Addr>, Verdict> {
+    let key = Key {
+        saddr: packet.saddr,
+        daddr: packet.daddr,
+        ports: packet.ports,
+        proto: packet.proto,
     };
-    transmit::<F, L3>(frame, packet, &found)
+    let found = flow::find::<F>(&key, F::hash(&key)).ok_or(Verdict::PassForeign)?;
+    note::<F, L3>(&found, packet, flow::now());
+    Ok(found)
 }
 
 /// What a flow may have to learn from a packet.
@@ -80,6 +110,7 @@ struct Arrival {
     /// The flow was last noted a while ago.
     aged: bool,
     ingress: u32,
+    tags: Tags,
     ethernet: *const Ethernet,
 }
 
@@ -106,6 +137,7 @@ pub(crate) fn note<F: Family, L3>(
         now,
         aged,
         ingress: packet.ingress,
+        tags: packet.tags,
         ethernet: packet.ethernet,
     };
     note_change::<F>(found, &arrival)
@@ -206,6 +238,7 @@ fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
     // sends meanwhile may meet half of each way; it is one.
     unsafe {
         ptr::write_volatile(&raw mut (*reply.slot.half).hop, hop);
+        ptr::write_volatile(&raw mut (*reply.slot.half).tags, arrival.tags);
         copy_mac(
             &raw const (*arrival.ethernet).source,
             &raw mut (*reply.slot.half).dmac,
@@ -215,10 +248,7 @@ fn learn<F: Family>(reply: &Found<F::Addr>, arrival: &Arrival) {
 
 /// IPv4 packets.
 #[inline(always)]
-pub(crate) fn forward4(
-    frame: &Frame,
-    packet: &Packet<Ipv4, u32>,
-) -> Result<(u32, Verdict), Verdict> {
+pub(crate) fn forward4(frame: &Frame, packet: &Packet<Ipv4, u32>) -> Result<(u32, Verdict), Stop> {
     forward::<V4, Ipv4>(frame, packet)
 }
 
@@ -227,6 +257,6 @@ pub(crate) fn forward4(
 pub(crate) fn forward6(
     frame: &Frame,
     packet: &Packet<Ipv6, [u32; 4]>,
-) -> Result<(u32, Verdict), Verdict> {
+) -> Result<(u32, Verdict), Stop> {
     forward::<V6, Ipv6>(frame, packet)
 }

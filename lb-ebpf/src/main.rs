@@ -16,18 +16,30 @@
 #![feature(core_intrinsics)]
 
 mod announce;
+mod answer;
+mod answer_budget;
 mod block;
 mod budget;
 mod call;
 mod create;
 mod decapsulate;
+mod departure;
+mod detour;
+mod echo;
+mod extension;
 mod family;
 mod flow;
 mod forward;
+mod fragment;
 mod handover;
+mod headers;
+mod hold;
+mod icmp;
 mod insert;
+mod lease;
 mod lookup;
 mod maps;
+mod outline;
 mod packet;
 mod parse;
 mod pipeline;
@@ -39,6 +51,7 @@ mod stats;
 mod tc;
 mod trace;
 mod transmit;
+mod vlan;
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
@@ -57,6 +70,12 @@ pub fn lb_xdp(ctx: XdpContext) -> u32 {
     pipeline::process(&Frame::from_xdp(&ctx))
 }
 
+/// The packets that `lb_xdp` jumps here with.
+#[xdp]
+pub fn lb_xdp_detour(ctx: XdpContext) -> u32 {
+    detour::process::<detour::AtXdp>(&Frame::from_xdp(&ctx))
+}
+
 /// Every packet of a configured interface without XDP, and of interfaces that backends are behind.
 #[classifier]
 pub fn lb_tc_ingress(ctx: TcContext) -> i32 {
@@ -73,6 +92,13 @@ pub fn lb_tc_finish(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn lb_tc_egress(ctx: TcContext) -> i32 {
     tc::egress(&ctx)
+}
+
+/// The packets that the other tc programs jump here with.
+#[classifier]
+pub fn lb_tc_detour(ctx: TcContext) -> i32 {
+    let frame = Frame::from_tc_whole(&ctx).leaving(detour::is_leaving());
+    detour::process::<detour::AtTc>(&frame) as i32
 }
 
 /// For test run only: returns the lower 32 bits of the kernel's tick counter, which the flow

@@ -1,27 +1,31 @@
 //! The maps. All are pinned by the agent under the schema version; see `lb_common::maps`.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventByteArray,
+        ProgramArray, RingBuf,
+    },
     macros::btf_map,
 };
 use lb_common::{
     block::{Line, MAX_PAGES, PAGE_LINES, RuleKey},
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
-        ServiceEntry, ServiceKey, Source,
+        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats,
+        InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey, Source,
     },
     flow::{Bucket4, Bucket6, WAYS},
+    fragment::{FirstFragment, FragmentKey, HeldHeader},
     maps::{
         DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_CONVERSATIONS,
-        MAX_HELD_VIPS, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SENDERS, MAX_SERVICES, MAX_SOCKETS,
-        MAX_SOURCES,
+        MAX_FRAGMENTED, MAX_HELD_VIPS, MAX_INTERFACES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SENDERS,
+        MAX_SERVICES, MAX_SOCKETS, MAX_SOURCES, detour,
     },
     socket::{Connected, Conversation, ConversationKey, SocketStats},
     trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
     verdict::VERDICT_COUNT,
 };
 
-use crate::family::Draft;
+use crate::{answer_budget::Bucket, family::Draft, outline::Outline};
 
 /// `BPF_F_NO_PREALLOC`: memory is taken when an entry is added.
 const NO_PREALLOC: usize = 1;
@@ -55,8 +59,6 @@ pub(crate) static FLOWS6: Array<Bucket6, BUCKETS, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static FILTER: Array<DestinationFilter, 1, MMAPABLE> = Array::new();
 #[btf_map]
-pub(crate) static ANNOUNCED: HashMap<ServiceKey, u32, { MAX_SERVICES as usize }> = HashMap::new();
-#[btf_map]
 pub(crate) static BLOCK4: ArrayOfMaps<BlockPage, { MAX_PAGES as usize }> = ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static BLOCK6: ArrayOfMaps<BlockPage, { MAX_PAGES as usize }> = ArrayOfMaps::new();
@@ -74,7 +76,7 @@ pub(crate) static SOURCES6: LpmTrie<Source<[u32; 4]>, u32, { MAX_SOURCES as usiz
     LpmTrie::new();
 /// VIPs of other nodes; this and the next two are not pinned.
 #[btf_map]
-pub(crate) static HELD_VIPS: HashMap<ServiceKey, u32, { MAX_HELD_VIPS as usize }, NO_PREALLOC> =
+pub(crate) static HELD_VIPS: HashMap<AddressKey, u32, { MAX_HELD_VIPS as usize }, NO_PREALLOC> =
     HashMap::new();
 #[btf_map]
 pub(crate) static SENDERS4: LpmTrie<u32, u32, { MAX_SENDERS as usize }, NO_PREALLOC> =
@@ -116,6 +118,42 @@ pub(crate) static DRAFT4: PerCpuArray<Draft<u32>, 1> = PerCpuArray::new();
 /// The same for IPv6.
 #[btf_map]
 pub(crate) static DRAFT6: PerCpuArray<Draft<[u32; 4]>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static VIPS: HashMap<AddressKey, u32, { MAX_SERVICES as usize }, NO_PREALLOC> =
+    HashMap::new();
+#[btf_map]
+pub(crate) static ADDRESSES: Array<InterfaceAddresses, MAX_INTERFACES> = Array::new();
+#[btf_map]
+pub(crate) static DETOURS: ProgramArray<{ detour::COUNT as usize }> = ProgramArray::new();
+/// The same for tc: the kernel lets a map have programs of one kind only.
+#[btf_map]
+pub(crate) static TC_DETOURS: ProgramArray<{ detour::COUNT as usize }> = ProgramArray::new();
+/// First fragments of IPv4 packets; not pinned.
+#[btf_map]
+pub(crate) static FRAGMENTS4: LruHashMap<
+    FragmentKey<u32>,
+    FirstFragment,
+    { MAX_FRAGMENTED as usize },
+> = LruHashMap::new();
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static FRAGMENTS6: LruHashMap<
+    FragmentKey<[u32; 4]>,
+    FirstFragment,
+    { MAX_FRAGMENTED as usize },
+> = LruHashMap::new();
+/// Fragments that the agent is to keep; not pinned.
+#[btf_map]
+pub(crate) static HELD: PerfEventByteArray = PerfEventByteArray::new();
+/// This CPU's scratch memory for what goes before such a fragment; not pinned.
+#[btf_map]
+pub(crate) static HELD_HEADER: PerCpuArray<HeldHeader, 1> = PerCpuArray::new();
+/// The frame that this CPU is at work on, where it is not plain; not pinned.
+#[btf_map]
+pub(crate) static OUTLINE: PerCpuArray<Outline, 1> = PerCpuArray::new();
+/// What ICMP errors this CPU may still make; not pinned.
+#[btf_map]
+pub(crate) static ANSWER_BUDGET: PerCpuArray<Bucket, 1> = PerCpuArray::new();
 /// What watchers want to see; this and all that follows of the trace is not pinned.
 #[btf_map]
 pub(crate) static TRACE_FILTERS: Array<TraceFilter, { TRACE_SLOTS as usize }> = Array::new();

@@ -1,13 +1,23 @@
-//! A frame in memory, and the headers as they lie in it.
+//! A frame in memory: where it lies, where it came from, and how it grows and shrinks.
 
 use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::bpf_skb_pull_data,
+    bindings::__sk_buff,
+    helpers::generated::{
+        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_head,
+        bpf_xdp_adjust_tail,
+    },
     programs::{TcContext, XdpContext},
 };
-use lb_common::{IPPROTO_TCP, IPPROTO_UDP};
+use lb_common::{IPPROTO_TCP, IPPROTO_UDP, maps::detour};
+
+use crate::{
+    headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6, Tcp},
+    maps::{DETOURS, TC_DETOURS},
+    outline::Outline,
+};
 
 /// Where in the kernel a program runs. A constant of each entry point: everything behind it is
 /// inlined, so that a branch on it leaves only the one side.
@@ -23,6 +33,8 @@ pub(crate) enum Hook {
 /// Bytes of a frame that a tc program wants to have in one piece: Ethernet, the longest IPv4 and
 /// TCP headers, and some for what lies between or is quoted.
 const HEADERS: u32 = 256;
+/// The same for what is not plain: extension headers and quotes besides.
+const ALL_HEADERS: u32 = 512;
 
 /// The frame a program was called for: where it lies and where it came from. Contexts differ,
 /// frames do not: everything behind the entry points works on this.
@@ -39,6 +51,10 @@ pub(crate) struct Frame {
     len: usize,
     /// Interface it arrived on.
     pub(crate) ingress: u32,
+    /// See [`Self::keeping`]. A constant, as is [`Self::hook`].
+    keeps: bool,
+    /// On its way out of the node, as its routes have it.
+    pub(crate) leaving: bool,
 }
 
 impl Frame {
@@ -53,6 +69,124 @@ impl Frame {
             end,
             len: end - start,
             ingress: ctx.ingress_ifindex() as u32,
+            keeps: false,
+            leaving: false,
+        }
+    }
+
+    /// The same frame, whose pointers the compiler must keep. Otherwise it may check one and use
+    /// another, made anew from the same parts, of which the verifier does not know that it is the
+    /// same. Costs a store and a load each: for what lies off the plain way.
+    #[inline(always)]
+    pub(crate) fn keeping(self) -> Self {
+        Self {
+            keeps: true,
+            ..self
+        }
+    }
+
+    /// Jumps to the program for what is not plain. Returns only if there is none.
+    #[inline(always)]
+    pub(crate) fn detour(&self) {
+        match self.hook {
+            Hook::Xdp => {
+                let ctx = XdpContext::new(self.ctx.cast());
+                // SAFETY: the context that this program was called with.
+                unsafe { DETOURS.tail_call(&ctx, detour::XDP) };
+            }
+            Hook::Tc => {
+                let ctx = TcContext::new(self.ctx.cast());
+                Outline::begin(self.leaving);
+                // SAFETY: as above.
+                unsafe { TC_DETOURS.tail_call(&ctx, detour::TC) };
+            }
+        }
+    }
+
+    /// Moves the frame's beginning: forward for a positive `delta`, back for a negative one.
+    /// Answers with the frame as it is then; all pointers into the former one are dead. `None`:
+    /// there is no room, or no such means at this hook, as moving forward in tc.
+    #[inline(always)]
+    pub(crate) fn move_start(&self, delta: i32) -> Option<Frame> {
+        match self.hook {
+            Hook::Xdp => {
+                let ctx = self.ctx.cast();
+                // SAFETY: the context that this program was called with.
+                if unsafe { bpf_xdp_adjust_head(ctx, delta) } != 0 {
+                    return None;
+                }
+                Some(self.anew())
+            }
+            Hook::Tc if delta < 0 => {
+                // SAFETY: as above. The new bytes are zero, and the link header begins with them.
+                if unsafe { bpf_skb_change_head(self.ctx.cast(), -delta as u32, 0) } != 0 {
+                    return None;
+                }
+                Some(self.anew())
+            }
+            Hook::Tc => None,
+        }
+    }
+
+    /// Moves the frame's end by `delta` bytes; otherwise as [`Self::move_start`].
+    #[inline(always)]
+    pub(crate) fn move_end(&self, delta: i32) -> Option<Frame> {
+        match self.hook {
+            Hook::Xdp => {
+                let ctx = self.ctx.cast();
+                // SAFETY: the context that this program was called with.
+                if unsafe { bpf_xdp_adjust_tail(ctx, delta) } != 0 {
+                    return None;
+                }
+                Some(self.anew())
+            }
+            Hook::Tc => {
+                let length = self.len as i32 + delta;
+                // SAFETY: as above. All of it lies in one piece afterwards, and is one packet
+                // where it was to be cut into several.
+                if unsafe { bpf_skb_change_tail(self.ctx.cast(), length as u32, 0) } != 0 {
+                    return None;
+                }
+                Some(self.anew())
+            }
+        }
+    }
+
+    /// The same frame after a helper has changed it.
+    #[inline(always)]
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            keeps: self.keeps,
+            leaving: self.leaving,
+            ..Self::again(self.ctx, self.hook)
+        }
+    }
+
+    /// The VLAN tag that the kernel keeps beside a buffer: EtherType and control information.
+    #[inline(always)]
+    pub(crate) fn tag_beside(&self) -> Option<(u16, u16)> {
+        if self.hook == Hook::Xdp {
+            return None;
+        }
+        let skb = self.ctx.cast::<__sk_buff>();
+        // SAFETY: the verifier knows the context's fields.
+        unsafe {
+            if (*skb).vlan_present == 0 {
+                return None;
+            }
+            let ethertype = u16::from_be((*skb).vlan_proto as u16);
+            Some((ethertype, (*skb).vlan_tci as u16))
+        }
+    }
+
+    /// Payload bytes of each of the packets that a buffer is cut into when it is sent; 0 for one
+    /// that is not.
+    #[inline(always)]
+    pub(crate) fn segment(&self) -> usize {
+        match self.hook {
+            Hook::Xdp => 0,
+            // SAFETY: as above.
+            Hook::Tc => unsafe { (*self.ctx.cast::<__sk_buff>()).gso_size as usize },
         }
     }
 
@@ -64,6 +198,24 @@ impl Frame {
         if ctx.data() + headers_in(ctx, len) > ctx.data_end() {
             let wanted = if len < HEADERS { len } else { HEADERS };
             // SAFETY: the program's own context. Where there is no memory, `at` finds it short.
+            unsafe { bpf_skb_pull_data(ctx.as_ptr().cast(), wanted) };
+        }
+        Self::as_it_lies(ctx)
+    }
+
+    /// The same frame, which may be on its way out.
+    #[inline(always)]
+    pub(crate) fn leaving(self, leaving: bool) -> Self {
+        Self { leaving, ..self }
+    }
+
+    /// The frame of a tc program for what is not plain, with all headers in one piece.
+    #[inline(always)]
+    pub(crate) fn from_tc_whole(ctx: &TcContext) -> Self {
+        let len = ctx.len();
+        let wanted = if len < ALL_HEADERS { len } else { ALL_HEADERS };
+        if ctx.data() + wanted as usize > ctx.data_end() {
+            // SAFETY: as above.
             unsafe { bpf_skb_pull_data(ctx.as_ptr().cast(), wanted) };
         }
         Self::as_it_lies(ctx)
@@ -89,6 +241,8 @@ impl Frame {
             len: ctx.len() as usize,
             // SAFETY: the verifier knows the context's fields.
             ingress: unsafe { (*ctx.skb.skb).ifindex },
+            keeps: false,
+            leaving: false,
         }
     }
 
@@ -115,7 +269,10 @@ impl Frame {
     /// Headers lie at any address, so `T` must be read and written unaligned, or be `packed`.
     #[inline(always)]
     pub(crate) fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let first = self.start + offset;
+        let mut first = self.start + offset;
+        if self.keeps {
+            first = core::hint::black_box(first);
+        }
         if first + size_of::<T>() > self.end {
             return None;
         }
@@ -159,112 +316,4 @@ fn headers_in(ctx: &TcContext, len: u32) -> usize {
 #[inline(always)]
 fn has_ports(proto: u8) -> bool {
     proto == IPPROTO_TCP || proto == IPPROTO_UDP
-}
-
-/// Ethernet II (IEEE 802.3, clause 3).
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct Ethernet {
-    pub(crate) destination: [u8; 6],
-    pub(crate) source: [u8; 6],
-    /// Network byte order.
-    pub(crate) ethertype: u16,
-}
-
-/// Copies a link address as two words. The compiler would call a loop over bytes for it, since it
-/// cannot know that packet and map do not overlap.
-///
-/// # Safety
-///
-/// Both must be valid for six bytes.
-#[inline(always)]
-pub(crate) unsafe fn copy_mac(from: *const [u8; 6], to: *mut [u8; 6]) {
-    // SAFETY: the caller's promise; unaligned, since neither end is aligned.
-    unsafe {
-        let first = from.cast::<u32>().read_unaligned();
-        let last = from.cast::<u16>().add(2).read_unaligned();
-        to.cast::<u32>().write_unaligned(first);
-        to.cast::<u16>().add(2).write_unaligned(last);
-    }
-}
-
-/// EtherType of IPv4, network byte order.
-pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-/// EtherType of ARP, network byte order.
-pub(crate) const ETHERTYPE_ARP: u16 = 0x0806_u16.to_be();
-/// EtherType of IPv6, network byte order.
-pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
-
-/// IPv4 header without options (RFC 791). All fields in network byte order.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct Ipv4 {
-    pub(crate) version_ihl: u8,
-    pub(crate) tos: u8,
-    pub(crate) total_length: u16,
-    pub(crate) id: u16,
-    pub(crate) fragment: u16,
-    /// TTL in the first byte, protocol in the second: the checksum sees them as one word.
-    pub(crate) ttl_proto: u16,
-    pub(crate) checksum: u16,
-    pub(crate) saddr: u32,
-    pub(crate) daddr: u32,
-}
-
-/// "More fragments" and the fragment offset, network byte order.
-pub(crate) const IPV4_FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
-
-/// IPv6 header (RFC 8200). All fields in network byte order.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct Ipv6 {
-    pub(crate) version_class_label: u32,
-    pub(crate) payload_length: u16,
-    pub(crate) next_header: u8,
-    pub(crate) hop_limit: u8,
-    pub(crate) saddr: [u32; 4],
-    pub(crate) daddr: [u32; 4],
-}
-
-/// Protocol number of IPv4 within another header (RFC 2003).
-pub(crate) const IPPROTO_IPIP: u8 = 4;
-/// Protocol number of IPv6 within another header (RFC 2473).
-pub(crate) const IPPROTO_IPV6: u8 = 41;
-
-/// Next header value of the fragment header (RFC 8200, section 4.5).
-pub(crate) const IPPROTO_FRAGMENT: u8 = 44;
-
-/// TCP header without options (RFC 9293). All fields in network byte order.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct Tcp {
-    pub(crate) ports: u32,
-    pub(crate) sequence: u32,
-    pub(crate) acknowledgment: u32,
-    pub(crate) data_offset: u8,
-    pub(crate) flags: u8,
-    pub(crate) window: u16,
-    pub(crate) checksum: u16,
-    pub(crate) urgent: u16,
-}
-
-/// UDP header (RFC 768). All fields in network byte order.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct Udp {
-    pub(crate) ports: u32,
-    pub(crate) length: u16,
-    pub(crate) checksum: u16,
-}
-
-/// Source and destination port, in network byte order, out of the header's first four bytes.
-#[inline(always)]
-pub(crate) fn split_ports(ports: u32) -> [u16; 2] {
-    [ports as u16, (ports >> 16) as u16]
-}
-
-/// The reverse of [`split_ports`].
-#[inline(always)]
-pub(crate) fn join_ports(source: u16, destination: u16) -> u32 {
-    source as u32 | (destination as u32) << 16
 }

@@ -14,7 +14,8 @@ use aya_ebpf::{
 use lb_common::{IPPROTO_UDP, checksum, flow::Half};
 
 use crate::{
-    packet::{Ethernet, Frame, Hook, Ipv4, Ipv6, Tcp, Udp, copy_mac},
+    headers::{Ethernet, Ipv4, Ipv6, Tcp, Udp, copy_mac},
+    packet::{Frame, Hook},
     parse::Packet,
 };
 

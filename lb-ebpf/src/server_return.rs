@@ -16,18 +16,53 @@ use aya_ebpf::{
     helpers::generated::{bpf_redirect_neigh, bpf_skb_adjust_room, bpf_xdp_adjust_head},
 };
 use lb_common::{
-    entry::{NextHop, hop_number},
-    flow::{Half, Tag},
+    entry::{NextHop, hop_flags, hop_number},
+    flow::{Half, Kind, Tag},
     verdict::Verdict,
+    vlan::Tags,
 };
 
 use crate::{
     family::{Family, V4, V6},
     flow::{Found, SlotRef},
+    headers::{Ethernet, copy_mac},
     maps::NEXTHOPS,
-    packet::{Ethernet, Frame, Hook, copy_mac},
-    transmit::{self, Reach, reach, to_stack},
+    packet::{Frame, Hook},
+    stats::count_backend,
+    transmit::{self, to_stack},
+    vlan::Link,
 };
+
+/// How a next hop can be sent to.
+enum Reach {
+    /// By link addresses.
+    Link,
+    /// By the kernel, which finds the neighbour.
+    Neighbour,
+    /// It is the node itself.
+    Stack,
+}
+
+/// How a next hop can be sent to from here.
+#[inline(always)]
+fn reach(frame: &Frame, next: &NextHop) -> Result<Reach, Verdict> {
+    if next.ifindex == 0 {
+        return Err(Verdict::PassUnresolved);
+    }
+    if next.flags & hop_flags::LOCAL != 0 {
+        return Ok(Reach::Stack);
+    }
+    let back = next.flags == hop_flags::NO_XDP && next.ifindex == frame.ingress;
+    let refused = next.flags & (hop_flags::NEIGHBOUR | hop_flags::NO_XDP) != 0;
+    if frame.hook == Hook::Xdp && refused && !back {
+        return Err(Verdict::PassUnresolved);
+    }
+    Ok(if next.flags & hop_flags::NEIGHBOUR != 0 {
+        Reach::Neighbour
+    } else {
+        Reach::Link
+    })
+}
 
 const L3: usize = size_of::<Ethernet>();
 
@@ -132,6 +167,62 @@ pub extern "C" fn lb_direct_tc6(ctx: *mut __sk_buff, slot: u32, tag: u64) -> u64
     answer::<V6>(Frame::again(ctx.cast(), Hook::Tc), slot, tag)
 }
 
+/// The same for a packet that may have VLAN tags, which none of these has yet: where there are, or
+/// have to be, the packet is left to the stack. Counts its `length`; zero: it is none of the client's.
+#[inline(always)]
+pub(crate) fn send_untagged<F: ServerReturn>(
+    frame: &Frame,
+    link: &Link,
+    slot: u32,
+    tag: Tag,
+    length: u64,
+) -> Result<(u32, Verdict), Verdict> {
+    let slot = SlotRef::at::<F>(slot).ok_or(Verdict::DropInternal)?;
+    // SAFETY: map memory; whether it is this flow's is checked before the packet is sent.
+    let (hop, backend) = unsafe { ((*slot.half).hop, (*slot.half).backend) };
+    let next = next_hop(hop).ok_or(Verdict::DropContended)?;
+    if link.tags != Tags::NONE || next.tags != Tags::NONE {
+        return Err(Verdict::PassUnresolved);
+    }
+    let action = send::<F>(frame, &Found { slot, tag })?;
+    if length != 0 {
+        count_backend(backend, Kind::Forward, length);
+    }
+    Ok((action, Verdict::ForwardRequest))
+}
+
+/// Whether the backend of a half answers the client itself.
+#[inline(always)]
+pub(crate) fn is_alone<A>(slot: &SlotRef<A>) -> bool {
+    // SAFETY: map memory.
+    next_hop(unsafe { (*slot.half).hop }).is_some()
+}
+
+/// The next hop behind the number of a half whose backend answers clients itself.
+#[inline(always)]
+pub(crate) fn next_hop(hop: u32) -> Option<&'static NextHop> {
+    if hop & (hop_number::DIRECT | hop_number::SERVER_RETURN) != hop_number::SERVER_RETURN {
+        return None;
+    }
+    NEXTHOPS.get(hop & !(hop_number::SERVER_RETURN | hop_number::TUNNEL))
+}
+
+/// As [`transmit::limits`], less the bytes of the header that is put around the packet.
+#[inline(always)]
+pub(crate) fn limits<F: ServerReturn>(hop: u32) -> (Tags, u32) {
+    match next_hop(hop) {
+        Some(next) if next.ifindex != 0 && next.flags & hop_flags::LOCAL == 0 => {
+            let around = if hop & hop_number::TUNNEL != 0 {
+                size_of::<F::Header>() as u32
+            } else {
+                0
+            };
+            (next.tags, next.mtu.saturating_sub(around))
+        }
+        _ => (Tags::NONE, u32::MAX),
+    }
+}
+
 #[inline(always)]
 fn answer<F: ServerReturn>(frame: Frame, slot: u32, tag: u64) -> u64 {
     match direct::<F>(frame, slot, Tag(tag)) {
@@ -149,10 +240,7 @@ fn direct<F: ServerReturn>(frame: Frame, slot: u32, tag: Tag) -> Result<u32, Ver
         return Err(Verdict::DropContended);
     }
     let tunnel = hop & hop_number::TUNNEL != 0;
-    let next = NEXTHOPS
-        .get(hop & !(hop_number::SERVER_RETURN | hop_number::TUNNEL))
-        .ok_or(Verdict::DropInternal)?;
-    let next: &'static NextHop = next;
+    let next = next_hop(hop).ok_or(Verdict::DropInternal)?;
     let reach = reach(&frame, next)?;
     if matches!(reach, Reach::Stack) {
         // A process of the node, which holds the VIP as other backends do.
@@ -189,7 +277,7 @@ fn direct<F: ServerReturn>(frame: Frame, slot: u32, tag: Tag) -> Result<u32, Ver
         (*ethernet).ethertype = F::ETHERTYPE;
     }
     if matches!(reach, Reach::Link) {
-        return Ok(transmit::send(&frame, next));
+        return Ok(transmit::send(&frame, next.ifindex, next.flags));
     }
     let action = if tunnel {
         // SAFETY: no pointer but null, which asks for the route of the packet itself.

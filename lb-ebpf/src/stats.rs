@@ -13,7 +13,13 @@ fn add(counter: &mut Counter, len: u64) {
 /// Counts how a packet's way ended.
 #[inline(always)]
 pub(crate) fn count_verdict(verdict: Verdict, len: u64) {
-    if let Some(counter) = VERDICT_STATS.get_ptr_mut(verdict as u32) {
+    count_index(verdict as u32, len);
+}
+
+/// The same for a verdict in a number.
+#[inline(always)]
+pub(crate) fn count_index(verdict: u32, len: u64) {
+    if let Some(counter) = VERDICT_STATS.get_ptr_mut(verdict) {
         // SAFETY: a valid pointer to this CPU's value, which no other CPU writes.
         add(unsafe { &mut *counter }, len);
     }

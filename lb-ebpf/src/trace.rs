@@ -8,7 +8,7 @@
 
 mod headers;
 
-use core::{cell::UnsafeCell, slice};
+use core::slice;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use lb_common::{
@@ -19,43 +19,24 @@ use lb_common::{
 use self::headers::{lb_trace_flow4, lb_trace_flow6, lb_trace_network, lb_trace_transport};
 use crate::{
     flow,
+    headers::split_ports,
+    lease::Lease,
     maps::{TRACE_EVENTS, TRACE_FILTERS, TRACE_RECORD, TRACE_STATS},
-    packet::{Frame, split_ports},
+    packet::Frame,
 };
-
-/// `lb_common::trace::TraceSwitch` as one word, `on` in the lower half.
-#[repr(transparent)]
-struct Switch(UnsafeCell<u64>);
-
-// SAFETY: an aligned word, which is read and written whole.
-unsafe impl Sync for Switch {}
-
-impl Switch {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        // SAFETY: valid and aligned; volatile because the agent writes it.
-        unsafe { self.0.get().read_volatile() }
-    }
-
-    #[inline(always)]
-    fn off(&self) {
-        // SAFETY: as above.
-        unsafe { self.0.get().write_volatile(0) }
-    }
-}
 
 /// In a section of its own, which the agent finds by its name. A global, for it is reached
 /// without a lookup.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".data.trace")]
-static TRACE_SWITCH: Switch = Switch(UnsafeCell::new(0));
+static TRACE_SWITCH: Lease = Lease::off();
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself.
 const NO_WAKEUP: u64 = 1;
 
 #[inline(always)]
 fn is_on() -> bool {
-    TRACE_SWITCH.load() as u32 != 0
+    TRACE_SWITCH.is_on()
 }
 
 /// To be called before a packet is decided on.
@@ -77,8 +58,14 @@ pub(crate) fn note(frame: &Frame) {
 /// To be called once the verdict is known.
 #[inline(always)]
 pub(crate) fn tell(verdict: Verdict) {
+    tell_index(verdict as u32);
+}
+
+/// The same for a verdict in a number.
+#[inline(always)]
+pub(crate) fn tell_index(verdict: u32) {
     if is_on() {
-        lb_trace(verdict as u32);
+        lb_trace(verdict);
     }
 }
 
@@ -88,9 +75,7 @@ fn keep(start: usize, end: usize, length: u32, ingress: u32) {
     let Some(record) = TRACE_RECORD.get_ptr_mut(0) else {
         return;
     };
-    let until = (TRACE_SWITCH.load() >> 32) as u32;
-    if flow::now().wrapping_sub(until) as i32 > 0 {
-        TRACE_SWITCH.off();
+    if !TRACE_SWITCH.holds() {
         return;
     }
     // SAFETY: this CPU's scratch memory; `at` checks the frame's bounds, and the constants and the

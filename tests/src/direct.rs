@@ -288,6 +288,7 @@ impl Direct {
                     seen: half.seen,
                     dmac: half.dmac,
                     spilled: half.spilled,
+                    tags: half.tags,
                 },
             }
         };

@@ -313,7 +313,8 @@ impl World {
                 )
             })
             .collect();
-        if self.hook == Hook::Xdp && frame_after.len() == frame.len() + METADATA {
+        // Two tags more are as long, but do not leave the rest as it was.
+        if self.hook == Hook::Xdp && frame_after.get(METADATA..) == Some(frame) {
             // Handed over, with a mark in front: what tc makes of it is what counts.
             ensure!(counted.is_empty(), "handed over, yet counted {counted:?}");
             frame_after.drain(..METADATA);
@@ -339,11 +340,12 @@ impl World {
         let (actions, unchanged): (&[u32], bool) = match verdict.action() {
             Action::Pass if verdict == Verdict::PassDecapsulated => (&[action::PASS], true),
             Action::Pass => (&[action::PASS], frame_after == frame),
-            Action::Drop => (&[action::DROP], frame_after == frame),
+            Action::Drop | Action::Hold => (&[action::DROP], frame_after == frame),
             // Passed on: to a process of the node.
             Action::Forward => (&[action::TX, action::REDIRECT, action::PASS], true),
             Action::Answer => match self.hook {
-                Hook::Xdp => (&[action::TX], true),
+                // By redirect where bare XDP_TX does not work, as on a lone veth.
+                Hook::Xdp => (&[action::TX, action::REDIRECT], true),
                 Hook::Tc => (&[action::REDIRECT], true),
             },
         };

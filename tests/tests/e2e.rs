@@ -36,8 +36,12 @@ mod lost;
 mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
+#[path = "e2e/paths.rs"]
+mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
+#[path = "e2e/raw.rs"]
+mod raw;
 #[path = "e2e/scene.rs"]
 mod scene;
 #[path = "e2e/server_return.rs"]

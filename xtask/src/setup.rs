@@ -54,7 +54,7 @@ struct Want {
 type Program = (&'static str, &'static str, &'static str);
 
 /// Programs that the tests, the demo and the benchmarks run.
-const PROGRAMS: [Program; 9] = [
+const PROGRAMS: [Program; 11] = [
     ("ip", "iproute2", "lays out network namespaces"),
     ("ethtool", "ethtool", "sets offloads of test interfaces"),
     ("nft", "nftables", "filters in test namespaces"),
@@ -64,6 +64,12 @@ const PROGRAMS: [Program; 9] = [
         "sets kernel parameters of test namespaces",
     ),
     ("curl", "curl", "is a client"),
+    ("ping", "iputils-ping", "asks VIPs for an echo"),
+    (
+        "traceroute",
+        "traceroute",
+        "looks for the hops on the way to a VIP",
+    ),
     ("tcpdump", "tcpdump", "records packets of failing tests"),
     ("tshark", "tshark", "reads the agent's captures"),
     ("prometheus", "prometheus", "scrapes the agent's counters"),

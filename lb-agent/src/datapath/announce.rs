@@ -10,10 +10,10 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use lb_common::{checksum, entry::ServiceKey, maps::name};
+use lb_common::checksum;
 
-use super::{Datapath, encode, nexthop};
-use crate::domain::kernel::{KernelError, KernelView};
+use super::{Datapath, nexthop};
+use crate::domain::kernel::KernelView;
 
 /// An interface that VIPs are announced on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,34 +23,24 @@ pub(super) struct Port {
 }
 
 impl Datapath {
-    /// Lets what is announced follow the VIPs. The kernel itself answers for addresses of the node.
-    pub(super) fn announce(&mut self, view: &KernelView) -> Result<(), KernelError> {
+    /// The VIPs that the programs tell the link address of. The kernel itself answers for addresses
+    /// of the node.
+    pub(super) fn announced(&self, view: &KernelView) -> BTreeSet<IpAddr> {
         if self.announce.is_empty() {
-            return Ok(());
+            return BTreeSet::new();
         }
-        let wanted: BTreeSet<IpAddr> = view
-            .vips
+        view.vips
             .keys()
             .map(|vip| vip.address.ip())
             .filter(|vip| nexthop::source_towards(*vip).ok() != Some(*vip))
-            .collect();
-        let failed = |error| KernelError::new(format!("writing {}", name::ANNOUNCED), error);
-        let held: Vec<ServiceKey> = self
-            .announced
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
-        for key in held {
-            let address = encode::vip_key(&key).address.ip();
-            if !wanted.contains(&address) {
-                self.announced.remove(&key).map_err(failed)?;
-                self.told.remove(&address);
-            }
-        }
+            .collect()
+    }
+
+    /// Says once for each of these VIPs that it is here.
+    pub(super) fn announce(&mut self, vips: &BTreeSet<IpAddr>) {
+        self.told.retain(|address| vips.contains(address));
         let ports = self.hops.ports(&self.announce);
-        for address in wanted {
-            let key = encode::address_key(address);
-            self.announced.insert(key, 1, 0).map_err(failed)?;
+        for &address in vips {
             if !self.told.insert(address) {
                 continue;
             }
@@ -60,7 +50,6 @@ impl Datapath {
                 }
             }
         }
-        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
     entry::{
-        BackendEntry, FAMILY_V4, FAMILY_V6, ServiceKey, backend_flags, service_flags as flags,
+        AddressKey, BackendEntry, FAMILY_V4, FAMILY_V6, ServiceKey, backend_flags,
+        service_flags as flags,
     },
     hash,
     socket::Endpoint,
@@ -39,6 +40,14 @@ pub(crate) fn ip(words: [u32; 4], v6: bool) -> IpAddr {
         IpAddr::V6(Ipv6Addr::from(octets))
     } else {
         IpAddr::V4(Ipv4Addr::from(words[0].to_ne_bytes()))
+    }
+}
+
+/// An address as a key.
+pub(crate) fn address_key(ip: IpAddr) -> AddressKey {
+    match ip {
+        IpAddr::V4(_) => AddressKey::v4(words(ip)[0]),
+        IpAddr::V6(_) => AddressKey::v6(&words(ip)),
     }
 }
 
@@ -114,17 +123,6 @@ pub(crate) fn service_key(key: &VipKey) -> ServiceKey {
         port: key.address.port().to_be(),
         proto: key.protocol,
         family: family(key.address),
-    }
-}
-
-/// Map key of an address, whatever port and protocol.
-pub(crate) fn address_key(address: IpAddr) -> ServiceKey {
-    ServiceKey {
-        proto: 0,
-        ..service_key(&VipKey {
-            address: SocketAddr::new(address, 0),
-            protocol: 0,
-        })
     }
 }
 

@@ -80,6 +80,11 @@ impl FlowTables {
         }
     }
 
+    /// The kernel's tick counter.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// The kernel's tick counter at this moment, give or take one: what idle times are kept in.
     pub fn now(&self) -> u32 {
         self.clock.now()
@@ -119,12 +124,12 @@ impl FlowTables {
         is_out: impl Fn(u32, IpAddr) -> bool,
     ) -> Result<u64, KernelError> {
         let mut cut = 0;
-        self.visit::<u32, 1>(&self.v4, |entry| {
+        self.visit::<u32, 0>(&self.v4, |entry| {
             cut_if(entry, &mut cut, |addr| {
                 is_out(entry.half.backend, encode::ip([*addr, 0, 0, 0], false))
             })
         })?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| {
             cut_if(entry, &mut cut, |addr| {
                 is_out(entry.half.backend, encode::ip(*addr, true))
             })
@@ -139,8 +144,8 @@ impl FlowTables {
     /// A table that cannot be mapped.
     pub fn cut_udp(&self, backend: u32) -> Result<u64, KernelError> {
         let mut cut = 0;
-        self.visit::<u32, 1>(&self.v4, |entry| cut_udp_of(entry, backend, &mut cut))?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| cut_udp_of(entry, backend, &mut cut))?;
+        self.visit::<u32, 0>(&self.v4, |entry| cut_udp_of(entry, backend, &mut cut))?;
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| cut_udp_of(entry, backend, &mut cut))?;
         Ok(cut)
     }
 
@@ -162,14 +167,14 @@ impl FlowTables {
         }
         // A reply that is met on its way out is for the client.
         let leaves = |hop| hop == hop_number::LOCAL;
-        self.visit::<u32, 1>(&self.v4, |entry| {
+        self.visit::<u32, 0>(&self.v4, |entry| {
             let ip = encode::ip([entry.half.daddr, 0, 0, 0], false);
             if !leaves(entry.half.hop) {
                 note(key(entry, ip), entry.half.backend);
             }
             Fate::Keep
         })?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| {
             let ip = encode::ip(entry.half.daddr, true);
             if !leaves(entry.half.hop) {
                 note(key(entry, ip), entry.half.backend);
@@ -290,7 +295,10 @@ fn cut_udp_of<A>(entry: &Entry<A>, backend: u32, cut: &mut u64) -> Fate {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::flow::{NO_PARTNER, Slot4};
+    use lb_common::{
+        flow::{NO_PARTNER, Slot4},
+        vlan::Tags,
+    };
 
     use super::*;
 
@@ -311,11 +319,12 @@ mod tests {
             seen: 0,
             dmac: [0; 6],
             spilled: 0,
+            tags: Tags::NONE,
         };
         let mut slot = Slot4 {
             tag: before.0,
             half,
-            reserved: [0; 1],
+            reserved: [],
         };
         let pointer = &raw mut slot;
         let mut fate = Some(fate);

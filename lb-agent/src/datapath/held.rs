@@ -1,68 +1,227 @@
-//! VIPs that this node holds for other nodes, which send it packets for them within another header.
+//! The kernel's side of keeping early fragments: they come through the buffers of perf events, and go
+//! back as live frames of a test run (Documentation/bpf/bpf_prog_run.rst of the kernel).
+
+use std::{io, mem::offset_of, net::IpAddr};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+    maps::{
+        Array, HashMap, MapData, PerfEventArray,
+        perf::{PerfEvent, PerfEventArrayBuffer},
+    },
+    programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
+    util::online_cpus,
 };
-use ipnet::IpNet;
-use lb_common::{entry::ServiceKey, maps::name, settings::decapsulate};
-
-use super::{
-    encode,
-    loader::{self, Options},
+use futures_util::future;
+use lb_common::{
+    entry::FAMILY_V6,
+    fragment::{FirstFragment, FragmentKey, HeldHeader, HoldSwitch},
+    maps::name,
 };
-use crate::domain::kernel::KernelError;
+use tokio::io::unix::AsyncFd;
 
-/// What the programs are told of it: [`decapsulate`].
-pub(crate) fn bits(options: &Options) -> u32 {
-    let mut bits = 0;
-    if !options.decapsulate.is_empty() {
-        bits |= decapsulate::ON;
-    }
-    if !options.decapsulate_from.is_empty() {
-        bits |= decapsulate::FROM_SENDERS;
-    }
-    bits
+use super::{Attached, clock::Clock, encode, take, xdp};
+use crate::domain::{
+    fragment::{Deposit, Early, PacketId},
+    kernel::KernelError,
+};
+
+/// How long the programs hand over fragments without being asked again, in seconds.
+const LEASE: i32 = 5;
+/// Pages of each CPU's buffer; a power of two.
+const PAGES: usize = 64;
+
+/// See the module's documentation.
+pub struct HeldFragments {
+    switch: Array<MapData, HoldSwitch>,
+    buffers: Vec<AsyncFd<PerfEventArrayBuffer<MapData>>>,
+    first4: HashMap<MapData, FragmentKey<u32>, FirstFragment>,
+    first6: HashMap<MapData, FragmentKey<[u32; 4]>, FirstFragment>,
+    clock: Clock,
+    /// Of interfaces with XDP.
+    balance: Xdp,
+    /// Of the others, whose frames tc looks at behind it.
+    pass: Xdp,
+    /// Interfaces with XDP.
+    with_xdp: Vec<u32>,
 }
 
-/// Fills the maps, which are new, before the programs are attached.
-pub(crate) fn fill(ebpf: &mut Ebpf, options: &Options) -> Result<(), KernelError> {
-    let failed = |map: &'static str| {
-        move |error: MapError| KernelError::new(format!("writing {map}"), error)
-    };
-    let mut vips: HashMap<&mut MapData, ServiceKey, u32> = map(ebpf, name::HELD_VIPS)?;
-    for vip in &options.decapsulate {
-        let key = encode::address_key(*vip);
-        vips.insert(key, 1, 0).map_err(failed(name::HELD_VIPS))?;
+impl HeldFragments {
+    /// Takes the maps out of the loaded object. Needs a tokio runtime.
+    pub(super) fn new(
+        ebpf: &mut Ebpf,
+        clock: Clock,
+        attached: &[Attached],
+    ) -> Result<Self, KernelError> {
+        let what = "listening for fragments that come too early";
+        let mut events: PerfEventArray<MapData> = take(ebpf, name::HELD)?;
+        let cpus = online_cpus().map_err(|(file, error)| {
+            KernelError::new(
+                what,
+                io::Error::new(error.kind(), format!("{file}: {error}")),
+            )
+        })?;
+        let buffers = cpus
+            .into_iter()
+            .map(|cpu| {
+                let buffer = events
+                    .open(cpu, Some(PAGES))
+                    .map_err(|error| KernelError::new(what, error))?;
+                // SAFETY: the buffer owns its descriptor and answers with no other, as long as it
+                // lives.
+                unsafe { AsyncFd::register(buffer) }.map_err(|error| KernelError::new(what, error))
+            })
+            .collect::<Result<_, _>>()?;
+        let pass = xdp(ebpf, name::PROGRAM_PASS)?;
+        if pass.fd().is_err() {
+            pass.load().map_err(|error| KernelError::new(what, error))?;
+        }
+        Ok(Self {
+            switch: take(ebpf, name::HOLD_SWITCH)?,
+            buffers,
+            first4: take(ebpf, name::FRAGMENTS4)?,
+            first6: take(ebpf, name::FRAGMENTS6)?,
+            clock,
+            balance: handle(ebpf, name::PROGRAM_XDP)?,
+            pass: handle(ebpf, name::PROGRAM_PASS)?,
+            with_xdp: attached
+                .iter()
+                .filter(|attached| attached.mode != "tc")
+                .map(|attached| attached.ifindex)
+                .collect(),
+        })
     }
-    for prefix in &options.decapsulate_from {
-        let (length, words) = (
-            u32::from(prefix.prefix_len()),
-            encode::words(prefix.network()),
-        );
-        match prefix {
-            IpNet::V4(_) => {
-                let mut senders: LpmTrie<&mut MapData, u32, u32> = map(ebpf, name::SENDERS4)?;
-                senders
-                    .insert(&Key::new(length, words[0]), 1, 0)
-                    .map_err(failed(name::SENDERS4))?;
+}
+
+/// A handle of its own to a loaded program.
+fn handle(ebpf: &mut Ebpf, name: &'static str) -> Result<Xdp, KernelError> {
+    let failed = |error: ProgramError| KernelError::new(format!("looking at {name}"), error);
+    let program = xdp(ebpf, name)?;
+    let info = program.info().map_err(failed)?;
+    Xdp::from_program_info(
+        info,
+        name.into(),
+        aya_obj::programs::XdpAttachType::Interface,
+    )
+    .map_err(failed)
+}
+
+impl Deposit for HeldFragments {
+    fn switch(&mut self, on: bool) -> Result<(), KernelError> {
+        let ticks = self.clock.per_second().cast_signed().wrapping_mul(LEASE);
+        let switch = HoldSwitch {
+            on: u32::from(on),
+            until: self.clock.now().wrapping_add_signed(ticks),
+        };
+        self.switch
+            .set(0, switch, 0)
+            .map_err(|error| KernelError::new("switching the keeping of fragments", error))
+    }
+
+    async fn readable(&mut self) {
+        let any = self
+            .buffers
+            .iter()
+            .map(|buffer| Box::pin(buffer.readable()));
+        if let (Ok(mut guard), ..) = future::select_all(any).await {
+            guard.clear_ready();
+        }
+    }
+
+    fn drain(&mut self, see: &mut dyn FnMut(Early)) -> u64 {
+        let mut lost = 0;
+        for buffer in &mut self.buffers {
+            buffer.get_mut().for_each(|event| match event {
+                PerfEvent::Sample { head, tail } => {
+                    if let Some(early) = decode(&[head, tail].concat()) {
+                        see(early);
+                    }
+                }
+                PerfEvent::Lost { count } => lost += count,
+            });
+        }
+        lost
+    }
+
+    fn has_first(&self, packet: &PacketId) -> bool {
+        let PacketId {
+            source,
+            destination,
+            id,
+            protocol: proto,
+        } = *packet;
+        let (saddr, daddr) = (encode::words(source), encode::words(destination));
+        match source {
+            IpAddr::V4(_) => {
+                let key = FragmentKey {
+                    saddr: saddr[0],
+                    daddr: daddr[0],
+                    id,
+                    proto,
+                };
+                self.first4.get(&key, 0).is_ok()
             }
-            IpNet::V6(_) => {
-                let mut senders: LpmTrie<&mut MapData, [u32; 4], u32> = map(ebpf, name::SENDERS6)?;
-                senders
-                    .insert(&Key::new(length, words), 1, 0)
-                    .map_err(failed(name::SENDERS6))?;
+            IpAddr::V6(_) => {
+                let key = FragmentKey {
+                    saddr,
+                    daddr,
+                    id,
+                    proto,
+                };
+                self.first6.get(&key, 0).is_ok()
             }
         }
     }
-    Ok(())
+
+    fn give_back(&self, early: &Early) -> Result<(), KernelError> {
+        let program = if self.with_xdp.contains(&early.ifindex) {
+            &self.balance
+        } else {
+            &self.pass
+        };
+        // `struct xdp_md`; see `trial`.
+        let context: Vec<u8> = [0, early.frame.len() as u32, 0, early.ifindex, 0, 0]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        let options = TestRunOptions {
+            data_in: Some(&early.frame),
+            ctx_in: Some(&context),
+            repeat: 1,
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::new()
+        };
+        program
+            .test_run(options)
+            .map(drop)
+            .map_err(|error| KernelError::new("giving a fragment back to the programs", error))
+    }
 }
 
-/// A map that stays the object's: the programs, which are yet to be loaded, need it there.
-fn map<'a, M>(ebpf: &'a mut Ebpf, map: &str) -> Result<M, KernelError>
-where
-    M: TryFrom<&'a mut Map, Error = MapError>,
-{
-    let data = ebpf.map_mut(map).ok_or_else(|| loader::missing(map))?;
-    M::try_from(data).map_err(|error| loader::map_error(map, error))
+/// A frame out of what the programs wrote.
+fn decode(bytes: &[u8]) -> Option<Early> {
+    let word = |at: usize| {
+        let word = bytes.get(at..at + 4)?;
+        Some(u32::from_ne_bytes(word.try_into().ok()?))
+    };
+    let address = |at: usize, v6: bool| {
+        let words = [word(at)?, word(at + 4)?, word(at + 8)?, word(at + 12)?];
+        Some(encode::ip(words, v6))
+    };
+    let key = offset_of!(HeldHeader, key);
+    let v6 = word(offset_of!(HeldHeader, family))? == u32::from(FAMILY_V6);
+    type Key = FragmentKey<[u32; 4]>;
+    let packet = PacketId {
+        source: address(key + offset_of!(Key, saddr), v6)?,
+        destination: address(key + offset_of!(Key, daddr), v6)?,
+        id: word(key + offset_of!(Key, id))?,
+        protocol: word(key + offset_of!(Key, proto))?,
+    };
+    let length = word(offset_of!(HeldHeader, length))? as usize;
+    let frame = bytes.get(size_of::<HeldHeader>()..)?.get(..length)?;
+    Some(Early {
+        packet,
+        ifindex: word(offset_of!(HeldHeader, ifindex))?,
+        frame: frame.to_vec(),
+    })
 }

@@ -24,7 +24,7 @@ use lb_common::{
     settings::{Settings, decapsulate},
 };
 
-use super::{budget::Budget, held, pins};
+use super::{budget::Budget, pins};
 use crate::domain::kernel::KernelError;
 
 /// The object that `cargo xtask build-ebpf` built.
@@ -148,7 +148,7 @@ pub(crate) fn load(
             .map_or(0, |last| last as u32 + 1),
         interfaces,
         announce: announcing(options, &interfaces),
-        decapsulate: held::bits(options),
+        decapsulate: super::decapsulate::bits(options),
         reserved: 0,
     };
     let buckets = meta.flow_slots / WAYS;

@@ -3,6 +3,7 @@
 //! [`Datapath::open`] creates or adopts maps and programs; after that it is a
 //! [`Kernel`](crate::domain::kernel::Kernel) that carries out the controller's steps.
 
+mod addresses;
 mod announce;
 mod block;
 mod budget;
@@ -10,6 +11,8 @@ mod cgroup;
 mod classifier;
 mod clock;
 mod coverage;
+mod decapsulate;
+mod detour;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -31,7 +34,9 @@ mod sources;
 mod sysctl;
 mod trace;
 mod trial;
+mod trunk;
 mod verify;
+mod vips;
 mod writer;
 
 use std::{
@@ -46,8 +51,8 @@ use aya::{
 };
 use lb_common::{
     entry::{
-        BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats, Meta, NextHop,
-        ServiceEntry, ServiceKey,
+        AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats,
+        InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey,
     },
     maps::name,
 };
@@ -56,6 +61,7 @@ pub use self::{
     budget::Budget,
     cgroup::cgroup_root,
     flows::FlowTables,
+    held::HeldFragments,
     loader::{Attached, Mode, Options, check_bpf_file_system},
     local::AttachedCgroup,
     pins::detach,
@@ -74,12 +80,12 @@ pub struct Datapath {
     maglev: ArrayOfMaps<MapData>,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
+    vips: HashMap<MapData, AddressKey, u32>,
     blocks: block::BlockList,
     sources: sources::Sources,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
-    announced: HashMap<MapData, ServiceKey, u32>,
     /// Interfaces that VIPs are announced on.
     announce: Vec<String>,
     /// VIPs that the neighbours have been told of.
@@ -142,7 +148,7 @@ impl Datapath {
             meta,
             interfaces,
         } = loader::load(options, &indices, clock.per_second())?;
-        held::fill(&mut ebpf, options)?;
+        decapsulate::fill(&mut ebpf, options)?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         load::again(|| program.load()).map_err(|error| {
             KernelError::new(
@@ -156,9 +162,16 @@ impl Datapath {
             loader::pin_dir(&options.bpf_dir),
             options.tc_filters,
         )?;
+        detour::load(&mut ebpf)?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
+        let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
         let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
-        let hops = nexthop::Hops::new(nexthops, &taken, by_position(&interfaces, &named))?;
+        let hops = nexthop::Hops::new(
+            nexthops,
+            addresses,
+            &taken,
+            by_position(&interfaces, &named),
+        )?;
         let flows = FlowTables::new(
             descriptor(&ebpf, name::FLOWS4)?,
             descriptor(&ebpf, name::FLOWS6)?,
@@ -167,13 +180,13 @@ impl Datapath {
             options.lifetimes.scaled(clock.per_second()),
         );
         let mut datapath = Self {
-            announced: take(&mut ebpf, name::ANNOUNCED)?,
             announce: options.announce.clone(),
             told: BTreeSet::new(),
             services: take(&mut ebpf, name::SERVICES)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
+            vips: take(&mut ebpf, name::VIPS)?,
             blocks: block::BlockList::open(&mut ebpf)?,
             sources: sources::Sources::open(&mut ebpf)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
@@ -227,6 +240,15 @@ impl Datapath {
     /// The flow tables, to be swept and counted.
     pub fn flows(&self) -> FlowTables {
         self.flows.clone()
+    }
+
+    /// Where fragments come in that the agent is to keep; once only. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a buffer, or it is the second time.
+    pub fn hold_fragments(&mut self) -> Result<HeldFragments, KernelError> {
+        HeldFragments::new(&mut self.ebpf, self.flows.clock(), &self.attached)
     }
 
     /// The trace, for whoever hands its events on; `None` if it has been taken already.

@@ -14,7 +14,10 @@ use std::{
 };
 
 use aya::maps::{Array, MapData};
-use lb_common::{entry::NextHop, maps::MAX_INTERFACES, maps::MAX_NEXTHOPS};
+use lb_common::{
+    entry::{InterfaceAddresses, NextHop},
+    maps::{MAX_INTERFACES, MAX_NEXTHOPS},
+};
 use tokio::sync::Notify;
 
 use super::{
@@ -39,6 +42,7 @@ pub(crate) struct Hops {
 
 struct Inner {
     map: Array<MapData, NextHop>,
+    addresses: Array<MapData, InterfaceAddresses>,
     entries: HashMap<IpAddr, Entry>,
     /// Interfaces that the programs run on, by position.
     interfaces: Vec<Interface>,
@@ -65,9 +69,11 @@ struct Interface {
 
 impl Hops {
     /// A table over `map`; `taken` are the entries that a former agent's backends use,
-    /// `interfaces` the names and indices of those that the programs run on.
+    /// `addresses` holds the node's own ones by
+    /// position, `interfaces` the names and indices of those that the programs run on.
     pub(crate) fn new(
         map: Array<MapData, NextHop>,
+        addresses: Array<MapData, InterfaceAddresses>,
         taken: &BTreeMap<IpAddr, u32>,
         interfaces: Vec<(String, u32)>,
     ) -> Result<Self, KernelError> {
@@ -91,6 +97,7 @@ impl Hops {
             .collect();
         let mut inner = Inner {
             map,
+            addresses,
             entries,
             interfaces: interfaces
                 .into_iter()
@@ -273,7 +280,17 @@ impl Hops {
         Ok(())
     }
 
-    pub(super) fn set_interfaces(&self, links: &HashMap<u32, Link>) -> Result<(), KernelError> {
+    /// Whether the programs run on an interface.
+    pub(super) fn is_ours(&self, ifindex: u32) -> bool {
+        let inner = self.lock();
+        ifindex != 0 && inner.interfaces.iter().any(|each| each.ifindex == ifindex)
+    }
+
+    pub(super) fn set_interfaces(
+        &self,
+        links: &HashMap<u32, Link>,
+        addresses: &HashMap<u32, InterfaceAddresses>,
+    ) -> Result<(), KernelError> {
         let mut inner = self.lock();
         for position in 0..inner.interfaces.len() {
             let Interface {
@@ -301,6 +318,12 @@ impl Hops {
                 ..NextHop::default()
             };
             inner.write(position as u32, hop)?;
+            let own = addresses.get(&ifindex).copied().unwrap_or_default();
+            let what = || format!("writing the addresses of interface {ifindex}");
+            inner
+                .addresses
+                .set(position as u32, own, 0)
+                .map_err(|error| KernelError::new(what(), error))?;
         }
         Ok(())
     }

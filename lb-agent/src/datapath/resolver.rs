@@ -6,17 +6,24 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use lb_common::entry::{NextHop, hop_flags};
+use lb_common::{
+    entry::{NextHop, hop_flags},
+    vlan::Tags,
+};
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
     },
 };
 
-use super::{features, nexthop::Hops};
+use super::{
+    addresses, features,
+    nexthop::Hops,
+    trunk::{self, Tag},
+};
 use crate::domain::kernel::KernelError;
 
 /// How often everything is looked at without an event.
@@ -35,6 +42,8 @@ pub(super) struct Link {
     pub(super) ethernet: bool,
     /// [`hop_flags`] of everything that leaves by it.
     pub(super) flags: u32,
+    /// Of a sub-interface: the one below it, and its tag there.
+    pub(super) below: Option<(u32, Tag)>,
 }
 
 /// The way to an address.
@@ -44,6 +53,8 @@ struct Route {
     gateway: IpAddr,
     /// The address is the node's own.
     local: bool,
+    /// Bytes of a packet, where the route knows better than its interface.
+    mtu: Option<u32>,
 }
 
 /// Keeps the table current until it is dropped.
@@ -65,6 +76,8 @@ impl Resolver {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
         ];
         let (connection, handle, mut events) =
             rtnetlink::new_multicast_connection(&groups).map_err(failed)?;
@@ -104,7 +117,8 @@ impl Resolver {
     /// Looks at everything once; answers whether all addresses are resolved.
     async fn refresh(&self) -> Result<bool, KernelError> {
         let links = self.links().await?;
-        self.hops.set_interfaces(&links)?;
+        let own = addresses::read(&self.handle).await?;
+        self.hops.set_interfaces(&links, &own)?;
         self.hops
             .retain_coverage(|ifindex| links.contains_key(&ifindex));
         let addresses = self.hops.addresses();
@@ -121,10 +135,7 @@ impl Resolver {
                 .note_router(address, router.filter(|router| *router != address));
             let hop = match route {
                 Some(route) if route.local => self.local(address, &route, &links),
-                Some(route) => match links.get(&route.ifindex) {
-                    Some(link) => self.hop(&route, link, &neighbours).await,
-                    None => NextHop::default(),
-                },
+                Some(route) => self.hop(&route, &links, &neighbours).await,
                 None => NextHop::default(),
             };
             all &= is_resolved(&hop);
@@ -148,21 +159,31 @@ impl Resolver {
     async fn hop(
         &self,
         route: &Route,
-        link: &Link,
+        links: &HashMap<u32, Link>,
         neighbours: &HashMap<(u32, IpAddr), Neighbour>,
     ) -> NextHop {
+        let Some(link) = links.get(&route.ifindex) else {
+            return NextHop::default();
+        };
         let Route {
-            ifindex, gateway, ..
-        } = *route;
-        let hop = NextHop {
             ifindex,
-            mtu: link.mtu,
+            gateway,
+            mtu,
+            ..
+        } = *route;
+        let (below, tags) = trunk::below(links, ifindex, |ifindex| self.hops.is_ours(ifindex));
+        // With the tags on, the frame is the lower interface's, and so is what it takes.
+        let out = links.get(&below).unwrap_or(link);
+        let hop = NextHop {
+            ifindex: below,
+            mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
             smac: link.mac,
-            flags: link.flags,
+            flags: out.flags,
+            tags,
             ..NextHop::default()
         };
         // Replies that nobody looks at would end the connection.
-        if !self.hops.cover(ifindex, link.ethernet) {
+        if !self.hops.cover(below, out.ethernet) {
             return NextHop::default();
         }
         let neighbour = neighbours.get(&(ifindex, gateway));
@@ -171,7 +192,10 @@ impl Resolver {
         }
         match neighbour.and_then(|neighbour| neighbour.mac) {
             Some(mac) => NextHop { dmac: mac, ..hop },
+            // The kernel finds it on the interface of the route, and puts the tags on.
             None => NextHop {
+                ifindex,
+                tags: Tags::NONE,
                 flags: hop.flags | hop_flags::NEIGHBOUR,
                 ..hop
             },
@@ -189,7 +213,9 @@ impl Resolver {
                 mtu: 0,
                 ethernet: message.header.link_layer_type == LinkLayerType::Ether,
                 flags: 0,
+                below: None,
             };
+            let (mut parent, mut tag) = (None, None);
             let mut kind = None;
             for attribute in &message.attributes {
                 match attribute {
@@ -197,7 +223,9 @@ impl Resolver {
                         link.mac = mac.as_slice().try_into().unwrap_or_default();
                     }
                     LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                    LinkAttribute::Link(index) => parent = Some(*index),
                     LinkAttribute::LinkInfo(infos) => {
+                        tag = trunk::tag(infos);
                         kind = infos.iter().find_map(|info| match info {
                             LinkInfo::Kind(kind) => Some(kind),
                             _ => None,
@@ -206,6 +234,7 @@ impl Resolver {
                     _ => {}
                 }
             }
+            link.below = parent.zip(tag);
             let takes = match &targets {
                 Some(targets) => targets.get(&message.header.index) == Some(&true),
                 // A device of hardware has no kind. Of the others a kernel this old does not tell,
@@ -277,9 +306,16 @@ impl Resolver {
         let route: RouteMessage = answer.try_next().await.ok()??;
         let mut ifindex = None;
         let mut gateway = address;
+        let mut mtu = None;
         for attribute in &route.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => ifindex = Some(*index),
+                RouteAttribute::Metrics(metrics) => {
+                    mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
                 RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = IpAddr::V4(*ip),
                 RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = IpAddr::V6(*ip),
                 _ => {}
@@ -289,6 +325,7 @@ impl Resolver {
             ifindex: ifindex?,
             gateway,
             local: route.header.kind == RouteType::Local,
+            mtu,
         })
     }
 

@@ -286,7 +286,7 @@ impl Kernel for Datapath {
 
     fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
         self.write_filter(view)?;
-        self.announce(view)
+        self.write_vips(view)
     }
 
     fn blocked(&mut self) -> Result<Vec<IpNet>, KernelError> {

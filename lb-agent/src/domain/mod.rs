@@ -7,6 +7,7 @@ pub mod backend;
 pub mod block;
 pub mod block_list;
 pub mod flow;
+pub mod fragment;
 pub mod guard;
 pub mod health;
 pub mod kernel;

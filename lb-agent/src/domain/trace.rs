@@ -97,7 +97,13 @@ impl FromIterator<Verdict> for VerdictSet {
 pub struct UnknownVerdict(pub String);
 
 fn known_verdicts() -> String {
-    let groups = [Action::Drop, Action::Pass, Action::Forward, Action::Answer];
+    let groups = [
+        Action::Drop,
+        Action::Pass,
+        Action::Forward,
+        Action::Answer,
+        Action::Hold,
+    ];
     let group = |action: Action| {
         let names: Vec<&str> = Verdict::ALL
             .iter()

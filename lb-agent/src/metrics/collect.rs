@@ -6,10 +6,11 @@ use ipnet::IpNet;
 use lb_common::entry::Counter;
 use prometheus::{TextEncoder, proto::MetricFamily};
 
-use super::{Sources, blocks, node, services, trace};
+use super::{Sources, blocks, fragments, node, services, trace};
 use crate::{
     controller::{OperatorError, Status, handle::Counters},
     domain::snapshot::Snapshot,
+    fragments::FragmentStats,
     probe::ProbeStats,
     watch::WatchStats,
 };
@@ -23,6 +24,7 @@ pub(super) struct Reading {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) probes: Arc<ProbeStats>,
     pub(super) watch: Arc<WatchStats>,
+    pub(super) fragments: Arc<FragmentStats>,
 }
 
 /// Asks the controller for all of it.
@@ -31,6 +33,7 @@ pub(super) async fn read(
         handle,
         probes,
         watch,
+        fragments,
     }: &Sources,
 ) -> Result<Reading, OperatorError> {
     let (status, counters, blocks) = tokio::try_join!(
@@ -45,6 +48,7 @@ pub(super) async fn read(
         snapshot: handle.snapshot(),
         probes: Arc::clone(probes),
         watch: Arc::clone(watch),
+        fragments: Arc::clone(fragments),
     })
 }
 
@@ -55,6 +59,7 @@ pub(super) fn text(reading: &Reading, now: SystemTime) -> prometheus::Result<Str
         .chain(services::families(&reading.snapshot, &reading.counters))
         .chain(blocks::families(reading.status.blocks, &reading.blocks))
         .chain(trace::families(&reading.watch))
+        .chain([fragments::family(&reading.fragments)])
         .filter_map(|family| family.finish())
         .collect();
     TextEncoder::new().encode_to_string(&families)

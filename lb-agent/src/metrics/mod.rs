@@ -10,6 +10,7 @@
 mod blocks;
 mod collect;
 mod family;
+mod fragments;
 mod node;
 mod services;
 mod trace;
@@ -30,6 +31,7 @@ use tokio::{net::TcpListener, sync::oneshot, time};
 
 use crate::{
     controller::{Handle, OperatorError},
+    fragments::FragmentStats,
     probe::ProbeStats,
     watch::WatchStats,
 };
@@ -90,6 +92,8 @@ pub struct Sources {
     pub probes: Arc<ProbeStats>,
     /// What traces and captures have come to.
     pub watch: Arc<WatchStats>,
+    /// What became of fragments that came too early.
+    pub fragments: Arc<FragmentStats>,
 }
 
 async fn metrics(State(sources): State<Sources>) -> Result<Response, Unavailable> {

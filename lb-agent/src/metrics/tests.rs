@@ -53,6 +53,7 @@ impl Rig {
             handle,
             probes: Arc::default(),
             watch: Arc::default(),
+            fragments: Arc::default(),
         };
         let server = tokio::spawn(serve(listener, sources, async {
             stopped.await.ok();
@@ -196,7 +197,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 40, "{families:?}");
+    assert_eq!(families.len(), 41, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -10,7 +10,8 @@ use lb_common::{checksum, flow::Half};
 use super::{ServerReturn, lb_direct_tc4, lb_direct_tc6, lb_direct_xdp4, lb_direct_xdp6};
 use crate::{
     family::{V4, V6},
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Hook, IPPROTO_IPIP, IPPROTO_IPV6, Ipv4, Ipv6},
+    headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_IPIP, IPPROTO_IPV6, Ipv4, Ipv6},
+    packet::{Frame, Hook},
 };
 
 /// Hops that the header around a packet may take.

@@ -1,31 +1,30 @@
 //! What the kept bytes of a packet say, and the flow that it belongs to.
 
 use lb_common::{
-    IPPROTO_TCP, IPPROTO_UDP,
+    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP,
     entry::{FAMILY_V4, FAMILY_V6},
     flow::Kind,
     trace::{TRACE_SNAP, TraceEvent, TraceRecord, trace_facts},
+    vlan::MAX_TAGS,
 };
 
 use super::record;
 use crate::{
+    extension::FRAGMENT,
     family::{Family, Key, V4, V6},
     flow,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPPROTO_FRAGMENT, Ipv4, Ipv6, Tcp},
+    headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6, Tcp},
+    vlan,
 };
 
-/// EtherTypes of VLAN tags (IEEE 802.1Q, 802.1ad), network byte order.
-const VLAN: [u16; 2] = [0x8100_u16.to_be(), 0x88a8_u16.to_be()];
 /// VLAN tags that are looked behind.
-const TAGS: u32 = 2;
+const TAGS: u32 = MAX_TAGS;
 /// Extension headers that are looked behind.
 const EXTENSIONS: u32 = 4;
 /// Next header values of extension headers that say their length (RFC 8200, section 4).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION: u8 = 60;
-const IPPROTO_ICMP: u8 = 1;
-const IPPROTO_ICMPV6: u8 = 58;
 
 /// A `T` out of the kept bytes, if it is among them.
 #[inline(always)]
@@ -62,7 +61,7 @@ fn network(record: *const TraceRecord, event: &mut TraceEvent) -> Option<u32> {
     event.ethertype = 0;
     let mut ethertype = read::<u16>(record, offset)?;
     for _ in 0..TAGS {
-        if ethertype != VLAN[0] && ethertype != VLAN[1] {
+        if !vlan::is_tag(ethertype) {
             break;
         }
         ethertype = read::<u16>(record, offset + 4)?;
@@ -110,7 +109,7 @@ fn extensions(record: *const TraceRecord, event: &mut TraceEvent, l4: u32) -> Op
                 event.proto = next;
                 l4 += (length as u32 + 1) * 8;
             }
-            IPPROTO_FRAGMENT => {
+            FRAGMENT => {
                 let [next, _, high, low] = read::<[u8; 4]>(record, l4)?;
                 event.facts |= trace_facts::FRAGMENT;
                 event.proto = next;

@@ -137,7 +137,7 @@ impl Model {
             Err(verdict) => Prediction {
                 verdict,
                 action: match verdict.action() {
-                    Action::Drop => action::DROP,
+                    Action::Drop | Action::Hold => action::DROP,
                     _ => action::PASS,
                 },
                 frame: None,

@@ -17,7 +17,7 @@ use crate::{
 
 const PORT: u16 = 20_777;
 
-fn flag_backend(world: &World, traffic: Traffic, flags: u32) {
+pub(crate) fn flag_backend(world: &World, traffic: Traffic, flags: u32) {
     let hop = memory::hop_of(world, traffic.backend_id(2));
     memory::set_hop_flags(world, hop, flags);
 }

@@ -95,10 +95,15 @@ pub(crate) fn allow_local(world: &World, address: &str, port: u16) {
             hash::filter_word6(&words.try_into().expect("four words"))
         }
     };
-    let bit = hash::filter_bit(word, port.to_be(), hash::FILTER_LOCAL_BACKEND);
+    let bits = [
+        hash::filter_bit(word, 0, 0),
+        hash::filter_bit(word, port.to_be(), hash::FILTER_LOCAL_BACKEND),
+    ];
     let mut map = pinned::<DestinationFilter>(world, name::FILTER);
     let mut filter = map.get(&0, 0).expect("the filter");
-    filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
+    for bit in bits {
+        filter.words[(bit / 64) as usize] |= 1 << (bit % 64);
+    }
     map.set(0, filter, 0).expect("the filter written");
 }
 

@@ -113,8 +113,13 @@ fn hop_count_at_its_end() {
                 ttl,
                 ..packet.clone()
             };
+            // To a whole link, so that nobody is told; whom it is told, see `answers`.
             let expired = |what: &str, side, packet: &Packet, ttl| {
-                let frame = with_ttl(packet, ttl).build();
+                let packet = Packet {
+                    dmac: [0xff; 6],
+                    ..packet.clone()
+                };
+                let frame = with_ttl(&packet, ttl).build();
                 Row::refused(format!("{traffic:?}, {what}"), side, frame, DropTtlExceeded)
             };
             let sent = (action::REDIRECT, traffic.at_backend(&request, 2, PORT));

@@ -25,6 +25,8 @@ pub(crate) struct Row<'a> {
     verdict: Verdict,
     /// XDP action and packet out; `None`: the frame as it was.
     out: Option<(u32, Packet)>,
+    /// The same for what [`Packet`] cannot say.
+    frame_out: Option<(u32, Vec<u8>)>,
 }
 
 impl<'a> Row<'a> {
@@ -42,6 +44,21 @@ impl<'a> Row<'a> {
             frame,
             verdict,
             out: None,
+            frame_out: None,
+        }
+    }
+
+    /// A frame that leaves as another one.
+    pub(crate) fn changed(
+        what: impl Into<String>,
+        from: Side,
+        frame: Vec<u8>,
+        verdict: Verdict,
+        out: (u32, Vec<u8>),
+    ) -> Self {
+        Self {
+            frame_out: Some(out),
+            ..Self::refused(what, from, frame, verdict)
         }
     }
 
@@ -80,10 +97,19 @@ impl<'a> Row<'a> {
             frame,
             verdict,
             out,
+            frame_out,
         } = self;
         state(world);
         let outcome = run(world, from, &frame).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(outcome.verdict, verdict, "{what}: {frame:02x?}");
+        if let Some((action, out)) = frame_out {
+            assert_eq!(outcome.action, action, "{what}");
+            assert_eq!(
+                outcome.frame, out,
+                "{what}: {:02x?}, not {out:02x?}",
+                outcome.frame
+            );
+        }
         let Some((action, out)) = out else { return };
         // In tc there is one way out, whichever interface it is.
         let action = match (world.hook, action) {
@@ -113,4 +139,14 @@ pub(crate) fn run(world: &mut World, side: Side, frame: &[u8]) -> anyhow::Result
         Side::Back => world.back,
     };
     world.run(frame, ifindex)
+}
+
+/// Bytes of the shortest IP frame that a test run takes: in tc the kernel wants the whole IP header
+/// (net/bpf/test_run.c).
+pub(crate) fn shortest(world: &World, v6: bool) -> usize {
+    match (world.hook, v6) {
+        (Hook::Xdp, _) => 14,
+        (Hook::Tc, false) => 14 + 20,
+        (Hook::Tc, true) => 14 + 40,
+    }
 }

@@ -10,7 +10,7 @@ use lb_common::{
     entry::hop_flags::{LOCAL, NEIGHBOUR, NO_XDP},
     flow::State,
     verdict::Verdict::{
-        DropNoFlow, DropTooBig, DropTtlExceeded, ForwardRequest, PassForeign, PassUnresolved,
+        AnswerTimeExceeded, AnswerTooBig, DropNoFlow, ForwardRequest, PassForeign, PassUnresolved,
     },
 };
 use lb_tests::{
@@ -184,8 +184,8 @@ fn what_backends_do_not_get() {
                 if traffic.tcp {
                     refused("reset", traffic.request(PORT, RST), DropNoFlow).check(world);
                 }
-                let first = refused("last hop, first packet", dying.clone(), DropTtlExceeded);
-                first.check(world);
+                let told = run(world, Side::Front, &dying.build()).unwrap();
+                assert_eq!(told.verdict, AnswerTimeExceeded, "the first packet");
                 sent(
                     world,
                     traffic,
@@ -194,7 +194,8 @@ fn what_backends_do_not_get() {
                     2,
                     "",
                 );
-                refused("last hop", dying, DropTtlExceeded).check(world);
+                let told = run(world, Side::Front, &dying.build()).unwrap();
+                assert_eq!(told.verdict, AnswerTimeExceeded);
                 // What the backend sends is nothing to us, nor is it translated.
                 let answer = answer_to(&passed_on(&traffic.request(PORT, SYN), 2), SYN | ACK);
                 let what = "the answer, come by here".to_owned();
@@ -210,7 +211,22 @@ fn what_backends_do_not_get() {
                 long.payload = vec![1; MTU - headers - around];
                 sent(world, traffic, forwarding, &long, 2, "as long as can be");
                 long.payload.push(1);
-                refused("a byte longer", long, DropTooBig).check(world);
+                // The sender is told what leaves room for the header.
+                let told = run(world, Side::Front, &long.build()).unwrap();
+                assert_eq!(told.verdict, AnswerTooBig, "{traffic:?}, {forwarding:?}");
+                let (at, kind) = if traffic.v6 {
+                    (54, [2, 0])
+                } else {
+                    (34, [3, 4])
+                };
+                let icmp = &told.frame[at..at + 8];
+                assert_eq!(icmp[..2], kind);
+                let mtu = u16::from_be_bytes([icmp[6], icmp[7]]);
+                assert_eq!(
+                    usize::from(mtu),
+                    MTU - around,
+                    "{traffic:?}, {forwarding:?}"
+                );
                 forget_all(world);
             }
         }

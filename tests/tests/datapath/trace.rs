@@ -109,7 +109,7 @@ fn other_verdicts() {
             icmp[l4] = 9;
             icmp[l4 + 1] = 3;
             let mut tagged = request.build();
-            tagged.splice(12..12, [0x88, 0xa8, 0, 5, 0x81, 0, 0, 6]);
+            tagged.splice(12..12, [0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 0x81, 0, 0, 7]);
             let elsewhere = if traffic.v6 {
                 "2001:db8::99"
             } else {
@@ -126,7 +126,7 @@ fn other_verdicts() {
                     [9, 3],
                     false,
                 ),
-                ("two VLAN tags", tagged, Some(6), [0, 0], true),
+                ("three VLAN tags", tagged, None, [0, 0], false),
                 ("foreign", foreign.build(), Some(6), [0, 0], true),
                 (
                     "cut short",

@@ -68,14 +68,17 @@ const KERNELS: [Kernel; 4] = [
 /// What is run of the tests of the programs: what leans on the kernel most. An emulated machine
 /// takes a second and more for each, and logic does not differ from kernel to kernel. None whose flows
 /// must not grow old meanwhile: such a machine can take longer than a half-open flow lives.
-const DATAPATH: [&str; 7] = [
+const DATAPATH: [&str; 10] = [
     VERIFIER,
     "rewrite::both_directions_of_every_kind",
     "adopted::sparse_backends",
     "block::longest_prefix_counts",
     "table::cut_clients_is_precise",
     "life::states_and_the_next_syn",
-    "foreign::fragments",
+    "fragmented::follow_the_first",
+    "answers::too_big",
+    "errors::odd_quotes",
+    "leaving::replies_of_every_shape",
 ];
 
 /// What is run of the end-to-end tests: no time is measured in it, and its limits stretch.

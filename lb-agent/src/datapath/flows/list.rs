@@ -19,13 +19,13 @@ use crate::{
 impl FlowReader for FlowTables {
     fn each(&self, see: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
         let now = self.clock.now();
-        self.visit::<u32, 1>(&self.v4, |entry| {
+        self.visit::<u32, 0>(&self.v4, |entry| {
             if let Some(flow) = self.flow(entry, now, |addr| encode::ip([*addr, 0, 0, 0], false)) {
                 see(&flow);
             }
             Fate::Keep
         })?;
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| {
             if let Some(flow) = self.flow(entry, now, |addr| encode::ip(*addr, true)) {
                 see(&flow);
             }

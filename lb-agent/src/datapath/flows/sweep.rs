@@ -60,7 +60,7 @@ impl FlowTables {
         let mut used4 = [0; 9];
         let mut used6 = [0; 9];
         let mut spilled = Spilled::new(self.slots);
-        self.visit::<u32, 1>(&self.v4, |entry| {
+        self.visit::<u32, 0>(&self.v4, |entry| {
             let Half {
                 saddr,
                 daddr,
@@ -71,9 +71,9 @@ impl FlowTables {
             spilled.note(entry, hash);
             self.take_stock(entry, &mut used4, &mut census)
         })?;
-        self.settle_marks::<u32, 1>(&self.v4, &spilled)?;
+        self.settle_marks::<u32, 0>(&self.v4, &spilled)?;
         let mut spilled = Spilled::new(self.slots);
-        self.visit::<[u32; 4], 5>(&self.v6, |entry| {
+        self.visit::<[u32; 4], 4>(&self.v6, |entry| {
             let Half {
                 saddr,
                 daddr,
@@ -84,7 +84,7 @@ impl FlowTables {
             spilled.note(entry, hash);
             self.take_stock(entry, &mut used6, &mut census)
         })?;
-        self.settle_marks::<[u32; 4], 5>(&self.v6, &spilled)?;
+        self.settle_marks::<[u32; 4], 4>(&self.v6, &spilled)?;
         census.used4 = used4;
         census.used6 = used6;
         Ok(census)
