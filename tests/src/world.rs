@@ -265,10 +265,8 @@ impl World {
                 slots: 1021,
             },
         ));
-        let key = VipKey {
-            address: vip.parse()?,
-            protocol,
-        };
+        let address = vip.parse()?;
+        let key = VipKey { address, protocol };
         steps.push(Step::PutVip(
             key,
             KernelVip {

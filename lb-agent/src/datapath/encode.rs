@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
     entry::{
-        AddressKey, BackendEntry, FAMILY_V4, FAMILY_V6, ServiceKey, backend_flags,
+        AddressKey, BackendEntry, FAMILY_V4, FAMILY_V6, ServiceEntry, ServiceKey, backend_flags,
         service_flags as flags,
     },
     hash,
@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use crate::domain::{
-    kernel::{KernelBackend, Treatment, VipKey},
+    kernel::{KernelBackend, KernelVip, Treatment, VipKey},
     service::{Affinity, Forwarding},
 };
 
@@ -97,8 +97,17 @@ pub(crate) fn service_flags(treatment: Treatment) -> u32 {
     }
 }
 
+/// The VIP of a map value.
+pub(crate) fn vip(entry: &ServiceEntry) -> KernelVip {
+    KernelVip {
+        service: entry.id,
+        slots: entry.maglev_slots,
+        treatment: treatment(entry.flags),
+    }
+}
+
 /// The reverse of [`service_flags`].
-pub(crate) fn treatment(bits: u32) -> Treatment {
+fn treatment(bits: u32) -> Treatment {
     Treatment {
         forwarding: if bits & flags::DSR_L2 != 0 {
             Forwarding::DsrL2

@@ -248,12 +248,7 @@ impl Kernel for Datapath {
         for entry in self.services.iter() {
             let (key, entry) =
                 entry.map_err(|error| KernelError::new("reading the VIPs", error))?;
-            let vip = KernelVip {
-                service: entry.id,
-                slots: entry.maglev_slots,
-                treatment: encode::treatment(entry.flags),
-            };
-            view.vips.insert(encode::vip_key(&key), vip);
+            view.vips.insert(encode::vip_key(&key), encode::vip(&entry));
         }
         view.backends = self
             .written

@@ -198,8 +198,7 @@ fn what_backends_do_not_get() {
                 assert_eq!(told.verdict, AnswerTimeExceeded);
                 // What the backend sends is nothing to us, nor is it translated.
                 let answer = answer_to(&passed_on(&traffic.request(PORT, SYN), 2), SYN | ACK);
-                let what = "the answer, come by here".to_owned();
-                Row::refused(what, Side::Back, answer.build(), PassForeign).check(world);
+                Row::refused("the answer", Side::Back, answer.build(), PassForeign).check(world);
                 // To the byte.
                 let headers = traffic.request(PORT, ACK).build().len() - 14 - 7;
                 let around = match (forwarding, traffic.v6) {
