@@ -2,23 +2,28 @@
 
 use core::{hint::black_box, ptr};
 
+use aya_ebpf::btf_maps::lpm_trie as trie;
 use lb_common::{
     checksum,
-    entry::{NextHop, ServiceEntry, hop_flags, hop_number},
-    flow::{Half, Kind, NO_PARTNER, State, tcp_flags},
+    entry::{
+        FAMILY_V4, FAMILY_V6, NextHop, SOURCE_SERVICE_BITS, ServiceEntry, Source, hop_flags,
+        hop_number, service_flags,
+    },
+    flow::{ALONE, Half, Kind, NO_PARTNER, State, tcp_flags},
     hash,
     verdict::Verdict,
 };
 
 use crate::{
     answer, budget,
-    family::{Draft, Family, Key, V4, V6},
+    family::{Draft, Key, V4, V6},
     flow::SlotRef,
     headers::{join_ports, split_ports},
-    insert::InsertError,
+    insert::{self, InsertError},
     lookup,
-    maps::NEXTHOPS,
+    maps::{NEXTHOPS, SOURCES4, SOURCES6},
     place::{lb_take_free4, lb_take_free6, place},
+    server_return::ServerReturn,
     settings::{client_hop, setting},
     stats::count_flow,
 };
@@ -30,19 +35,25 @@ const PORT_PROBES: u32 = 12;
 const PORT_PROBES_CLOSED: u32 = 8;
 
 /// What a family adds for new flows.
-pub(crate) trait NewFlow: Family {
+pub(crate) trait NewFlow: ServerReturn {
     /// [`create`] as a function of the program that the verifier checks by itself.
     fn create() -> Created;
 
     /// `place::place_draft` as such a function.
     fn place(kind: u32) -> u64;
 
-    /// The service that a packet to this destination is for.
-    fn service(key: &Key<Self::Addr>) -> Option<&'static ServiceEntry>;
+    /// The service that the draft's packet is for.
+    fn service(draft: &mut Draft<Self::Addr>) -> Option<&'static ServiceEntry>;
 
     /// Whether a host may send from this address; not so unspecified, loopback, multicast and
     /// broadcast ones (RFC 1812, section 5.3.7; RFC 4291, section 2).
     fn is_hosts(address: &Self::Addr) -> bool;
+
+    /// Whether the draft's client, looked up as one of the service's, is admitted.
+    fn is_admitted(client: &trie::Key<Source<Self::Addr>>) -> bool;
+
+    /// Hash of a client by its address alone.
+    fn client_hash(addr: &Self::Addr) -> u64;
 
     /// Takes an address out of a backend entry.
     fn copy_address(address: &mut Self::Addr, words: &[u32; 4]);
@@ -80,6 +91,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
         Verdict::DropContended,
         Verdict::DropTtlExceeded,
         Verdict::DropNoFlow,
+        Verdict::DropNotAllowed,
         Verdict::DropBudget,
     ] {
         if candidate as u64 == verdict {
@@ -121,10 +133,19 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     // SAFETY: this CPU's scratch memory; see `forward`.
     let draft = unsafe { &mut *draft };
     let [client_port, vip_port] = split_ports(draft.key.ports);
-    let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
+    let service = F::service(draft).ok_or_else(|| stranger(vip_port))?;
     // An answer would go nowhere, or to everybody.
     if !F::is_hosts(&draft.key.saddr) {
         return Err(Verdict::PassMalformed);
+    }
+    if service.flags & service_flags::RESTRICTED != 0 {
+        // Field by field, for the stack has no room for the key.
+        draft.client.prefix_len = SOURCE_SERVICE_BITS + size_of::<F::Addr>() as u32 * 8;
+        draft.client.data.service = service.id;
+        draft.client.data.addr = draft.key.saddr;
+        if !F::is_admitted(&draft.client) {
+            return Err(Verdict::DropNotAllowed);
+        }
     }
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
@@ -132,7 +153,12 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     if !budget::admits(draft.now) {
         return Err(Verdict::DropBudget);
     }
-    let (backend_id, backend) = lookup::select(service, draft.hash)?;
+    let drawn = if service.flags & service_flags::BY_CLIENT != 0 {
+        F::client_hash(&draft.key.saddr)
+    } else {
+        draft.hash
+    };
+    let (backend_id, backend) = lookup::select(service, drawn)?;
     let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
     // Where a route has only just appeared, the agent has yet to choose the source.
     if next.ifindex == 0 || backend.source == [0; 4] {
@@ -144,6 +170,16 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
         return Err(Verdict::DropTtlExceeded);
     }
     F::copy_address(&mut draft.destination, &backend.addr);
+    if service.flags & (service_flags::DSR_L2 | service_flags::DSR_IPIP) != 0 {
+        draft.source = draft.key.saddr;
+        draft.half.hop = backend.hop | hop_number::SERVER_RETURN;
+        if service.flags & service_flags::DSR_IPIP != 0 {
+            F::copy_address(&mut draft.source, &backend.source);
+            draft.half.hop |= hop_number::TUNNEL;
+        }
+        draft.half.backend = backend_id;
+        return begin_alone::<F>(draft);
+    }
     if local {
         // A process of the node sees the client itself; its replies are met on their way out.
         draft.source = draft.key.saddr;
@@ -180,6 +216,29 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
             Err(error.verdict())
         }
     }
+}
+
+/// Inserts the forward half of a flow whose backend answers the client itself. Its rewrite holds the
+/// addresses of the header around the packet, or the backend's for its link address.
+#[inline(always)]
+fn begin_alone<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
+    // SAFETY: this CPU's scratch memory; a pointer came in, as in `claim_port`.
+    let draft = unsafe { &mut *draft };
+    draft.half.saddr = draft.key.saddr;
+    draft.half.daddr = draft.key.daddr;
+    draft.half.new_saddr = draft.source;
+    draft.half.new_daddr = draft.destination;
+    draft.half.ports = draft.key.ports;
+    draft.half.new_ports = draft.key.ports;
+    draft.half.l3_delta = 0;
+    draft.half.l4_delta = 0;
+    draft.half.partner = ALONE;
+    draft.half.seen = draft.now;
+    draft.half.spilled = 0;
+    let slot = insert::insert::<F>(draft.hash, Kind::Forward, false);
+    let slot = slot.map_err(InsertError::verdict)?;
+    count_flow(draft.half.backend);
+    Ok(slot)
 }
 
 /// Sets both checksum deltas from what the half replaces.
@@ -284,19 +343,28 @@ impl NewFlow for V4 {
     }
 
     #[inline(always)]
-    fn service(key: &Key<u32>) -> Option<&'static ServiceEntry> {
-        let [_, port] = split_ports(key.ports);
-        lookup::service(&lb_common::entry::ServiceKey {
-            addr: [key.daddr, 0, 0, 0],
-            port,
-            proto: key.proto,
-            family: lb_common::entry::FAMILY_V4,
-        })
+    fn service(draft: &mut Draft<u32>) -> Option<&'static ServiceEntry> {
+        let [_, port] = split_ports(draft.key.ports);
+        draft.service.addr = [draft.key.daddr, 0, 0, 0];
+        draft.service.port = port;
+        draft.service.proto = draft.key.proto;
+        draft.service.family = FAMILY_V4;
+        lookup::service(&draft.service)
     }
 
     #[inline(always)]
     fn is_hosts(address: &u32) -> bool {
         answer::may_be_told4(*address)
+    }
+
+    #[inline(always)]
+    fn is_admitted(client: &trie::Key<Source<u32>>) -> bool {
+        SOURCES4.get(client).is_some()
+    }
+
+    #[inline(always)]
+    fn client_hash(addr: &u32) -> u64 {
+        hash::client4(setting!(seed), *addr)
     }
 
     #[inline(always)]
@@ -322,19 +390,28 @@ impl NewFlow for V6 {
     }
 
     #[inline(always)]
-    fn service(key: &Key<[u32; 4]>) -> Option<&'static ServiceEntry> {
-        let [_, port] = split_ports(key.ports);
-        lookup::service(&lb_common::entry::ServiceKey {
-            addr: key.daddr,
-            port,
-            proto: key.proto,
-            family: lb_common::entry::FAMILY_V6,
-        })
+    fn service(draft: &mut Draft<[u32; 4]>) -> Option<&'static ServiceEntry> {
+        let [_, port] = split_ports(draft.key.ports);
+        draft.service.addr = draft.key.daddr;
+        draft.service.port = port;
+        draft.service.proto = draft.key.proto;
+        draft.service.family = FAMILY_V6;
+        lookup::service(&draft.service)
     }
 
     #[inline(always)]
     fn is_hosts(address: &[u32; 4]) -> bool {
         answer::may_be_told6(address)
+    }
+
+    #[inline(always)]
+    fn is_admitted(client: &trie::Key<Source<[u32; 4]>>) -> bool {
+        SOURCES6.get(client).is_some()
+    }
+
+    #[inline(always)]
+    fn client_hash(addr: &[u32; 4]) -> u64 {
+        hash::client6(setting!(seed), addr)
     }
 
     #[inline(always)]

@@ -208,6 +208,7 @@ fn two_services_on_one_backend() {
             let vip = KernelVip {
                 service: id,
                 slots: SLOTS,
+                treatment: Default::default(),
             };
             world
                 .apply(&[

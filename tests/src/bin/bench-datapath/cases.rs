@@ -3,6 +3,7 @@
 //! A new case is a call of [`Group::case`], a new kind of table a variant of [`Prepare`].
 
 use anyhow::Result;
+use lb_agent::domain::service::Forwarding;
 use lb_common::verdict::Verdict;
 use lb_tests::{
     bench::{Bare, Ingress, Part, Samples, Traffic, blocked_sources},
@@ -29,6 +30,8 @@ pub(crate) enum Prepare {
     NoFlows,
     /// These flows, established, and no other.
     Flows(Population),
+    /// The same where backends answer clients themselves.
+    FlowsAlone(Population),
     /// So many block rules of each family, and a few TCP flows.
     Blocks(u32),
 }
@@ -80,7 +83,7 @@ impl Case {
         self.expect.is_none()
     }
 
-    fn new_flows(mut self) -> Self {
+    pub(crate) fn new_flows(mut self) -> Self {
         self.most = Some(MOST_NEW);
         if let Some(expect) = &mut self.expect {
             expect.new_flows = true;
@@ -95,7 +98,7 @@ impl Case {
 }
 
 /// A case of the agent's program.
-fn case(name: String, traffic: Traffic, floor: Bare, verdict: Verdict) -> Case {
+pub(crate) fn case(name: String, traffic: Traffic, floor: Bare, verdict: Verdict) -> Case {
     Case {
         name,
         traffic,
@@ -142,6 +145,9 @@ pub(crate) fn all() -> Result<Vec<Group>> {
         })?);
     }
     groups.extend(new_flows()?);
+    for forwarding in [Forwarding::DsrL2, Forwarding::DsrIpip] {
+        groups.extend(crate::alone::groups(forwarding)?);
+    }
     Ok(groups)
 }
 
@@ -261,7 +267,7 @@ fn blocks(rules: u32) -> Result<Group> {
     })
 }
 
-fn count(flows: u32) -> String {
+pub(crate) fn count(flows: u32) -> String {
     match flows {
         1 => "1 flow".into(),
         _ if flows < 1024 => format!("{flows} flows"),

@@ -2,6 +2,7 @@
 //! each other, all cases in turn, several rounds. Prints a table with the goals and writes
 //! `target/bench/datapath.json`.
 
+mod alone;
 mod cases;
 mod population;
 mod report;

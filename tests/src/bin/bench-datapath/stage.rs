@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use ipnet::IpNet;
-use lb_agent::domain::kernel::Kernel as _;
+use lb_agent::domain::{
+    kernel::{Kernel as _, KernelVip, Step, Treatment},
+    service::Forwarding,
+};
 use lb_common::{flow::State, maps::DEFAULT_FLOW_SLOTS, verdict::Verdict};
 use lb_tests::{
     bench::{Bare, Driver, Ingress, Traffic, block_rule, block_rule6},
@@ -39,12 +42,16 @@ pub(crate) enum Scene {
     Blocks,
     /// With one that takes seconds to load.
     LongList,
+    /// Whose backends answer clients themselves.
+    ServerReturn(Forwarding),
 }
 
 impl Scene {
     fn slots(self) -> u32 {
         match self {
-            Scene::Default | Scene::Blocks | Scene::LongList => DEFAULT_FLOW_SLOTS,
+            Scene::Default | Scene::Blocks | Scene::LongList | Scene::ServerReturn(_) => {
+                DEFAULT_FLOW_SLOTS
+            }
             Scene::Large => DEFAULT_FLOW_SLOTS * 8,
         }
     }
@@ -159,6 +166,15 @@ impl<'w> Bench<'w> {
             backends.extend(id * 16..id * 16 + 8);
             id += 1;
         }
+        if let Scene::ServerReturn(forwarding) = scene {
+            let treatment = Treatment {
+                forwarding,
+                ..Treatment::default()
+            };
+            let vips = world.datapath.adopt()?.vips.into_iter();
+            let treated = vips.map(|(key, vip)| Step::PutVip(key, KernelVip { treatment, ..vip }));
+            world.apply(&treated.collect::<Vec<_>>())?;
+        }
         Ok(Self {
             world,
             driver: Driver::load(driver, scene.slots())?,
@@ -180,6 +196,7 @@ impl<'w> Bench<'w> {
         match prepare {
             Prepare::NoFlows => {}
             Prepare::Flows(flows) => self.establish(*flows)?,
+            Prepare::FlowsAlone(flows) => self.establish_alone(*flows)?,
             Prepare::Blocks(count) => {
                 let rules = |numbers: std::ops::Range<u32>| -> Result<Vec<IpNet>> {
                     let v6 = numbers.clone().map(block_rule6);
@@ -212,6 +229,22 @@ impl<'w> Bench<'w> {
         ensure!(
             established as f64 >= 2.0 * f64::from(all) * AS_EXPECTED,
             "{established} established halves after opening {all} flows: {used:?}"
+        );
+        Ok(())
+    }
+
+    /// The same where no answer comes by.
+    fn establish_alone(&mut self, flows: Population) -> Result<()> {
+        let all = flows.flows;
+        self.send(&flows.requests(all, SYN)?, all)?;
+        self.send(&flows.requests(all, ACK)?, all)?;
+        let census = self.world.datapath.sweep()?;
+        let used = if flows.v6 { census.used6 } else { census.used4 };
+        let established = used[State::Established as usize];
+        ensure!(
+            established as f64 >= f64::from(all) * AS_EXPECTED
+                && used.iter().sum::<u64>() <= u64::from(all),
+            "{established} established flows after opening {all}: {used:?}"
         );
         Ok(())
     }
