@@ -6,11 +6,12 @@ use anyhow::Result;
 use lb_agent::domain::service::Forwarding;
 use lb_common::verdict::Verdict;
 use lb_tests::{
-    bench::{Bare, Ingress, Part, Samples, Traffic, blocked_sources},
+    bench::{Bare, Ingress, Part, Samples, Traffic},
     packet::{ACK, Packet, SYN},
 };
 
 use crate::{
+    blocked,
     population::Population,
     stage::{Expect, Scene},
 };
@@ -91,7 +92,7 @@ impl Case {
         self
     }
 
-    fn goal(mut self, nanoseconds: f64) -> Self {
+    pub(crate) fn goal(mut self, nanoseconds: f64) -> Self {
         self.goal = Some(nanoseconds);
         self
     }
@@ -127,8 +128,8 @@ fn bare(name: &str, traffic: Traffic, program: Bare) -> Case {
 /// Everything, in the order of the table.
 pub(crate) fn all() -> Result<Vec<Group>> {
     let mut groups = vec![floors()?, foreign()?];
-    for rules in [10, 10_000, LONG_LIST] {
-        groups.push(blocks(rules)?);
+    for rules in [10, 10_000, blocked::LONG_LIST] {
+        groups.push(blocked::blocks(rules)?);
     }
     for (v6, udp) in [(false, false), (true, false), (false, true), (true, true)] {
         groups.push(known_flows(Population {
@@ -194,7 +195,7 @@ fn floors() -> Result<Group> {
 pub(crate) const HOT_HASH: &str = "hot hash lookup";
 
 /// Packets between hosts that are not ours, from many sources.
-fn strangers(source: &str, destination: &str) -> Result<Traffic> {
+pub(crate) fn strangers(source: &str, destination: &str) -> Result<Traffic> {
     let packet = Packet::tcp(source, 40_000, destination, 443, ACK);
     let parts = [(Part::Source, 0, u32::MAX)];
     Traffic::new(&packet, Ingress::Front, 65_536, &parts)
@@ -215,54 +216,6 @@ fn foreign() -> Result<Group> {
         name: "foreign traffic".into(),
         scene: Scene::Default,
         prepare: Prepare::NoFlows,
-        cases,
-    })
-}
-
-/// Rules of the long block list.
-const LONG_LIST: u32 = 1_000_000;
-
-fn blocks(rules: u32) -> Result<Group> {
-    let from = Packet::tcp("100.64.0.7", 40_000, NEW_FLOWS, 80, SYN);
-    let traffic = blocked_sources(&from, rules)?;
-    let from6 = Packet::tcp("2001:db8::7", 40_000, NEW_FLOWS6, 80, SYN);
-    let traffic6 = blocked_sources(&from6, rules)?;
-    let passed = |family: &str, traffic| {
-        let name = format!("foreign, passed, {family}, {rules} prefixes blocked");
-        case(name, traffic, Bare::ParsePass, Verdict::PassForeign).goal(10.0)
-    };
-    let name = format!("blocked, dropped, {rules} prefixes");
-    let tcp = Population {
-        v6: false,
-        udp: false,
-        flows: 1024,
-    };
-    let goal = if rules == 10 { 15.0 } else { 30.0 };
-    let cases = vec![
-        case(name, traffic, Bare::ParseDrop, Verdict::DropBlocked).goal(goal),
-        case(
-            format!("blocked, dropped, v6, {rules} prefixes"),
-            traffic6,
-            Bare::ParseDrop,
-            Verdict::DropBlocked,
-        ),
-        passed("v4", strangers("10.64.0.0", "192.0.2.1")?),
-        passed("v6", strangers("2a00:77::", "2001:db8:200::1")?),
-        case(
-            format!("TCP v4, 1 flow, {rules} prefixes blocked"),
-            tcp.requests(1, ACK)?,
-            Bare::Transmit,
-            Verdict::ForwardRequest,
-        ),
-    ];
-    Ok(Group {
-        name: format!("a block list of {rules}"),
-        scene: if rules == LONG_LIST {
-            Scene::LongList
-        } else {
-            Scene::Blocks
-        },
-        prepare: Prepare::Blocks(rules),
         cases,
     })
 }

@@ -3,6 +3,7 @@
 //! `target/bench/datapath.json`.
 
 mod alone;
+mod blocked;
 mod cases;
 mod population;
 mod report;
