@@ -42,8 +42,8 @@ pub(crate) struct Temper {
 impl Temper {
     pub(crate) fn draw(random: &mut Random) -> Self {
         Self {
-            clients: [2, 6, 40][random.below(3) as usize],
-            ports: [3, 10, 200][random.below(3) as usize],
+            clients: [2, 6, 40, 200][random.below(4) as usize],
+            ports: [3, 10, 200, 2000][random.below(4) as usize],
             odd: [5, 30, 60][random.below(3) as usize],
             agent: [2, 10, 40][random.below(3) as usize],
         }
