@@ -111,10 +111,8 @@ pub(crate) fn error6(frame: &Frame, link: &Link, network: &Network<Ipv6, [u32; 4
     if quoted + LEAST > network.l4_length {
         return Err(Verdict::PassMalformed);
     }
-    if chain
-        .fragment
-        .is_some_and(|f| f.offset_more & extension::OFFSET != 0)
-    {
+    let later = chain.fragment.offset_more & extension::OFFSET != 0;
+    if later {
         return Err(Verdict::PassForeign);
     }
     let quote = Quote {
