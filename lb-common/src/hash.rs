@@ -50,7 +50,10 @@ pub const fn client4(seed: u64, addr: u32) -> u64 {
 #[inline(always)]
 pub const fn client6(seed: u64, addr: &[u32; 4]) -> u64 {
     let state = mix(seed, ((addr[1] as u64) << 32) | addr[0] as u64);
-    finish(mix(mix(state, ((addr[3] as u64) << 32) | addr[2] as u64), 0))
+    finish(mix(
+        mix(state, ((addr[3] as u64) << 32) | addr[2] as u64),
+        0,
+    ))
 }
 
 /// Maps the upper half of a hash evenly to `0..n` without a division (Lemire, "Fast random integer
