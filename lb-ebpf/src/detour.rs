@@ -49,8 +49,20 @@ pub(crate) fn process<S: Stages>(frame: &Frame) -> u32 {
         ECHO6 => S::echo6(ctx),
         ERROR4 => S::error4(ctx),
         ERROR6 => S::error6(ctx),
-        FLOW4 => answered(frame, S::leave4(ctx, S::place4(ctx)), S::answer4),
-        FLOW6 => answered(frame, S::leave6(ctx, S::place6(ctx)), S::answer6),
+        FLOW4 => {
+            let placed = S::place4(ctx);
+            match S::leave4(ctx, placed) {
+                end if end >> 32 == ALONE => S::alone4(ctx, placed),
+                end => answered(frame, end, S::answer4),
+            }
+        }
+        FLOW6 => {
+            let placed = S::place6(ctx);
+            match S::leave6(ctx, placed) {
+                end if end >> 32 == ALONE => S::alone6(ctx, placed),
+                end => answered(frame, end, S::answer6),
+            }
+        }
         end => end,
     };
     let (action, verdict) = ((end >> 32) as u32, end as u32);
@@ -266,6 +278,8 @@ enum Refusal {
     /// The sender is to be told: the bytes that packets may have, or zero for a hop count that
     /// ends here.
     Answer { mtu: u32 },
+    /// The backend answers the client itself: see [`send_alone`].
+    Alone,
 }
 
 impl From<Verdict> for Refusal {
@@ -277,6 +291,8 @@ impl From<Verdict> for Refusal {
 
 /// In the upper half of an end that is to be an answer; no program answers with it.
 const ANSWER: u64 = i32::MAX as u64;
+/// The same for [`Refusal::Alone`].
+const ALONE: u64 = ANSWER - 1;
 
 /// An end of [`leave`] in one register.
 #[inline(always)]
@@ -285,6 +301,7 @@ fn packed_leave(hook: Hook, outcome: Result<(u32, Verdict), Refusal>) -> u64 {
         Ok(end) => packed(hook, Ok(end)),
         Err(Refusal::Left(verdict)) => packed(hook, Err(verdict)),
         Err(Refusal::Answer { mtu }) => ANSWER << 32 | mtu as u64,
+        Err(Refusal::Alone) => ALONE << 32,
     }
 }
 
@@ -311,6 +328,25 @@ fn answered(frame: &Frame, end: u64, tell: fn(*mut c_void, u64) -> u64) -> u64 {
     packed(frame.hook, outcome)
 }
 
+/// Sends a packet whose backend answers the client itself, which [`leave`] leaves to this.
+#[inline(always)]
+fn send_alone<F: NewFlow, L3>(of: &Arrival<L3, F::Addr>, placed: u64) -> Outcome {
+    let Found { slot, tag } = found_at::<F>(placed)?;
+    let length = of.frame.len() as u64;
+    server_return::send_untagged::<F>(&of.frame, &of.link, slot.index, tag, length)
+}
+
+/// The half that [`place`] has answered with.
+#[inline(always)]
+fn found_at<F: NewFlow>(placed: u64) -> Result<Found<F::Addr>, Verdict> {
+    let slot = SlotRef::at::<F>(placed as u32).ok_or(Verdict::DropInternal)?;
+    let tag = slot.tag();
+    if (tag.0 ^ (placed >> 32)) & 0xffff_ff00 != 0 || !tag.is_live() {
+        return Err(Verdict::DropContended);
+    }
+    Ok(Found { slot, tag })
+}
+
 /// Sends a packet the way of its half. `placed` is what [`place`] answered.
 #[inline(always)]
 fn leave<F, L3>(of: &Arrival<L3, F::Addr>, placed: u64) -> Result<(u32, Verdict), Refusal>
@@ -330,12 +366,7 @@ where
             Ok(_) => Refusal::Left(Verdict::DropInternal),
         });
     }
-    let slot = SlotRef::at::<F>(placed as u32).ok_or(Verdict::DropInternal)?;
-    let tag = slot.tag();
-    if (tag.0 ^ (placed >> 32)) & 0xffff_ff00 != 0 || !tag.is_live() {
-        return Err(Refusal::Left(Verdict::DropContended));
-    }
-    let found = Found { slot, tag };
+    let found = found_at::<F>(placed)?;
     let departure = departure::of::<F>(frame, &found, network.ttl)?;
     let packet = parse::transport_behind(frame, network, link.tags)?;
     if departure.ends(packet.ttl) {
@@ -349,12 +380,9 @@ where
         fragment::remember::<F, L3>(network, Some(&found));
     }
     if departure.is_alone() {
-        let Found { slot, tag } = found;
-        let length = packet.len;
-        let sent = server_return::send_untagged::<F>(frame, link, slot.index, tag, length)?;
-        return Ok(sent);
+        return Err(Refusal::Alone);
     }
-    departure.count(packet.len);
+    departure.count(frame.len() as u64);
     // SAFETY: the frame has not been resized since it was parsed.
     unsafe { rewrite::apply(frame, &packet, &departure.rewrite) };
     Ok((departure.send(frame, link)?, departure.verdict))

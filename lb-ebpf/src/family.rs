@@ -54,7 +54,7 @@ pub(crate) struct Draft<A> {
 /// An address family's table and hash.
 pub(crate) trait Family {
     /// Address as it stands in keys.
-    type Addr: Copy + PartialEq;
+    type Addr: Copy + PartialEq + 'static;
     /// Bytes from one slot to the next.
     const STRIDE: usize;
 

@@ -20,7 +20,7 @@ use crate::{
     family::{Family, V4, V6},
     flow::{self, Found, SlotRef},
     hold,
-    maps::{FRAGMENTS4, FRAGMENTS6},
+    maps::{FIRST_FRAGMENT, FRAGMENT_KEY, FRAGMENTS4, FRAGMENTS6},
     packet::Frame,
     parse::{Network, Packet},
     rewrite::RewriteNetwork,
@@ -59,26 +59,37 @@ pub(crate) fn remember<F: Followed, L3>(
         Some(found) => (found.tag.0, found.slot.index),
         None => (0, ECHOED),
     };
-    let first = FirstFragment {
-        tag,
-        slot,
-        seen: flow::now(),
+    let Some(first) = FIRST_FRAGMENT.get_ptr_mut(0) else {
+        return;
     };
-    F::keep(&key::<F, L3>(network), &first);
+    // SAFETY: this CPU's scratch memory; see `key`.
+    let first = unsafe {
+        (*first).tag = tag;
+        (*first).slot = slot;
+        (*first).seen = flow::now();
+        &*first
+    };
+    if let Some(key) = key::<F, L3>(network) {
+        F::keep(key, first);
+    }
 }
 
+/// The key of a fragment's packet, in scratch memory: the stack has no room for it.
 #[inline(always)]
-fn key<F: Followed, L3>(network: &Network<L3, F::Addr>) -> FragmentKey<F::Addr> {
-    FragmentKey {
-        saddr: network.saddr,
-        daddr: network.daddr,
-        id: network.fragment.id,
+fn key<F: Followed, L3>(network: &Network<L3, F::Addr>) -> Option<&'static FragmentKey<F::Addr>> {
+    let key = FRAGMENT_KEY.get_ptr_mut(0)?.cast::<FragmentKey<F::Addr>>();
+    // SAFETY: this CPU's scratch memory, large enough for either family, and no other packet is
+    // handled on this CPU meanwhile.
+    unsafe {
+        (*key).saddr = network.saddr;
+        (*key).daddr = network.daddr;
+        (*key).id = network.fragment.id;
         // Of IPv6 packets only the first fragment tells what is behind all extension headers.
-        proto: if size_of::<F::Addr>() == size_of::<u32>() {
-            network.proto as u32
-        } else {
-            0
-        },
+        (*key).proto = match F::FAMILY {
+            FAMILY_V4 => network.proto as u32,
+            _ => 0,
+        };
+        Some(&*key)
     }
 }
 
@@ -89,8 +100,8 @@ where
     F: NewFlow + Followed,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr> + Echo,
 {
-    let key = key::<F, L3>(network);
-    let first = F::recall(&key).filter(|first| {
+    let key = key::<F, L3>(network).ok_or(Verdict::DropInternal)?;
+    let first = F::recall(key).filter(|first| {
         let age = flow::now().wrapping_sub(first.seen);
         age <= LIFETIME * setting!(refresh_ticks)
     });
@@ -99,7 +110,7 @@ where
         return Err(if frame.leaving {
             Verdict::PassFragment
         } else {
-            hold::hand_over::<F>(frame, &key)
+            hold::hand_over::<F>(frame, key)
         });
     };
     let packet = network.packet(frame, link.tags, network.header.cast())?;

@@ -142,6 +142,12 @@ pub(crate) static FRAGMENTS6: LruHashMap<
     FirstFragment,
     { MAX_FRAGMENTED as usize },
 > = LruHashMap::new();
+/// This CPU's scratch memory for a key of these; not pinned.
+#[btf_map]
+pub(crate) static FRAGMENT_KEY: PerCpuArray<FragmentKey<[u32; 4]>, 1> = PerCpuArray::new();
+/// The same for a value of these; not pinned.
+#[btf_map]
+pub(crate) static FIRST_FRAGMENT: PerCpuArray<FirstFragment, 1> = PerCpuArray::new();
 /// Fragments that the agent is to keep; not pinned.
 #[btf_map]
 pub(crate) static HELD: PerfEventByteArray = PerfEventByteArray::new();

@@ -7,7 +7,8 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lb_common::{hash, verdict::Verdict};
 
 use super::{
-    Arrival, arrival4, arrival6, frame_of, is_leaving, leave, packed, packed_leave, place, stage,
+    Arrival, arrival4, arrival6, frame_of, is_leaving, leave, packed, packed_leave, place,
+    send_alone, stage,
 };
 use crate::{
     answer, echo,
@@ -38,6 +39,9 @@ pub(crate) trait Stages {
     /// Sends a packet the way of its half, which is the argument; see `leave`.
     fn leave4(ctx: *mut c_void, placed: u64) -> u64;
     fn leave6(ctx: *mut c_void, placed: u64) -> u64;
+    /// Sends a packet whose backend answers the client itself; the argument as for `leave`.
+    fn alone4(ctx: *mut c_void, placed: u64) -> u64;
+    fn alone6(ctx: *mut c_void, placed: u64) -> u64;
     /// Makes an error out of the frame; the argument: the bytes that packets may have, or 0 for a
     /// hop count that ends here. Answers with 0 if the sender is not to be told.
     fn answer4(ctx: *mut c_void, mtu: u64) -> u64;
@@ -82,6 +86,8 @@ hook! {
     place6(): lb_place6,
     leave4(placed): lb_leave4,
     leave6(placed): lb_leave6,
+    alone4(placed): lb_alone4,
+    alone6(placed): lb_alone6,
     answer4(mtu): lb_answer4,
     answer6(mtu): lb_answer6,
 }
@@ -100,6 +106,8 @@ hook! {
     place6(): lb_tc_place6,
     leave4(placed): lb_tc_leave4,
     leave6(placed): lb_tc_leave6,
+    alone4(placed): lb_tc_alone4,
+    alone6(placed): lb_tc_alone6,
     answer4(mtu): lb_tc_answer4,
     answer6(mtu): lb_tc_answer6,
 }
@@ -153,6 +161,10 @@ mod bodies {
             packed_leave(of.frame.hook, leave::<V4, Ipv4>(&of, placed));
         leave6(arrival6), |of, placed|
             packed_leave(of.frame.hook, leave::<V6, Ipv6>(&of, placed));
+        alone4(arrival4), |of, placed|
+            packed(of.frame.hook, send_alone::<V4, Ipv4>(&of, placed));
+        alone6(arrival6), |of, placed|
+            packed(of.frame.hook, send_alone::<V6, Ipv6>(&of, placed));
     }
 
     #[inline(always)]

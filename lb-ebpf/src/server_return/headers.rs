@@ -173,14 +173,15 @@ impl ServerReturn for V6 {
             (*outer).next_header = IPPROTO_IPV6;
             (*outer).hop_limit = HOPS;
             let at = outer.cast::<u8>();
-            let from = &raw const (*half).new_saddr;
-            at.add(offset_of!(Ipv6, saddr))
-                .cast::<[u32; 4]>()
-                .write_unaligned(*from);
-            let to = &raw const (*half).new_daddr;
-            at.add(offset_of!(Ipv6, daddr))
-                .cast::<[u32; 4]>()
-                .write_unaligned(*to);
+            // Word by word: the compiler would call a function for it, which takes stack.
+            let (from, to) = (
+                at.add(offset_of!(Ipv6, saddr)).cast::<u32>(),
+                at.add(offset_of!(Ipv6, daddr)).cast::<u32>(),
+            );
+            for word in 0..4 {
+                from.add(word).write_unaligned((*half).new_saddr[word]);
+                to.add(word).write_unaligned((*half).new_daddr[word]);
+            }
         }
     }
 

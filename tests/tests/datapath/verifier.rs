@@ -22,7 +22,7 @@ const BUDGETS: [(&str, u32); 17] = [
     ("lb_sendmsg4", 1_300),
     ("lb_sendmsg6", 1_300),
     ("lb_sock_release", 40),
-    ("lb_tc_detour", 330_000),
+    ("lb_tc_detour", 580_000),
     ("lb_tc_egress", 15_000),
     ("lb_tc_finish", 110_000),
     ("lb_tc_ingress", 110_000),
