@@ -27,7 +27,7 @@ const BUDGETS: [(&str, u32); 17] = [
     ("lb_tc_finish", 110_000),
     ("lb_tc_ingress", 110_000),
     ("lb_xdp", 110_000),
-    ("lb_xdp_detour", 330_000),
+    ("lb_xdp_detour", 410_000),
 ];
 
 /// What is wrong with the programs, each in a sentence.
