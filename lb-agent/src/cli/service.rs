@@ -138,6 +138,9 @@ fn show(reply: &GetServiceResponse) -> String {
     if service.panic {
         text.push_str("✗ no backend is healthy, so all are used\n");
     }
+    for note in &service.notes {
+        text.push_str(&format!("! {note}\n"));
+    }
     text.push('\n');
     text.push_str(&backend::table(&reply.backends));
     text
@@ -210,6 +213,7 @@ mod tests {
             backends_healthy: 2,
             backends_active: 1,
             panic: false,
+            notes: vec![],
             counters: Some(Counters {
                 packets_in: 1,
                 bytes_in: 1024,
@@ -267,13 +271,14 @@ there are no backends
         );
         let bare = show(&reply(Service {
             panic: true,
+            notes: vec!["service-resolver redirects it to other".into()],
             ..Default::default()
         }));
         for expected in [
             "catalog       the configuration file\n",
             "probe         none; the catalog's word counts\n",
             "split         none; backends share by their weights\n",
-            "\n✗ no backend is healthy, so all are used\n",
+            "\n✗ no backend is healthy, so all are used\n! service-resolver redirects it to other\n",
         ] {
             assert!(bare.contains(expected), "{bare}");
         }

@@ -42,6 +42,8 @@ pub struct ConsulConfig {
     pub datacenter: Option<String>,
     /// How long a blocking query may wait for a change.
     pub wait: Duration,
+    /// Whether services publish themselves, by `lb-vip` in the meta of their instances.
+    pub auto_publish: bool,
     /// How long a removal that is not believed is held back; zero: everything is believed.
     pub hold: Duration,
 }
@@ -83,11 +85,6 @@ pub(super) fn consul(
     environment: &Environment,
     report: &mut Report,
 ) -> ConsulConfig {
-    table.refuse(
-        "auto_publish",
-        "`auto_publish` is not available in this version; list each service under [[service]]",
-        report,
-    );
     // Consul's tools take an empty variable for an absent one.
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
     let config = ConsulConfig {
@@ -106,6 +103,9 @@ pub(super) fn consul(
                 scalar::duration(value, MIN_WAIT..=MAX_WAIT)
             })
             .unwrap_or(MAX_WAIT),
+        auto_publish: table
+            .get("auto_publish", report, scalar::boolean)
+            .unwrap_or(false),
         hold: table
             .get("hold", report, |value| {
                 scalar::duration(value, Duration::ZERO..=MAX_HOLD)

@@ -42,7 +42,7 @@ use crate::{
     domain::{
         kernel::{Census, Kernel, KernelError},
         snapshot::{Drain, Snapshot},
-        sync::CatalogState,
+        sync::{CatalogState, Topic},
     },
     probe::HealthEvent,
     state::{PersistedState, Unlisted},
@@ -80,8 +80,8 @@ pub struct Channels {
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// What Consul says.
     pub catalog: watch::Receiver<Arc<CatalogState>>,
-    /// Names to watch in Consul.
-    pub consul_services: watch::Sender<BTreeSet<String>>,
+    /// What to ask Consul for.
+    pub topics: watch::Sender<BTreeSet<Topic>>,
     /// What the probes find.
     pub health: mpsc::Receiver<HealthEvent>,
     /// The latest count of flows.
@@ -125,10 +125,6 @@ impl<K: Kernel> Controller<K> {
             started: now,
             reload_problem: None,
         };
-        controller
-            .channels
-            .consul_services
-            .send_replace(controller.desired.consul_services());
         let catalog = controller.channels.catalog.borrow_and_update().clone();
         controller.desired.set_catalog(catalog);
         controller.reconcile().await;
@@ -226,6 +222,12 @@ impl<K: Kernel> Controller<K> {
     /// Makes a snapshot of the facts and brings the kernel there.
     async fn reconcile(&mut self) {
         let changed = self.desired.rebuild(SystemTime::now());
+        let topics = self.desired.topics();
+        self.channels.topics.send_if_modified(|known| {
+            let changed = *known != topics;
+            *known = topics;
+            changed
+        });
         if changed {
             let snapshot = self.desired.snapshot();
             self.channels.snapshots.send_replace(snapshot);
@@ -249,6 +251,8 @@ impl<K: Kernel> Controller<K> {
             allowed: self.blocks.allowed().clone(),
             catalog: self.desired.admitted(),
             down: self.desired.down(),
+            entries: self.desired.entries.clone(),
+            keys: self.desired.keys.clone(),
         };
         self.channels.state.send_if_modified(|saved| {
             let changed = *saved != state;

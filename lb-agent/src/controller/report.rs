@@ -64,6 +64,7 @@ impl<K: Kernel> Controller<K> {
             problems.extend(watch_problem(name, watch, now));
         }
         problems.extend(self.desired.idle_splits());
+        problems.extend(self.desired.consul_problems());
         for (name, service) in &self.desired.snapshot().services {
             let held = service
                 .backends

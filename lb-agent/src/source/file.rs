@@ -82,7 +82,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         .collect()
 }
 
-fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, bool); 8] {
+fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, bool); 9] {
     let ConsulConfig {
         address,
         token,
@@ -91,6 +91,7 @@ fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, b
         tls_server_name,
         datacenter,
         wait,
+        auto_publish,
         hold,
     } = old;
     [
@@ -107,6 +108,7 @@ fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, b
         ),
         ("consul.datacenter", *datacenter != new.datacenter),
         ("consul.wait", *wait != new.wait),
+        ("consul.auto_publish", *auto_publish != new.auto_publish),
         ("consul.hold", *hold != new.hold),
     ]
 }

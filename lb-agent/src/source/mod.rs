@@ -4,6 +4,7 @@
 mod backoff;
 pub mod consul;
 mod consul_client;
+mod consul_entries;
 mod consul_options;
 mod consul_token;
 mod consul_wire;

@@ -49,6 +49,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
             forwarding: Forwarding::Nat,
             catalog: Catalog::Consul {
                 service: "echo-in-consul".into(),
+                datacenter: None,
             },
             subsets: BTreeMap::from([("v2".into(), SubsetRule::default())]),
             split: Some(Shares::parse(&["v2=1"]).unwrap()),
@@ -72,6 +73,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         }),
         panic: false,
         pending: false,
+        notes: Vec::new(),
     }
 }
 

@@ -71,15 +71,16 @@ fn the_example_is_valid() {
     assert_eq!(service.forwarding, Forwarding::Nat);
     let catalog = Catalog::Consul {
         service: "echo".into(),
+        datacenter: None,
     };
     assert_eq!(service.catalog, catalog);
     let v1 = SubsetRule {
         tag: Some("v1".into()),
-        meta: BTreeMap::new(),
+        ..SubsetRule::default()
     };
     let v2 = SubsetRule {
-        tag: None,
         meta: BTreeMap::from([("version".into(), "2".into())]),
+        ..SubsetRule::default()
     };
     let subsets = BTreeMap::from([("v1".into(), v1), ("v2".into(), v2)]);
     assert_eq!(service.subsets, subsets);

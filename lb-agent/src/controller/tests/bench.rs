@@ -49,7 +49,7 @@ impl Bench {
         let (commands, command_receiver) = mpsc::channel(8);
         let (snapshots, snapshot_receiver) = watch::channel(Arc::default());
         let (catalog, catalog_receiver) = watch::channel(Arc::default());
-        let (consul_services, _) = watch::channel(BTreeSet::new());
+        let (topics, _) = watch::channel(BTreeSet::new());
         let (health, health_receiver) = mpsc::channel(8);
         let (census, census_receiver) = watch::channel(Arc::default());
         let (state, state_receiver) = watch::channel(saved.clone());
@@ -69,7 +69,7 @@ impl Bench {
             commands: command_receiver,
             snapshots,
             catalog: catalog_receiver,
-            consul_services,
+            topics,
             health: health_receiver,
             census: census_receiver,
             state,

@@ -184,6 +184,7 @@ pub(super) fn snapshot() -> Snapshot {
         }),
         panic: true,
         pending: false,
+        notes: Vec::new(),
     };
     Snapshot {
         version: 17,

@@ -1,0 +1,201 @@
+//! What holds for the whole fleet: keys in Consul that every node follows.
+//!
+//! - `lb/block/PREFIX`, as in `lb/block/203.0.113.0/24`: a rule of the block list. The value is
+//!   empty, or JSON with any of `reason`, `added_unix_ms` and `expires_unix_ms`.
+//! - `lb/split/SERVICE`: the shares of a service, as in `v1=90 v2=10`.
+//!
+//! A key that cannot be used is reported and left out; the others count.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    block::parse_prefix,
+    split::Shares,
+    sync::KeyValue,
+};
+
+/// What all keys of the fleet begin with.
+pub const PREFIX: &str = "lb/";
+/// What follows it for rules of the block list.
+const BLOCK: &str = "block/";
+/// The same for splits.
+const SPLIT: &str = "split/";
+
+/// The key of a rule.
+pub fn block_key(prefix: &IpNet) -> String {
+    format!("{PREFIX}{BLOCK}{prefix}")
+}
+
+/// The key of a split.
+pub fn split_key(service: &str) -> String {
+    format!("{PREFIX}{SPLIT}{service}")
+}
+
+/// A rule as its key has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetBlock {
+    /// Why; may be empty.
+    #[serde(default)]
+    pub reason: String,
+    /// Since when, in milliseconds since 1970.
+    pub added_unix_ms: Option<u64>,
+    /// When it ends by itself; absent: never.
+    pub expires_unix_ms: Option<u64>,
+}
+
+impl FleetBlock {
+    /// Since when, if it says so.
+    pub fn added(&self) -> Option<SystemTime> {
+        self.added_unix_ms.and_then(moment)
+    }
+
+    /// When it ends by itself.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.expires_unix_ms.and_then(moment)
+    }
+}
+
+fn moment(unix_ms: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms))
+}
+
+/// What all keys together say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// Rules of the block list.
+    pub blocks: BTreeMap<IpNet, FleetBlock>,
+    /// Shares by the service's name.
+    pub splits: BTreeMap<String, Shares>,
+    /// A sentence on each key that cannot be used.
+    pub malformed: Vec<String>,
+}
+
+impl Fleet {
+    /// Reads the values by key without [`PREFIX`].
+    pub fn read(values: &BTreeMap<String, KeyValue>) -> Self {
+        let mut fleet = Self::default();
+        for (key, value) in values {
+            let result = if let Some(prefix) = key.strip_prefix(BLOCK) {
+                fleet.read_block(prefix, &value.text)
+            } else if let Some(service) = key.strip_prefix(SPLIT) {
+                fleet.read_split(service, &value.text)
+            } else {
+                Ok(())
+            };
+            if let Err(reason) = result {
+                let text = format!("the key {PREFIX}{key} in Consul is not followed: {reason}");
+                fleet.malformed.push(text);
+            }
+        }
+        fleet
+    }
+
+    fn read_block(&mut self, prefix: &str, text: &str) -> Result<(), String> {
+        // Consul's own pages make a key of this kind for a folder.
+        if prefix.is_empty() {
+            return Ok(());
+        }
+        let prefix = parse_prefix(prefix).map_err(|error| error.to_string())?;
+        let block = match text.trim() {
+            "" => FleetBlock::default(),
+            text => serde_json::from_str(text).map_err(|error| {
+                format!("its value is neither empty nor JSON such as {{\"reason\": \"…\"}} ({error})")
+            })?,
+        };
+        match self.blocks.contains_key(&prefix) {
+            true => Err(format!("another key is about {prefix} too")),
+            false => {
+                self.blocks.insert(prefix, block);
+                Ok(())
+            }
+        }
+    }
+
+    fn read_split(&mut self, service: &str, text: &str) -> Result<(), String> {
+        if service.is_empty() {
+            return Ok(());
+        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let shares = Shares::parse(&words).map_err(|error| error.to_string())?;
+        self.splits.insert(service.to_owned(), shares);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(rows: &[(&str, &str)]) -> Fleet {
+        let values = rows.iter().map(|(key, text)| {
+            let value = KeyValue {
+                text: (*text).to_owned(),
+                index: 1,
+            };
+            ((*key).to_owned(), value)
+        });
+        Fleet::read(&values.collect())
+    }
+
+    #[test]
+    fn keys_are_read() {
+        let fleet = read(&[
+            ("block/", ""),
+            ("block/192.0.2.0/24", ""),
+            (
+                "block/2001:db8::/32",
+                "{\"reason\": \"scan\", \"expires_unix_ms\": 2000}",
+            ),
+            ("split/", ""),
+            ("split/echo", " v1=90\n v2=10 "),
+            ("other", "means nothing"),
+        ]);
+        assert_eq!(fleet.malformed, [""; 0]);
+        let prefixes: Vec<String> = fleet.blocks.keys().map(ToString::to_string).collect();
+        assert_eq!(prefixes, ["192.0.2.0/24", "2001:db8::/32"]);
+        let scan = &fleet.blocks[&"2001:db8::/32".parse().unwrap()];
+        assert_eq!(scan.reason, "scan");
+        assert_eq!(scan.expires(), Some(UNIX_EPOCH + Duration::from_secs(2)));
+        assert_eq!(fleet.splits["echo"].to_string(), "v1=90 v2=10");
+        assert_eq!(split_key("echo"), "lb/split/echo");
+        assert_eq!(
+            block_key(&"192.0.2.0/24".parse().unwrap()),
+            "lb/block/192.0.2.0/24"
+        );
+    }
+
+    /// Rows of a key that cannot be used, and what is said of it. The other ones count.
+    #[test]
+    fn what_is_malformed_is_reported_and_left_out_one_by_one() {
+        let rows = [
+            ("block/example.com", "", "`example.com` is neither"),
+            ("block/192.0.2.0/33", "", "`192.0.2.0/33` is neither"),
+            ("block/192.0.2.7", "no JSON", "neither empty nor JSON"),
+            ("block/192.0.2.7", "{\"ttl\": 5}", "unknown field `ttl`"),
+            ("block/198.51.100.1/32", "", "another key is about 198.51.100.1/32"),
+            ("split/web", "", "at least one subset"),
+            ("split/web", "v1=0", "all shares are 0"),
+            ("split/web", "{}", "`{}` is not of the form"),
+        ];
+        for (key, text, part) in rows {
+            let fleet = read(&[
+                ("block/198.51.100.1", ""),
+                (key, text),
+                ("split/echo", "v1=1"),
+            ]);
+            assert_eq!((fleet.blocks.len(), fleet.splits.len()), (1, 1), "{key}");
+            let [reason] = &fleet.malformed[..] else {
+                panic!("{key}: {:?}", fleet.malformed);
+            };
+            assert!(reason.contains(part), "{reason}");
+            assert!(reason.contains(&format!("lb/{key}")), "{reason}");
+        }
+    }
+}
