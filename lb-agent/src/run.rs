@@ -23,7 +23,10 @@ use crate::{
     domain::{kernel::Census, snapshot::Snapshot},
     fragments::{self, FragmentStats},
     metrics, probe,
-    source::consul::{self, ConsulOptions},
+    source::{
+        consul::{self, ConsulOptions},
+        consul_keys::KeyWriter,
+    },
     state::{self, StateDir},
     surroundings::{consul_addresses, free_port_range, vital},
     watch::{WatchStats, channel as watch_channel},
@@ -162,6 +165,11 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         controller: handle.clone(),
         watch: watch_handle,
         flows: Arc::new(flows.clone()),
+        keys: config
+            .consul
+            .as_ref()
+            .map(|consul| KeyWriter::new(&consul_options(consul)))
+            .transpose()?,
     };
     tasks.spawn("the sweep of the flow tables", |_| async {
         Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)

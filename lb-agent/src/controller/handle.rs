@@ -17,6 +17,7 @@ use super::blocks::{BlockOrder, Blocked};
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
+    fleet::KeyChange,
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -179,6 +180,13 @@ pub enum Command {
     Drain(String, String, Reply<InstanceId>),
     /// The reverse.
     Undrain(String, String, Reply<InstanceId>),
+    /// Whether prefixes may be blocked for the whole fleet, as far as this node can tell; the
+    /// answer says what exceptions count against them.
+    FleetCheck(Vec<IpNet>, BlockOrder, Reply<Vec<String>>),
+    /// Whether this node's view of the fleet's keys has these changes.
+    FleetFollows(Vec<KeyChange>, Reply<bool>),
+    /// Whether a split could be set.
+    SplitCheck(String, Shares, Reply<()>),
     /// Add rules.
     BlockAdd(Vec<IpNet>, BlockOrder, Reply<Blocked>),
     /// Add the rules of a list, or (true) put them in the place of all imported ones.
@@ -284,6 +292,28 @@ impl Handle {
     /// Puts a drained backend back.
     pub async fn undrain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
         self.ask(|reply| Command::Undrain(service.into(), backend.into(), reply))
+            .await
+    }
+
+    /// Refuses what would be foolish to block for the whole fleet; answers with what exceptions
+    /// count against the others.
+    pub async fn fleet_check(
+        &self,
+        prefixes: Vec<IpNet>,
+        order: BlockOrder,
+    ) -> Result<Vec<String>, OperatorError> {
+        self.ask(|reply| Command::FleetCheck(prefixes, order, reply))
+            .await
+    }
+
+    /// Whether this node's view of the fleet's keys has these changes.
+    pub async fn fleet_follows(&self, changes: Vec<KeyChange>) -> Result<bool, OperatorError> {
+        self.ask(|reply| Command::FleetFollows(changes, reply)).await
+    }
+
+    /// Refuses a split that could not be set.
+    pub async fn split_check(&self, service: &str, shares: Shares) -> Result<(), OperatorError> {
+        self.ask(|reply| Command::SplitCheck(service.into(), shares, reply))
             .await
     }
 

@@ -234,6 +234,7 @@ impl<K: Kernel> Controller<K> {
             self.save();
         }
         let snapshot = self.desired.snapshot();
+        self.follow_fleet();
         self.kernel.bring_to(&snapshot).await;
         self.kernel.close_gone(&snapshot);
     }
@@ -348,6 +349,17 @@ impl<K: Kernel> Controller<K> {
             }
             Command::BlockTop(most, reply) => {
                 respond(reply, self.blocks.top(&self.kernel.kernel, most));
+            }
+            Command::FleetCheck(prefixes, order, reply) => {
+                let answer = self.blocks.check_fleet(&prefixes, &order, &self.vital());
+                respond(reply, answer);
+            }
+            Command::FleetFollows(changes, reply) => {
+                let values = self.desired.keys.values();
+                respond(reply, Ok(changes.iter().all(|change| change.is_done(values))));
+            }
+            Command::SplitCheck(service, shares, reply) => {
+                respond(reply, self.desired.check_split(&service, &shares));
             }
             Command::Status(reply) => {
                 let status = self.status();

@@ -65,6 +65,7 @@ impl<K: Kernel> Controller<K> {
         }
         problems.extend(self.desired.idle_splits());
         problems.extend(self.desired.consul_problems());
+        problems.extend(self.blocks.fleet_problems().iter().cloned());
         for (name, service) in &self.desired.snapshot().services {
             let held = service
                 .backends

@@ -48,6 +48,73 @@ pub struct FleetBlock {
     pub added_unix_ms: Option<u64>,
     /// When it ends by itself; absent: never.
     pub expires_unix_ms: Option<u64>,
+    /// Even on a node that it would cut off.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What is to be done to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    /// Write this value under this key.
+    Set(String, String),
+    /// Delete the first of these keys that there is.
+    Delete(Vec<String>),
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The agent has no `[consul]`.
+    #[error("this agent is not configured for Consul, which holds what counts for the fleet; add a section [consul]")]
+    NoConsul,
+    /// There is no such key to delete.
+    #[error("there is no key {0} in Consul")]
+    Missing(String),
+    /// Too much for one transaction.
+    #[error("{0} keys are too many for one transaction of Consul, which takes {MAX_CHANGES}; give fewer at a time")]
+    TooMany(usize),
+    /// Somebody else wrote one of them between reading and writing.
+    #[error("somebody else has changed it in Consul at the same moment, so nothing was written; look at what counts now and try again")]
+    Conflict,
+    /// Consul did not do it.
+    #[error("nothing was written: {0}")]
+    Failed(String),
+}
+
+/// Keys that one transaction of Consul takes.
+pub const MAX_CHANGES: usize = 64;
+
+impl KeyChange {
+    /// Adds or renews a rule.
+    pub fn block(prefix: &IpNet, block: &FleetBlock) -> Self {
+        // Of texts and numbers only: it always has a form.
+        let value = serde_json::to_string(block).unwrap_or_default();
+        Self::Set(block_key(prefix), value)
+    }
+
+    /// Takes a rule away, however a person may have written its key.
+    pub fn unblock(prefix: &IpNet) -> Self {
+        let mut keys = vec![block_key(prefix)];
+        if prefix.prefix_len() == prefix.max_prefix_len() {
+            keys.push(format!("{PREFIX}{BLOCK}{}", prefix.addr()));
+        }
+        Self::Delete(keys)
+    }
+
+    /// Sets the split of a service.
+    pub fn split(service: &str, shares: &Shares) -> Self {
+        Self::Set(split_key(service), shares.to_string())
+    }
+
+    /// Whether these values are as they are after it.
+    pub fn is_done(&self, values: &BTreeMap<String, KeyValue>) -> bool {
+        let get = |key: &String| values.get(key.strip_prefix(PREFIX).unwrap_or(key));
+        match self {
+            Self::Set(key, text) => get(key).is_some_and(|value| value.text == *text),
+            Self::Delete(keys) => keys.iter().all(|key| get(key).is_none()),
+        }
+    }
 }
 
 impl FleetBlock {

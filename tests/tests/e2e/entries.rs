@@ -247,3 +247,85 @@ fn services_publish_themselves() {
     scene.wait_until_healthy();
     assert!(client.get(address(OTHER), "/").is_ok());
 }
+
+#[test]
+fn what_is_written_for_the_fleet_is_followed_in_under_a_second() {
+    let (consul, mut scene) = scene_with(
+        2,
+        "subsets = { v1 = { meta = { version = \"1\" } }, v2 = { meta = { version = \"2\" } } }",
+        "",
+    );
+    for (id, version) in [("b1", "1"), ("b2", "2")] {
+        let instance = Registration {
+            meta: &[("version", version)],
+            ..instance(&scene, id)
+        };
+        consul.register(instance).unwrap();
+    }
+    until_answer(&scene, &["b1", "b2"]);
+    let bad = scene.topology.client_addresses()[0];
+    let client = scene.client().from(bad).patience(Duration::from_millis(500));
+    let prefix = format!("{bad}/32");
+
+    // By this node's command line: when it answers, it is so here, and Consul has it.
+    let add = ["block", "add", "--fleet", "--reason", "scan", &prefix];
+    let added = reply(&scene.agent, &add);
+    assert_eq!(added["rules"][0]["origin"], "fleet");
+    assert_eq!(added["notes"], json!([]));
+    assert!(client.get(address(VIP), "/").is_err());
+    let key = format!("/v1/kv/lb/block/{prefix}?raw");
+    let value = consul.get(&key).unwrap();
+    assert_eq!(value["reason"], "scan");
+    let listed = reply(&scene.agent, &["block", "list"]);
+    assert_eq!(listed["blocks"][0]["rule"]["origin"], "fleet");
+    let output = scene.agent.cli(&["block", "del", &prefix]).unwrap();
+    assert!(output.code == 1 && output.stderr.contains("block del --fleet"), "{output:?}");
+
+    // Over a restart with Consul away.
+    consul.stop().unwrap();
+    scene.agent.kill9().unwrap();
+    scene.agent.restart().unwrap();
+    assert!(client.get(address(VIP), "/").is_err());
+    let output = scene.agent.cli(&["block", "del", "--fleet", &prefix]).unwrap();
+    assert!(output.code == 1 && output.stderr.contains("nothing was written"), "{output:?}");
+    let mut consul = consul;
+    consul.restart().unwrap();
+    scene.wait_until_healthy();
+    scene.agent.command(&["block", "del", "--fleet", &prefix]).unwrap();
+    assert!(client.get(address(VIP), "/").is_ok());
+    let output = scene.agent.cli(&["block", "del", "--fleet", &prefix]).unwrap();
+    assert!(output.code == 1 && output.stderr.contains("there is no key"), "{output:?}");
+
+    // By others, as another node's agent would write it.
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let key = format!("lb/block/{bad}");
+        let rules = || reply(&scene.agent, &["status"])["block_rules"].clone();
+        let begun = Instant::now();
+        consul.put_kv(&key, "").unwrap();
+        wait_for("the rule to be followed", PATIENCE, || Ok((rules() == 1).then_some(()))).unwrap();
+        times.push(begun.elapsed());
+        assert!(client.get(address(VIP), "/").is_err());
+        let begun = Instant::now();
+        consul.delete_kv(&key).unwrap();
+        wait_for("the rule to be gone", PATIENCE, || Ok((rules() == 0).then_some(()))).unwrap();
+        times.push(begun.elapsed());
+        assert!(client.get(address(VIP), "/").is_ok());
+    }
+    times.sort();
+    eprintln!("keys of others are followed after: median {:?}, longest {:?}", times[5], times[9]);
+    assert!(times[5] < SOON, "{times:?}");
+    consul.put_kv("lb/block/example.com", "").unwrap();
+    scene.wait_for_problem("lb/block/example.com in Consul is not followed");
+    consul.delete_kv("lb/block/example.com").unwrap();
+
+    // Splits.
+    let set = ["split", "set", "--fleet", "echo", "v1=0", "v2=1"];
+    assert_eq!(reply(&scene.agent, &set)["split"]["source"], "consul-kv");
+    until_answer(&scene, &["b2"]);
+    let output = scene.agent.cli(&["split", "set", "--fleet", "echo", "v9=1"]).unwrap();
+    assert!(output.code != 0 && output.stderr.contains("no subset `v9`"), "{output:?}");
+    reply(&scene.agent, &["split", "reset", "--fleet", "echo"]);
+    until_answer(&scene, &["b1", "b2"]);
+    scene.wait_until_healthy();
+}

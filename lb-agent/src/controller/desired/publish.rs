@@ -7,11 +7,13 @@ use std::{
     time::SystemTime,
 };
 
+use ipnet::IpNet;
+
 use super::{Desired, consul_key};
 use crate::domain::{
     backend::Instance,
     config_entry::EntryKind,
-    fleet::Fleet,
+    fleet::{Fleet, FleetBlock},
     offer,
     service::{Protocol, ServiceSpec},
     sync::Topic,
@@ -165,6 +167,11 @@ impl Desired {
             taken.insert((*vip, spec.protocol), name.clone());
         }
         Ok(Some(spec))
+    }
+
+    /// Rules of the block list for the whole fleet.
+    pub(crate) fn fleet_blocks(&self) -> &BTreeMap<IpNet, FleetBlock> {
+        &self.fleet.blocks
     }
 
     /// What a person should know of all that comes from Consul, each a sentence.

@@ -35,7 +35,7 @@ backends = [{ address = "10.2.0.1:80" }, { address = "10.2.0.2:80", weight = 3 }
 pub(super) struct Bench {
     pub(super) handle: Handle,
     pub(super) kernel: FakeKernel,
-    catalog: watch::Sender<Arc<CatalogState>>,
+    pub(super) catalog: watch::Sender<Arc<CatalogState>>,
     health: mpsc::Sender<HealthEvent>,
     pub(super) state: watch::Receiver<PersistedState>,
     _census: watch::Sender<Arc<Census>>,
@@ -131,7 +131,7 @@ impl Bench {
     }
 
     /// Lets the controller handle what was sent.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
