@@ -34,7 +34,10 @@ impl Fleet {
         prefixes: Vec<IpNet>,
         order: BlockOrder,
     ) -> Result<(Vec<BlockRule>, Vec<String>), Status> {
-        let mut notes = self.handle.fleet_check(prefixes.clone(), order.clone()).await?;
+        let mut notes = self
+            .handle
+            .fleet_check(prefixes.clone(), order.clone())
+            .await?;
         let now = SystemTime::now();
         let expires = order.ttl.and_then(|ttl| now.checked_add(ttl));
         let block = FleetBlock {

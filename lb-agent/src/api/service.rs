@@ -173,7 +173,10 @@ impl Agent for Service {
         let split = if fleet {
             self.fleet.reset_split(&service).await?;
             let snapshot = self.handle.snapshot();
-            snapshot.services.get(&service).and_then(|state| state.split.clone())
+            snapshot
+                .services
+                .get(&service)
+                .and_then(|state| state.split.clone())
         } else {
             self.handle.split_reset(&service).await?
         };

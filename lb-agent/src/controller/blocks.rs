@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use super::{BlockEntry, Controller, OperatorError};
 use crate::domain::{
     block::{BlockRule, Origin, Vital},
-    fleet::FleetBlock,
     block_list::{BlockRules, Section, Terms},
+    fleet::FleetBlock,
     kernel::{Kernel, KernelError},
 };
 
@@ -215,7 +215,9 @@ impl Blocks {
         prefixes: &[IpNet],
     ) -> Result<usize, OperatorError> {
         let prefixes: BTreeSet<IpNet> = prefixes.iter().copied().collect();
-        let missing = prefixes.iter().find(|prefix| !self.rules.contains_own(prefix));
+        let missing = prefixes
+            .iter()
+            .find(|prefix| !self.rules.contains_own(prefix));
         if let Some(missing) = missing {
             if self.rules.fleet().contains_key(missing) {
                 return Err(OperatorError::Refused(format!(
@@ -226,7 +228,11 @@ impl Blocks {
         }
         // What the fleet blocks as well stays blocked.
         let stays = |prefix: &&IpNet| self.rules.fleet().contains_key(*prefix);
-        let all: Vec<IpNet> = prefixes.iter().filter(|each| !stays(each)).copied().collect();
+        let all: Vec<IpNet> = prefixes
+            .iter()
+            .filter(|each| !stays(each))
+            .copied()
+            .collect();
         kernel
             .unblock(&all)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;

@@ -13,11 +13,13 @@ use lb_common::{entry::Counter, socket::SocketStats, verdict::Verdict};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::blocks::{BlockOrder, Blocked};
+use super::{
+    blocks::{BlockOrder, Blocked},
+    fleet::FleetQuestion,
+};
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
-    fleet::KeyChange,
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -180,13 +182,8 @@ pub enum Command {
     Drain(String, String, Reply<InstanceId>),
     /// The reverse.
     Undrain(String, String, Reply<InstanceId>),
-    /// Whether prefixes may be blocked for the whole fleet, as far as this node can tell; the
-    /// answer says what exceptions count against them.
-    FleetCheck(Vec<IpNet>, BlockOrder, Reply<Vec<String>>),
-    /// Whether this node's view of the fleet's keys has these changes.
-    FleetFollows(Vec<KeyChange>, Reply<bool>),
-    /// Whether a split could be set.
-    SplitCheck(String, Shares, Reply<()>),
+    /// About what counts for the whole fleet.
+    Fleet(FleetQuestion),
     /// Add rules.
     BlockAdd(Vec<IpNet>, BlockOrder, Reply<Blocked>),
     /// Add the rules of a list, or (true) put them in the place of all imported ones.
@@ -258,7 +255,10 @@ impl Handle {
         self.snapshots.clone()
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, OperatorError> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, OperatorError> {
         let (reply, answer) = oneshot::channel();
         self.commands
             .send(command(reply))
@@ -292,28 +292,6 @@ impl Handle {
     /// Puts a drained backend back.
     pub async fn undrain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
         self.ask(|reply| Command::Undrain(service.into(), backend.into(), reply))
-            .await
-    }
-
-    /// Refuses what would be foolish to block for the whole fleet; answers with what exceptions
-    /// count against the others.
-    pub async fn fleet_check(
-        &self,
-        prefixes: Vec<IpNet>,
-        order: BlockOrder,
-    ) -> Result<Vec<String>, OperatorError> {
-        self.ask(|reply| Command::FleetCheck(prefixes, order, reply))
-            .await
-    }
-
-    /// Whether this node's view of the fleet's keys has these changes.
-    pub async fn fleet_follows(&self, changes: Vec<KeyChange>) -> Result<bool, OperatorError> {
-        self.ask(|reply| Command::FleetFollows(changes, reply)).await
-    }
-
-    /// Refuses a split that could not be set.
-    pub async fn split_check(&self, service: &str, shares: Shares) -> Result<(), OperatorError> {
-        self.ask(|reply| Command::SplitCheck(service.into(), shares, reply))
             .await
     }
 

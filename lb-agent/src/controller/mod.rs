@@ -7,11 +7,12 @@
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
-//! - `blocks`: the block list. `report`: answers to questions.
+//! - `blocks`: the block list. `fleet`: what counts on every node. `report`: answers to questions.
 //! - `reload`: the configuration, read again.
 
 mod blocks;
 mod desired;
+mod fleet;
 pub mod handle;
 mod reconcile;
 mod reload;
@@ -350,17 +351,7 @@ impl<K: Kernel> Controller<K> {
             Command::BlockTop(most, reply) => {
                 respond(reply, self.blocks.top(&self.kernel.kernel, most));
             }
-            Command::FleetCheck(prefixes, order, reply) => {
-                let answer = self.blocks.check_fleet(&prefixes, &order, &self.vital());
-                respond(reply, answer);
-            }
-            Command::FleetFollows(changes, reply) => {
-                let values = self.desired.keys.values();
-                respond(reply, Ok(changes.iter().all(|change| change.is_done(values))));
-            }
-            Command::SplitCheck(service, shares, reply) => {
-                respond(reply, self.desired.check_split(&service, &shares));
-            }
+            Command::Fleet(question) => self.answer(question),
             Command::Status(reply) => {
                 let status = self.status();
                 respond(reply, status);

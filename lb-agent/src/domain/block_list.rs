@@ -158,7 +158,10 @@ impl BlockRules {
     /// Number of rules.
     pub fn len(&self) -> usize {
         let imported: usize = self.imported.sections.iter().map(Section::len).sum();
-        let alone = self.fleet.keys().filter(|prefix| !self.contains_own(prefix));
+        let alone = self
+            .fleet
+            .keys()
+            .filter(|prefix| !self.contains_own(prefix));
         self.operator.len() + imported - self.unlisted.len() + alone.count()
     }
 
@@ -320,7 +323,11 @@ impl BlockRules {
         let operator = self.operator.range(bounds).map(|(_, rule)| rule.clone());
         let mut rules: Vec<BlockRule> = operator.take(most).collect();
         let fleet = self.fleet.range(bounds).map(|(_, rule)| rule.clone());
-        rules.extend(fleet.filter(|rule| !self.operator.contains_key(&rule.prefix)).take(most));
+        rules.extend(
+            fleet
+                .filter(|rule| !self.operator.contains_key(&rule.prefix))
+                .take(most),
+        );
         for section in &self.imported.sections {
             let listed = section.after(prefix);
             let listed = listed.filter(|prefix| {

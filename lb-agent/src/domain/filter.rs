@@ -131,7 +131,11 @@ impl Node {
 }
 
 fn test(selector: &Selector, operator: &Operator, instance: &Instance) -> bool {
-    let (node, id) = instance.id.0.split_once('/').unwrap_or(("", &instance.id.0));
+    let (node, id) = instance
+        .id
+        .0
+        .split_once('/')
+        .unwrap_or(("", &instance.id.0));
     let text = match selector {
         Selector::Tags => {
             return match operator {
@@ -254,7 +258,11 @@ mod tests {
             assert!(error.contains(&format!("`{text}`")), "{error}");
         }
         // Depth is bounded: a filter must not end the agent.
-        for (text, times) in [("not ", 900), ("(", 3_000), ("a in Service.Tags or ", 9_000)] {
+        for (text, times) in [
+            ("not ", 900),
+            ("(", 3_000),
+            ("a in Service.Tags or ", 9_000),
+        ] {
             let deep = format!("{}a in Service.Tags", text.repeat(times));
             assert!(Filter::parse(&deep).is_err(), "{text}");
         }

@@ -14,11 +14,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    block::parse_prefix,
-    split::Shares,
-    sync::KeyValue,
-};
+use super::{block::parse_prefix, split::Shares, sync::KeyValue};
 
 /// What all keys of the fleet begin with.
 pub const PREFIX: &str = "lb/";
@@ -66,16 +62,22 @@ pub enum KeyChange {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// The agent has no `[consul]`.
-    #[error("this agent is not configured for Consul, which holds what counts for the fleet; add a section [consul]")]
+    #[error(
+        "this agent is not configured for Consul, which holds what counts for the fleet; add a section [consul]"
+    )]
     NoConsul,
     /// There is no such key to delete.
     #[error("there is no key {0} in Consul")]
     Missing(String),
     /// Too much for one transaction.
-    #[error("{0} keys are too many for one transaction of Consul, which takes {MAX_CHANGES}; give fewer at a time")]
+    #[error(
+        "{0} keys are too many for one transaction of Consul, which takes {MAX_CHANGES}; give fewer at a time"
+    )]
     TooMany(usize),
     /// Somebody else wrote one of them between reading and writing.
-    #[error("somebody else has changed it in Consul at the same moment, so nothing was written; look at what counts now and try again")]
+    #[error(
+        "somebody else has changed it in Consul at the same moment, so nothing was written; look at what counts now and try again"
+    )]
     Conflict,
     /// Consul did not do it.
     #[error("nothing was written: {0}")]
@@ -173,7 +175,9 @@ impl Fleet {
         let block = match text.trim() {
             "" => FleetBlock::default(),
             text => serde_json::from_str(text).map_err(|error| {
-                format!("its value is neither empty nor JSON such as {{\"reason\": \"…\"}} ({error})")
+                format!(
+                    "its value is neither empty nor JSON such as {{\"reason\": \"…\"}} ({error})"
+                )
             })?,
         };
         match self.blocks.contains_key(&prefix) {
@@ -246,7 +250,11 @@ mod tests {
             ("block/192.0.2.0/33", "", "`192.0.2.0/33` is neither"),
             ("block/192.0.2.7", "no JSON", "neither empty nor JSON"),
             ("block/192.0.2.7", "{\"ttl\": 5}", "unknown field `ttl`"),
-            ("block/198.51.100.1/32", "", "another key is about 198.51.100.1/32"),
+            (
+                "block/198.51.100.1/32",
+                "",
+                "another key is about 198.51.100.1/32",
+            ),
             ("split/web", "", "at least one subset"),
             ("split/web", "v1=0", "all shares are 0"),
             ("split/web", "{}", "`{}` is not of the form"),

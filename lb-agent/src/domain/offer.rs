@@ -52,9 +52,14 @@ fn specify(
     }
     let health = |key: &String| key.strip_prefix("lb-health-").map(str::to_owned);
     let unknown = meta.keys().filter_map(health);
-    if let Some(key) = unknown.into_iter().find(|key| !HEALTH_KEYS.contains(&key.as_str())) {
+    if let Some(key) = unknown
+        .into_iter()
+        .find(|key| !HEALTH_KEYS.contains(&key.as_str()))
+    {
         let known = HEALTH_KEYS.join(", ");
-        return Err(format!("`lb-health-{key}` means nothing; there are {known}"));
+        return Err(format!(
+            "`lb-health-{key}` means nothing; there are {known}"
+        ));
     }
     Ok(ServiceSpec {
         name: service.to_owned(),
@@ -97,7 +102,9 @@ fn vips(text: &str) -> Result<Vec<SocketAddr>, String> {
             .map_err(|_| format!("`{word}` in {VIP} is not of the form ADDRESS:PORT"))?;
         let ip = vip.ip().to_canonical();
         if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || vip.port() == 0 {
-            return Err(format!("{vip} in {VIP} is no address that clients can send to"));
+            return Err(format!(
+                "{vip} in {VIP} is no address that clients can send to"
+            ));
         }
         vips.push(SocketAddr::new(ip, vip.port()));
     }
@@ -147,7 +154,11 @@ fn probe(meta: &BTreeMap<String, String>) -> Result<Option<ProbeSpec>, String> {
         kind: match kind {
             "tcp" => ProbeKind::Tcp,
             "http" => http(get("path"), get("host"), get("status"))?,
-            other => return Err(format!("lb-health-kind is `{other}`; it must be tcp or http")),
+            other => {
+                return Err(format!(
+                    "lb-health-kind is `{other}`; it must be tcp or http"
+                ));
+            }
         },
         interval,
         timeout,
@@ -164,7 +175,9 @@ fn http(path: Option<&str>, host: Option<&str>, status: Option<&str>) -> Result<
     let path = path.unwrap_or("/");
     let fits = |c: char| c.is_ascii_graphic() && c != '#';
     if !path.starts_with('/') || !path.chars().all(fits) {
-        return Err(format!("lb-health-path is `{path}`, which is no path of a request"));
+        return Err(format!(
+            "lb-health-path is `{path}`, which is no path of a request"
+        ));
     }
     let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
     if let Some(host) = host

@@ -94,10 +94,8 @@ pub struct SubsetRule {
 impl SubsetRule {
     /// Whether the instance meets every condition. A rule without conditions matches nothing.
     pub fn matches(&self, instance: &Instance) -> bool {
-        let any = self.tag.is_some()
-            || !self.meta.is_empty()
-            || self.filter.is_some()
-            || self.everybody;
+        let any =
+            self.tag.is_some() || !self.meta.is_empty() || self.filter.is_some() || self.everybody;
         let passing = !self.only_passing || instance.health == CatalogHealth::Passing;
         any && passing
             && self.tag.iter().all(|tag| instance.tags.contains(tag))

@@ -109,7 +109,11 @@ mod tests {
             ),
             (
                 "nor a token that sees less at the same index",
-                &[(0, 5, "a b", "a b"), (1, 5, "b", "[a] b"), (2, 5, "a b", "a b")],
+                &[
+                    (0, 5, "a b", "a b"),
+                    (1, 5, "b", "[a] b"),
+                    (2, 5, "a b", "a b"),
+                ],
             ),
             (
                 "what is listed counts at once, whatever the index",
@@ -117,7 +121,12 @@ mod tests {
             ),
             (
                 "after the hold the new history counts",
-                &[(0, 9, "a b", "a b"), (1, 3, "b", "[a] b"), (101, 3, "b", "b"), (102, 4, "", "")],
+                &[
+                    (0, 9, "a b", "a b"),
+                    (1, 3, "b", "[a] b"),
+                    (101, 3, "b", "b"),
+                    (102, 4, "", ""),
+                ],
             ),
         ];
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);

@@ -39,7 +39,10 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         source,
     };
     let cli = inputs.cli_split.map(|shares| own(shares, SplitSource::Cli));
-    let file = spec.split.as_ref().map(|shares| own(shares, SplitSource::File));
+    let file = spec
+        .split
+        .as_ref()
+        .map(|shares| own(shares, SplitSource::File));
     let all = [cli, file, inputs.consul_split].into_iter().flatten();
     let split = all.max_by_key(|split| split.source);
     let mut backends: Vec<BackendState> = inputs

@@ -56,10 +56,13 @@ impl KeyWriter {
     async fn read(&self) -> Result<BTreeMap<String, KeyValue>, WriteError> {
         let path: Vec<&str> = ["v1", "kv"].into_iter().chain(PREFIX.split('/')).collect();
         let query = [("recurse", "true"), ("consistent", "true")];
-        let (status, text) = self.request(Method::GET, &path, &query, String::new()).await?;
+        let (status, text) = self
+            .request(Method::GET, &path, &query, String::new())
+            .await?;
         match status {
-            StatusCode::OK => parse_keys(text.as_bytes())
-                .map_err(|error| WriteError::Failed(format!("Consul's answer is no JSON ({error})"))),
+            StatusCode::OK => parse_keys(text.as_bytes()).map_err(|error| {
+                WriteError::Failed(format!("Consul's answer is no JSON ({error})"))
+            }),
             StatusCode::NOT_FOUND => Ok(BTreeMap::new()),
             status => Err(refusal(status, &text)),
         }

@@ -31,7 +31,11 @@ fn split(scene: &Scene) -> String {
         .map(|(subset, share)| format!("{subset}={share}"))
         .collect();
     words.sort();
-    format!("{} ({})", words.join(" "), split["source"].as_str().unwrap())
+    format!(
+        "{} ({})",
+        words.join(" "),
+        split["source"].as_str().unwrap()
+    )
 }
 
 /// Waits until the split is this one; how long it took.
@@ -114,17 +118,25 @@ fn entries_shape_a_service() {
     assert!(took < SOON, "{took:?}");
     let spread = scene.client().spread(address(VIP), 2000, 4);
     let (low, high) = bounds(2000, 0.1, 5.0);
-    assert!((low..=high).contains(&spread.of("b2")), "{:?}", spread.backends);
+    assert!(
+        (low..=high).contains(&spread.of("b2")),
+        "{:?}",
+        spread.backends
+    );
     consul.put_kv("lb/split/echo", "v1=1 v2=3").unwrap();
     until_split(&scene, "v1=1 v2=3 (consul-kv)");
-    scene.agent.command(&["split", "set", "echo", "v2=1"]).unwrap();
+    scene
+        .agent
+        .command(&["split", "set", "echo", "v2=1"])
+        .unwrap();
     assert_eq!(split(&scene), "v2=1 (cli)");
     until_answer(&scene, &["b2"]);
     scene.agent.command(&["split", "reset", "echo"]).unwrap();
     assert_eq!(split(&scene), "v1=1 v2=3 (consul-kv)");
     consul.put_kv("lb/split/echo", "v1=1 v9=3").unwrap();
     until_split(&scene, "v1=9000 v2=1000 (service-splitter)");
-    scene.wait_for_problem("lb/split/echo in Consul is not in force: service echo has no subset v9");
+    scene
+        .wait_for_problem("lb/split/echo in Consul is not in force: service echo has no subset v9");
     consul.delete_kv("lb/split/echo").unwrap();
     scene.wait_until_healthy();
     consul.delete_entry("service-splitter", "echo").unwrap();
@@ -193,7 +205,11 @@ fn services_publish_themselves() {
         };
         consul.register(instance).unwrap();
     };
-    let good: &[_] = &[("lb-vip", OTHER), ("lb-health-path", "/"), ("lb-health-interval", "200ms")];
+    let good: &[_] = &[
+        ("lb-vip", OTHER),
+        ("lb-health-path", "/"),
+        ("lb-health-interval", "200ms"),
+    ];
     web(&scene, "b2", good, &["urlprefix-web.example/"]);
     wait_for("the service to answer", PATIENCE, || {
         Ok(client.get(address(OTHER), "/").ok())
@@ -202,7 +218,12 @@ fn services_publish_themselves() {
     let shown = service(&scene, "web");
     assert_eq!(shown["origin"], "consul meta of lb-node/b2");
     assert_eq!(shown["probe"]["kind"], "http");
-    assert!(shown["notes"].to_string().contains("urlprefix-web.example/"), "{shown}");
+    assert!(
+        shown["notes"]
+            .to_string()
+            .contains("urlprefix-web.example/"),
+        "{shown}"
+    );
     scene.wait_until_healthy();
     // Watched from then on: another backend is followed at once.
     let begun = Instant::now();
@@ -230,8 +251,15 @@ fn services_publish_themselves() {
         meta: &[("lb-vip", VIP)],
         ..instance(&scene, "b3")
     };
-    consul.register(Registration { id: "thief", ..clash }).unwrap();
-    scene.wait_for_problem("thief in Consul is not published: 198.51.100.10:80 (tcp) belongs to service echo");
+    consul
+        .register(Registration {
+            id: "thief",
+            ..clash
+        })
+        .unwrap();
+    scene.wait_for_problem(
+        "thief in Consul is not published: 198.51.100.10:80 (tcp) belongs to service echo",
+    );
     let wrong = Registration {
         service: "wrong",
         id: "wrong",
@@ -264,7 +292,10 @@ fn what_is_written_for_the_fleet_is_followed_in_under_a_second() {
     }
     until_answer(&scene, &["b1", "b2"]);
     let bad = scene.topology.client_addresses()[0];
-    let client = scene.client().from(bad).patience(Duration::from_millis(500));
+    let client = scene
+        .client()
+        .from(bad)
+        .patience(Duration::from_millis(500));
     let prefix = format!("{bad}/32");
 
     // By this node's command line: when it answers, it is so here, and Consul has it.
@@ -279,22 +310,40 @@ fn what_is_written_for_the_fleet_is_followed_in_under_a_second() {
     let listed = reply(&scene.agent, &["block", "list"]);
     assert_eq!(listed["blocks"][0]["rule"]["origin"], "fleet");
     let output = scene.agent.cli(&["block", "del", &prefix]).unwrap();
-    assert!(output.code == 1 && output.stderr.contains("block del --fleet"), "{output:?}");
+    assert!(
+        output.code == 1 && output.stderr.contains("block del --fleet"),
+        "{output:?}"
+    );
 
     // Over a restart with Consul away.
     consul.stop().unwrap();
     scene.agent.kill9().unwrap();
     scene.agent.restart().unwrap();
     assert!(client.get(address(VIP), "/").is_err());
-    let output = scene.agent.cli(&["block", "del", "--fleet", &prefix]).unwrap();
-    assert!(output.code == 1 && output.stderr.contains("nothing was written"), "{output:?}");
+    let output = scene
+        .agent
+        .cli(&["block", "del", "--fleet", &prefix])
+        .unwrap();
+    assert!(
+        output.code == 1 && output.stderr.contains("nothing was written"),
+        "{output:?}"
+    );
     let mut consul = consul;
     consul.restart().unwrap();
     scene.wait_until_healthy();
-    scene.agent.command(&["block", "del", "--fleet", &prefix]).unwrap();
+    scene
+        .agent
+        .command(&["block", "del", "--fleet", &prefix])
+        .unwrap();
     assert!(client.get(address(VIP), "/").is_ok());
-    let output = scene.agent.cli(&["block", "del", "--fleet", &prefix]).unwrap();
-    assert!(output.code == 1 && output.stderr.contains("there is no key"), "{output:?}");
+    let output = scene
+        .agent
+        .cli(&["block", "del", "--fleet", &prefix])
+        .unwrap();
+    assert!(
+        output.code == 1 && output.stderr.contains("there is no key"),
+        "{output:?}"
+    );
 
     // By others, as another node's agent would write it.
     let mut times = Vec::new();
@@ -303,17 +352,26 @@ fn what_is_written_for_the_fleet_is_followed_in_under_a_second() {
         let rules = || reply(&scene.agent, &["status"])["block_rules"].clone();
         let begun = Instant::now();
         consul.put_kv(&key, "").unwrap();
-        wait_for("the rule to be followed", PATIENCE, || Ok((rules() == 1).then_some(()))).unwrap();
+        wait_for("the rule to be followed", PATIENCE, || {
+            Ok((rules() == 1).then_some(()))
+        })
+        .unwrap();
         times.push(begun.elapsed());
         assert!(client.get(address(VIP), "/").is_err());
         let begun = Instant::now();
         consul.delete_kv(&key).unwrap();
-        wait_for("the rule to be gone", PATIENCE, || Ok((rules() == 0).then_some(()))).unwrap();
+        wait_for("the rule to be gone", PATIENCE, || {
+            Ok((rules() == 0).then_some(()))
+        })
+        .unwrap();
         times.push(begun.elapsed());
         assert!(client.get(address(VIP), "/").is_ok());
     }
     times.sort();
-    eprintln!("keys of others are followed after: median {:?}, longest {:?}", times[5], times[9]);
+    eprintln!(
+        "keys of others are followed after: median {:?}, longest {:?}",
+        times[5], times[9]
+    );
     assert!(times[5] < SOON, "{times:?}");
     consul.put_kv("lb/block/example.com", "").unwrap();
     scene.wait_for_problem("lb/block/example.com in Consul is not followed");
@@ -323,8 +381,14 @@ fn what_is_written_for_the_fleet_is_followed_in_under_a_second() {
     let set = ["split", "set", "--fleet", "echo", "v1=0", "v2=1"];
     assert_eq!(reply(&scene.agent, &set)["split"]["source"], "consul-kv");
     until_answer(&scene, &["b2"]);
-    let output = scene.agent.cli(&["split", "set", "--fleet", "echo", "v9=1"]).unwrap();
-    assert!(output.code != 0 && output.stderr.contains("no subset `v9`"), "{output:?}");
+    let output = scene
+        .agent
+        .cli(&["split", "set", "--fleet", "echo", "v9=1"])
+        .unwrap();
+    assert!(
+        output.code != 0 && output.stderr.contains("no subset `v9`"),
+        "{output:?}"
+    );
     reply(&scene.agent, &["split", "reset", "--fleet", "echo"]);
     until_answer(&scene, &["b1", "b2"]);
     scene.wait_until_healthy();

@@ -92,14 +92,15 @@ impl Blocks {
         let is_new = |prefix: &&IpNet| !self.rules.contains(prefix);
         let new: Vec<IpNet> = rules.keys().filter(is_new).copied().collect();
         check_room(self.rules.len() + new.len(), "added")?;
-        let failed = |error: crate::domain::kernel::KernelError| {
-            OperatorError::Failed(error.to_string())
-        };
+        let failed =
+            |error: crate::domain::kernel::KernelError| OperatorError::Failed(error.to_string());
         if !new.is_empty() {
             kernel.block(&new).map_err(failed)?;
         }
         let former = self.rules.set_fleet(rules);
-        let gone = former.into_keys().filter(|prefix| !self.rules.contains(prefix));
+        let gone = former
+            .into_keys()
+            .filter(|prefix| !self.rules.contains(prefix));
         let gone: Vec<IpNet> = gone.collect();
         if !gone.is_empty() {
             kernel.unblock(&gone).map_err(failed)?;

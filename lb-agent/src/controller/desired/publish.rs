@@ -41,7 +41,11 @@ impl Desired {
         }
         if auto_publish {
             topics.insert(Topic::Names);
-            let names = self.catalog.names.iter().flat_map(|names| names.values.keys());
+            let names = self
+                .catalog
+                .names
+                .iter()
+                .flat_map(|names| names.values.keys());
             // One that publishes itself is glanced at until its watch has answered.
             let glanced = names.filter(|name| {
                 *name != CONSUL && !self.admitted.contains_key(*name) && !self.is_configured(name)
@@ -61,7 +65,10 @@ impl Desired {
         let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for spec in self.all() {
             for target in self.targets(spec) {
-                users.entry(target.key()).or_default().push(spec.name.clone());
+                users
+                    .entry(target.key())
+                    .or_default()
+                    .push(spec.name.clone());
             }
         }
         users
@@ -112,8 +119,10 @@ impl Desired {
             offers.insert(name, offer::read(name, instances));
         }
         for (key, admitted) in &self.admitted {
-            let instances: Vec<Instance> =
-                admitted.iter().map(|(instance, _)| instance.clone()).collect();
+            let instances: Vec<Instance> = admitted
+                .iter()
+                .map(|(instance, _)| instance.clone())
+                .collect();
             offers.insert(key, offer::read(key, &instances));
         }
         for (name, offer) in offers {

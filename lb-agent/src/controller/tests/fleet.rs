@@ -55,19 +55,36 @@ async fn rules_of_the_fleet_are_followed_one_by_one() {
         .collect();
     assert_eq!(told, [("fleet", "scan"), ("fleet", "")]);
     let said = problems(&bench).await;
-    assert!(said.contains("lb/block/nonsense in Consul is not followed"), "{said}");
-    assert!(said.contains("10.1.0.1/32 contains 10.1.0.1, a backend of"), "{said}");
+    assert!(
+        said.contains("lb/block/nonsense in Consul is not followed"),
+        "{said}"
+    );
+    assert!(
+        said.contains("10.1.0.1/32 contains 10.1.0.1, a backend of"),
+        "{said}"
+    );
     let change = KeyChange::unblock(&"203.0.113.2/32".parse().unwrap());
-    assert!(!bench.handle.fleet_follows(vec![change.clone()]).await.unwrap());
+    assert!(
+        !bench
+            .handle
+            .fleet_follows(vec![change.clone()])
+            .await
+            .unwrap()
+    );
 
     // A rule of this node beside one of the fleet: each ends by itself.
     let both: Vec<ipnet::IpNet> = vec!["203.0.113.1/32".parse().unwrap()];
-    let add = bench.handle.block_add(both.clone(), order("own", None, false));
+    let add = bench
+        .handle
+        .block_add(both.clone(), order("own", None, false));
     add.await.unwrap();
     bench.handle.block_del(both.clone()).await.unwrap();
     assert_eq!(blocked(&bench), ["203.0.113.1/32", "203.0.113.2/32"]);
     let error = bench.handle.block_del(both).await.unwrap_err().to_string();
-    assert!(error.contains("block del --fleet 203.0.113.1/32"), "{error}");
+    assert!(
+        error.contains("block del --fleet 203.0.113.1/32"),
+        "{error}"
+    );
 
     keys(&bench, 6, &rows[..1]).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32"]);
@@ -78,7 +95,10 @@ async fn rules_of_the_fleet_are_followed_one_by_one() {
     keys(&bench, 1, &[]).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32"]);
     let said = problems(&bench).await;
-    assert!(said.contains("Consul lists 1 keys of the fleet no longer"), "{said}");
+    assert!(
+        said.contains("Consul lists 1 keys of the fleet no longer"),
+        "{said}"
+    );
     let saved = bench.state.borrow().clone();
     let bench = Bench::start(FakeKernel::default(), saved).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32"]);
@@ -95,7 +115,11 @@ async fn splits_of_the_fleet_count_below_the_command_line() {
     keys(&bench, 5, &[("split/echo", "v1=1 v2=3")]).await;
     let weights = bench.echo();
     assert_eq!(weights[0].1 * 3, weights[1].1);
-    let own = bench.handle.split_set("echo", shares(&["v1=1"])).await.unwrap();
+    let own = bench
+        .handle
+        .split_set("echo", shares(&["v1=1"]))
+        .await
+        .unwrap();
     assert_eq!(own.source.name(), "cli");
     let next = bench.handle.split_reset("echo").await.unwrap().unwrap();
     assert_eq!(next.source.name(), "consul-kv");

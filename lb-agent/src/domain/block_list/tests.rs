@@ -170,5 +170,8 @@ fn rules_of_the_fleet_and_own_ones_of_the_same_prefix() {
     assert!(rules.remove(&net("192.0.2.1/32")) && !rules.remove(&net("192.0.2.1/32")));
     assert!(rules.contains(&net("192.0.2.1/32")) && !rules.contains_own(&net("192.0.2.1/32")));
     rules.set_fleet(BTreeMap::new());
-    expect(&rules, &[("192.0.2.3/32", "by hand"), ("192.0.2.4/32", "list")]);
+    expect(
+        &rules,
+        &[("192.0.2.3/32", "by hand"), ("192.0.2.4/32", "list")],
+    );
 }

@@ -81,7 +81,10 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
 
 /// What stands before the closing quote. Between double quotes a backslash takes the next letter
 /// as it is.
-fn quoted(quote: char, letters: &mut impl Iterator<Item = (usize, char)>) -> Result<String, String> {
+fn quoted(
+    quote: char,
+    letters: &mut impl Iterator<Item = (usize, char)>,
+) -> Result<String, String> {
     let mut value = String::new();
     while let Some((_, letter)) = letters.next() {
         match letter {

@@ -98,7 +98,10 @@ fn keep(
             ((first || changed).then_some(count), None)
         }
         // The client answers each topic in its own form.
-        (topic, _) => (None, Some(format!("{topic}: an answer to another question"))),
+        (topic, _) => (
+            None,
+            Some(format!("{topic}: an answer to another question")),
+        ),
     }
 }
 
@@ -109,7 +112,9 @@ fn instances(
     instances: Vec<Instance>,
 ) -> Option<usize> {
     let known = services.get(&key);
-    let count = known.is_none_or(|known| **known != instances).then_some(instances.len());
+    let count = known
+        .is_none_or(|known| **known != instances)
+        .then_some(instances.len());
     if count.is_some() {
         services.insert(key, Arc::new(instances));
     }

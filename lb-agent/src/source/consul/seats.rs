@@ -81,7 +81,10 @@ mod tests {
 
     /// `a` is the service a, `(a)` a glance at it.
     fn topic(word: &str) -> Topic {
-        match word.strip_prefix('(').and_then(|word| word.strip_suffix(')')) {
+        match word
+            .strip_prefix('(')
+            .and_then(|word| word.strip_suffix(')'))
+        {
             Some(word) => Topic::Glance(word.into()),
             None => Topic::instances(word, None),
         }
@@ -132,7 +135,9 @@ mod tests {
     #[test]
     fn a_thousand_services_take_no_more_watches_than_allowed() {
         let mut seats = Seats::new(128);
-        let all: BTreeSet<_> = (0..1_000).map(|number| topic(&format!("s{number}"))).collect();
+        let all: BTreeSet<_> = (0..1_000)
+            .map(|number| topic(&format!("s{number}")))
+            .collect();
         let moves = seats.arrange(&all);
         let watches = moves
             .iter()

@@ -93,7 +93,10 @@ impl Rig {
 const HELD_7: &str = "index=7&wait=1000ms";
 
 fn set(names: &[&str]) -> BTreeSet<Topic> {
-    names.iter().map(|name| Topic::instances(name, None)).collect()
+    names
+        .iter()
+        .map(|name| Topic::instances(name, None))
+        .collect()
 }
 
 /// Ports of the instances of `echo`.

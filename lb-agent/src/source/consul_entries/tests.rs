@@ -30,7 +30,10 @@ fn a_resolver_is_read_whole() {
         targets.collect::<Vec<_>>()
     };
     assert_eq!(failover("*"), ["spare"]);
-    assert_eq!(failover("v1"), ["web, datacenter dc2", "web, datacenter dc3"]);
+    assert_eq!(
+        failover("v1"),
+        ["web, datacenter dc2", "web, datacenter dc3"]
+    );
 }
 
 #[test]
@@ -67,7 +70,10 @@ fn one_bad_entry_is_left_out_and_named() {
     let rows = [
         (r#"{"Name":"bad","Splits":[{"Weight":101}]}"#, "101"),
         (r#"{"Name":"bad","Splits":[{"Weight":-1}]}"#, "-1"),
-        (r#"{"Name":"bad","Splits":[]}"#, "all weights in `bad` are 0"),
+        (
+            r#"{"Name":"bad","Splits":[]}"#,
+            "all weights in `bad` are 0",
+        ),
         (r#"{"Name":"bad","Splits":7}"#, "`bad` has not the form"),
         (r#"{"Splits":7}"#, "`entry 1` has not the form"),
         ("7", "`entry 1` has not the form"),
@@ -84,7 +90,11 @@ fn one_bad_entry_is_left_out_and_named() {
     assert!(parse(EntryKind::Splitter, b"{}").is_err());
     let odd = br#"[{"Name":"bad","ConnectTimeout":"soon"}]"#;
     let (_, invalid) = parse(EntryKind::Resolver, odd).unwrap();
-    assert!(invalid[0].to_string().contains("ConnectTimeout is \"soon\""));
+    assert!(
+        invalid[0]
+            .to_string()
+            .contains("ConnectTimeout is \"soon\"")
+    );
 }
 
 #[test]

@@ -1,157 +1,17 @@
 //! What Consul's entries make of a service, and services that publish themselves: facts in, weights
 //! and sentences out.
 
-use std::{path::Path, time::SystemTime};
+use rig::{Rig, target, versions};
 
 use super::*;
-use crate::{
-    config,
-    domain::{
-        config_entry::ResolverSubset,
-        filter::Filter,
-        sync::{CatalogState, KeyValue, Listed, Topic},
-    },
-    state::PersistedState,
+use crate::domain::{
+    backend::CatalogHealth,
+    config_entry::ResolverSubset,
+    filter::Filter,
+    sync::{CatalogState, KeyValue, Listed, Topic},
 };
 
-const CONFIG: &str = r#"
-    [node]
-    interfaces = ["eth0"]
-    [consul]
-    auto_publish = true
-    [[service]]
-    name = "echo"
-    vip = ["198.51.100.10:80"]
-    consul = { service = "echo" }
-"#;
-
-/// Facts, and how they change.
-struct Rig {
-    desired: Desired,
-    catalog: CatalogState,
-    index: u64,
-}
-
-impl Rig {
-    fn new(more: &str) -> Self {
-        let text = format!("{CONFIG}{more}");
-        let config = config::parse_in(&text, Path::new("test.toml"), &|_| None).unwrap();
-        Self {
-            desired: Desired::new(&config, &PersistedState::default()),
-            catalog: CatalogState::default(),
-            index: 1,
-        }
-    }
-
-    /// A service lists these: `2` is n/2 at 10.0.0.2:80 with version 2 in its meta, `2!` is critical.
-    fn list(&mut self, key: &str, words: &str) {
-        let instances = words.split_whitespace().map(|word| {
-            let number: u8 = word.trim_end_matches('!').parse().unwrap();
-            Instance {
-                id: InstanceId(format!("n/{number}")),
-                address: ([10, 0, 0, number], 80).into(),
-                weight: 1,
-                tags: Vec::new(),
-                meta: [("version".to_owned(), number.to_string())].into(),
-                subset: None,
-                health: match word.ends_with('!') {
-                    true => CatalogHealth::Critical("test".into()),
-                    false => CatalogHealth::Passing,
-                },
-            }
-        });
-        let instances = Arc::new(instances.collect());
-        self.catalog.services.insert(key.into(), instances);
-    }
-
-    fn entry(&mut self, kind: EntryKind, service: &str, entry: Option<ConfigEntry>) {
-        self.index += 1;
-        let listed = self.catalog.entries.entry(kind).or_default();
-        listed.index = self.index;
-        let values = Arc::make_mut(&mut listed.values);
-        match entry {
-            Some(entry) => values.insert(service.into(), entry),
-            None => values.remove(service),
-        };
-    }
-
-    fn resolver(&mut self, service: &str, resolver: Resolver) {
-        let entry = ConfigEntry::Resolver(resolver);
-        self.entry(EntryKind::Resolver, service, Some(entry));
-    }
-
-    fn splitter(&mut self, service: &str, legs: &[(u32, &str, &str)]) {
-        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let legs = legs.iter().map(|(share, service, subset)| Leg {
-            share: *share,
-            service: given(service),
-            subset: given(subset),
-        });
-        let entry = ConfigEntry::Splitter(legs.collect());
-        self.entry(EntryKind::Splitter, service, Some(entry));
-    }
-
-    fn key(&mut self, key: &str, text: &str) {
-        self.index += 1;
-        let listed = self.catalog.keys.get_or_insert_default();
-        listed.index = self.index;
-        let value = KeyValue {
-            text: text.into(),
-            index: self.index,
-        };
-        Arc::make_mut(&mut listed.values).insert(key.into(), value);
-    }
-
-    /// Percent of new flows by backend, who set them, as in `n/1=90 n/2=10 by file`.
-    fn shares(&mut self) -> String {
-        self.desired.set_catalog(Arc::new(self.catalog.clone()));
-        self.desired.rebuild(SystemTime::now());
-        let snapshot = self.desired.snapshot();
-        let echo = &snapshot.services["echo"];
-        let total: u64 = echo.backends.iter().map(|b| u64::from(b.weight)).sum();
-        let mut words: Vec<String> = echo
-            .backends
-            .iter()
-            .filter(|backend| backend.weight > 0)
-            .map(|backend| format!("{}={}", backend.id(), u64::from(backend.weight) * 100 / total))
-            .collect();
-        if let Some(split) = &echo.split {
-            words.push(format!("by {}", split.source.name()));
-        }
-        words.join(" ")
-    }
-
-    fn notes(&self) -> String {
-        self.desired.snapshot().services["echo"].notes.join("; ")
-    }
-
-    fn problems(&self) -> String {
-        let problems: Vec<String> = self.desired.consul_problems().collect();
-        problems.join("; ")
-    }
-}
-
-/// Subsets v1, v2, and so on, by version.
-fn versions(count: u8) -> BTreeMap<String, ResolverSubset> {
-    (1..=count)
-        .map(|number| {
-            let filter = Filter::parse(&format!("Service.Meta.version == {number}"));
-            let subset = ResolverSubset {
-                filter: Ok(Some(filter.unwrap())),
-                only_passing: false,
-            };
-            (format!("v{number}"), subset)
-        })
-        .collect()
-}
-
-fn target(service: &str, subset: Option<&str>, datacenter: Option<&str>) -> Target {
-    Target {
-        service: service.into(),
-        subset: subset.map(Into::into),
-        datacenter: datacenter.map(Into::into),
-    }
-}
+mod rig;
 
 #[test]
 fn the_precedence_of_splits() {
@@ -181,10 +41,18 @@ fn the_precedence_of_splits() {
     rig.desired.splits.clear();
     rig.key("split/echo", "v1=80 v3=20");
     assert_eq!(rig.shares(), "n/1=90 n/2=10 by service-splitter");
-    assert!(rig.problems().contains("no subset v3"), "{}", rig.problems());
+    assert!(
+        rig.problems().contains("no subset v3"),
+        "{}",
+        rig.problems()
+    );
     rig.key("split/echo", "nonsense");
     assert_eq!(rig.shares(), "n/1=90 n/2=10 by service-splitter");
-    assert!(rig.problems().contains("lb/split/echo"), "{}", rig.problems());
+    assert!(
+        rig.problems().contains("lb/split/echo"),
+        "{}",
+        rig.problems()
+    );
     rig.entry(EntryKind::Splitter, "echo", None);
     assert_eq!(rig.shares(), "n/1=50 n/2=50 by file");
 }
@@ -204,14 +72,22 @@ fn a_default_subset_takes_all_and_others_none() {
     resolver.default_subset = Some("v9".into());
     rig.resolver("echo", resolver.clone());
     assert_eq!(rig.shares(), "n/1=33 n/2=33 n/3=33");
-    assert!(rig.problems().contains("default subset v9"), "{}", rig.problems());
+    assert!(
+        rig.problems().contains("default subset v9"),
+        "{}",
+        rig.problems()
+    );
     // A filter that cannot be used has no members, and the others their shares.
     resolver.default_subset = None;
     resolver.subsets.get_mut("v1").unwrap().filter = Err("the filter `x` …".into());
     rig.resolver("echo", resolver);
     rig.splitter("echo", &[(9000, "", "v1"), (1000, "", "v2")]);
     assert_eq!(rig.shares(), "n/2=100 by service-splitter");
-    assert!(rig.problems().contains("subset v1 of echo"), "{}", rig.problems());
+    assert!(
+        rig.problems().contains("subset v1 of echo"),
+        "{}",
+        rig.problems()
+    );
 }
 
 #[test]
@@ -221,7 +97,10 @@ fn a_splitter_may_send_a_share_to_another_service() {
     rig.splitter("echo", &[(7500, "", ""), (2500, "other", "")]);
     assert_eq!(rig.shares(), "n/1=50 n/2=50 by service-splitter");
     let topics = rig.desired.topics();
-    assert!(topics.contains(&Topic::instances("other", None)), "{topics:?}");
+    assert!(
+        topics.contains(&Topic::instances("other", None)),
+        "{topics:?}"
+    );
     rig.list("other", "3");
     assert_eq!(rig.shares(), "n/1=37 n/2=37 n/3=25 by service-splitter");
     rig.splitter("echo", &[(5000, "", ""), (5000, "other", "v4")]);
@@ -246,7 +125,11 @@ fn redirects_are_followed_but_not_in_circles() {
     rig.list("echo", "1");
     rig.resolver("echo", redirect(target("other", Some("v3"), None)));
     rig.shares();
-    assert!(rig.desired.topics().contains(&Topic::instances("other", None)));
+    assert!(
+        rig.desired
+            .topics()
+            .contains(&Topic::instances("other", None))
+    );
     rig.list("other", "2 3");
     rig.resolver(
         "other",
@@ -258,7 +141,10 @@ fn redirects_are_followed_but_not_in_circles() {
     // Once it is watched.
     rig.shares();
     assert_eq!(rig.shares(), "n/3=100");
-    assert_eq!(rig.notes(), "service-resolver redirects it to other, subset v3");
+    assert_eq!(
+        rig.notes(),
+        "service-resolver redirects it to other, subset v3"
+    );
     rig.resolver("other", redirect(target("echo", None, None)));
     rig.shares();
     assert!(rig.problems().contains("in a circle"), "{}", rig.problems());
@@ -276,7 +162,10 @@ fn failover_begins_with_the_last_usable_backend_and_ends_with_the_first() {
         Resolver {
             failover: BTreeMap::from([(
                 "*".into(),
-                vec![target("spare", None, None), target("echo", None, Some("dc2"))],
+                vec![
+                    target("spare", None, None),
+                    target("echo", None, Some("dc2")),
+                ],
             )]),
             ..Resolver::default()
         },
@@ -289,7 +178,11 @@ fn failover_begins_with_the_last_usable_backend_and_ends_with_the_first() {
     rig.list("echo", "1! 2!");
     // Of the same name on a node of another datacenter.
     assert_eq!(rig.shares(), "n/1@echo@dc2=50 n/4=50");
-    assert!(rig.notes().contains("echo, datacenter dc2 takes over"), "{}", rig.notes());
+    assert!(
+        rig.notes().contains("echo, datacenter dc2 takes over"),
+        "{}",
+        rig.notes()
+    );
     rig.list("spare", "3");
     assert_eq!(rig.shares(), "n/3=100");
     rig.list("echo", "1! 2");
@@ -336,7 +229,11 @@ fn entries_that_vanish_without_a_deletion_stay_in_force() {
     };
     rig.catalog.entries.insert(EntryKind::Resolver, listed);
     assert_eq!(rig.shares(), "n/1=100 by service-resolver");
-    assert!(rig.problems().contains("1 service-resolver entries"), "{}", rig.problems());
+    assert!(
+        rig.problems().contains("1 service-resolver entries"),
+        "{}",
+        rig.problems()
+    );
     assert!(rig.desired.next_deadline().is_some());
 }
 
@@ -354,7 +251,10 @@ fn a_service_publishes_itself_and_does_not_vanish_between_glance_and_watch() {
     let watch = Topic::instances("web", None);
     let topics = rig.desired.topics();
     assert!(topics.contains(&glance) && !topics.contains(&watch));
-    assert!(!topics.contains(&Topic::Glance("echo".into())), "it is watched");
+    assert!(
+        !topics.contains(&Topic::Glance("echo".into())),
+        "it is watched"
+    );
     assert!(!topics.contains(&Topic::Glance("consul".into())));
 
     let offer = |rig: &mut Rig, vip: &str| {
@@ -390,5 +290,8 @@ fn a_service_publishes_itself_and_does_not_vanish_between_glance_and_watch() {
     rig.shares();
     assert!(!rig.desired.snapshot().services.contains_key("web"));
     let problems = rig.problems();
-    assert!(problems.contains("198.51.100.10:80 (tcp) belongs to service echo"), "{problems}");
+    assert!(
+        problems.contains("198.51.100.10:80 (tcp) belongs to service echo"),
+        "{problems}"
+    );
 }
