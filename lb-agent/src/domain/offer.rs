@@ -29,9 +29,12 @@ pub fn route_tag(tags: &[String]) -> Option<&str> {
 /// # Errors
 ///
 /// What it asks for cannot be done; a sentence.
-pub fn read(service: &str, instances: &[Instance]) -> Option<Result<ServiceSpec, String>> {
+pub fn read<'a>(
+    service: &str,
+    instances: impl IntoIterator<Item = &'a Instance>,
+) -> Option<Result<ServiceSpec, String>> {
     let speaker = instances
-        .iter()
+        .into_iter()
         .filter(|instance| instance.meta.contains_key(VIP))
         .min_by(|a, b| a.id.cmp(&b.id))?;
     let origin = format!("consul meta of {}", speaker.id);

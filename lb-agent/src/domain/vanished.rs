@@ -35,21 +35,27 @@ impl<V> Default for Believed<V> {
 
 impl<V: Clone + PartialEq> Believed<V> {
     /// Takes in what an answer of this index lists. To be called again with the same when
-    /// [`Self::next_deadline`] has come.
+    /// [`Self::next_deadline`] has come. Answers whether what counts differs.
     pub fn take(
         &mut self,
         index: u64,
         listed: &BTreeMap<String, V>,
         now: SystemTime,
         hold: Duration,
-    ) {
+    ) -> bool {
+        if self.values == *listed {
+            self.index = index;
+            self.kept.clear();
+            return false;
+        }
+        let before = self.values.clone();
         let mut missing = self.values.clone();
         missing.retain(|key, _| !listed.contains_key(key));
         self.values.clone_from(listed);
         if index > self.index || missing.is_empty() {
             self.index = index;
             self.kept.clear();
-            return;
+            return true;
         }
         let until = now + hold;
         let former = std::mem::take(&mut self.kept);
@@ -63,6 +69,7 @@ impl<V: Clone + PartialEq> Believed<V> {
         if self.kept.is_empty() {
             self.index = index;
         }
+        self.values != before
     }
 
     /// What counts, by key.
@@ -90,10 +97,12 @@ impl<V: Clone + PartialEq> Believed<V> {
 mod tests {
     use super::*;
 
-    /// Rows: second, index, what is listed; what counts then, kept ones in brackets.
+    /// Second, index, what is listed; what counts then, kept ones in brackets.
+    type Step = (u64, u64, &'static str, &'static str);
+
     #[test]
     fn what_vanishes_is_believed_if_the_index_went_up() {
-        let stories: &[(&str, &[(u64, u64, &str, &str)])] = &[
+        let stories: &[(&str, &[Step])] = &[
             (
                 "a deletion acts at once",
                 &[(0, 5, "a b", "a b"), (1, 6, "a", "a"), (2, 7, "", "")],

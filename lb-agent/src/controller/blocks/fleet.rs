@@ -128,10 +128,10 @@ impl Blocks {
 impl<K: Kernel> Controller<K> {
     /// Follows the fleet's rules, where the keys have changed.
     pub(in crate::controller) fn follow_fleet(&mut self) {
-        let wanted = self.desired.fleet_blocks().clone();
-        if self.blocks.followed == wanted {
+        if self.blocks.followed == *self.desired.fleet_blocks() {
             return;
         }
+        let wanted = self.desired.fleet_blocks().clone();
         let vital = self.vital();
         let kernel = &mut self.kernel.kernel;
         let now = SystemTime::now();

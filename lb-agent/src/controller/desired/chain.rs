@@ -97,7 +97,7 @@ impl Desired {
         let mut targets = Vec::new();
         if own.datacenter.is_none() {
             let others = self.legs(&own.service).iter();
-            targets.extend(others.filter_map(|leg| leg_target(leg)));
+            targets.extend(others.filter_map(leg_target));
         }
         let resolved = self.resolve(own);
         if let Some(resolver) = resolved.as_ref().and_then(|own| self.resolver_of(own)) {

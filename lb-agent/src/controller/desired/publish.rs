@@ -11,7 +11,6 @@ use ipnet::IpNet;
 
 use super::{Desired, consul_key};
 use crate::domain::{
-    backend::Instance,
     config_entry::EntryKind,
     fleet::{Fleet, FleetBlock},
     offer,
@@ -90,9 +89,8 @@ impl Desired {
             believed.take(listed.index, &listed.values, now, self.hold);
         }
         if let Some(listed) = &self.catalog.keys {
-            let before = self.keys.values().clone();
-            self.keys.take(listed.index, &listed.values, now, self.hold);
-            if *self.keys.values() != before {
+            let keys = &mut self.keys;
+            if keys.take(listed.index, &listed.values, now, self.hold) {
                 self.fleet = Fleet::read(self.keys.values());
                 for text in &self.fleet.malformed {
                     tracing::warn!("{text}");
@@ -116,14 +114,11 @@ impl Desired {
         }
         let mut offers = BTreeMap::new();
         for (name, instances) in &self.catalog.glanced {
-            offers.insert(name, offer::read(name, instances));
+            offers.insert(name, offer::read(name, instances.iter()));
         }
         for (key, admitted) in &self.admitted {
-            let instances: Vec<Instance> = admitted
-                .iter()
-                .map(|(instance, _)| instance.clone())
-                .collect();
-            offers.insert(key, offer::read(key, &instances));
+            let instances = admitted.iter().map(|(instance, _)| instance);
+            offers.insert(key, offer::read(key, instances));
         }
         for (name, offer) in offers {
             let Some(offer) = offer else { continue };

@@ -20,9 +20,9 @@ fn instance(id: &str, meta: &[(&str, &str)]) -> Instance {
 
 #[test]
 fn without_a_vip_nothing_is_asked_for() {
-    assert_eq!(read("web", &[]), None);
+    assert_eq!(read("web", []), None);
     let other = instance("n/1", &[("lb-protocol", "udp")]);
-    assert_eq!(read("web", &[other]), None);
+    assert_eq!(read("web", [&other]), None);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn the_first_that_carries_a_vip_speaks() {
     };
     assert_eq!(probe.kind, kind);
     let plain = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
-    assert_eq!(read("web", &[plain]).unwrap().unwrap().probe, None);
+    assert_eq!(read("web", [&plain]).unwrap().unwrap().probe, None);
 }
 
 /// Rows of a meta entry beside a good VIP, and what is said of it.
@@ -87,12 +87,12 @@ fn what_cannot_be_done_is_a_sentence() {
     for (key, value, part) in rows {
         let mut one = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
         one.meta.insert(key.into(), value.into());
-        let error = read("web", &[one]).unwrap().unwrap_err();
+        let error = read("web", [&one]).unwrap().unwrap_err();
         assert!(error.contains(part), "{key}={value}: {error}");
         assert!(error.contains("service web"), "{error}");
     }
     let one = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
-    let error = read("we b", &[one]).unwrap().unwrap_err();
+    let error = read("we b", [&one]).unwrap().unwrap_err();
     assert!(error.contains("its name"), "{error}");
 }
 
