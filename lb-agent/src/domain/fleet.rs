@@ -200,6 +200,26 @@ impl Fleet {
     }
 }
 
+/// Deletes keys of rules that have ended: nobody follows them any more. As many as fit into one
+/// transaction.
+pub fn leftovers(values: &BTreeMap<String, KeyValue>, now: SystemTime) -> Vec<KeyChange> {
+    let is_over = |(key, value): &(&String, &KeyValue)| {
+        let block: Option<FleetBlock> = match key.starts_with(BLOCK) {
+            true => serde_json::from_str(&value.text).ok(),
+            false => None,
+        };
+        let ends = block.and_then(|block| block.expires());
+        // A node whose clock is late still has it for a moment.
+        ends.is_some_and(|at| at + LATE < now)
+    };
+    let over = values.iter().filter(is_over).take(MAX_CHANGES);
+    over.map(|(key, _)| KeyChange::Delete(vec![format!("{PREFIX}{key}")]))
+        .collect()
+}
+
+/// By how much the clocks of nodes may differ.
+const LATE: Duration = Duration::from_secs(60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +260,31 @@ mod tests {
             block_key(&"192.0.2.0/24".parse().unwrap()),
             "lb/block/192.0.2.0/24"
         );
+    }
+
+    #[test]
+    fn rules_that_have_ended_are_left_over() {
+        let value = |text: &str| KeyValue {
+            text: text.into(),
+            index: 1,
+        };
+        let values = BTreeMap::from([
+            (
+                "block/192.0.2.1".into(),
+                value("{\"expires_unix_ms\": 1000}"),
+            ),
+            (
+                "block/192.0.2.2".into(),
+                value("{\"expires_unix_ms\": 9000}"),
+            ),
+            ("block/192.0.2.3".into(), value("")),
+            ("block/192.0.2.4".into(), value("nonsense")),
+            ("split/echo".into(), value("{\"expires_unix_ms\": 1000}")),
+        ]);
+        let at = |second| UNIX_EPOCH + Duration::from_secs(second);
+        assert_eq!(leftovers(&values, at(61)), []);
+        let first = KeyChange::Delete(vec!["lb/block/192.0.2.1".into()]);
+        assert_eq!(leftovers(&values, at(62)), [first]);
     }
 
     /// Rows of a key that cannot be used, and what is said of it. The other ones count.

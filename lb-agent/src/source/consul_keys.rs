@@ -1,9 +1,10 @@
 //! Writes the fleet's keys: all or none, and none that somebody else has changed meanwhile.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tracing::debug;
 
 use super::{
     consul_client::{Client, SLACK},
@@ -11,7 +12,7 @@ use super::{
     consul_options::{ConsulOptions, InvalidOptions},
 };
 use crate::domain::{
-    fleet::{KeyChange, MAX_CHANGES, PREFIX, WriteError},
+    fleet::{KeyChange, MAX_CHANGES, PREFIX, WriteError, leftovers},
     sync::KeyValue,
 };
 
@@ -29,7 +30,8 @@ impl KeyWriter {
         Client::new(options, SLACK).map(Self)
     }
 
-    /// Reads what the keys are, and changes them in one transaction if they still are that.
+    /// Reads what the keys are, and changes them in one transaction if they still are that. Then
+    /// deletes what rules that have ended left behind.
     ///
     /// # Errors
     ///
@@ -39,7 +41,23 @@ impl KeyWriter {
             return Err(WriteError::TooMany(changes.len()));
         }
         let present = self.read().await?;
-        let operations = operations(changes, &present)?;
+        self.commit(changes, &present).await?;
+        let over = leftovers(&present, SystemTime::now());
+        // Of no consequence, and the next one tries it again.
+        if !over.is_empty()
+            && let Err(error) = self.commit(&over, &present).await
+        {
+            debug!(%error, "keys of rules that have ended could not be deleted");
+        }
+        Ok(())
+    }
+
+    async fn commit(
+        &self,
+        changes: &[KeyChange],
+        present: &BTreeMap<String, KeyValue>,
+    ) -> Result<(), WriteError> {
+        let operations = operations(changes, present)?;
         let body = Value::Array(operations).to_string();
         let path = ["v1", "txn"];
         let (status, text) = self.request(Method::PUT, &path, &[], body).await?;

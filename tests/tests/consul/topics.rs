@@ -127,6 +127,31 @@ async fn keys_are_written_by_compare_and_set() {
         .await;
     let missing = writer.write(&both).await.unwrap_err();
     assert_eq!(missing, WriteError::Missing("lb/split/echo".into()));
+
+    // What has ended is cleared away with the next write.
+    let old = KeyChange::Set(
+        "lb/block/192.0.2.1".into(),
+        "{\"expires_unix_ms\": 1}".into(),
+    );
+    writer.write(&[old]).await.unwrap();
+    source
+        .until(SOON, |state| {
+            state
+                .keys
+                .as_ref()
+                .unwrap()
+                .values
+                .contains_key("block/192.0.2.1")
+        })
+        .await;
+    let split = KeyChange::Set("lb/split/echo".into(), "v1=1".into());
+    writer.write(&[split]).await.unwrap();
+    source
+        .until(SOON, |state| {
+            let keys = &state.keys.as_ref().unwrap().values;
+            keys.keys().eq(["split/echo"])
+        })
+        .await;
     let many = vec![both[0].clone(); 65];
     assert_eq!(writer.write(&many).await, Err(WriteError::TooMany(65)));
 }

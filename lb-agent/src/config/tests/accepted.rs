@@ -58,6 +58,28 @@ fn every_key_of_the_node_is_read() {
     assert_eq!(config.metrics.listen.to_string(), "[::]:9180");
 }
 
+#[test]
+fn filters_and_datacenters() {
+    let text = format!(
+        "{NODE}\n[consul]\nauto_publish = true\n[[service]]\nname = \"echo\"\n\
+         vip = [\"198.51.100.10:80\"]\nconsul = {{ service = \"echo\", datacenter = \"dc2\" }}\n\
+         subsets = {{ v1 = {{ filter = \"v1 in Service.Tags\", tag = \"a\" }} }}"
+    );
+    let config = read(&text, &[]).unwrap();
+    assert!(config.consul.unwrap().auto_publish);
+    let service = &config.services[0];
+    let catalog = Catalog::Consul {
+        service: "echo".into(),
+        datacenter: Some("dc2".into()),
+    };
+    assert_eq!(service.catalog, catalog);
+    let rule = &service.subsets["v1"];
+    assert_eq!(
+        rule.filter.as_ref().unwrap().to_string(),
+        "v1 in Service.Tags"
+    );
+}
+
 /// The example of the documentation, with what this version has.
 #[test]
 fn the_example_is_valid() {

@@ -168,6 +168,13 @@ fn what_is_wrong_with_subsets_and_splits() {
         ("subsets = { ▶\"v 1\" = { tag = \"a\" } }", &["no name"]),
         ("subsets = { v1 = { tag = ▶1 } }", &["must be a string"]),
         (
+            "subsets = { v1 = { filter = ▶\"Node.Meta.a == b\" } }",
+            &[
+                "the filter `Node.Meta.a == b` cannot be used",
+                "Service.Tags",
+            ],
+        ),
+        (
             "subsets = { v1 = { ▶tags = \"a\" } }",
             &["did you mean `tag`?"],
         ),
