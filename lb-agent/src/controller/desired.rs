@@ -13,7 +13,7 @@ use std::{
 
 use self::naming::foreign_subset;
 use crate::{
-    config::Config,
+    config::{Config, Publish},
     domain::{
         backend::{Instance, InstanceId},
         config_entry::{ConfigEntry, EntryKind},
@@ -37,8 +37,8 @@ pub(crate) struct Desired {
     services: BTreeMap<String, Arc<ServiceSpec>>,
     /// Services that publish themselves in Consul.
     offered: BTreeMap<String, Arc<ServiceSpec>>,
-    /// Whether any may; `None`: there is no Consul.
-    auto_publish: Option<bool>,
+    /// Which may; `None`: there is no Consul.
+    auto_publish: Option<Publish>,
     catalog: Arc<CatalogState>,
     /// Configuration entries of Consul, as far as they are believed.
     pub(crate) entries: BTreeMap<EntryKind, Believed<ConfigEntry>>,
@@ -89,7 +89,10 @@ impl Desired {
         let mut desired = Self {
             services: BTreeMap::new(),
             offered: BTreeMap::new(),
-            auto_publish: config.consul.as_ref().map(|consul| consul.auto_publish),
+            auto_publish: config
+                .consul
+                .as_ref()
+                .map(|consul| consul.auto_publish.clone()),
             catalog: Arc::default(),
             entries: state.entries.clone(),
             fleet: Fleet::read(state.keys.values()),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    super::{NatPorts, NewFlows, NodeConfig, XdpMode},
+    super::{NatPorts, NewFlows, NodeConfig, Publish, XdpMode},
     EXAMPLE, NODE, expand, read,
 };
 use crate::domain::{
@@ -61,12 +61,13 @@ fn every_key_of_the_node_is_read() {
 #[test]
 fn filters_and_datacenters() {
     let text = format!(
-        "{NODE}\n[consul]\nauto_publish = true\n[[service]]\nname = \"echo\"\n\
+        "{NODE}\n[consul]\nauto_publish = [\"198.51.100.0/24\"]\n[[service]]\nname = \"echo\"\n\
          vip = [\"198.51.100.10:80\"]\nconsul = {{ service = \"echo\", datacenter = \"dc2\" }}\n\
          subsets = {{ v1 = {{ filter = \"v1 in Service.Tags\", tag = \"a\" }} }}"
     );
     let config = read(&text, &[]).unwrap();
-    assert!(config.consul.unwrap().auto_publish);
+    let within = Publish::Within(vec!["198.51.100.0/24".parse().unwrap()]);
+    assert_eq!(config.consul.unwrap().auto_publish, within);
     let service = &config.services[0];
     let catalog = Catalog::Consul {
         service: "echo".into(),

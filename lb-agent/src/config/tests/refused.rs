@@ -213,6 +213,14 @@ fn what_is_wrong_with_consul() {
             &["must be true or false"],
         ),
         (
+            "NODE\n[consul]\nauto_publish = ▶[]",
+            &["or a list of prefixes"],
+        ),
+        (
+            "NODE\n[consul]\nauto_publish = [▶\"everywhere\"]",
+            &["`everywhere` is neither an IP address nor a prefix"],
+        ),
+        (
             "NODE\n[consul]\n▶proxy = 1",
             &["known here are address, token, token_file"],
         ),

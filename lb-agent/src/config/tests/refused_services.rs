@@ -169,10 +169,7 @@ fn what_is_wrong_with_subsets_and_splits() {
         ("subsets = { v1 = { tag = ▶1 } }", &["must be a string"]),
         (
             "subsets = { v1 = { filter = ▶\"Node.Meta.a == b\" } }",
-            &[
-                "the filter `Node.Meta.a == b` cannot be used",
-                "Service.Tags",
-            ],
+            &["`Node.Meta.a` is not known here; use Service.Tags"],
         ),
         (
             "subsets = { v1 = { ▶tags = \"a\" } }",

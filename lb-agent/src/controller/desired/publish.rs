@@ -1,7 +1,7 @@
 //! What Consul is asked for, and services that publish themselves there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::SystemTime,
@@ -10,12 +10,15 @@ use std::{
 use ipnet::IpNet;
 
 use super::{Desired, consul_key};
-use crate::domain::{
-    config_entry::EntryKind,
-    fleet::{Fleet, FleetBlock},
-    offer,
-    service::{Protocol, ServiceSpec},
-    sync::Topic,
+use crate::{
+    config::Publish,
+    domain::{
+        config_entry::EntryKind,
+        fleet::{Fleet, FleetBlock},
+        offer,
+        service::{Protocol, ServiceSpec},
+        sync::Topic,
+    },
 };
 
 /// Consul's own entry in its catalog.
@@ -24,7 +27,7 @@ const CONSUL: &str = "consul";
 impl Desired {
     /// Everything that is to be asked of Consul.
     pub(crate) fn topics(&self) -> BTreeSet<Topic> {
-        let Some(auto_publish) = self.auto_publish else {
+        let Some(auto_publish) = &self.auto_publish else {
             return BTreeSet::new();
         };
         let mut topics = BTreeSet::from([Topic::Keys]);
@@ -38,7 +41,7 @@ impl Desired {
         if topics.len() > 1 {
             topics.extend(EntryKind::ALL.map(Topic::Entries));
         }
-        if auto_publish {
+        if *auto_publish != Publish::Nobody {
             topics.insert(Topic::Names);
             let names = self
                 .catalog
@@ -103,7 +106,7 @@ impl Desired {
     pub(super) fn find_offers(&mut self) {
         self.offer_problems.clear();
         let former = std::mem::take(&mut self.offered);
-        if self.auto_publish != Some(true) {
+        if matches!(self.auto_publish, None | Some(Publish::Nobody)) {
             return;
         }
         let mut taken: HashMap<(SocketAddr, Protocol), String> = HashMap::new();
@@ -120,9 +123,20 @@ impl Desired {
             let instances = admitted.iter().map(|(instance, _)| instance);
             offers.insert(key, offer::read(key, instances));
         }
+        let asked: HashSet<SocketAddr> = offers
+            .values()
+            .flatten()
+            .flatten()
+            .flat_map(|spec| spec.vips.iter().copied())
+            .collect();
+        let backends = self.admitted.values().flatten();
+        let circles: HashSet<SocketAddr> = backends
+            .map(|(instance, _)| instance.address)
+            .filter(|address| asked.contains(address))
+            .collect();
         for (name, offer) in offers {
             let Some(offer) = offer else { continue };
-            match offer.and_then(|spec| self.admissible(spec, &mut taken)) {
+            match offer.and_then(|spec| self.admissible(spec, &mut taken, &circles)) {
                 Ok(Some(spec)) => {
                     if !former.contains_key(name) {
                         tracing::info!(service = name, origin = %spec.origin, "publishes itself");
@@ -140,6 +154,7 @@ impl Desired {
         &self,
         spec: ServiceSpec,
         taken: &mut HashMap<(SocketAddr, Protocol), String>,
+        circles: &HashSet<SocketAddr>,
     ) -> Result<Option<ServiceSpec>, String> {
         let name = &spec.name;
         let refused = |why: String| {
@@ -160,6 +175,17 @@ impl Desired {
                     configured.origin
                 ))),
             };
+        }
+        if let Some(Publish::Within(prefixes)) = &self.auto_publish {
+            let inside = |vip: &&SocketAddr| prefixes.iter().any(|net| net.contains(&vip.ip()));
+            if let Some(vip) = spec.vips.iter().find(|vip| !inside(vip)) {
+                return Err(refused(format!("{vip} is in no prefix of `auto_publish`")));
+            }
+        }
+        if let Some(vip) = spec.vips.iter().find(|vip| circles.contains(vip)) {
+            return Err(refused(format!(
+                "{vip} is where a backend listens, so packets would go in circles"
+            )));
         }
         if let Some((vip, owner)) = spec.vips.iter().find_map(|vip| Some((vip, own(vip)?))) {
             return Err(refused(format!(

@@ -283,7 +283,21 @@ fn a_service_publishes_itself_and_does_not_vanish_between_glance_and_watch() {
     assert_eq!((web.pending, web.backends.len()), (false, 1));
     assert_eq!(rig.problems(), "");
 
-    // An address of another service is refused.
+    // An address outside of what the file allows, or of a backend, is refused.
+    for (vip, part) in [
+        (
+            "203.0.113.1:80",
+            "203.0.113.1:80 is in no prefix of `auto_publish`",
+        ),
+        ("10.0.0.1:80", "10.0.0.1:80 is where a backend listens"),
+    ] {
+        let offer = offer(&mut rig, vip);
+        rig.catalog.services.insert("web".into(), offer);
+        rig.shares();
+        rig.shares();
+        assert!(rig.problems().contains(part), "{}", rig.problems());
+    }
+    // And so is one of another service.
     let clash = offer(&mut rig, "198.51.100.10:80");
     rig.catalog.services.insert("web".into(), clash);
     rig.shares();

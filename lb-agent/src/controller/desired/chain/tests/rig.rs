@@ -9,7 +9,7 @@ const CONFIG: &str = r#"
     [node]
     interfaces = ["eth0"]
     [consul]
-    auto_publish = true
+    auto_publish = ["198.51.100.0/24", "10.0.0.0/8"]
     [[service]]
     name = "echo"
     vip = ["198.51.100.10:80"]
