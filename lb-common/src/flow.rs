@@ -160,11 +160,17 @@ pub enum State {
     ClosingByBackend = 6,
     /// Both sides have sent FIN.
     Finished = 7,
-    /// Reset.
+    /// Reset, by either side.
     Reset = 8,
+    /// The backend has answered the client's SYN with a reset: it does not take connections. Told
+    /// apart from [`State::Reset`], which a client can bring about with any backend.
+    Refused = 9,
 }
 
 impl State {
+    /// How many there are, [`State::Free`] and [`State::Claimed`] included.
+    pub const COUNT: usize = 10;
+
     /// The state whose bits these are.
     pub const fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
@@ -177,6 +183,7 @@ impl State {
             6 => State::ClosingByBackend,
             7 => State::Finished,
             8 => State::Reset,
+            9 => State::Refused,
             _ => return None,
         })
     }
@@ -193,6 +200,7 @@ impl State {
             State::ClosingByBackend => "closing_by_backend",
             State::Finished => "finished",
             State::Reset => "reset",
+            State::Refused => "refused",
         }
     }
 }
@@ -225,7 +233,12 @@ pub const fn advance(state: u8, kind: Kind, proto: u8, flags: u8) -> u8 {
         };
     }
     if flags & tcp_flags::RST != 0 {
-        return State::Reset as u8;
+        return match (state, kind) {
+            // With ACK it answers a SYN; to a segment of a connection that it does not know, any
+            // host answers without (RFC 9293, section 3.10.7.1). The client may repeat its SYN.
+            (HALF_OPEN | REFUSED, Kind::Reply) if flags & tcp_flags::ACK != 0 => REFUSED,
+            _ => State::Reset as u8,
+        };
     }
     if flags & tcp_flags::FIN != 0 {
         return match (state, kind) {
@@ -248,6 +261,7 @@ const ESTABLISHED: u8 = State::Established as u8;
 const CLOSING_BY_CLIENT: u8 = State::ClosingByClient as u8;
 const CLOSING_BY_BACKEND: u8 = State::ClosingByBackend as u8;
 const FINISHED: u8 = State::Finished as u8;
+const REFUSED: u8 = State::Refused as u8;
 
 /// Key and rewrite of one half of a flow.
 #[repr(C)]

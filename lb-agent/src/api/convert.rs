@@ -14,7 +14,9 @@ use crate::{
         backend::CatalogHealth,
         block::{BlockRule, Exception},
         health::Observed,
-        service::{Catalog, ProbeKind, ProbeSpec},
+        history::Change,
+        ramp,
+        service::{Catalog, HealthPolicy, ProbeKind, ProbeSpec, TlsSpec},
         snapshot::{BackendState, ServiceState, Snapshot},
         split::{ActiveSplit, Shares},
         sync::WatchStatus,
@@ -172,6 +174,7 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
         backends_active: active(state.backends.iter()),
         panic: state.panic,
         counters: Some(traffic(counters.services.get(&spec.name))),
+        health: Some(policy(&spec.health)),
     }
 }
 
@@ -186,15 +189,78 @@ fn probe(spec: &ProbeSpec) -> proto::Probe {
     };
     match &spec.kind {
         ProbeKind::Tcp => probe.kind = "tcp".into(),
-        ProbeKind::Http { path, host, status } => {
+        ProbeKind::Http {
+            path,
+            host,
+            status,
+            body,
+            tls,
+        } => {
             probe.kind = "http".into();
             probe.path = Some(path.clone());
             probe.host = host.clone();
-            probe.status_min = Some(status.0.into());
-            probe.status_max = Some(status.1.into());
+            let (first, last) = (status.first(), status.last());
+            probe.status_min = first.map(|range| range.0.into());
+            probe.status_max = last.map(|range| range.1.into());
+            probe.statuses = status.iter().map(range).collect();
+            probe.body = body.clone();
+            probe.tls = tls.as_ref().map(self::tls);
+        }
+        ProbeKind::Grpc { service, host, tls } => {
+            probe.kind = "grpc".into();
+            probe.host = host.clone();
+            probe.grpc_service = Some(service.clone());
+            probe.tls = tls.as_ref().map(self::tls);
         }
     }
     probe
+}
+
+/// `200` or `200-399`.
+fn range((first, last): &(u16, u16)) -> String {
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first}-{last}")
+    }
+}
+
+fn tls(spec: &TlsSpec) -> proto::ProbeTls {
+    proto::ProbeTls {
+        server_name: spec.server_name.clone(),
+        ca_cert: spec.ca_cert.as_ref().map(|path| path.display().to_string()),
+        client_cert: spec
+            .identity
+            .as_ref()
+            .map(|(cert, _)| cert.display().to_string()),
+        insecure: spec.insecure,
+    }
+}
+
+fn policy(policy: &HealthPolicy) -> proto::HealthPolicy {
+    proto::HealthPolicy {
+        panic_percent: policy.panic,
+        slow_start_ms: millis(policy.slow_start),
+        passive: policy.passive.as_ref().map(|passive| proto::Passive {
+            failures: passive.failures,
+            eject_ms: millis(passive.base),
+            eject_max_ms: millis(passive.longest),
+        }),
+    }
+}
+
+/// A change in a backend's history.
+pub(super) fn change(change: &Change) -> proto::BackendChange {
+    proto::BackendChange {
+        at_unix_ms: unix_ms(change.at),
+        service: change.service.clone(),
+        id: change.id.0.clone(),
+        address: change.address.to_string(),
+        from: change.from.into(),
+        to: change.to.into(),
+        reason: change.reason.clone(),
+        source: change.source.name().into(),
+    }
 }
 
 fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
@@ -206,6 +272,8 @@ fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
         bytes_out: counters.outbound.bytes,
         flows_created: counters.flows,
         flows_live: counters.live_flows,
+        connections_refused: counters.attempts.refused,
+        connections_unanswered: counters.attempts.unanswered,
     }
 }
 
@@ -292,6 +360,7 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
         Observed::Healthy { since } => ("healthy", Some(*since), ""),
         Observed::Unhealthy { since, reason } => ("unhealthy", Some(*since), reason.as_str()),
     };
+    let disabled = disabled(state);
     proto::Backend {
         service: service.into(),
         id: state.id().0.clone(),
@@ -307,17 +376,41 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
         observed_reason: observed_reason.into(),
         observed_since_unix_ms: since.map(unix_ms),
         draining_since_unix_ms: state.drain.as_ref().map(|drain| unix_ms(drain.since)),
+        enabled: disabled.is_none(),
+        disabled_reason: disabled.unwrap_or_default(),
+        ejected_until_unix_ms: state
+            .ejection
+            .as_ref()
+            .map(|ejection| unix_ms(ejection.until)),
+        ejected_reason: state
+            .ejection
+            .as_ref()
+            .map(|ejection| ejection.reason.clone())
+            .unwrap_or_default(),
+        slow_start_percent: state.ramp.map(|part| part * 100 / ramp::STEPS),
         held_until_unix_ms: state.held.as_ref().map(|held| unix_ms(held.until)),
         ..Default::default()
     }
 }
 
-/// What catalog and probes come to, in one word. Weights follow the same order of precedence
-/// (`domain::weigh`); draining is another matter and not part of it.
+/// Why a person does not want it used; `None`: it is wanted. Another matter than its health.
+fn disabled(backend: &BackendState) -> Option<String> {
+    match (&backend.drain, &backend.instance.health) {
+        (Some(_), _) => Some("draining".into()),
+        (None, CatalogHealth::Maintenance(_)) => Some("maintenance".into()),
+        _ => None,
+    }
+}
+
+/// What catalog, probes and traffic come to, in one word. Weights follow the same order of
+/// precedence (`domain::weigh`); what people want is another matter ([`disabled`]).
 fn health(backend: &BackendState) -> &'static str {
     match (&backend.instance.health, &backend.observed) {
-        (CatalogHealth::Maintenance(_), _) => "maintenance",
         (CatalogHealth::Critical(_), _) | (_, Observed::Unhealthy { .. }) => "unhealthy",
+        _ if backend.ejection.is_some() => "ejected",
+        (CatalogHealth::Maintenance(_), Observed::Healthy { .. }) => "healthy",
+        // Maintenance hides what the checks say.
+        (CatalogHealth::Maintenance(_), Observed::Unknown) => "unknown",
         (CatalogHealth::Warning(_), _) => "warning",
         (CatalogHealth::Passing, Observed::Healthy { .. } | Observed::Unknown) => "healthy",
     }

@@ -60,9 +60,10 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         .unwrap_or_default();
     let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
     let subsets = subsets(&mut table, report);
-    let probe = table
+    let (probe, health) = table
         .table("health", report)
-        .map(|table| health(table, report));
+        .map(|table| health(table, report))
+        .unwrap_or_default();
     let mut spec = ServiceSpec {
         name: name
             .as_ref()
@@ -75,6 +76,7 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         subsets,
         split: None,
         probe,
+        health,
         origin: Origin {
             file: report.path().into(),
             line: report.line(&table.span),

@@ -1,5 +1,7 @@
 //! The facts that decide what the node should do, and the snapshot made of them.
 
+mod changes;
+mod health;
 mod naming;
 
 use std::{
@@ -9,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use self::naming::foreign_subset;
+use self::{health::HealthFacts, naming::foreign_subset};
 use crate::{
     config::Config,
     domain::{
@@ -45,6 +47,7 @@ pub(crate) struct Desired {
     pub(crate) splits: BTreeMap<String, Shares>,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    health: HealthFacts,
     snapshot: Arc<Snapshot>,
 }
 
@@ -85,6 +88,7 @@ impl Desired {
                 .collect(),
             splits: state.splits.clone(),
             drains: state.drains.clone(),
+            health: HealthFacts::default(),
             snapshot: Arc::default(),
         };
         desired.set_services(&config.services);
@@ -135,16 +139,6 @@ impl Desired {
         &self.catalog
     }
 
-    pub(crate) fn set_observed(
-        &mut self,
-        service: String,
-        id: InstanceId,
-        address: SocketAddr,
-        observed: Observed,
-    ) {
-        self.observed.insert((service, id, address), observed);
-    }
-
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
     }
@@ -183,11 +177,12 @@ impl Desired {
         down
     }
 
-    /// When a hold ends.
+    /// When a hold, an ejection or a step of a slow start ends.
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
         let guards = self.guards.values().filter_map(Guard::next_deadline);
         let unremembered = self.unremembered.values().flatten().copied();
-        guards.chain(unremembered).min()
+        let health = self.health.next_deadline();
+        guards.chain(unremembered).chain(health).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
@@ -202,11 +197,14 @@ impl Desired {
                 let found = spec.probe.as_ref().and_then(|_| self.observed.get(&key));
                 found.cloned().unwrap_or(Observed::Unknown)
             };
+            self.health.judge(spec, &instances, &observed, now);
             let mut state = weigh(
                 spec,
                 Inputs {
                     instances,
                     observed: &observed,
+                    ejected: &|instance| self.health.ejection(name, instance),
+                    ramp: &|instance| self.health.ramp(spec, instance, now),
                     drains: self.drains.get(name),
                     cli_split: self
                         .splits
@@ -218,7 +216,12 @@ impl Desired {
             // What has not changed stays the same value, so that others can tell by the pointer.
             let state = match self.snapshot.services.get(name) {
                 Some(former) if **former == state => former.clone(),
-                _ => Arc::new(state),
+                former => {
+                    if let Some(former) = former {
+                        changes::record_all(&mut self.health.history, former, &state, now);
+                    }
+                    Arc::new(state)
+                }
             };
             services.insert(name.clone(), state);
         }
@@ -232,6 +235,7 @@ impl Desired {
         if unchanged && self.snapshot.version > 0 {
             return false;
         }
+        self.health.forget_but(&self.services);
         self.snapshot = Arc::new(Snapshot {
             version: self.snapshot.version + 1,
             services,

@@ -1,14 +1,19 @@
 //! The effective weight of each backend, and the sentence that explains it.
 //!
-//! Effective weight = registered weight × split share × health × drain. A subset's share is
+//! Effective weight = registered weight × slow start × split share × health × drain. A subset's share is
 //! divided among its usable backends by their registered weights, so that a 90/10 split is 90/10
 //! whatever the number of backends on either side.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
+    passive::Ejection,
+    ramp,
     service::ServiceSpec,
     snapshot::{BackendState, Drain, Held, ServiceState},
     split::{ActiveSplit, Shares, SplitSource},
@@ -20,6 +25,10 @@ pub struct Inputs<'a> {
     pub instances: Vec<(Instance, Option<Held>)>,
     /// What the agent's probes say.
     pub observed: &'a dyn Fn(&Instance) -> Observed,
+    /// Which of them traffic speaks against.
+    pub ejected: &'a dyn Fn(&Instance) -> Option<Ejection>,
+    /// How many of [`ramp::STEPS`] parts those take that start slowly.
+    pub ramp: &'a dyn Fn(&Instance) -> Option<u32>,
     /// Backends that a person drains.
     pub drains: Option<&'a BTreeMap<InstanceId, Drain>>,
     /// Shares that a person set.
@@ -49,6 +58,8 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         .map(|(instance, held)| BackendState {
             subset: spec.subset_of(&instance),
             observed: (inputs.observed)(&instance),
+            ejection: (inputs.ejected)(&instance),
+            ramp: (inputs.ramp)(&instance),
             drain: inputs
                 .drains
                 .and_then(|drains| drains.get(&instance.id))
@@ -65,19 +76,11 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         .iter()
         .map(|backend| standing(spec, split.as_ref(), backend))
         .collect();
-    // Each family's VIPs have their own backends: they are counted, and panic, apart.
-    let in_panic = [false, true].map(|v6| {
-        let family = || {
-            let all = backends.iter().zip(&standings);
-            all.filter(move |(backend, _)| backend.address().is_ipv6() == v6)
-                .map(|(_, standing)| standing)
-        };
-        !family().any(|standing| matches!(standing, Standing::Usable))
-            && family().any(|standing| matches!(standing, Standing::Unhealthy(_)))
-    });
+    let panic = Panic::of(spec, split.is_some(), &backends, &standings);
+    let ramps = backends.iter().any(|backend| backend.ramp.is_some());
     let takes = |backend: &BackendState, standing: &Standing| match standing {
         Standing::Usable => true,
-        Standing::Unhealthy(_) => in_panic[usize::from(backend.address().is_ipv6())],
+        Standing::Unhealthy(_) => panic.covers(backend),
         Standing::Out(_) => false,
     };
 
@@ -88,7 +91,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
             let subset = backend.subset.clone().unwrap_or_default();
             *subset_weight
                 .entry((subset, backend.address().is_ipv6()))
-                .or_default() += u64::from(backend.instance.weight);
+                .or_default() += ramped(backend, ramps);
         }
     }
     for (backend, standing) in backends.iter_mut().zip(&standings) {
@@ -100,25 +103,33 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
             continue;
         }
         let registered = backend.instance.weight;
-        let base = match (&split, &backend.subset) {
+        let own = ramped(backend, ramps);
+        let mut base = match (&split, &backend.subset) {
             (Some(split), Some(subset)) => {
                 let total = subset_weight[&(subset.clone(), backend.address().is_ipv6())];
                 let share = split.shares.get(subset).unwrap_or(0);
-                let units = u64::from(share) * SHARE_UNITS * u64::from(registered) / total;
+                let units = u64::from(share) * SHARE_UNITS * own / total;
                 backend.weight = u32::try_from(units.max(1)).unwrap_or(u32::MAX);
                 format!(
-                    "subset {subset} has {share} of {}, weight {registered} of {total} in it",
-                    split.shares.total()
+                    "subset {subset} has {share} of {}, weight {registered} of {} in it",
+                    split.shares.total(),
+                    total.div_ceil(if ramps { ramp::STEPS.into() } else { 1 })
                 )
             }
             _ => {
-                backend.weight = registered;
+                backend.weight = u32::try_from(own).unwrap_or(u32::MAX);
                 format!("weight {registered}")
             }
         };
+        if let Some(part) = backend.ramp {
+            base.push_str(&format!(
+                "; starting slowly, at {} % of its share",
+                part * 100 / ramp::STEPS
+            ));
+        }
         backend.reason = match standing {
             Standing::Unhealthy(reason) => {
-                format!("{base}; {reason}, but no backend is healthy, so all are used")
+                format!("{base}; {reason}, but too few backends are healthy, so all are used")
             }
             _ => base,
         };
@@ -130,8 +141,69 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         spec: spec.clone(),
         backends,
         split,
-        panic: in_panic[0] || in_panic[1],
+        panic: !panic.groups.is_empty(),
         pending: false,
+    }
+}
+
+/// Where too few backends are healthy, so that all are used.
+///
+/// Each family's VIPs have their own backends: they are counted, and panic, apart. Under a split
+/// the subsets are apart as well: one that is dead altogether gives its share to the living, which
+/// is better than to use it; only where all are dead all are used.
+struct Panic {
+    by_subset: bool,
+    groups: BTreeSet<(bool, String)>,
+}
+
+impl Panic {
+    fn of(
+        spec: &ServiceSpec,
+        by_subset: bool,
+        backends: &[BackendState],
+        standings: &[Standing],
+    ) -> Self {
+        let mut panic = Self {
+            by_subset,
+            groups: BTreeSet::new(),
+        };
+        let mut counts: BTreeMap<(bool, String), (usize, usize)> = BTreeMap::new();
+        for (backend, standing) in backends.iter().zip(standings) {
+            let (usable, unhealthy) = counts.entry(panic.group(backend)).or_default();
+            match standing {
+                Standing::Usable => *usable += 1,
+                Standing::Unhealthy(_) => *unhealthy += 1,
+                Standing::Out(_) => {}
+            }
+        }
+        let lives = |v6: bool| {
+            counts
+                .iter()
+                .any(|((six, _), (usable, _))| *six == v6 && *usable > 0)
+        };
+        let in_panic = |((v6, _), (usable, unhealthy)): &(&(bool, String), &(usize, usize))| {
+            let all = usable + unhealthy;
+            let few = usable * 100 < all * spec.health.panic as usize;
+            *unhealthy > 0 && if lives(*v6) { *usable > 0 && few } else { true }
+        };
+        panic.groups = counts
+            .iter()
+            .filter(in_panic)
+            .map(|(group, _)| group.clone())
+            .collect();
+        panic
+    }
+
+    fn group(&self, backend: &BackendState) -> (bool, String) {
+        let subset = backend.subset.as_ref().filter(|_| self.by_subset);
+        (
+            backend.address().is_ipv6(),
+            subset.cloned().unwrap_or_default(),
+        )
+    }
+
+    fn covers(&self, backend: &BackendState) -> bool {
+        !self.groups.is_empty() && self.groups.contains(&self.group(backend))
     }
 }
 
@@ -177,13 +249,33 @@ fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendSt
             },
         }
     }
-    if let Observed::Unhealthy { reason, .. } = &backend.observed {
-        return Standing::Unhealthy(with_detail("its probes fail", reason));
+    illness(
+        &backend.instance.health,
+        &backend.observed,
+        backend.ejection.as_ref(),
+    )
+    .map_or(Standing::Usable, Standing::Unhealthy)
+}
+
+/// Why a backend counts as unhealthy; `None`: it does not.
+pub fn illness(
+    catalog: &CatalogHealth,
+    observed: &Observed,
+    ejection: Option<&Ejection>,
+) -> Option<String> {
+    if let Observed::Unhealthy { reason, .. } = observed {
+        return Some(with_detail("its probes fail", reason));
     }
-    if let CatalogHealth::Critical(detail) = &instance.health {
-        return Standing::Unhealthy(with_detail("critical in the catalog", detail));
+    if let CatalogHealth::Critical(detail) = catalog {
+        return Some(with_detail("critical in the catalog", detail));
     }
-    Standing::Usable
+    ejection.map(|ejection| with_detail("ejected for a while", &ejection.reason))
+}
+
+/// Registered weight, in parts if any backend of the service starts slowly.
+fn ramped(backend: &BackendState, ramps: bool) -> u64 {
+    let parts = if ramps { ramp::STEPS } else { 1 };
+    u64::from(backend.instance.weight) * u64::from(backend.ramp.unwrap_or(parts))
 }
 
 fn with_detail(what: &str, detail: &str) -> String {

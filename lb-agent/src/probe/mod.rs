@@ -2,15 +2,17 @@
 //!
 //! - [`Target`], [`HealthEvent`], [`run`]: what the controller gives and gets.
 //! - `scheduler`: which probe begins when; one task, however many backends.
-//! - `attempt`: one probe under its timeout. `tcp`, `http`: the kinds.
+//! - `attempt`: one probe under its timeout. `tcp`, `http`, `grpc`: the kinds. `tls`: under them.
 //! - `failure`: the ways a probe can fail. `stats`: how often each result was met.
 
 mod attempt;
 mod failure;
+mod grpc;
 mod http;
 mod scheduler;
 mod stats;
 mod tcp;
+mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -54,6 +56,8 @@ pub struct HealthEvent {
     pub observed: Observed,
     /// What it was before.
     pub previous: Observed,
+    /// Why, in words for people, e.g. `3 probes in a row failed: connection refused`.
+    pub reason: String,
     /// How long the deciding probe took.
     pub took: Duration,
 }
@@ -71,5 +75,7 @@ pub async fn run(
     stats: Arc<ProbeStats>,
     shutdown: impl Future<Output = ()>,
 ) {
-    scheduler::run(targets, events, stats, attempt::probe, shutdown).await;
+    let configs = Arc::new(tls::TlsConfigs::default());
+    let probe = move |target| attempt::probe(target, Arc::clone(&configs));
+    scheduler::run(targets, events, stats, probe, shutdown).await;
 }

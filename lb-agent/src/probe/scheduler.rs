@@ -291,16 +291,13 @@ where
             took: attempt.took,
         };
         let change = backend.machine.on_outcome(&outcome, SystemTime::now())?;
-        tracing::info!(
-            service = target.service, backend = %target.address, id = %target.id,
-            from = change.from.name(), to = change.to.name(), "health changed: {}", change.reason,
-        );
         Some(HealthEvent {
             service: target.service.clone(),
             id: target.id.clone(),
             address: target.address,
             observed: change.to,
             previous: change.from,
+            reason: change.reason,
             took: outcome.took,
         })
     }

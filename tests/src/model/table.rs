@@ -83,7 +83,7 @@ pub struct Half {
 impl Half {
     /// Whether both sides have closed the flow, or one has reset it.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Finished | State::Reset)
+        matches!(self.state, State::Finished | State::Reset | State::Refused)
     }
 }
 

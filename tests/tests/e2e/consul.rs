@@ -169,7 +169,7 @@ fn what_consul_says_of_a_backend_counts() {
     let load = scene.load(200.0);
     let mut open = Conversation::with("b2", scene.topology.client(), address(VIP));
     consul.set_maintenance("b2", true).unwrap();
-    follows("b2", "health", "maintenance".into());
+    follows("b2", "disabled_reason", "maintenance".into());
     follows("b2", "weight", 0.into());
     wait_for_answers(&load, 100, "b2");
     assert_eq!(open.ask(), "b2");

@@ -9,6 +9,8 @@ use crate::{
     controller::{InterfaceStatus, LocalClientsStatus},
     domain::{
         backend::{Instance, InstanceId},
+        kernel::Attempts,
+        passive::{Ejection, Witness},
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
         snapshot::{Drain, Held},
         split::SplitSource,
@@ -33,6 +35,8 @@ fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> Backen
         },
         subset: (!subset.is_empty()).then(|| subset.to_owned()),
         observed: Observed::Unknown,
+        ejection: None,
+        ramp: None,
         drain: None,
         held: None,
         weight,
@@ -56,10 +60,16 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
                 kind: ProbeKind::Http {
                     path: "/health".into(),
                     host: None,
-                    status: (200, 399),
+                    status: vec![(200, 299), (401, 401)],
+                    body: Some("ok".into()),
+                    tls: Some(TlsSpec {
+                        ca_cert: Some("/etc/ca.pem".into()),
+                        ..Default::default()
+                    }),
                 },
                 ..Default::default()
             }),
+            health: HealthPolicy::default(),
             origin: Origin {
                 file: "config.toml".into(),
                 line: 12,
@@ -72,6 +82,16 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         }),
         panic: false,
         pending: false,
+    }
+}
+
+fn ejection() -> Ejection {
+    Ejection {
+        since: at(3),
+        until: at(33),
+        nth: 1,
+        reason: "5 connections in a row failed: refused".into(),
+        witness: Witness::Flows,
     }
 }
 
@@ -101,12 +121,20 @@ fn health_is_one_word() {
         (warning(), unhealthy.clone(), "unhealthy"),
         (critical(), healthy.clone(), "unhealthy"),
         (critical(), Observed::Unknown, "unhealthy"),
-        (maintenance(), healthy, "maintenance"),
-        (maintenance(), unhealthy, "maintenance"),
+        // What people want is no part of it.
+        (maintenance(), Observed::Unknown, "unknown"),
+        (maintenance(), healthy, "healthy"),
+        (maintenance(), unhealthy, "unhealthy"),
     ];
     for (catalog, observed, word) in rows {
         let mut state = backend(1, "", 1, catalog);
         state.observed = observed;
+        assert_eq!(health(&state), word, "{state:?}");
+        state.ejection = Some(ejection());
+        let word = match word {
+            "unhealthy" => "unhealthy",
+            _ => "ejected",
+        };
         assert_eq!(health(&state), word, "{state:?}");
     }
 }
@@ -123,6 +151,8 @@ fn a_backend_carries_every_factor_of_its_weight() {
         since: at(7),
         until: at(8),
     });
+    out.ejection = Some(ejection());
+    out.ramp = Some(3);
     let fine = backend(3, "", 5, CatalogHealth::Passing);
     let traffic = BackendCounters {
         inbound: Counter {
@@ -135,6 +165,11 @@ fn a_backend_carries_every_factor_of_its_weight() {
         },
         flows: 5,
         live_flows: 6,
+        attempts: Attempts {
+            accepted: 7,
+            refused: 8,
+            unanswered: 9,
+        },
     };
     let mut counters = Counters::default();
     let key = ("echo".to_owned(), fine.id().clone(), fine.address());
@@ -161,6 +196,11 @@ fn a_backend_carries_every_factor_of_its_weight() {
             draining_since_unix_ms: Some(6_000),
             held_until_unix_ms: Some(8_000),
             counters: Some(proto::Counters::default()),
+            enabled: false,
+            disabled_reason: "draining".into(),
+            ejected_until_unix_ms: Some(33_000),
+            ejected_reason: "5 connections in a row failed: refused".into(),
+            slow_start_percent: Some(30),
         }
     );
     assert_eq!(got[1].share_percent, 100.0);
@@ -174,6 +214,8 @@ fn a_backend_carries_every_factor_of_its_weight() {
             bytes_out: 4,
             flows_created: 5,
             flows_live: 6,
+            connections_refused: 8,
+            connections_unanswered: 9,
         })
     );
 }
@@ -207,7 +249,14 @@ fn a_service_counts_its_backends() {
             path: Some("/health".into()),
             host: None,
             status_min: Some(200),
-            status_max: Some(399),
+            status_max: Some(401),
+            statuses: vec!["200-299".into(), "401".into()],
+            body: Some("ok".into()),
+            grpc_service: None,
+            tls: Some(proto::ProbeTls {
+                ca_cert: Some("/etc/ca.pem".into()),
+                ..Default::default()
+            }),
             port: None,
             interval_ms: 5_000,
             timeout_ms: 1_000,
@@ -262,7 +311,7 @@ fn a_service_without_backends_divides_by_nothing() {
 
 #[test]
 fn status_adds_up() {
-    let mut used = [0; 9];
+    let mut used = [0; State::COUNT];
     used[State::Free as usize] = 900;
     used[State::HalfOpen as usize] = 10;
     used[State::Established as usize] = 20;

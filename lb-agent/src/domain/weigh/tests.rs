@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::SystemTime};
 
 use super::*;
-use crate::domain::service::{Catalog, Forwarding, Origin, Protocol};
+use crate::domain::{
+    passive::Witness,
+    service::{Catalog, Forwarding, HealthPolicy, Origin, Protocol},
+};
 
 /// A row: address, subset, registered weight, and what is special about it.
 #[derive(Clone, Copy)]
@@ -13,8 +16,11 @@ enum Special {
     ProbeFails,
     Maintenance,
     Drained,
+    Ejected,
+    /// At so many tenths of its share.
+    Starting(u32),
 }
-use Special::{Critical, Drained, Maintenance, ProbeFails};
+use Special::{Critical, Drained, Ejected, Maintenance, ProbeFails, Starting};
 
 fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>) -> ServiceState {
     let shares = |text: Option<&str>| {
@@ -29,6 +35,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         subsets: BTreeMap::new(),
         split: shares(file),
         probe: None,
+        health: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,
@@ -76,12 +83,31 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
             Observed::Unknown
         }
     };
+    let special = |instance: &Instance| {
+        let index: usize = instance.id.0[2..].parse().unwrap();
+        rows[index].2
+    };
+    let ejected = |instance: &Instance| {
+        matches!(special(instance), Ejected).then(|| Ejection {
+            since: SystemTime::UNIX_EPOCH,
+            until: SystemTime::UNIX_EPOCH,
+            nth: 1,
+            reason: "5 connections in a row failed".into(),
+            witness: Witness::Flows,
+        })
+    };
+    let ramp = |instance: &Instance| match special(instance) {
+        Starting(part) => Some(part),
+        _ => None,
+    };
     let cli = shares(cli);
     weigh(
         &spec,
         Inputs {
             instances,
             observed: &observed,
+            ejected: &ejected,
+            ramp: &ramp,
             drains: Some(&drains),
             cli_split: cli.as_ref(),
         },
@@ -253,6 +279,93 @@ fn shares_by_the_table() {
             false,
             "50 of 100",
         ),
+        // What traffic says counts as what probes say.
+        (
+            &[("", 1, n), ("", 3, Ejected)],
+            None,
+            None,
+            &[1000, 0],
+            false,
+            "ejected for a while: 5 connections in a row failed",
+        ),
+        (
+            &[("", 1, Ejected), ("", 1, ProbeFails)],
+            None,
+            None,
+            &[500, 500],
+            true,
+            "so all are used",
+        ),
+        // Half is enough, less is not.
+        (
+            &[("", 1, n), ("", 1, n), ("", 1, Critical), ("", 1, Ejected)],
+            None,
+            None,
+            &[500, 500, 0, 0],
+            false,
+            "ejected",
+        ),
+        (
+            &[("", 1, n), ("", 1, Critical), ("", 2, ProbeFails)],
+            None,
+            None,
+            &[250, 250, 500],
+            true,
+            "too few backends are healthy, so all are used",
+        ),
+        // Who is out by a person's will is no part of the count.
+        (
+            &[
+                ("", 1, n),
+                ("", 1, Drained),
+                ("", 1, Drained),
+                ("", 1, Critical),
+            ],
+            None,
+            None,
+            &[1000, 0, 0, 0],
+            false,
+            "serfHealth",
+        ),
+        // Under a split each subset is counted apart, and a dead one gives its share away.
+        (
+            &[("a", 1, n), ("b", 1, Critical), ("b", 1, ProbeFails)],
+            Some("a=50 b=50"),
+            None,
+            &[1000, 0, 0],
+            false,
+            "refused",
+        ),
+        (
+            &[
+                ("a", 1, n),
+                ("b", 1, n),
+                ("b", 1, Critical),
+                ("b", 1, ProbeFails),
+            ],
+            Some("a=70 b=30"),
+            None,
+            &[700, 100, 100, 100],
+            true,
+            "so all are used",
+        ),
+        // Slow start is within the service, or within the subset: shares stay.
+        (
+            &[("", 1, n), ("", 1, Starting(1))],
+            None,
+            None,
+            &[909, 90],
+            false,
+            "weight 1; starting slowly, at 10 % of its share",
+        ),
+        (
+            &[("a", 1, n), ("a", 1, Starting(5)), ("b", 1, Starting(1))],
+            Some("a=60 b=40"),
+            None,
+            &[400, 200, 400],
+            false,
+            "at 10 %",
+        ),
         // All subsets dead: all that have a share are used.
         (
             &[("a", 1, ProbeFails), ("b", 1, ProbeFails), ("c", 1, n)],
@@ -310,6 +423,8 @@ fn families_are_apart() {
         Inputs {
             instances,
             observed: &|_| Observed::Unknown,
+            ejected: &|_| None,
+            ramp: &|_| None,
             drains: None,
             cli_split: None,
         },
@@ -337,4 +452,39 @@ fn extremes() {
     );
     assert!(state.backends[0].weight > 900_000_000);
     assert!(state.backends[1].weight > 0);
+}
+
+/// The threshold is the service's own: 0 stands for none healthy at all, 100 for any that is not.
+#[test]
+fn the_threshold_of_panic() {
+    let n = Special::None;
+    let rows = [(0, false), (33, false), (34, true), (50, true), (100, true)];
+    for (percent, expected) in rows {
+        let mut spec = ServiceSpec::clone(&weights(&[], None, None).spec);
+        spec.health = HealthPolicy {
+            panic: percent,
+            ..HealthPolicy::default()
+        };
+        let like = weights(
+            &[("", 1, n), ("", 1, Critical), ("", 1, Critical)],
+            None,
+            None,
+        );
+        let all = like
+            .backends
+            .iter()
+            .map(|each| (each.instance.clone(), None));
+        let state = weigh(
+            &Arc::new(spec),
+            Inputs {
+                instances: all.collect(),
+                observed: &|_| Observed::Unknown,
+                ejected: &|_| None,
+                ramp: &|_| None,
+                drains: None,
+                cli_split: None,
+            },
+        );
+        assert_eq!(state.panic, expected, "{percent} %");
+    }
 }

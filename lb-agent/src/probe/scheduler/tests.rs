@@ -344,7 +344,8 @@ async fn real_backend_goes_and_comes_back() {
     let (sender, mut events) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel::<()>();
     let stats = Arc::new(ProbeStats::default());
-    let task = tokio::spawn(run(listed, sender, stats, attempt::probe, async {
+    let probe = |target| attempt::probe(target, Arc::default());
+    let task = tokio::spawn(run(listed, sender, stats, probe, async {
         stopped.await.ok();
     }));
     let mut next = async || {
