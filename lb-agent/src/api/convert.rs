@@ -1,5 +1,7 @@
 //! Domain values into messages: pure, and the only place that knows both.
 
+mod health;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -7,6 +9,8 @@ use std::{
 
 use lb_common::{entry::Counter, flow::State, verdict::Verdict};
 
+pub(super) use self::health::change;
+use self::health::{disabled, health, policy, probe};
 use super::proto;
 use crate::{
     controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
@@ -14,9 +18,8 @@ use crate::{
         backend::CatalogHealth,
         block::{BlockRule, Exception},
         health::Observed,
-        history::Change,
         ramp,
-        service::{Catalog, HealthPolicy, ProbeKind, ProbeSpec, TlsSpec},
+        service::Catalog,
         snapshot::{BackendState, ServiceState, Snapshot},
         split::{ActiveSplit, Shares},
         sync::WatchStatus,
@@ -178,91 +181,6 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
     }
 }
 
-fn probe(spec: &ProbeSpec) -> proto::Probe {
-    let mut probe = proto::Probe {
-        port: spec.port.map(u32::from),
-        interval_ms: millis(spec.interval),
-        timeout_ms: millis(spec.timeout),
-        rise: spec.rise,
-        fall: spec.fall,
-        ..Default::default()
-    };
-    match &spec.kind {
-        ProbeKind::Tcp => probe.kind = "tcp".into(),
-        ProbeKind::Http {
-            path,
-            host,
-            status,
-            body,
-            tls,
-        } => {
-            probe.kind = "http".into();
-            probe.path = Some(path.clone());
-            probe.host = host.clone();
-            let (first, last) = (status.first(), status.last());
-            probe.status_min = first.map(|range| range.0.into());
-            probe.status_max = last.map(|range| range.1.into());
-            probe.statuses = status.iter().map(range).collect();
-            probe.body = body.clone();
-            probe.tls = tls.as_ref().map(self::tls);
-        }
-        ProbeKind::Grpc { service, host, tls } => {
-            probe.kind = "grpc".into();
-            probe.host = host.clone();
-            probe.grpc_service = Some(service.clone());
-            probe.tls = tls.as_ref().map(self::tls);
-        }
-    }
-    probe
-}
-
-/// `200` or `200-399`.
-fn range((first, last): &(u16, u16)) -> String {
-    if first == last {
-        first.to_string()
-    } else {
-        format!("{first}-{last}")
-    }
-}
-
-fn tls(spec: &TlsSpec) -> proto::ProbeTls {
-    proto::ProbeTls {
-        server_name: spec.server_name.clone(),
-        ca_cert: spec.ca_cert.as_ref().map(|path| path.display().to_string()),
-        client_cert: spec
-            .identity
-            .as_ref()
-            .map(|(cert, _)| cert.display().to_string()),
-        insecure: spec.insecure,
-    }
-}
-
-fn policy(policy: &HealthPolicy) -> proto::HealthPolicy {
-    proto::HealthPolicy {
-        panic_percent: policy.panic,
-        slow_start_ms: millis(policy.slow_start),
-        passive: policy.passive.as_ref().map(|passive| proto::Passive {
-            failures: passive.failures,
-            eject_ms: millis(passive.base),
-            eject_max_ms: millis(passive.longest),
-        }),
-    }
-}
-
-/// A change in a backend's history.
-pub(super) fn change(change: &Change) -> proto::BackendChange {
-    proto::BackendChange {
-        at_unix_ms: unix_ms(change.at),
-        service: change.service.clone(),
-        id: change.id.0.clone(),
-        address: change.address.to_string(),
-        from: change.from.into(),
-        to: change.to.into(),
-        reason: change.reason.clone(),
-        source: change.source.name().into(),
-    }
-}
-
 fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
     let counters = counters.copied().unwrap_or_default();
     proto::Counters {
@@ -390,29 +308,6 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
         slow_start_percent: state.ramp.map(|part| part * 100 / ramp::STEPS),
         held_until_unix_ms: state.held.as_ref().map(|held| unix_ms(held.until)),
         ..Default::default()
-    }
-}
-
-/// Why a person does not want it used; `None`: it is wanted. Another matter than its health.
-fn disabled(backend: &BackendState) -> Option<String> {
-    match (&backend.drain, &backend.instance.health) {
-        (Some(_), _) => Some("draining".into()),
-        (None, CatalogHealth::Maintenance(_)) => Some("maintenance".into()),
-        _ => None,
-    }
-}
-
-/// What catalog, probes and traffic come to, in one word. Weights follow the same order of
-/// precedence (`domain::weigh`); what people want is another matter ([`disabled`]).
-fn health(backend: &BackendState) -> &'static str {
-    match (&backend.instance.health, &backend.observed) {
-        (CatalogHealth::Critical(_), _) | (_, Observed::Unhealthy { .. }) => "unhealthy",
-        _ if backend.ejection.is_some() => "ejected",
-        (CatalogHealth::Maintenance(_), Observed::Healthy { .. }) => "healthy",
-        // Maintenance hides what the checks say.
-        (CatalogHealth::Maintenance(_), Observed::Unknown) => "unknown",
-        (CatalogHealth::Warning(_), _) => "warning",
-        (CatalogHealth::Passing, Observed::Healthy { .. } | Observed::Unknown) => "healthy",
     }
 }
 

@@ -13,13 +13,15 @@ use lb_common::{entry::Counter, flow::State, socket::SocketStats, verdict::Verdi
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::blocks::{BlockOrder, Blocked};
+use super::{
+    blocks::{BlockOrder, Blocked},
+    signal::Signal,
+};
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
     history::Change,
     kernel::Attempts,
-    passive::Tally,
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -144,18 +146,6 @@ pub struct BackendCounters {
     pub live_flows: u64,
     /// TCP connections, by how the backend's host answered; a sample, since the agent started.
     pub attempts: Attempts,
-}
-
-/// What somebody has seen of a backend's answers: the proxy, that is; the flow tables are read by
-/// the controller itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signal {
-    /// The service.
-    pub service: String,
-    /// Where the backend listens.
-    pub backend: SocketAddr,
-    /// What became of attempts on it since it was last told.
-    pub tally: Tally,
 }
 
 /// The agent at one moment.

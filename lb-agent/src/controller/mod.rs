@@ -16,6 +16,7 @@ pub mod handle;
 mod reconcile;
 mod reload;
 mod report;
+mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -33,8 +34,9 @@ pub use self::{
     blocks::{BlockOrder, Blocked, Blocks},
     handle::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
-        LocalClientsStatus, Names, OperatorError, Reply, Signal, Status,
+        LocalClientsStatus, Names, OperatorError, Reply, Status,
     },
+    signal::Signal,
 };
 use self::{desired::Desired, reconcile::Reconciler};
 use crate::{

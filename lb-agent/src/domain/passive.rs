@@ -14,6 +14,9 @@
 //! [`PassiveSpec::longest`]; each such longest time without an ejection makes n one smaller. At
 //! most half of a service's backends of a family are out: one of two, none of one, and those that
 //! are unhealthy by other signs count among them.
+//!
+//! One that is unhealthy by other signs is out already: its failures count for nothing more. And
+//! one that probes found dead and then alive again while it was ejected is back at once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -111,11 +114,20 @@ pub struct Ejection {
 pub enum Verdict {
     /// It is out.
     Ejected(Member, Ejection),
-    /// Its time is over.
-    Returned(Member, Ejection),
+    /// It is back, and why.
+    Returned(Member, Ejection, Return),
     /// It would be out, were not half of the service out already. Said once for each time it
     /// begins.
     Spared(Member, String, Witness),
+}
+
+/// Why an ejection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// Its time has passed.
+    Time,
+    /// Other signs spoke against the backend meanwhile, and do so no more.
+    Recovery,
 }
 
 /// The backends of one service, by what traffic tells of them.
@@ -137,6 +149,8 @@ struct Record {
     /// When the last ejection ended, or `times` last became smaller.
     calm_since: Option<SystemTime>,
     spared: bool,
+    /// Unhealthy by other signs, at the last judgement.
+    ill: bool,
 }
 
 impl Record {
@@ -211,14 +225,24 @@ impl Outliers {
         members: &[(Member, bool)],
         now: SystemTime,
     ) -> Vec<Verdict> {
-        self.records
-            .retain(|member, _| members.iter().any(|(each, _)| each == member));
+        if self.records.is_empty() {
+            return Vec::new();
+        }
+        let ills: BTreeMap<&Member, bool> =
+            members.iter().map(|(member, ill)| (member, *ill)).collect();
+        self.records.retain(|member, _| ills.contains_key(member));
         let mut verdicts = Vec::new();
         for (member, record) in &mut self.records {
+            let ill = ills.get(member).copied().unwrap_or(false);
+            let recovered = std::mem::replace(&mut record.ill, ill) && !ill;
+            if ill {
+                record.tallies.clear();
+                record.in_a_row = 0;
+            }
             record.forget(now);
             record.calm_down(spec, now);
-            if let Some(ended) = record.end(spec, now) {
-                verdicts.push(Verdict::Returned(member.clone(), ended));
+            if let Some((ended, why)) = record.end(spec, recovered, now) {
+                verdicts.push(Verdict::Returned(member.clone(), ended, why));
             }
         }
         for v6 in [false, true] {
@@ -255,8 +279,7 @@ impl Outliers {
             suspects.sort_by_key(|(_, _, failed)| std::cmp::Reverse(*failed));
             let named: Vec<Member> = suspects.iter().map(|(member, ..)| member.clone()).collect();
             for (member, reason, _) in suspects {
-                let ill = members.iter().any(|(each, ill)| *each == member && *ill);
-                let room = ill || (is_out(self) + 1) * 2 <= total;
+                let room = (is_out(self) + 1) * 2 <= total;
                 let Some(record) = self.records.get_mut(&member) else {
                     continue;
                 };
@@ -321,17 +344,24 @@ impl Record {
         ejection
     }
 
-    /// Ends the ejection whose time has come.
-    fn end(&mut self, spec: &PassiveSpec, now: SystemTime) -> Option<Ejection> {
+    /// Ends the ejection whose time has come, or whose backend has recovered.
+    fn end(
+        &mut self,
+        spec: &PassiveSpec,
+        recovered: bool,
+        now: SystemTime,
+    ) -> Option<(Ejection, Return)> {
         let ejection = self.ejection.as_mut()?;
         // A clock that was set back must not stretch it, nor may a reload leave it longer than
         // what now counts.
         ejection.until = ejection.until.min(now + spec.longest);
-        if now < ejection.until {
-            return None;
-        }
+        let why = match now < ejection.until {
+            true if recovered => Return::Recovery,
+            true => return None,
+            false => Return::Time,
+        };
         self.calm_since = Some(now);
-        self.ejection.take()
+        Some((self.ejection.take()?, why))
     }
 
     fn calm_down(&mut self, spec: &PassiveSpec, now: SystemTime) {

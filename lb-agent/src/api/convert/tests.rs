@@ -1,9 +1,12 @@
 //! What the messages say of a service with one backend of every kind.
 
+mod health;
+
 use std::sync::Arc;
 
 use lb_common::socket::SocketStats;
 
+use self::health::ejection;
 use super::*;
 use crate::{
     controller::{InterfaceStatus, LocalClientsStatus},
@@ -12,6 +15,7 @@ use crate::{
         kernel::Attempts,
         passive::{Ejection, Witness},
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
+        service::{HealthPolicy, ProbeKind, ProbeSpec, TlsSpec},
         snapshot::{Drain, Held},
         split::SplitSource,
     },
@@ -85,58 +89,11 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
     }
 }
 
-fn ejection() -> Ejection {
-    Ejection {
-        since: at(3),
-        until: at(33),
-        nth: 1,
-        reason: "5 connections in a row failed: refused".into(),
-        witness: Witness::Flows,
-    }
-}
-
 #[test]
 fn moments_before_and_after_1970() {
     assert_eq!(unix_ms(UNIX_EPOCH + Duration::from_micros(1_999)), 1);
     assert_eq!(unix_ms(UNIX_EPOCH), 0);
     assert_eq!(unix_ms(UNIX_EPOCH - Duration::from_millis(5)), -5);
-}
-
-/// Rows of what catalog and probes say, and what it comes to.
-#[test]
-fn health_is_one_word() {
-    let healthy = Observed::Healthy { since: at(1) };
-    let unhealthy = Observed::Unhealthy {
-        since: at(2),
-        reason: "connection refused".into(),
-    };
-    let warning = || CatalogHealth::Warning("slow".into());
-    let critical = || CatalogHealth::Critical("dead".into());
-    let maintenance = || CatalogHealth::Maintenance("new disk".into());
-    let rows = [
-        (CatalogHealth::Passing, Observed::Unknown, "healthy"),
-        (CatalogHealth::Passing, healthy.clone(), "healthy"),
-        (CatalogHealth::Passing, unhealthy.clone(), "unhealthy"),
-        (warning(), healthy.clone(), "warning"),
-        (warning(), unhealthy.clone(), "unhealthy"),
-        (critical(), healthy.clone(), "unhealthy"),
-        (critical(), Observed::Unknown, "unhealthy"),
-        // What people want is no part of it.
-        (maintenance(), Observed::Unknown, "unknown"),
-        (maintenance(), healthy, "healthy"),
-        (maintenance(), unhealthy, "unhealthy"),
-    ];
-    for (catalog, observed, word) in rows {
-        let mut state = backend(1, "", 1, catalog);
-        state.observed = observed;
-        assert_eq!(health(&state), word, "{state:?}");
-        state.ejection = Some(ejection());
-        let word = match word {
-            "unhealthy" => "unhealthy",
-            _ => "ejected",
-        };
-        assert_eq!(health(&state), word, "{state:?}");
-    }
 }
 
 #[test]

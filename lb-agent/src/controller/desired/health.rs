@@ -18,7 +18,7 @@ use crate::{
         health::Observed,
         history::{Change, History, Source},
         kernel::Attempts,
-        passive::{Ejection, Member, Outliers, Tally, Verdict, Witness},
+        passive::{Ejection, Member, Outliers, Return, Tally, Verdict, Witness},
         ramp::Ramps,
         service::{Forwarding, Protocol, ServiceSpec},
         snapshot::{Held, ServiceState},
@@ -139,9 +139,12 @@ fn note(
             let reason = format!("{}; out for {lasts}", ejection.reason);
             change(member, "in", "ejected", reason, ejection.witness)
         }
-        Verdict::Returned(member, ejection) => {
+        Verdict::Returned(member, ejection, why) => {
             let lasted = span(ejection.since, ejection.until);
-            let reason = format!("its time of {lasted} is over");
+            let reason = match why {
+                Return::Time => format!("its time of {lasted} is over"),
+                Return::Recovery => "found dead by other signs, and alive again".to_owned(),
+            };
             change(member, "ejected", "in", reason, ejection.witness)
         }
         Verdict::Spared(member, reason, witness) => {

@@ -49,7 +49,7 @@ fn show(verdicts: &[Verdict]) -> String {
             let span = ejection.until.duration_since(ejection.since).unwrap();
             format!("!{id}{}", span.as_secs())
         }
-        Verdict::Returned((id, _), _) => format!("={id}"),
+        Verdict::Returned((id, _), ..) => format!("={id}"),
         Verdict::Spared((id, _), ..) => format!("~{id}"),
     });
     words.collect::<Vec<_>>().join(" ")
@@ -135,8 +135,21 @@ fn who_is_ejected_and_for_how_long() {
             &[(0, "abCD", "a9-0 b0-5", "~b")],
         ),
         (
-            "who is ill already takes no more room",
-            &[(0, "aB", "a9-0 b0-5", "!b30")],
+            "who is ill already is out, and its failures are forgotten",
+            &[
+                (0, "aB", "a9-0 b0-5", ""),
+                (5, "ab", "a9-0 b0-4", ""),
+                (10, "ab", "a9-0 b0-1", "!b30"),
+            ],
+        ),
+        (
+            "dead by its probes while it is out, and alive again: back at once",
+            &[
+                (0, "ab", "a9-0 b0-5", "!b30"),
+                (5, "aB", "a9-0", ""),
+                (10, "ab", "a9-0", "=b"),
+                (11, "ab", "a9-0 b0-5", "!b60"),
+            ],
         ),
         (
             "a rate far below the others'",
