@@ -5,7 +5,7 @@ mod health;
 mod naming;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -43,6 +43,8 @@ pub(crate) struct Desired {
     /// once one came.
     unremembered: BTreeMap<String, Option<SystemTime>>,
     observed: HashMap<ObservedKey, Observed>,
+    /// Backends that answer their probes, be it with a failure. Nothing is known of them at first.
+    answers: HashSet<ObservedKey>,
     /// Splits set on the command line, by service.
     pub(crate) splits: BTreeMap<String, Shares>,
     /// Backends drained by a person, by service.
@@ -86,6 +88,7 @@ impl Desired {
                 .iter()
                 .flat_map(|(service, all)| restored(service, all))
                 .collect(),
+            answers: HashSet::new(),
             splits: state.splits.clone(),
             drains: state.drains.clone(),
             health: HealthFacts::default(),
@@ -203,6 +206,10 @@ impl Desired {
                 Inputs {
                     instances,
                     observed: &observed,
+                    answers: &|instance| {
+                        let key = (name.clone(), instance.id.clone(), instance.address);
+                        self.answers.contains(&key)
+                    },
                     ejected: &|instance| self.health.ejection(name, instance),
                     ramp: &|instance| self.health.ramp(spec, instance, now),
                     drains: self.drains.get(name),
@@ -312,14 +319,16 @@ impl Desired {
     /// Drops what is known of backends that are gone.
     fn forget_vanished(&mut self) {
         let snapshot = &self.snapshot;
-        self.observed.retain(|(service, id, address), _| {
+        let exists = |(service, id, address): &ObservedKey| {
             snapshot.services.get(service).is_some_and(|state| {
                 state
                     .backends
                     .iter()
                     .any(|b| b.id() == id && b.address() == *address)
             })
-        });
+        };
+        self.observed.retain(|key, _| exists(key));
+        self.answers.retain(exists);
     }
 }
 

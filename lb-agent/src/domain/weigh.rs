@@ -12,7 +12,7 @@ use std::{
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
-    passive::Ejection,
+    passive::{Ejection, Witness},
     ramp,
     service::ServiceSpec,
     snapshot::{BackendState, Drain, Held, ServiceState},
@@ -25,6 +25,8 @@ pub struct Inputs<'a> {
     pub instances: Vec<(Instance, Option<Held>)>,
     /// What the agent's probes say.
     pub observed: &'a dyn Fn(&Instance) -> Observed,
+    /// Which of them answer their probes, be it with a failure.
+    pub answers: &'a dyn Fn(&Instance) -> bool,
     /// Which of them traffic speaks against.
     pub ejected: &'a dyn Fn(&Instance) -> Option<Ejection>,
     /// How many of [`ramp::STEPS`] parts those take that start slowly.
@@ -74,13 +76,16 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
 
     let standings: Vec<Standing> = backends
         .iter()
-        .map(|backend| standing(spec, split.as_ref(), backend))
+        .map(|backend| {
+            let answers = (inputs.answers)(&backend.instance);
+            standing(spec, split.as_ref(), backend, answers)
+        })
         .collect();
     let panic = Panic::of(spec, split.is_some(), &backends, &standings);
     let ramps = backends.iter().any(|backend| backend.ramp.is_some());
     let takes = |backend: &BackendState, standing: &Standing| match standing {
         Standing::Usable => true,
-        Standing::Unhealthy(_) => panic.covers(backend),
+        Standing::Unhealthy { answers, .. } => panic.covers(backend, *answers),
         Standing::Out(_) => false,
     };
 
@@ -97,7 +102,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
     for (backend, standing) in backends.iter_mut().zip(&standings) {
         if !takes(backend, standing) {
             backend.reason = match standing {
-                Standing::Out(reason) | Standing::Unhealthy(reason) => reason.clone(),
+                Standing::Out(reason) | Standing::Unhealthy { reason, .. } => reason.clone(),
                 Standing::Usable => String::new(),
             };
             continue;
@@ -128,7 +133,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
             ));
         }
         backend.reason = match standing {
-            Standing::Unhealthy(reason) => {
+            Standing::Unhealthy { reason, .. } => {
                 format!("{base}; {reason}, but too few backends are healthy, so all are used")
             }
             _ => base,
@@ -141,19 +146,31 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         spec: spec.clone(),
         backends,
         split,
-        panic: !panic.groups.is_empty(),
+        panic: panic.reigns(),
         pending: false,
     }
 }
 
-/// Where too few backends are healthy, so that all are used.
+/// Where too few backends are healthy, so that those that are not are used as well.
 ///
 /// Each family's VIPs have their own backends: they are counted, and panic, apart. Under a split
 /// the subsets are apart as well: one that is dead altogether gives its share to the living, which
-/// is better than to use it; only where all are dead all are used.
+/// is better than to use it. A backend that does not even answer, by our own probes or by what
+/// traffic met, is no help to the few: it is used only where nobody is healthy at all.
 struct Panic {
     by_subset: bool,
-    groups: BTreeSet<(bool, String)>,
+    /// Families without a healthy backend: all are used.
+    none: [bool; 2],
+    /// Groups with too few: those that answer are used.
+    few: BTreeSet<(bool, String)>,
+}
+
+/// Healthy ones, those that are not, and those of them that answer.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    usable: usize,
+    unhealthy: usize,
+    answering: usize,
 }
 
 impl Panic {
@@ -165,32 +182,32 @@ impl Panic {
     ) -> Self {
         let mut panic = Self {
             by_subset,
-            groups: BTreeSet::new(),
+            none: [false; 2],
+            few: BTreeSet::new(),
         };
-        let mut counts: BTreeMap<(bool, String), (usize, usize)> = BTreeMap::new();
+        let mut groups: BTreeMap<(bool, String), Count> = BTreeMap::new();
+        let mut families = [Count::default(); 2];
         for (backend, standing) in backends.iter().zip(standings) {
-            let (usable, unhealthy) = counts.entry(panic.group(backend)).or_default();
-            match standing {
-                Standing::Usable => *usable += 1,
-                Standing::Unhealthy(_) => *unhealthy += 1,
-                Standing::Out(_) => {}
+            let group = groups.entry(panic.group(backend)).or_default();
+            let family = &mut families[usize::from(backend.address().is_ipv6())];
+            for count in [group, family] {
+                match standing {
+                    Standing::Usable => count.usable += 1,
+                    Standing::Unhealthy { answers, .. } => {
+                        count.unhealthy += 1;
+                        count.answering += usize::from(*answers);
+                    }
+                    Standing::Out(_) => {}
+                }
             }
         }
-        let lives = |v6: bool| {
-            counts
-                .iter()
-                .any(|((six, _), (usable, _))| *six == v6 && *usable > 0)
-        };
-        let in_panic = |((v6, _), (usable, unhealthy)): &(&(bool, String), &(usize, usize))| {
-            let all = usable + unhealthy;
-            let few = usable * 100 < all * spec.health.panic as usize;
-            *unhealthy > 0 && if lives(*v6) { *usable > 0 && few } else { true }
-        };
-        panic.groups = counts
-            .iter()
-            .filter(in_panic)
-            .map(|(group, _)| group.clone())
-            .collect();
+        panic.none = families.map(|count| count.usable == 0 && count.unhealthy > 0);
+        let few = groups.iter().filter(|(_, count)| {
+            let all = count.usable + count.unhealthy;
+            let few = count.usable * 100 < all * spec.health.panic as usize;
+            few && count.usable > 0 && count.answering > 0
+        });
+        panic.few = few.map(|(group, _)| group.clone()).collect();
         panic
     }
 
@@ -202,8 +219,14 @@ impl Panic {
         )
     }
 
-    fn covers(&self, backend: &BackendState) -> bool {
-        !self.groups.is_empty() && self.groups.contains(&self.group(backend))
+    /// Whether an unhealthy backend is used.
+    fn covers(&self, backend: &BackendState, answers: bool) -> bool {
+        self.none[usize::from(backend.address().is_ipv6())]
+            || answers && !self.few.is_empty() && self.few.contains(&self.group(backend))
+    }
+
+    fn reigns(&self) -> bool {
+        self.none != [false; 2] || !self.few.is_empty()
     }
 }
 
@@ -211,13 +234,23 @@ impl Panic {
 enum Standing {
     /// Yes.
     Usable,
-    /// Only if nobody else can. Why.
-    Unhealthy(String),
+    /// Only if too few others can.
+    Unhealthy {
+        /// Why.
+        reason: String,
+        /// It is there to answer, as far as is known.
+        answers: bool,
+    },
     /// No. Why.
     Out(String),
 }
 
-fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendState) -> Standing {
+fn standing(
+    spec: &ServiceSpec,
+    split: Option<&ActiveSplit>,
+    backend: &BackendState,
+    answers: bool,
+) -> Standing {
     let instance = &backend.instance;
     if !spec
         .vips
@@ -249,12 +282,17 @@ fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendSt
             },
         }
     }
-    illness(
-        &backend.instance.health,
-        &backend.observed,
-        backend.ejection.as_ref(),
-    )
-    .map_or(Standing::Usable, Standing::Unhealthy)
+    let ejection = backend.ejection.as_ref();
+    let Some(reason) = illness(&instance.health, &backend.observed, ejection) else {
+        return Standing::Usable;
+    };
+    let silent = matches!(backend.observed, Observed::Unhealthy { .. }) && !answers;
+    // The flow tables tell of connections that were not accepted, the proxy of requests.
+    let refuses = ejection.is_some_and(|ejection| ejection.witness == Witness::Flows);
+    Standing::Unhealthy {
+        reason,
+        answers: !silent && !refuses,
+    }
 }
 
 /// Why a backend counts as unhealthy; `None`: it does not.

@@ -111,6 +111,19 @@ impl ProbeFailure {
         )
     }
 
+    /// Whether the backend was there to answer, be it with a refusal of what was asked.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            ProbeFailure::Status(_)
+                | ProbeFailure::Body(_)
+                | ProbeFailure::NotHttp
+                | ProbeFailure::Tls(_)
+                | ProbeFailure::NotServing(_)
+                | ProbeFailure::Grpc(_)
+        )
+    }
+
     /// From an error of a socket that was opened for `timeout` at most.
     pub(super) fn from_io(error: io::Error, timeout: Duration) -> Self {
         // Not all of these have an `ErrorKind`.

@@ -43,7 +43,7 @@ impl Target {
     }
 }
 
-/// The observed health of a backend has changed.
+/// The observed health of a backend has changed, or whether one that is unhealthy answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthEvent {
     /// Name of the service.
@@ -58,6 +58,9 @@ pub struct HealthEvent {
     pub previous: Observed,
     /// Why, in words for people, e.g. `3 probes in a row failed: connection refused`.
     pub reason: String,
+    /// Whether the backend answered at all: one that refuses connections does not, one that is
+    /// up and says that it is ill does.
+    pub answers: bool,
     /// How long the deciding probe took.
     pub took: Duration,
 }

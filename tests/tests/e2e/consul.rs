@@ -24,7 +24,9 @@ fn scene(count: usize, service: &str) -> (Consul, Scene) {
     let (topology, backends) = hosts(count);
     let consul = Consul::start(topology.node(), topology.directory()).unwrap();
     let config = config(
-        &format!("consul = {{ service = \"echo\" }}\n{service}"),
+        &format!(
+            "consul = {{ service = \"echo\" }}\nhealth = {{ kind = \"none\", slow_start = \"0s\" }}\n{service}"
+        ),
         "[consul]\naddress = \"http://127.0.0.1:8500\"\n",
     );
     let agent = Setup::new(&topology).config(&config).start().unwrap();

@@ -247,25 +247,59 @@ fn never_more_than_half() {
     drop(load.stop());
 }
 
-/// Under half of a service healthy: all are used, and everybody is told.
+/// Under half of a service healthy: those that answer are used as well, and everybody is told; who
+/// does not answer is left out, whatever the number.
 #[test]
 fn panic_below_half() {
-    let lines = "health = { kind = \"tcp\", interval = \"200ms\", fall = 2, passive = false }";
-    let scene = Scene::listed(&["v1", "v1", "v1"], lines, "");
+    let lines = "health = { kind = \"http\", path = \"/health\", interval = \"200ms\", fall = 2, \
+                 passive = false, slow_start = \"0s\" }";
+    let mut scene = Scene::listed(&["v1", "v1", "v1"], lines, "");
     for number in 1..=3 {
         follows(&scene, "echo", number, "observed", "healthy");
     }
-    let panic = || sample(&scene.scrape(), "lb_service_panic", &["service=\"echo\""]);
-    scene.backends[1].process().kill().unwrap();
+    let panic = |scene: &Scene| {
+        let found = sample(&scene.scrape(), "lb_service_panic", &["service=\"echo\""]);
+        found.unwrap()
+    };
+    let takes =
+        |scene: &Scene| [1, 2, 3].map(|number| backend(scene, "echo", number)["weight"] != 0);
+    scene.backends[1].set_failing(true).unwrap();
     follows(&scene, "echo", 2, "observed", "unhealthy");
-    assert_eq!(backend(&scene, "echo", 2)["weight"], 0);
-    assert_eq!(panic(), Some(0.0));
-    scene.backends[2].process().kill().unwrap();
+    assert_eq!(takes(&scene), [true, false, true]);
+    assert_eq!(panic(&scene), 0.0);
+    scene.backends[2].set_failing(true).unwrap();
     scene.wait_for_problem("too few backends are healthy");
-    assert_eq!(panic(), Some(1.0));
-    for number in 1..=3 {
-        assert_ne!(backend(&scene, "echo", number)["weight"], 0, "{number}");
+    assert_eq!(panic(&scene), 1.0);
+    assert_eq!(takes(&scene), [true; 3]);
+
+    let load = scene.load(100.0);
+    for number in [1, 2] {
+        scene.backends[number].process().kill().unwrap();
     }
+    wait_for("the dead to be left out", PATIENCE, || {
+        Ok((takes(&scene) == [true, false, false]).then_some(()))
+    })
+    .unwrap();
+    let out = load.now();
+    assert_eq!(panic(&scene), 0.0);
+    wait_for("a second without them", PATIENCE, || {
+        Ok((load.now() > out + Duration::from_secs(1)).then_some(()))
+    })
+    .unwrap();
+    let after = load.stop().between(out, Duration::MAX);
+    assert_eq!((after.failed(), after.answered()), (0, after.of("b1")));
+
+    // With nobody left all are used: better a try than a certain refusal.
+    scene.backends[0].set_failing(true).unwrap();
+    wait_for("all to be used", PATIENCE, || {
+        Ok((takes(&scene) == [true; 3]).then_some(()))
+    })
+    .unwrap();
+    for number in [1, 2] {
+        scene.backends[number].restart().unwrap();
+    }
+    scene.backends[0].set_failing(false).unwrap();
+    scene.wait_until_healthy();
 }
 
 /// A backend that comes back takes a tenth of its share at first, and all of it in the end; at

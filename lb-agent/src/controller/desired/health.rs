@@ -195,6 +195,11 @@ impl Desired {
             };
             record(&mut self.health.history, change);
         }
+        if event.answers {
+            self.answers.insert(key.clone());
+        } else {
+            self.answers.remove(&key);
+        }
         self.observed.insert(key, event.observed);
     }
 

@@ -126,6 +126,7 @@ impl Bench {
             observed,
             previous: Observed::Unknown,
             reason: "2 probes in a row said so".into(),
+            answers: healthy,
             took: Duration::ZERO,
         };
         self.health.send(event).await.unwrap();

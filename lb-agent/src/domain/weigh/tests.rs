@@ -15,14 +15,17 @@ use crate::domain::{
 enum Special {
     None,
     Critical,
+    /// It does not answer.
     ProbeFails,
+    /// It answers that it is ill.
+    Ill,
     Maintenance,
     Drained,
     Ejected,
     /// At so many tenths of its share.
     Starting(u32),
 }
-use Special::{Critical, Drained, Ejected, Maintenance, ProbeFails, Starting};
+use Special::{Critical, Drained, Ejected, Ill, Maintenance, ProbeFails, Starting};
 
 fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>) -> ServiceState {
     let shares = |text: Option<&str>| {
@@ -73,7 +76,10 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
             (instance, None)
         })
         .collect();
-    let failing: Vec<bool> = rows.iter().map(|row| matches!(row.2, ProbeFails)).collect();
+    let failing: Vec<bool> = rows
+        .iter()
+        .map(|row| matches!(row.2, ProbeFails | Ill))
+        .collect();
     let observed = |instance: &Instance| {
         let index: usize = instance.id.0[2..].parse().unwrap();
         if failing[index] {
@@ -108,6 +114,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         Inputs {
             instances,
             observed: &observed,
+            answers: &|instance| matches!(special(instance), Ill),
             ejected: &ejected,
             ramp: &ramp,
             drains: Some(&drains),
@@ -343,6 +350,7 @@ fn families_are_apart() {
         Inputs {
             instances,
             observed: &|_| Observed::Unknown,
+            answers: &|_| false,
             ejected: &|_| None,
             ramp: &|_| None,
             drains: None,

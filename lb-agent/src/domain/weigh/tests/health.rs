@@ -33,12 +33,34 @@ fn health_by_the_table() {
             "ejected",
         ),
         (
-            &[("", 1, n), ("", 1, Critical), ("", 2, ProbeFails)],
+            &[("", 1, n), ("", 1, Critical), ("", 2, Ill)],
             None,
             None,
             &[250, 250, 500],
             true,
             "too few backends are healthy, so all are used",
+        ),
+        // Who does not answer is no help to the few, and no reason to panic.
+        (
+            &[
+                ("", 1, n),
+                ("", 1, Ill),
+                ("", 1, Ejected),
+                ("", 2, ProbeFails),
+            ],
+            None,
+            None,
+            &[500, 500, 0, 0],
+            true,
+            "its probes fail: connection refused",
+        ),
+        (
+            &[("", 1, n), ("", 1, Ejected), ("", 2, ProbeFails)],
+            None,
+            None,
+            &[1000, 0, 0],
+            false,
+            "its probes fail: connection refused",
         ),
         // Who is out by a person's will is no part of the count.
         (
@@ -64,12 +86,7 @@ fn health_by_the_table() {
             "refused",
         ),
         (
-            &[
-                ("a", 1, n),
-                ("b", 1, n),
-                ("b", 1, Critical),
-                ("b", 1, ProbeFails),
-            ],
+            &[("a", 1, n), ("b", 1, n), ("b", 1, Critical), ("b", 1, Ill)],
             Some("a=70 b=30"),
             None,
             &[700, 100, 100, 100],
@@ -121,6 +138,7 @@ fn the_threshold_of_panic() {
             Inputs {
                 instances: all.collect(),
                 observed: &|_| Observed::Unknown,
+                answers: &|_| false,
                 ejected: &|_| None,
                 ramp: &|_| None,
                 drains: None,
