@@ -24,8 +24,9 @@ pub(crate) struct Chain {
     pub(crate) proto: u8,
     /// Bytes of all the headers.
     pub(crate) length: usize,
-    /// The packet is, or was, one of several.
-    pub(crate) fragment: Option<FragmentHeader>,
+    /// The fragment header of a packet that is, or was, one of several; else zeroes. No `Option`,
+    /// whose undefined bytes on the stack Linux before 6.3 does not let a program read.
+    pub(crate) fragment: FragmentHeader,
 }
 
 /// Follows the headers that begin at `offset` with one of the kind `first`. What lies behind a
@@ -38,7 +39,12 @@ pub(crate) fn follow(frame: &Frame, offset: usize, first: u8) -> Result<Chain, V
     let mut chain = Chain {
         proto: first,
         length: 0,
-        fragment: None,
+        fragment: FragmentHeader {
+            next_header: 0,
+            reserved: 0,
+            offset_more: 0,
+            id: 0,
+        },
     };
     for _ in 0..MAX_HEADERS {
         let header = match chain.proto {
@@ -53,7 +59,7 @@ pub(crate) fn follow(frame: &Frame, offset: usize, first: u8) -> Result<Chain, V
         let bytes = header.reserved as usize;
         let length = match chain.proto {
             FRAGMENT => {
-                chain.fragment = Some(header);
+                chain.fragment = header;
                 size_of::<FragmentHeader>()
             }
             // RFC 4302, section 2.2: in units of four, minus two.

@@ -20,6 +20,7 @@ use crate::{
     packet::Frame,
     parse::{Network, Packet},
     rewrite::{Rewrite, RewriteNetwork},
+    server_return,
     vlan::Link,
 };
 
@@ -110,10 +111,8 @@ pub(crate) fn error6(frame: &Frame, link: &Link, network: &Network<Ipv6, [u32; 4
     if quoted + LEAST > network.l4_length {
         return Err(Verdict::PassMalformed);
     }
-    if chain
-        .fragment
-        .is_some_and(|f| f.offset_more & extension::OFFSET != 0)
-    {
+    let later = chain.fragment.offset_more & extension::OFFSET != 0;
+    if later {
         return Err(Verdict::PassForeign);
     }
     let quote = Quote {
@@ -157,6 +156,11 @@ where
     // Only the port's place is kept: the error is not for the client's next connection.
     if flow::is_superseded(&found) {
         return Err(Verdict::PassForeign);
+    }
+    if server_return::is_alone(&found.slot) {
+        let flow::Found { slot, tag } = found;
+        let (action, _) = server_return::send_untagged::<F>(frame, link, slot.index, tag, 0)?;
+        return Ok((action, Verdict::ForwardError));
     }
     let departure = departure::of::<F>(frame, &found, network.ttl)?;
     let packet = network.packet(frame, link.tags, icmp.cast())?;

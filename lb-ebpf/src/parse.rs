@@ -4,7 +4,9 @@ use lb_common::{IPPROTO_TCP, IPPROTO_UDP, verdict::Verdict, vlan::Tags};
 
 use crate::{
     extension,
-    headers::{Ethernet, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, Tcp, Udp},
+    headers::{
+        Ethernet, FragmentHeader, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, Ipv4, Ipv6, Tcp, Udp,
+    },
     packet::Frame,
 };
 
@@ -109,13 +111,14 @@ impl Network<Ipv6, [u32; 4]> {
         self.proto = chain.proto;
         self.l4_offset += chain.length;
         self.l4_length -= chain.length;
-        if let Some(header) = chain.fragment {
-            self.fragment = Fragment {
-                later: header.offset_more & extension::OFFSET != 0,
-                more: header.offset_more & extension::MORE != 0,
-                id: header.id,
-            };
-        }
+        let FragmentHeader {
+            offset_more, id, ..
+        } = chain.fragment;
+        self.fragment = Fragment {
+            later: offset_more & extension::OFFSET != 0,
+            more: offset_more & extension::MORE != 0,
+            id,
+        };
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod clash;
 mod consul;
 mod error;
 mod health;
+mod held;
 mod locate;
 mod node;
 mod scalar;
@@ -21,6 +22,7 @@ mod service;
 mod table;
 #[cfg(test)]
 mod tests;
+mod treatment;
 
 use std::{path::Path, sync::Arc};
 

@@ -16,7 +16,7 @@ const RATES: [u32; 4] = [100, 250, 300, 1000];
 /// How long to wait between two looks at the counter.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Looks before the rate is called unknown.
-const LOOKS: u32 = 40;
+const LOOKS: u32 = 200;
 
 /// The one rate at which a counter can have gone on by `ticks` in a time between the two given;
 /// `None` if there is none, or more than one.

@@ -16,10 +16,11 @@ const RULE: &str = "{added_unix_ms expires_unix_ms origin prefix reason}";
 
 fn service() -> String {
     format!(
-        "{{backends backends_active backends_healthy consul_service counters{COUNTERS} forwarding \
-         health{{panic_percent passive{{eject_max_ms eject_ms failures}} slow_start_ms}} name origin \
-         panic probe{{body fall grpc_service host interval_ms kind path port rise status_max \
-         status_min statuses[] timeout_ms tls}} protocol split{SPLIT} vips[]}}"
+        "{{affinity allow[] backends backends_active backends_healthy consul_service \
+         counters{COUNTERS} forwarding health{{panic_percent passive{{eject_max_ms eject_ms \
+         failures}} slow_start_ms}} name origin panic probe{{body fall grpc_service host interval_ms \
+         kind path port rise status_max status_min statuses[] timeout_ms tls}} protocol restricted \
+         split{SPLIT} vips[]}}"
     )
 }
 

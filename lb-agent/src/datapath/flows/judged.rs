@@ -7,7 +7,7 @@
 
 use lb_common::{
     IPPROTO_TCP,
-    flow::{Kind, State, Tag},
+    flow::{ALONE, Kind, State, Tag},
     lifetime::is_idle_beyond,
 };
 
@@ -52,7 +52,9 @@ impl Judged {
         census: &mut Census,
     ) {
         let Entry { index, tag, half } = entry;
-        if tag.proto() != IPPROTO_TCP || tag.kind() != Some(Kind::Forward) {
+        // Where the backend answers the client itself nobody sees whether it does.
+        let alone = half.partner == ALONE;
+        if tag.proto() != IPPROTO_TCP || tag.kind() != Some(Kind::Forward) || alone {
             return;
         }
         let Some(mark) = self.marks[usize::from(v6)].get_mut(*index as usize) else {

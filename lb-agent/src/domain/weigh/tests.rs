@@ -1,6 +1,7 @@
 //! Tests of `weigh`.
 
 mod health;
+mod ports;
 
 use std::{path::PathBuf, time::SystemTime};
 
@@ -36,6 +37,8 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         vips: vec!["198.51.100.10:80".parse().unwrap()],
         protocol: Protocol::Tcp,
         forwarding: Forwarding::Nat,
+        affinity: Default::default(),
+        allow: None,
         catalog: Catalog::Static(Vec::new()),
         subsets: BTreeMap::new(),
         split: shares(file),
