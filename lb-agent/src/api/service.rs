@@ -42,6 +42,13 @@ impl Service {
         }
     }
 
+    /// The split of a service as things are.
+    fn split_in_force(&self, service: &str) -> Option<proto::Split> {
+        let snapshot = self.handle.snapshot();
+        let state = snapshot.services.get(service)?;
+        state.split.as_ref().map(convert::split)
+    }
+
     /// The filter for flows, and the names for what it finds.
     async fn flow_filter(
         &self,
@@ -144,7 +151,10 @@ impl Agent for Service {
             // A service that was asked for is shown even if there is nothing to say of it.
             .filter(|split| name.is_some() || split.split.is_some() || !split.subsets.is_empty())
             .collect();
-        Ok(Response::new(proto::ShowSplitResponse { services }))
+        Ok(Response::new(proto::ShowSplitResponse {
+            services,
+            now_unix_ms: now_unix_ms(),
+        }))
     }
 
     async fn reset_split(
@@ -154,6 +164,56 @@ impl Agent for Service {
         let proto::ResetSplitRequest { service } = request.into_inner();
         let split = self.handle.split_reset(&service).await?;
         Ok(Response::new(proto::ResetSplitResponse {
+            service,
+            split: split.as_ref().map(convert::split),
+        }))
+    }
+
+    async fn shift_split(
+        &self,
+        request: Request<proto::ShiftSplitRequest>,
+    ) -> Result<Response<proto::ShiftSplitResponse>, Status> {
+        let (service, order) = input::shift_order(request.into_inner());
+        let shift = self.handle.shift(&service, order).await?;
+        Ok(Response::new(proto::ShiftSplitResponse {
+            shift: Some(convert::shift(&shift)),
+            split: self.split_in_force(&service),
+            service,
+        }))
+    }
+
+    async fn promote_split(
+        &self,
+        request: Request<proto::PromoteSplitRequest>,
+    ) -> Result<Response<proto::PromoteSplitResponse>, Status> {
+        let proto::PromoteSplitRequest { service } = request.into_inner();
+        let shift = self.handle.promote(&service).await?;
+        Ok(Response::new(proto::PromoteSplitResponse {
+            shift: Some(convert::shift(&shift)),
+            split: self.split_in_force(&service),
+            service,
+        }))
+    }
+
+    async fn rollback_split(
+        &self,
+        request: Request<proto::RollbackSplitRequest>,
+    ) -> Result<Response<proto::RollbackSplitResponse>, Status> {
+        let proto::RollbackSplitRequest { service } = request.into_inner();
+        let split = self.handle.roll_back(&service).await?;
+        Ok(Response::new(proto::RollbackSplitResponse {
+            service,
+            split: split.as_ref().map(convert::split),
+        }))
+    }
+
+    async fn ack_split(
+        &self,
+        request: Request<proto::AckSplitRequest>,
+    ) -> Result<Response<proto::AckSplitResponse>, Status> {
+        let proto::AckSplitRequest { service } = request.into_inner();
+        let split = self.handle.acknowledge(&service).await?;
+        Ok(Response::new(proto::AckSplitResponse {
             service,
             split: split.as_ref().map(convert::split),
         }))

@@ -1,6 +1,7 @@
 //! The facts that decide what the node should do, and the snapshot made of them.
 
 mod naming;
+mod shifts;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,7 +10,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use self::naming::foreign_subset;
 use crate::{
     config::Config,
     domain::{
@@ -17,6 +17,7 @@ use crate::{
         guard::Guard,
         health::{Down, Observed},
         service::{Catalog, ServiceSpec},
+        shift::Steering,
         snapshot::{Drain, Held, Snapshot},
         split::Shares,
         sync::CatalogState,
@@ -43,6 +44,12 @@ pub(crate) struct Desired {
     observed: HashMap<ObservedKey, Observed>,
     /// Splits set on the command line, by service.
     pub(crate) splits: BTreeMap<String, Shares>,
+    /// What counts instead where the backends of those are all dead, by service.
+    pub(crate) fallbacks: BTreeMap<String, Vec<Shares>>,
+    /// Shifts, by service.
+    pub(crate) shifts: BTreeMap<String, Steering>,
+    /// How often each service's traffic was given back.
+    pub(crate) returns: BTreeMap<String, u64>,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     snapshot: Arc<Snapshot>,
@@ -84,6 +91,9 @@ impl Desired {
                 .flat_map(|(service, all)| restored(service, all))
                 .collect(),
             splits: state.splits.clone(),
+            fallbacks: state.fallbacks.clone(),
+            shifts: shifts::resumed(&state.shifts),
+            returns: BTreeMap::new(),
             drains: state.drains.clone(),
             snapshot: Arc::default(),
         };
@@ -126,7 +136,8 @@ impl Desired {
 
     /// Takes in what the source says; answers whether any instance differs.
     pub(crate) fn set_catalog(&mut self, catalog: Arc<CatalogState>) -> bool {
-        let changed = self.catalog.services != catalog.services;
+        let changed =
+            self.catalog.services != catalog.services || self.catalog.splits != catalog.splits;
         self.catalog = catalog;
         changed
     }
@@ -187,7 +198,8 @@ impl Desired {
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
         let guards = self.guards.values().filter_map(Guard::next_deadline);
         let unremembered = self.unremembered.values().flatten().copied();
-        guards.chain(unremembered).min()
+        let shifts = self.shifts.values().filter_map(Steering::next_deadline);
+        guards.chain(unremembered).chain(shifts).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
@@ -208,10 +220,8 @@ impl Desired {
                     instances,
                     observed: &observed,
                     drains: self.drains.get(name),
-                    cli_split: self
-                        .splits
-                        .get(name)
-                        .filter(|shares| foreign_subset(spec, shares).is_none()),
+                    splits: self.stack(spec),
+                    shift: self.shifts.get(name).map(Steering::state),
                 },
             );
             state.pending = pending;

@@ -7,6 +7,7 @@
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
+//! - `shifts`: splits that are shifted, watched and given back.
 //! - `blocks`: the block list. `report`: answers to questions.
 //! - `reload`: the configuration, read again.
 
@@ -16,6 +17,7 @@ pub mod handle;
 mod reconcile;
 mod reload;
 mod report;
+mod shifts;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +42,7 @@ use self::{desired::Desired, reconcile::Reconciler};
 use crate::{
     config::Config,
     domain::{
+        gate::Witness,
         kernel::{Census, Kernel, KernelError},
         snapshot::{Drain, Snapshot},
         sync::CatalogState,
@@ -68,6 +71,8 @@ pub struct Setup {
     pub interfaces: Vec<InterfaceStatus>,
     /// The cgroup whose processes are served, for the status; its counters are those of the start.
     pub local_clients: Option<LocalClientsStatus>,
+    /// Who sees how backends fare, beside the kernel.
+    pub witnesses: Vec<Arc<dyn Witness>>,
     /// Finds out what would be foolish to block.
     pub vital: Box<dyn Fn() -> crate::domain::block::Vital + Send>,
 }
@@ -165,6 +170,7 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
+                    self.kernel.note_outcomes(&self.desired.watched());
                 }
                 () = deadline => self.expire().await,
                 _ = tick.tick() => {
@@ -225,7 +231,12 @@ impl<K: Kernel> Controller<K> {
 
     /// Makes a snapshot of the facts and brings the kernel there.
     async fn reconcile(&mut self) {
-        let changed = self.desired.rebuild(SystemTime::now());
+        let now = SystemTime::now();
+        let mut changed = self.desired.rebuild(now);
+        // A step changes what is seen, and opens a window of its own.
+        while self.steer(now) {
+            changed |= self.desired.rebuild(now);
+        }
         if changed {
             let snapshot = self.desired.snapshot();
             self.channels.snapshots.send_replace(snapshot);
@@ -239,6 +250,8 @@ impl<K: Kernel> Controller<K> {
     fn save(&mut self) {
         let state = PersistedState {
             splits: self.desired.splits.clone(),
+            fallbacks: self.desired.fallbacks.clone(),
+            shifts: self.desired.shifts_to_save(),
             drains: self.desired.drains.clone(),
             blocks: self.blocks.rules().operator().cloned().collect(),
             imported: self.blocks.rules().imported().clone(),
@@ -262,26 +275,22 @@ impl<K: Kernel> Controller<K> {
     async fn carry_out(&mut self, command: Command) {
         match command {
             Command::SplitSet(service, shares, reply) => {
-                let answer = match self.desired.check_split(&service, &shares) {
-                    Ok(()) => {
-                        info!(service, %shares, "split set on the command line");
-                        self.desired.splits.insert(service.clone(), shares);
-                        self.after_change(&service, Desired::split_of).await
-                    }
-                    Err(error) => Err(error),
-                };
+                let answer = self.set_split(&service, shares).await;
                 respond(reply, answer.and_then(|split| split.ok_or_else(vanished)));
             }
             Command::SplitReset(service, reply) => {
-                let answer = match self.desired.check_service(&service) {
-                    Ok(()) => {
-                        info!(service, "split of the command line forgotten");
-                        self.desired.splits.remove(&service);
-                        self.after_change(&service, Desired::split_of).await
-                    }
-                    Err(error) => Err(error),
-                };
-                respond(reply, answer);
+                respond(reply, self.reset_split(&service).await);
+            }
+            Command::Shift(service, order, reply) => {
+                respond(reply, self.shift(&service, &order).await);
+            }
+            Command::Promote(service, reply) => respond(reply, self.promote(&service).await),
+            Command::Rollback(service, reply) => respond(reply, self.roll_back(&service).await),
+            Command::Acknowledge(service, reply) => {
+                respond(reply, self.acknowledge(&service).await);
+            }
+            Command::PutDtab(dentries, version, reply) => {
+                respond(reply, self.put_dtab(dentries, version).await);
             }
             Command::Drain(service, backend, reply) => {
                 let answer = self.desired.find_backend(&service, &backend);
@@ -350,7 +359,7 @@ impl<K: Kernel> Controller<K> {
                 respond(reply, status);
             }
             Command::Counters(reply) => {
-                let counters = self.kernel.counters(&self.desired.snapshot());
+                let counters = self.counters();
                 respond(reply, counters);
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),

@@ -63,6 +63,7 @@ impl<K: Kernel> Controller<K> {
         for (name, watch) in &self.desired.catalog().watches {
             problems.extend(watch_problem(name, watch, now));
         }
+        problems.extend(self.desired.returned());
         problems.extend(self.desired.idle_splits());
         for (name, service) in &self.desired.snapshot().services {
             let held = service

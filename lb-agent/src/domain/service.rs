@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 
 use serde::{Deserialize, Serialize};
 
-use super::{backend::Instance, split::Shares};
+use super::{backend::Instance, gate::GateSpec, split::Shares};
 
 /// What a service speaks, as far as the node needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -172,6 +172,8 @@ pub struct ServiceSpec {
     pub split: Option<Shares>,
     /// Active probe; absent: the catalog's word alone counts.
     pub probe: Option<ProbeSpec>,
+    /// What a subset that traffic is shifted to must be like.
+    pub gate: GateSpec,
     /// Where it was configured.
     pub origin: Origin,
 }

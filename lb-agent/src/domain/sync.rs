@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use super::backend::Instance;
+use super::{backend::Instance, precedence::SplitsOfSource, split::SplitSource};
 
 /// Everything a dynamic source knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -10,6 +10,9 @@ pub struct CatalogState {
     /// Instances by the service name in the source. A service that has never been answered for
     /// is absent; one that was answered with nothing has an empty list.
     pub services: BTreeMap<String, Arc<Vec<Instance>>>,
+    /// Splits by who says so. Those of [`SplitSource::Splitter`] are by the service name in the
+    /// source, those of [`SplitSource::Kv`] by the name in the configuration.
+    pub splits: BTreeMap<SplitSource, SplitsOfSource>,
     /// One entry per watch, by its name (for Consul: `health/SERVICE`).
     pub watches: BTreeMap<String, WatchStatus>,
 }

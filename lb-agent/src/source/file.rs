@@ -71,6 +71,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         ),
         ("node.cgroup", *cgroup != new.node.cgroup),
         ("metrics.listen", *listen != new.metrics.listen),
+        ("[dtab]", old.dtab != new.dtab),
     ];
     match (&old.consul, &new.consul) {
         (None, None) => {}

@@ -61,6 +61,7 @@ impl Bench {
             problems: Vec::new(),
             interfaces: Vec::new(),
             local_clients: None,
+            witnesses: vec![],
             vital: Box::new(|| crate::domain::block::Vital {
                 addresses: vec![("192.0.2.1".parse().unwrap(), "the Consul server".into())],
             }),
