@@ -44,6 +44,8 @@ mod prometheus;
 mod raw;
 #[path = "e2e/scene.rs"]
 mod scene;
+#[path = "e2e/shifts.rs"]
+mod shifts;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/tc.rs"]

@@ -170,7 +170,11 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
-                    self.kernel.note_outcomes(&self.desired.watched());
+                    let watched = self.desired.watched();
+                    self.kernel.note_outcomes(&watched);
+                    if !watched.is_empty() {
+                        self.reconcile().await;
+                    }
                 }
                 () = deadline => self.expire().await,
                 _ = tick.tick() => {

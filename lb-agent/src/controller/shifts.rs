@@ -17,6 +17,7 @@ use crate::domain::{
 impl<K: Kernel> Controller<K> {
     /// Lets the gates look, and tells what came of it; answers whether shares have changed.
     pub(super) fn steer(&mut self, now: SystemTime) -> bool {
+        let counted = self.kernel.census().pass;
         let (kernel, witnesses) = (&mut self.kernel, &self.setup.witnesses);
         let readings = |state: &ServiceState| -> Readings {
             let by_address = kernel.outcomes(&state.spec.name);
@@ -34,7 +35,7 @@ impl<K: Kernel> Controller<K> {
             }
             readings
         };
-        let turns = self.desired.look(now, readings);
+        let turns = self.desired.look(now, counted, readings);
         for (service, turn) in &turns {
             let Some(shift) = self.desired.shifts.get(service).map(Steering::shift) else {
                 continue;

@@ -3,6 +3,7 @@
 mod bench;
 mod blocks;
 mod local;
+mod shifts;
 
 use std::time::Duration;
 

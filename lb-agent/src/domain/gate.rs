@@ -108,6 +108,8 @@ pub struct Sight {
     pub subset: Readings,
     /// All other backends that take traffic.
     pub rest: Readings,
+    /// How often the kernel's connections have been counted; another number, newer readings.
+    pub counted: u64,
 }
 
 /// What a window came to.
@@ -153,7 +155,12 @@ pub struct Window {
     healthy: f64,
     /// Healthy part times seconds.
     healthy_seconds: f64,
+    /// Its time is over, but its connections have not been counted yet.
+    overdue: bool,
 }
+
+/// How long a window waits for its connections to be counted, at most.
+const OVERDUE: Duration = Duration::from_secs(15);
 
 impl Window {
     /// Opens a window.
@@ -164,16 +171,18 @@ impl Window {
             looked: now,
             healthy: sight.healthy,
             healthy_seconds: 0.0,
+            overdue: false,
             first: sight,
         }
     }
 
-    /// When it is over.
-    pub fn ends(&self) -> SystemTime {
-        self.ends
+    /// When it is over; `None`: with the next count of connections.
+    pub fn ends(&self) -> Option<SystemTime> {
+        (!self.overdue).then_some(self.ends)
     }
 
-    /// Takes in what is to be seen now, and judges if the window is over. A clock that was set back
+    /// Takes in what is to be seen now, and judges if the window is over: at its end, or with the
+    /// first count of connections after it if there was none within. A clock that was set back
     /// behind the window's beginning ends it without a judgement.
     pub fn look(&mut self, spec: &GateSpec, now: SystemTime, sight: &Sight) -> Look {
         let Ok(span) = now.duration_since(self.looked) else {
@@ -186,6 +195,11 @@ impl Window {
         self.healthy = sight.healthy;
         self.looked = now;
         if now < self.ends {
+            return Look::Open;
+        }
+        // Connections that nobody has counted are no sign that all is well.
+        self.overdue = sight.counted == self.first.counted && now < self.ends + OVERDUE;
+        if self.overdue {
             return Look::Open;
         }
         let whole = now.duration_since(self.began).unwrap_or_default();

@@ -336,8 +336,15 @@ impl Steering {
             }
             _ => None,
         };
-        let window = self.window.as_ref().map(Window::ends);
+        let window = self.window.as_ref().and_then(Window::ends);
         step.into_iter().chain(window).min()
+    }
+
+    /// Nothing is to be seen at present: what the window has seen counts no longer, and nothing is
+    /// due before there is a new one.
+    pub fn pause(&mut self) {
+        self.window = None;
+        self.cleared = false;
     }
 
     /// Looks, and does what is due.
@@ -403,8 +410,7 @@ impl Steering {
         }
         self.shift.step(now);
         // What comes is another matter than what was.
-        self.cleared = false;
-        self.window = None;
+        self.pause();
         Some(Turn::Stepped)
     }
 }

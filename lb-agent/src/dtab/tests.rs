@@ -181,7 +181,7 @@ async fn what_is_refused_says_why_and_where() {
             json.into(),
             "{",
             400,
-            "at line 1 column 1; a table is a list",
+            "expected a sequence at line 1 column 0; a table is a list",
         ),
         (
             json.into(),

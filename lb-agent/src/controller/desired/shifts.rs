@@ -77,23 +77,29 @@ impl Desired {
     pub(crate) fn look(
         &mut self,
         now: SystemTime,
+        counted: u64,
         mut readings: impl FnMut(&ServiceState) -> Readings,
     ) -> Vec<(String, Turn)> {
         let snapshot = self.snapshot.clone();
         let mut turns = Vec::new();
         for (name, steering) in &mut self.shifts {
-            let Some(state) = snapshot.services.get(name) else {
-                continue;
-            };
-            // While its split is not in force, nothing is to be learned of it.
-            let in_force = state.split.as_ref().map(|split| &split.shares);
-            if !steering.shift().is_watched()
-                || state.pending
-                || in_force != Some(&steering.shift().shares)
-            {
+            if !steering.shift().is_watched() {
                 continue;
             }
-            let sight = sight(state, &steering.shift().subset, readings(state));
+            // While its split is not in force, nothing is to be learned of it.
+            let shares = &steering.shift().shares;
+            let in_force = snapshot.services.get(name).filter(|state| {
+                let split = state.split.as_ref();
+                !state.pending && split.is_some_and(|split| split.shares == *shares)
+            });
+            let Some(state) = in_force else {
+                steering.pause();
+                continue;
+            };
+            let sight = Sight {
+                counted,
+                ..sight(state, &steering.shift().subset, readings(state))
+            };
             if let Some(turn) = steering.look(&state.spec.gate, now, &sight) {
                 if matches!(turn, Turn::Returned(_)) {
                     *self.returns.entry(name.clone()).or_default() += 1;

@@ -1,6 +1,6 @@
 //! A controller between channels that the test holds the other ends of.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::*;
 use crate::{
@@ -8,6 +8,8 @@ use crate::{
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
         health::Observed,
+        precedence::SplitsOfSource,
+        split::SplitSource,
     },
 };
 
@@ -105,6 +107,16 @@ impl Bench {
         let mut state = CatalogState::default();
         state.services.insert("echo".into(), Arc::new(instances));
         self.catalog.send_replace(Arc::new(state));
+        self.settle().await;
+    }
+
+    /// Consul says these splits; what it lists stays.
+    pub(super) async fn splits(&self, splits: BTreeMap<SplitSource, SplitsOfSource>) {
+        self.catalog.send_modify(|state| {
+            let mut changed = CatalogState::clone(state);
+            changed.splits = splits;
+            *state = Arc::new(changed);
+        });
         self.settle().await;
     }
 

@@ -172,8 +172,8 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             "/svc/a => /#/x/v1;\n# ä\n/svc/b => /#/é/v1",
             3,
-            14,
-            "not `\u{e9}`",
+            11,
+            "`/#/` is not of the form",
         ),
     ];
     for (text, line, column, words) in rows {
@@ -240,7 +240,11 @@ fn noise_neither_panics_nor_is_misread() {
     let mut rng = StdRng::seed_from_u64(4);
     let mut valid = 0;
     for round in 0..60_000 {
-        let mut text = String::new();
+        // Every other one begins well.
+        let mut text = match round % 2 {
+            0 => String::new(),
+            _ => "/svc/echo => 1 * /#/x/v1 ".to_owned(),
+        };
         for _ in 0..rng.random_range(0..14) {
             match rng.random_range(0..12) {
                 0 => text.push(rng.random()),
@@ -269,7 +273,7 @@ fn noise_neither_panics_nor_is_misread() {
         }
         let _ = parse_halves(&text, &text);
     }
-    assert!(valid > 100, "only {valid} were tables");
+    assert!(valid > 1000, "only {valid} were tables");
 }
 
 #[test]

@@ -110,10 +110,12 @@ fn each_measure_has_a_limit_and_a_band() {
             healthy: healthy / 100.0,
             subset: readings(7, 7, 7, 7),
             rest: readings(3, 3, 0, 0),
+            counted: 0,
         };
         let mut window = Window::open(&spec(), at(0), first.clone());
         first.subset = readings(7 + own.0, 7 + own.1, 7 + answers, 7 + answers * ms * 1000);
         first.rest = readings(3 + rest.0, 3 + rest.1, 0, 0);
+        first.counted = 1;
         assert_eq!(window.look(&spec(), at(9), &first), Look::Open);
         let Look::Closed(judgement) = window.look(&spec(), at(10), &first) else {
             panic!("still open");
@@ -124,21 +126,44 @@ fn each_measure_has_a_limit_and_a_band() {
     }
 }
 
+/// A window that no count fell into waits for the next one, but not for ever.
+#[test]
+fn a_window_waits_for_the_count() {
+    let sight = |counted| Sight {
+        healthy: 1.0,
+        counted,
+        ..Sight::default()
+    };
+    for (counted_at, closed_at) in [(3, 10), (10, 10), (13, 13), (99, 25)] {
+        let mut window = Window::open(&spec(), at(0), sight(5));
+        for second in 1.. {
+            let counted = if second >= counted_at { 6 } else { 5 };
+            let look = window.look(&spec(), at(second), &sight(counted));
+            assert_eq!(window.ends().is_none(), look == Look::Open && second >= 10);
+            if look != Look::Open {
+                assert_eq!(second, closed_at);
+                break;
+            }
+        }
+    }
+}
+
 /// Half the window down is half of it, whenever it was looked.
 #[test]
 fn health_counts_by_time() {
-    let sight = |healthy| Sight {
+    let sight = |healthy, counted| Sight {
         healthy,
+        counted,
         ..Sight::default()
     };
     for (down_at, percent) in [(2, "20 %"), (4, "40 %")] {
-        let mut window = Window::open(&spec(), at(0), sight(1.0));
+        let mut window = Window::open(&spec(), at(0), sight(1.0, 0));
         for second in 1..10 {
             let healthy = if second >= down_at { 0.0 } else { 1.0 };
-            let look = window.look(&spec(), at(second), &sight(healthy));
+            let look = window.look(&spec(), at(second), &sight(healthy, 1));
             assert_eq!(look, Look::Open);
         }
-        let Look::Closed(judgement) = window.look(&spec(), at(10), &sight(0.0)) else {
+        let Look::Closed(judgement) = window.look(&spec(), at(10), &sight(0.0, 1)) else {
             panic!("still open");
         };
         assert_eq!(judgement.verdict, Failed);

@@ -34,9 +34,11 @@ fn begun(to: u32, step: u32, every: u64) -> Steering {
     Steering::new(shift)
 }
 
-fn sight(healthy: f64) -> Sight {
+/// Connections are counted every second.
+fn sight(second: u64, healthy: f64) -> Sight {
     Sight {
         healthy,
+        counted: second,
         ..Sight::default()
     }
 }
@@ -51,7 +53,7 @@ fn course(steering: &mut Steering, from: u64, health: &str) -> Vec<u32> {
                 '.' => 0.55,
                 _ => 0.0,
             };
-            steering.look(&SPEC, at(second), &sight(healthy));
+            steering.look(&SPEC, at(second), &sight(second, healthy));
             steering.shift().shares.percent("v2") as u32
         })
         .collect()
@@ -138,7 +140,7 @@ fn a_failed_window_holds_the_next_step_back() {
 fn turns_and_deadlines() {
     let mut steering = begun(50, 20, 5);
     let mut look = |second, healthy| {
-        let turn = steering.look(&SPEC, at(second), &sight(healthy));
+        let turn = steering.look(&SPEC, at(second), &sight(second, healthy));
         (turn, steering.next_deadline())
     };
     assert_eq!(look(0, 1.0), (None, Some(at(2))));
@@ -153,6 +155,18 @@ fn turns_and_deadlines() {
     let (turn, deadline) = look(9, 0.0);
     assert!(matches!(turn, Some(Turn::Returned(_))), "{turn:?}");
     assert_eq!(deadline, None);
+}
+
+/// While nothing can be seen nothing is due; a window cut short says nothing.
+#[test]
+fn a_pause_makes_the_window_void() {
+    let mut steering = begun(50, 20, 5);
+    assert_eq!(course(&mut steering, 0, "----")[3], 20);
+    assert_eq!(steering.state().failed, 1);
+    steering.pause();
+    assert_eq!(steering.next_deadline(), None);
+    assert_eq!(course(&mut steering, 100, "+++++")[4], 40);
+    assert_eq!(steering.state().failed, 0);
 }
 
 #[test]
