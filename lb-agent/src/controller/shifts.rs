@@ -272,29 +272,28 @@ impl<K: Kernel> Controller<K> {
             shares,
             fallback,
         } = dentry;
-        let steering = self.desired.shifts.get(&service);
-        let watched = steering
-            .map(Steering::shift)
-            .filter(|shift| shift.is_watched());
-        // What was good when the shift began is good still, while the same subset grows.
+        let watched = self.desired.shifts.get(&service).map(Steering::shift);
+        let watched = watched.filter(|shift| shift.is_watched());
         let base = match watched {
-            Some(shift) if grown(&shift.shares, &shares) == Some(&shift.subset) => {
+            // All the way back: it is over.
+            Some(shift) if is_same(&shift.base, &shares) => None,
+            // What was good when the shift began is good still.
+            Some(shift) if grown(&shift.base, &shares) == Some(&shift.subset) => {
                 Some(shift.base.clone())
             }
             _ => self.desired.split_of(&service).map(|split| split.shares),
         };
         self.settle(&service);
-        let grown = base.as_ref().and_then(|base| grown(base, &shares));
-        match (&base, grown) {
-            (Some(base), Some(subset)) => {
-                let shift = Shift::placed(subset, base, &shares, now);
-                self.desired
-                    .shifts
-                    .insert(service.clone(), Steering::new(shift));
-            }
-            _ => {
-                self.desired.splits.insert(service.clone(), shares);
-            }
+        let growing = base
+            .as_ref()
+            .and_then(|base| Some((base, grown(base, &shares)?)));
+        if let Some((base, subset)) = growing {
+            let shift = Shift::placed(subset, base, &shares, now);
+            self.desired
+                .shifts
+                .insert(service.clone(), Steering::new(shift));
+        } else {
+            self.desired.splits.insert(service.clone(), shares);
         }
         match fallback.is_empty() {
             true => self.desired.fallbacks.remove(&service),
@@ -311,6 +310,13 @@ fn grown<'a>(before: &Shares, after: &'a Shares) -> Option<&'a str> {
     let subset = growing.next()?;
     let alone = growing.next().is_none();
     (alone && before.percent(subset) < 100.0).then_some(subset)
+}
+
+/// Whether each subset has the same part in both.
+fn is_same(one: &Shares, other: &Shares) -> bool {
+    let all = one.iter().chain(other.iter());
+    let mut parts = all.map(|(subset, _)| one.percent(subset) - other.percent(subset));
+    parts.all(|difference| difference.abs() < 1e-9)
 }
 
 fn shift_of(desired: &Desired, service: &str) -> Option<ShiftState> {

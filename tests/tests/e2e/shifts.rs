@@ -219,11 +219,27 @@ fn a_new_subset_that_falls_ill_is_given_up_until_acknowledged() {
     assert_eq!(all.failed(), 0, "{:?}", all.failures);
 }
 
-/// Nothing but the kernel's connections tells: no probes, and the catalog is content.
 #[test]
 fn a_canary_that_refuses_connections_is_back_within_three_windows() {
+    a_canary_is_back_within_three_windows(|scene| scene.backends[1].process().kill().unwrap());
+}
+
+#[test]
+fn a_canary_that_is_silent_is_back_within_three_windows() {
+    a_canary_is_back_within_three_windows(|scene| {
+        let host = &scene.topology.backends()[1];
+        let words = "add table inet silence; \
+                     add chain inet silence input { type filter hook input priority 0; }; \
+                     add rule inet silence input tcp dport 8080 drop";
+        host.tool("nft", &[words]).unwrap();
+    });
+}
+
+/// Nothing but the kernel's connections tells: no probes, and the catalog is content.
+fn a_canary_is_back_within_three_windows(turn_bad: impl FnOnce(&Scene)) {
     const WINDOW: Duration = Duration::from_secs(6);
-    let scene = scene("gate = { window = \"6s\" }", "");
+    // Few connections suffice: clients that wait for an answer make no others meanwhile.
+    let scene = scene("gate = { window = \"6s\", connections = 3 }", "");
     let load = scene.load(150.0);
     let shift = ["split", "shift", "echo", "v2", "--to", "50", "--step", "50"];
     scene.agent.command(&shift).unwrap();
@@ -232,7 +248,7 @@ fn a_canary_that_refuses_connections_is_back_within_three_windows() {
         Ok((shown(&scene)["shift"]["last_window"] == "good").then_some(()))
     })
     .unwrap();
-    scene.backends[1].process().kill().unwrap();
+    turn_bad(&scene);
     let dead = load.now();
     wait_for("its traffic to be taken back", PATIENCE, || {
         Ok((shown(&scene)["shift"]["phase"] == "returned").then_some(()))

@@ -165,3 +165,171 @@ fn sight(state: &ServiceState, subset: &str, mut readings: Readings) -> Sight {
     }
     sight
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use super::*;
+    use crate::{
+        config::parse_in,
+        domain::{gate::Outcomes, shift::ShiftOrder, snapshot::Drain, split::Shares},
+        state::PersistedState,
+    };
+
+    const CONFIG: &str = r#"
+        [node]
+        interfaces = ["eth0"]
+        [[service]]
+        name = "echo"
+        vip = ["198.51.100.10:80"]
+        split = { v1 = 100, v2 = 0 }
+        gate = { window = "10s", fail = 2, latency = "20ms" }
+        backends = [
+          { address = "10.0.0.1:80", subset = "v1" },
+          { address = "10.0.0.2:80", subset = "v2", weight = 3 },
+          { address = "10.0.0.3:80", subset = "v2" },
+        ]
+    "#;
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + second)
+    }
+
+    /// The facts, half of the traffic just shifted to v2.
+    fn shifted() -> Desired {
+        let config = parse_in(CONFIG, Path::new("x.toml"), &|_| None).unwrap();
+        let mut desired = Desired::new(&config, &PersistedState::default());
+        desired.rebuild(at(0));
+        let order = ShiftOrder {
+            subset: "v2".into(),
+            to: 50,
+            step: 50,
+            every: Duration::from_secs(60),
+        };
+        let base = Shares::parse(&["v1=100", "v2=0"]).unwrap();
+        let shift = Shift::begin(&order, &base, at(0)).unwrap();
+        desired.shifts.insert("echo".into(), Steering::new(shift));
+        desired.rebuild(at(0));
+        desired
+    }
+
+    /// By the last byte of its address, what each backend had until a second, as a function of it.
+    fn readings(state: &ServiceState, of: impl Fn(u8) -> Outcomes) -> Readings {
+        let backends = state.backends.iter();
+        let number = |address: std::net::SocketAddr| match address.ip() {
+            std::net::IpAddr::V4(ip) => ip.octets()[3],
+            std::net::IpAddr::V6(_) => 0,
+        };
+        backends
+            .map(|backend| {
+                let key = (backend.id().clone(), backend.address());
+                (key, of(number(backend.address())))
+            })
+            .collect()
+    }
+
+    /// What a backend had by then: ten connections a second, and answers of so many milliseconds.
+    fn outcomes(second: u64, failed: u64, ms: u64) -> Outcomes {
+        Outcomes {
+            begun: 10 * second,
+            failed: failed * second,
+            answers: second,
+            answer_us: ms * 1000 * second,
+        }
+    }
+
+    /// Rows of connections that fail in a second, of v1 and of v2, and of v2's milliseconds to an
+    /// answer: why traffic is taken back within two windows.
+    #[test]
+    fn what_backends_went_through_decides() {
+        let rows = [
+            (0, 0, 1, None),
+            (
+                0,
+                5,
+                1,
+                Some("50.0 % of its 200 new connections failed (0.0 % elsewhere)"),
+            ),
+            (5, 5, 1, None),
+            (2, 0, 1, None),
+            (
+                0,
+                0,
+                25,
+                Some("its answers took 25ms on average, of 20ms at most"),
+            ),
+        ];
+        for (old, new, ms, expected) in rows {
+            let mut desired = shifted();
+            let mut reasons = Vec::new();
+            for second in 0..=20 {
+                let turns = desired.look(at(second), second, |state| {
+                    readings(state, |number| match number {
+                        1 => outcomes(second, old, 1),
+                        _ => outcomes(second, new, ms),
+                    })
+                });
+                for (service, turn) in turns {
+                    assert_eq!(service, "echo");
+                    if let Turn::Returned(reason) = turn {
+                        reasons.push(reason);
+                    }
+                }
+            }
+            assert_eq!(
+                reasons.len(),
+                usize::from(expected.is_some()),
+                "{old} {new} {ms}"
+            );
+            if let Some(words) = expected {
+                assert!(reasons[0].contains(words), "{reasons:?}");
+                assert_eq!(desired.returns["echo"], 1);
+                desired.rebuild(at(20));
+                let split = desired.snapshot().services["echo"].split.clone().unwrap();
+                assert_eq!(split.shares.to_string(), "v1=100 v2=0");
+            }
+        }
+    }
+
+    /// Health counts by registered weight; what a person drains is left out.
+    #[test]
+    fn the_healthy_part_of_a_subset() {
+        let mut desired = shifted();
+        let healthy = |desired: &mut Desired| {
+            desired.rebuild(at(1));
+            let snapshot = desired.snapshot();
+            sight(&snapshot.services["echo"], "v2", Readings::new()).healthy
+        };
+        assert_eq!(healthy(&mut desired), 1.0);
+        let id = |number: u8| crate::domain::backend::InstanceId(format!("10.0.0.{number}:80"));
+        let drain = Drain { since: at(0) };
+        let drains = desired.drains.entry("echo".into()).or_default();
+        drains.insert(id(2), drain.clone());
+        assert_eq!(healthy(&mut desired), 1.0, "the other one is well");
+        let drains = desired.drains.entry("echo".into()).or_default();
+        drains.insert(id(3), drain);
+        assert_eq!(healthy(&mut desired), 0.0, "nobody is left");
+    }
+
+    /// A shift whose subset the configuration has no longer waits, and is not in a hurry.
+    #[test]
+    fn a_shift_of_a_subset_that_is_gone_rests() {
+        let mut desired = shifted();
+        desired.look(at(1), 1, |_| Readings::new());
+        assert_eq!(desired.next_deadline(), Some(at(11)));
+        let without = CONFIG
+            .replace("subset = \"v2\"", "subset = \"v3\"")
+            .replace("v2 = 0", "v3 = 0");
+        let config = parse_in(&without, Path::new("x.toml"), &|_| None).unwrap();
+        desired.set_services(&config.services);
+        desired.rebuild(at(2));
+        assert!(desired.look(at(30), 30, |_| Readings::new()).is_empty());
+        assert_eq!(desired.next_deadline(), None);
+        let told: Vec<String> = desired.idle_splits().collect();
+        assert!(
+            told[0].contains("there is no subset v2 any more"),
+            "{told:?}"
+        );
+    }
+}

@@ -33,7 +33,7 @@ async fn split(words: &[&str]) -> Bench {
 fn v2(bench: &Bench) -> u32 {
     let weights = bench.echo();
     let sum = |even: bool| -> u64 {
-        let of = |address: &str| address.as_bytes()[7] % 2 == 0;
+        let of = |address: &str| address.as_bytes()[7].is_multiple_of(2);
         let own = weights.iter().filter(|(address, _)| of(address) == even);
         own.map(|(_, weight)| u64::from(*weight)).sum()
     };
@@ -264,6 +264,17 @@ async fn tables_set_splits_and_are_watched() {
     .await
     .unwrap();
     assert_eq!(version(), before);
+
+    // Less, but more than before, is watched still; all the way back is the end of it.
+    put("/svc/echo => 3 * /#/x/v1 & 1 * /#/x/v2", None)
+        .await
+        .unwrap();
+    assert_eq!(shift().unwrap().base, shares(&["v1=1", "v2=0"]));
+    put("/svc/echo => 1 * /#/x/v1", None).await.unwrap();
+    assert_eq!((v2(&bench), shift()), (0, None));
+    put("/svc/echo => 1 * /#/x/v1 & 1 * /#/x/v2", None)
+        .await
+        .unwrap();
 
     // One unknown subset, and nothing of the table is carried out.
     let unknown = refusal(put("/svc/echo => /#/x/v2 | /#/x/v7", None)).await;
