@@ -1,6 +1,7 @@
 //! Shifts second by second: steps, windows, the way back, the latch, restarts.
 
 use super::*;
+use crate::domain::gate::{GateSpec, Sight, Verdict};
 
 const SPEC: GateSpec = GateSpec {
     window: Duration::from_secs(2),
