@@ -185,16 +185,17 @@ pub const fn filter_bits(group: u32) -> u32 {
     24 + group * 16
 }
 
-/// Hash of a filter word: group and the first [`filter_bits`] of the address.
+/// Number of a group's filter word for the first [`filter_bits`] of an address.
 #[inline(always)]
-pub const fn filter_hash(seed: u64, group: u32, truncated: [u64; 2]) -> u32 {
+pub const fn filter_index(layout: &Layout, group: u32, truncated: [u64; 2]) -> u32 {
     // The group goes where an address of the group has no bits. One multiplication where the
     // lower half is empty, as with all of IPv4.
-    let mut state = hash::mix(seed, truncated[0] ^ group as u64);
+    let mut state = hash::mix(layout.seed, truncated[0] ^ group as u64);
     if group >= 3 {
         state = hash::mix(state, truncated[1]);
     }
-    (state >> 24) as u32
+    // The upper half: an address has its bits there, and a multiplication carries upwards only.
+    (((state >> 32) * (layout.filter_mask as u64 + 1)) >> 32) as u32
 }
 
 /// Hash of an IPv4 rule.

@@ -29,11 +29,40 @@ pub struct ServiceEntry {
     pub id: u32,
     /// Number of slots in its Maglev table; 0: no table yet.
     pub maglev_slots: u32,
-    /// Reserved for forwarding modes and affinity; zero.
+    /// [`service_flags`].
     pub flags: u32,
     /// Keeps the size a multiple of eight; zero.
     pub reserved: u32,
 }
+
+/// Bits of [`ServiceEntry::flags`].
+pub mod service_flags {
+    /// Only clients whose address is under the service's id in
+    /// [`crate::maps::name::SOURCES4`] or [`crate::maps::name::SOURCES6`] begin flows.
+    pub const RESTRICTED: u32 = 1;
+    /// The client's address alone chooses the backend.
+    pub const BY_CLIENT: u32 = 2;
+    /// Backends answer clients themselves: packets leave with the backend's link address, and as
+    /// they came otherwise.
+    pub const DSR_L2: u32 = 4;
+    /// Backends answer clients themselves: packets leave within a header of their own address
+    /// family, from the node to the backend.
+    pub const DSR_IPIP: u32 = 8;
+}
+
+/// A client as it is looked up among the sources that a service admits. A prefix is as long as
+/// [`SOURCE_SERVICE_BITS`] and that of the addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source<A> {
+    /// Id of the service.
+    pub service: u32,
+    /// Network byte order.
+    pub addr: A,
+}
+
+/// Bits in front of the address in a [`Source`].
+pub const SOURCE_SERVICE_BITS: u32 = 32;
 
 /// One backend of one service.
 #[repr(C)]
@@ -100,6 +129,12 @@ pub mod hop_number {
     /// Set, with an interface's index in the other bits: out of that interface, to the neighbour
     /// that the kernel finds. For clients behind an interface without a number of its own.
     pub const DIRECT: u32 = 1 << 31;
+    /// Set, with an index into the next hops in the other bits: the backend answers the client
+    /// itself, so nothing of the packet but its hop count is rewritten.
+    pub const SERVER_RETURN: u32 = 1 << 30;
+    /// Beside [`SERVER_RETURN`]: the packet leaves within another header, whose addresses are those
+    /// of the half's rewrite.
+    pub const TUNNEL: u32 = 1 << 29;
     /// The reply half of a flow to a process of the node: it is met on the way out, which the
     /// kernel's routes have chosen already.
     pub const LOCAL: u32 = u32::MAX;
@@ -212,6 +247,8 @@ pub struct Meta {
 assert_layout! {
     ServiceKey: size 20, align 4;
     ServiceEntry: size 16, align 4;
+    Source<u32>: size 8, align 4;
+    Source<[u32; 4]>: size 20, align 4;
     BackendEntry: size 64, align 4;
     NextHop: size 28, align 4;
     AddressKey: size 24, align 8;

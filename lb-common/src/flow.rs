@@ -1,7 +1,8 @@
 //! The flow table: our own, in array maps.
 //!
 //! A flow has two halves, each in a slot of its own: *forward*, keyed by what clients send, and
-//! *reply*, keyed by what the backend sends. A slot holds key and complete rewrite; for IPv4 it
+//! *reply*, keyed by what the backend sends. Where backends answer clients themselves, there is the
+//! forward half alone. A slot holds key and complete rewrite; for IPv4 it
 //! is one cache line, for IPv6 two. Slots lie in buckets of [`WAYS`], every key has two candidate
 //! buckets, and the way to look at first comes from the hash as well.
 //!
@@ -242,6 +243,32 @@ pub const fn advance(state: u8, kind: Kind, proto: u8, flags: u8) -> u8 {
     }
 }
 
+/// The state after a packet of a client whose backend's answers are not seen, as state bits: the
+/// client's going on is all that tells of one. What the backend ends shows only by the client's end.
+#[inline(always)]
+pub const fn advance_alone(state: u8, proto: u8, flags: u8) -> u8 {
+    if proto == IPPROTO_TCP {
+        if flags & tcp_flags::RST != 0 {
+            return State::Reset as u8;
+        }
+        if flags & tcp_flags::FIN != 0 {
+            return if state < CLOSING_BY_CLIENT {
+                CLOSING_BY_CLIENT
+            } else {
+                state
+            };
+        }
+        if flags & tcp_flags::SYN != 0 {
+            return state;
+        }
+    }
+    if state == HALF_OPEN {
+        ESTABLISHED
+    } else {
+        state
+    }
+}
+
 const HALF_OPEN: u8 = State::HalfOpen as u8;
 const ANSWERED: u8 = State::Answered as u8;
 const ESTABLISHED: u8 = State::Established as u8;
@@ -271,7 +298,7 @@ pub struct Half<A> {
     pub l4_delta: u16,
     /// Index into [`crate::maps::name::NEXTHOPS`], or one of [`crate::entry::hop_number`].
     pub hop: u32,
-    /// Slot number of the other half, or [`NO_PARTNER`].
+    /// Slot number of the other half, [`NO_PARTNER`] or [`ALONE`].
     pub partner: u32,
     /// Backend id, whose counters the packet belongs to.
     pub backend: u32,
@@ -328,6 +355,10 @@ pub type Bucket6 = Bucket<[u32; 4], 4>;
 /// [`Half::partner`] while there is none yet, or none any more: a reply half that outlives its flow
 /// so that the port is not used again before the backend has forgotten it.
 pub const NO_PARTNER: u32 = u32::MAX;
+
+/// [`Half::partner`] of a forward half without a reply half: the backend answers the client itself,
+/// and no packet of its comes by here.
+pub const ALONE: u32 = u32::MAX - 1;
 
 /// First candidate bucket of a hash.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 /// Version of everything that lies in pinned maps. The pin directory carries it in its name, so
 /// that an agent never adopts bytes that it would read differently.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Services (VIP, port, protocol) that fit.
 pub const MAX_SERVICES: u32 = 16_384;
@@ -17,6 +17,12 @@ pub const MAX_INTERFACES: usize = 16;
 pub const MAX_BLOCK_RULES: u32 = 4_000_000;
 /// Exceptions from the block list, of each address family.
 pub const MAX_ALLOW_RULES: u32 = 4096;
+/// Source ranges of all services that restrict theirs, of each address family.
+pub const MAX_SOURCES: u32 = 65_536;
+/// VIPs that the node holds for other nodes.
+pub const MAX_HELD_VIPS: u32 = 16_384;
+/// Prefixes of nodes that may send it packets for these, of each address family.
+pub const MAX_SENDERS: u32 = 4096;
 /// Rules whose counters outgrew their [`crate::block::Tally`].
 pub const MAX_BLOCK_SPILL: u32 = 65_536;
 /// Flow slots per address family, unless the configuration says otherwise. A power of two.
@@ -71,6 +77,18 @@ pub mod name {
     pub const ALLOW4: &str = "ALLOW4";
     /// IPv6 prefixes that are never blocked.
     pub const ALLOW6: &str = "ALLOW6";
+    /// [`crate::entry::Source`] prefixes of IPv4 that services admit.
+    pub const SOURCES4: &str = "SOURCES4";
+    /// [`crate::entry::Source`] prefixes of IPv6 that services admit.
+    pub const SOURCES6: &str = "SOURCES6";
+    /// VIPs that the node holds for others, which send it packets for them within another header:
+    /// [`crate::entry::AddressKey`] to nothing of importance. This and
+    /// the next two are filled at the start, and not pinned.
+    pub const HELD_VIPS: &str = "HELD_VIPS";
+    /// IPv4 prefixes that these packets may come from.
+    pub const SENDERS4: &str = "SENDERS4";
+    /// IPv6 prefixes that these packets may come from.
+    pub const SENDERS6: &str = "SENDERS6";
     /// [`crate::block::RuleKey`] to [`crate::entry::Counter`]: what rules dropped beyond their
     /// tallies.
     pub const BLOCK_SPILL: &str = "BLOCK_SPILL";
@@ -107,6 +125,8 @@ pub mod name {
         BLOCK6,
         ALLOW4,
         ALLOW6,
+        SOURCES4,
+        SOURCES6,
         BLOCK_SPILL,
         VERDICT_STATS,
         BACKEND_STATS,

@@ -34,8 +34,21 @@ pub struct Settings {
     /// A bit for each position of `interfaces` where questions for the link address of a VIP are
     /// answered.
     pub announce: u32,
+    /// [`decapsulate`].
+    pub decapsulate: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Bits of [`Settings::decapsulate`]. None of them: nothing is taken off.
+pub mod decapsulate {
+    /// The header around packets to the VIPs in [`crate::maps::name::HELD_VIPS`] is taken off.
+    pub const ON: u32 = 1;
+    /// Only if its source is in [`crate::maps::name::SENDERS4`] or
+    /// [`crate::maps::name::SENDERS6`].
+    pub const FROM_SENDERS: u32 = 2;
 }
 
 assert_layout! {
-    Settings: size 128, align 8;
+    Settings: size 136, align 8;
 }

@@ -1,41 +1,50 @@
 //! The block list: the first verdict on every IP packet. Its structure is described in
 //! `lb_common::block`.
 
-use core::{
-    intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
-    ptr,
-};
+mod quick;
+mod tally;
+
+use core::ptr;
 
 use aya_ebpf::btf_maps::{ArrayOfMaps, lpm_trie::Key};
 use lb_common::{
     block::{
         Bucket4, Bucket6, FILTER_LINE, GROUPS, Layout, Line, MAX_CHAIN, MAX_PAGES, PAGE_LINES,
-        ROOT_ALLOW, ROOT_GROUP, ROOT_LENGTHS, ROOT_LINE, RuleKey, Tally, filter_bits, filter_hash,
+        ROOT_ALLOW, ROOT_GROUP, ROOT_LENGTHS, ROOT_LINE, RuleKey, filter_bits, filter_index,
         group_start, rule_hash4, rule_hash6, truncate,
     },
-    entry::{Counter, FAMILY_V4, FAMILY_V6},
+    entry::{FAMILY_V4, FAMILY_V6},
     hash,
 };
 
-use crate::maps::{ALLOW4, ALLOW6, BLOCK_SPILL, BLOCK4, BLOCK6, BlockPage};
+use self::tally::count;
+use crate::maps::{ALLOW4, ALLOW6, BLOCK4, BLOCK6, BlockPage};
 
 type Pages = ArrayOfMaps<BlockPage, { MAX_PAGES as usize }>;
 
 /// Whether an IPv4 source (network byte order) is blocked; counts it against the rule if so.
 #[inline(always)]
 pub(crate) fn source4(saddr: u32, len: usize) -> bool {
-    BLOCK4.get(0).is_some() && lb_blocked4(saddr, len as u32) != 0
+    match quick::source4(saddr, len) {
+        quick::Answer::Free => false,
+        quick::Answer::Blocked => true,
+        quick::Answer::Unsure => lb_blocked4(saddr, len as u32) != 0,
+    }
 }
 
 /// Whether an IPv6 source (network byte order) is blocked; counts it against the rule if so.
 #[inline(always)]
 pub(crate) fn source6(saddr: &[u32; 4], len: usize) -> bool {
-    if BLOCK6.get(0).is_none() {
+    let high = u64::from_be((saddr[1] as u64) << 32 | saddr[0] as u64);
+    let low = u64::from_be((saddr[3] as u64) << 32 | saddr[2] as u64);
+    let Some(head) = BLOCK6.get(0) else {
+        return false;
+    };
+    // Most are of networks that the list does not know, which takes no call to say.
+    if root(head, high).is_some_and(|root| root & !ROOT_ALLOW == 0) {
         return false;
     }
-    let high = (saddr[1] as u64) << 32 | saddr[0] as u64;
-    let low = (saddr[3] as u64) << 32 | saddr[2] as u64;
-    lb_blocked6(u64::from_be(high), u64::from_be(low), len as u32) != 0
+    lb_blocked6(high, low, len as u32) != 0
 }
 
 /// [`source4`] as a function of the program, which the verifier checks once by itself.
@@ -224,6 +233,15 @@ fn line<F: Family>(first: u32, number: u32) -> Option<*mut Line> {
         .get_ptr_mut(number % PAGE_LINES)
 }
 
+/// The root's word for an address, of which `high` is the upper half, in a generation's first page.
+#[inline(always)]
+fn root(head: &BlockPage, high: u64) -> Option<u32> {
+    let top = (high >> 48) as u32;
+    let words = head.get_ptr_mut(ROOT_LINE + top / 16)?.cast::<u32>();
+    // SAFETY: a line holds 16 words; the agent may change one at any moment.
+    Some(unsafe { ptr::read_volatile(words.add((top & 15) as usize)) })
+}
+
 /// The tally and the key of the longest rule that covers an address, unless it is allowed.
 #[inline(always)]
 fn find<F: Family>(
@@ -232,10 +250,7 @@ fn find<F: Family>(
 ) -> Option<(*mut u64, RuleKey)> {
     let head = F::pages().get(0)?;
     let layout = head.get_ptr_mut(0)?.cast::<Layout>();
-    let top = (addr[0] >> 48) as u32;
-    let words = head.get_ptr_mut(ROOT_LINE + top / 16)?.cast::<u32>();
-    // SAFETY: a line holds 16 words; the agent may change one at any moment.
-    let root = unsafe { ptr::read_volatile(words.add((top & 15) as usize)) };
+    let root = root(head, addr[0])?;
     if root & !ROOT_ALLOW == 0 {
         return None;
     }
@@ -248,7 +263,7 @@ fn find<F: Family>(
             continue;
         }
         let lead = truncate(addr, filter_bits(group));
-        let index = filter_hash(layout.seed, group, lead) & layout.filter_mask;
+        let index = filter_index(layout, group, lead);
         let words = line::<F>(layout.first_page, FILTER_LINE + index / 32)?.cast::<u16>();
         // SAFETY: a line holds 32 words of the filter.
         let mask = unsafe { ptr::read_volatile(words.add((index & 31) as usize)) } as u32;
@@ -341,33 +356,4 @@ pub extern "C" fn lb_probe4(first: u32, prefix: u32, len: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn lb_probe6(first: u32, high: u64, low: u64, len: u32) -> u64 {
     probe::<V6>(first, [high, low], len)
-}
-
-/// Adds a packet to a rule's tally.
-#[inline(always)]
-fn count(tally: *mut u64, len: u32, key: &RuleKey) {
-    let add = Tally::PACKET | (len as u64).min(0xffff);
-    // SAFETY: map memory, aligned to eight bytes.
-    let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(tally, add) };
-    if before >= Tally::SPILL {
-        spill(tally, key);
-    }
-}
-
-/// Moves a tally to where there is room for it.
-#[inline(always)]
-fn spill(tally: *mut u64, key: &RuleKey) {
-    if BLOCK_SPILL.get_ptr_mut(key).is_none() {
-        // Another CPU may have been faster, which is as well.
-        let _ = BLOCK_SPILL.insert(key, Counter::default(), 1);
-    }
-    if let Some(counter) = BLOCK_SPILL.get_ptr_mut(key) {
-        // SAFETY: map memory, aligned; whoever takes the tally adds it, once.
-        unsafe {
-            let moved = Tally(atomic_xchg::<u64, { AtomicOrdering::AcqRel }>(tally, 0));
-            let counter = counter.cast::<u64>();
-            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, moved.packets());
-            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter.add(1), moved.bytes());
-        }
-    }
 }

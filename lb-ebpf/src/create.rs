@@ -1,23 +1,30 @@
 //! New flows: service, backend and port are chosen, both halves inserted.
 
-use core::ptr;
+mod families;
 
+use core::{hint::black_box, ptr};
+
+use aya_ebpf::btf_maps::lpm_trie as trie;
 use lb_common::{
     checksum,
-    entry::{NextHop, ServiceEntry, hop_flags, hop_number},
-    flow::{Half, Kind, NO_PARTNER, State, tcp_flags},
+    entry::{
+        NextHop, SOURCE_SERVICE_BITS, ServiceEntry, Source, hop_flags, hop_number, service_flags,
+    },
+    flow::{ALONE, Half, Kind, NO_PARTNER, State, tcp_flags},
     hash,
     verdict::Verdict,
 };
 
 use crate::{
-    answer, budget,
-    family::{Draft, Family, Key, V4, V6},
+    budget,
+    family::{Draft, Key, V4, V6},
     flow::SlotRef,
     headers::{join_ports, split_ports},
     insert::{self, InsertError},
     lookup,
     maps::NEXTHOPS,
+    place::place,
+    server_return::ServerReturn,
     settings::{client_hop, setting},
     stats::count_flow,
 };
@@ -29,16 +36,25 @@ const PORT_PROBES: u32 = 12;
 const PORT_PROBES_CLOSED: u32 = 8;
 
 /// What a family adds for new flows.
-pub(crate) trait NewFlow: Family {
+pub(crate) trait NewFlow: ServerReturn {
     /// [`create`] as a function of the program that the verifier checks by itself.
     fn create() -> Created;
 
-    /// The service that a packet to this destination is for.
-    fn service(key: &Key<Self::Addr>) -> Option<&'static ServiceEntry>;
+    /// `place::place_draft` as such a function.
+    fn place(kind: u32) -> u64;
+
+    /// The service that the draft's packet is for.
+    fn service(draft: &mut Draft<Self::Addr>) -> Option<&'static ServiceEntry>;
 
     /// Whether a host may send from this address; not so unspecified, loopback, multicast and
     /// broadcast ones (RFC 1812, section 5.3.7; RFC 4291, section 2).
     fn is_hosts(address: &Self::Addr) -> bool;
+
+    /// Whether the draft's client, looked up as one of the service's, is admitted.
+    fn is_admitted(client: &trie::Key<Source<Self::Addr>>) -> bool;
+
+    /// Hash of a client by its address alone.
+    fn client_hash(addr: &Self::Addr) -> u64;
 
     /// Takes an address out of a backend entry.
     fn copy_address(address: &mut Self::Addr, words: &[u32; 4]);
@@ -76,6 +92,7 @@ pub(crate) fn created(answer: Created) -> Result<u32, Verdict> {
         Verdict::DropContended,
         Verdict::DropTtlExceeded,
         Verdict::DropNoFlow,
+        Verdict::DropNotAllowed,
         Verdict::DropBudget,
     ] {
         if candidate as u64 == verdict {
@@ -117,10 +134,19 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     // SAFETY: this CPU's scratch memory; see `forward`.
     let draft = unsafe { &mut *draft };
     let [client_port, vip_port] = split_ports(draft.key.ports);
-    let service = F::service(&draft.key).ok_or_else(|| stranger(vip_port))?;
+    let service = F::service(draft).ok_or_else(|| stranger(vip_port))?;
     // An answer would go nowhere, or to everybody.
     if !F::is_hosts(&draft.key.saddr) {
         return Err(Verdict::PassMalformed);
+    }
+    if service.flags & service_flags::RESTRICTED != 0 {
+        // Field by field, for the stack has no room for the key.
+        draft.client.prefix_len = SOURCE_SERVICE_BITS + size_of::<F::Addr>() as u32 * 8;
+        draft.client.data.service = service.id;
+        draft.client.data.addr = draft.key.saddr;
+        if !F::is_admitted(&draft.client) {
+            return Err(Verdict::DropNotAllowed);
+        }
     }
     if draft.flags & tcp_flags::RST != 0 {
         return Err(Verdict::DropNoFlow);
@@ -128,7 +154,12 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     if !budget::admits(draft.now) {
         return Err(Verdict::DropBudget);
     }
-    let (backend_id, backend) = lookup::select(service, draft.hash)?;
+    let drawn = if service.flags & service_flags::BY_CLIENT != 0 {
+        F::client_hash(&draft.key.saddr)
+    } else {
+        draft.hash
+    };
+    let (backend_id, backend) = lookup::select(service, drawn)?;
     let next: &NextHop = NEXTHOPS.get(backend.hop).ok_or(Verdict::DropInternal)?;
     // Where a route has only just appeared, the agent has yet to choose the source.
     if next.ifindex == 0 || backend.source == [0; 4] {
@@ -140,6 +171,16 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
         return Err(Verdict::DropTtlExceeded);
     }
     F::copy_address(&mut draft.destination, &backend.addr);
+    if service.flags & (service_flags::DSR_L2 | service_flags::DSR_IPIP) != 0 {
+        draft.source = draft.key.saddr;
+        draft.half.hop = backend.hop | hop_number::SERVER_RETURN;
+        if service.flags & service_flags::DSR_IPIP != 0 {
+            F::copy_address(&mut draft.source, &backend.source);
+            draft.half.hop |= hop_number::TUNNEL;
+        }
+        draft.half.backend = backend_id;
+        return begin_alone::<F>(draft);
+    }
     if local {
         // A process of the node sees the client itself; its replies are met on their way out.
         draft.source = draft.key.saddr;
@@ -160,8 +201,7 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     draft.half.new_ports = join_ports(port, backend.port);
     draft.half.hop = backend.hop;
     draft.half.partner = reply;
-    set_forward::<F>(draft);
-    match insert::insert::<F>(draft.hash, Kind::Forward, false) {
+    match place::<F>(draft, Kind::Forward, false) {
         Ok(slot) => {
             let reply = SlotRef::at::<F>(reply).ok_or(Verdict::DropInternal)?;
             // SAFETY: map memory; the reply half is this CPU's since `claim_port`.
@@ -179,6 +219,29 @@ fn try_create<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
     }
 }
 
+/// Inserts the forward half of a flow whose backend answers the client itself. Its rewrite holds the
+/// addresses of the header around the packet, or the backend's for its link address.
+#[inline(always)]
+fn begin_alone<F: NewFlow>(draft: *mut Draft<F::Addr>) -> Result<u32, Verdict> {
+    // SAFETY: this CPU's scratch memory; a pointer came in, as in `claim_port`.
+    let draft = unsafe { &mut *draft };
+    draft.half.saddr = draft.key.saddr;
+    draft.half.daddr = draft.key.daddr;
+    draft.half.new_saddr = draft.source;
+    draft.half.new_daddr = draft.destination;
+    draft.half.ports = draft.key.ports;
+    draft.half.new_ports = draft.key.ports;
+    draft.half.l3_delta = 0;
+    draft.half.l4_delta = 0;
+    draft.half.partner = ALONE;
+    draft.half.seen = draft.now;
+    draft.half.spilled = 0;
+    let slot = insert::insert::<F>(draft.hash, Kind::Forward, false);
+    let slot = slot.map_err(InsertError::verdict)?;
+    count_flow(draft.half.backend);
+    Ok(slot)
+}
+
 /// Sets both checksum deltas from what the half replaces.
 #[inline(always)]
 fn set_deltas<F: NewFlow>(half: &mut Half<F::Addr>) {
@@ -191,16 +254,17 @@ fn set_deltas<F: NewFlow>(half: &mut Half<F::Addr>) {
 }
 
 /// Makes the draft's half the reply half, but for what does not depend on the family; answers
-/// with its hash. A function of its own for the sake of the stack.
-#[inline(never)]
-fn set_reply<F: NewFlow>(draft: *mut Draft<F::Addr>) -> u64 {
-    // SAFETY: the caller's reference.
-    let draft = unsafe { &mut *draft };
+/// with its hash.
+#[inline(always)]
+pub(crate) fn set_reply<F: NewFlow>(draft: &mut Draft<F::Addr>) -> u64 {
     draft.half.saddr = draft.destination;
     draft.half.daddr = draft.source;
     draft.half.new_saddr = draft.key.daddr;
     draft.half.new_daddr = draft.key.saddr;
+    // Past the compiler, which would keep all of it on the stack: there is no room.
+    let draft = black_box(draft);
     set_deltas::<F>(&mut draft.half);
+    let draft = black_box(draft);
     F::hash(&Key {
         saddr: draft.half.saddr,
         daddr: draft.half.daddr,
@@ -210,15 +274,13 @@ fn set_reply<F: NewFlow>(draft: *mut Draft<F::Addr>) -> u64 {
 }
 
 /// The same for the forward half, whose hash is known.
-#[inline(never)]
-fn set_forward<F: NewFlow>(draft: *mut Draft<F::Addr>) {
-    // SAFETY: the caller's reference.
-    let draft = unsafe { &mut *draft };
+#[inline(always)]
+pub(crate) fn set_forward<F: NewFlow>(draft: &mut Draft<F::Addr>) {
     draft.half.saddr = draft.key.saddr;
     draft.half.daddr = draft.key.daddr;
     draft.half.new_saddr = draft.source;
     draft.half.new_daddr = draft.destination;
-    set_deltas::<F>(&mut draft.half);
+    set_deltas::<F>(&mut black_box(draft).half);
 }
 
 /// Finds a port on the node's address (the client's, for a process of the node) that is free towards the backend, by inserting the reply
@@ -226,10 +288,13 @@ fn set_forward<F: NewFlow>(draft: *mut Draft<F::Addr>) {
 /// the node's range.
 #[inline(always)]
 fn claim_port<F: NewFlow>(
-    draft: &mut Draft<F::Addr>,
+    draft: *mut Draft<F::Addr>,
     backend_port: u16,
     client_port: u16,
 ) -> Result<u32, Verdict> {
+    // SAFETY: this CPU's scratch memory; see `forward`. A pointer came in, for the compiler takes
+    // what a parameter borrows for nobody else's, and `place` works on the same memory.
+    let draft = unsafe { &mut *draft };
     let (first, last) = (setting!(port_first) as u32, setting!(port_last) as u32);
     let range = last - first + 1;
     let kept = u16::from_be(client_port) as u32;
@@ -245,8 +310,7 @@ fn claim_port<F: NewFlow>(
             ((first + hash::scale(drawn, range)) as u16).to_be()
         };
         draft.half.ports = join_ports(backend_port, port);
-        let hash = set_reply::<F>(draft);
-        match insert::insert::<F>(hash, Kind::Reply, probe >= PORT_PROBES_CLOSED) {
+        match place::<F>(draft, Kind::Reply, probe >= PORT_PROBES_CLOSED) {
             Ok(slot) => return Ok(slot),
             // Taken, or its buckets are: another port has other buckets.
             Err(InsertError::Exists) => {}
@@ -265,73 +329,5 @@ fn stranger(port: u16) -> Verdict {
         Verdict::PassUnknownReply
     } else {
         Verdict::PassForeign
-    }
-}
-
-impl NewFlow for V4 {
-    #[inline(always)]
-    fn create() -> Created {
-        lb_create4()
-    }
-
-    #[inline(always)]
-    fn service(key: &Key<u32>) -> Option<&'static ServiceEntry> {
-        let [_, port] = split_ports(key.ports);
-        lookup::service(&lb_common::entry::ServiceKey {
-            addr: [key.daddr, 0, 0, 0],
-            port,
-            proto: key.proto,
-            family: lb_common::entry::FAMILY_V4,
-        })
-    }
-
-    #[inline(always)]
-    fn is_hosts(address: &u32) -> bool {
-        answer::may_be_told4(*address)
-    }
-
-    #[inline(always)]
-    fn copy_address(address: &mut u32, words: &[u32; 4]) {
-        *address = words[0];
-    }
-
-    #[inline(always)]
-    fn replace(old: &u32, new: &u32) -> u32 {
-        checksum::replace32(*old, *new)
-    }
-}
-
-impl NewFlow for V6 {
-    #[inline(always)]
-    fn create() -> Created {
-        lb_create6()
-    }
-
-    #[inline(always)]
-    fn service(key: &Key<[u32; 4]>) -> Option<&'static ServiceEntry> {
-        let [_, port] = split_ports(key.ports);
-        lookup::service(&lb_common::entry::ServiceKey {
-            addr: key.daddr,
-            port,
-            proto: key.proto,
-            family: lb_common::entry::FAMILY_V6,
-        })
-    }
-
-    #[inline(always)]
-    fn is_hosts(address: &[u32; 4]) -> bool {
-        answer::may_be_told6(address)
-    }
-
-    #[inline(always)]
-    fn copy_address(address: &mut [u32; 4], words: &[u32; 4]) {
-        *address = *words;
-    }
-
-    #[inline(always)]
-    fn replace(old: &[u32; 4], new: &[u32; 4]) -> u32 {
-        let first = checksum::replace32(old[0], new[0]) + checksum::replace32(old[1], new[1]);
-        let last = checksum::replace32(old[2], new[2]) + checksum::replace32(old[3], new[3]);
-        checksum::fold(first) as u32 + checksum::fold(last) as u32
     }
 }

@@ -3,10 +3,10 @@
 use lb_common::{flow::Kind, verdict::Verdict, vlan::Tags};
 
 use crate::{
-    family::Family,
     flow::Found,
     packet::Frame,
     rewrite::Rewrite,
+    server_return::ServerReturn,
     stats::count_backend,
     transmit::{self, Way},
     vlan::Link,
@@ -39,6 +39,12 @@ impl<A> Departure<A> {
         self.way.check()
     }
 
+    /// Whether the backend answers the client itself: [`crate::server_return::send`] sends the packet.
+    #[inline(always)]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.way.is_alone()
+    }
+
     /// Counts a packet of `length` bytes that leaves.
     #[inline(always)]
     pub(crate) fn count(&self, length: u64) {
@@ -55,7 +61,7 @@ impl<A> Departure<A> {
 /// Reads it out of a half, for a packet with this hop count. `Err`: the slot has become another's,
 /// or the packet is none of the flow's.
 #[inline(always)]
-pub(crate) fn of<F: Family>(
+pub(crate) fn of<F: ServerReturn>(
     frame: &Frame,
     found: &Found<F::Addr>,
     ttl: u8,
@@ -71,7 +77,7 @@ pub(crate) fn of<F: Family>(
     if frame.leaving && way.takes_a_hop() {
         return Err(Verdict::PassForeign);
     }
-    let (tags, mtu) = transmit::limits(hop, learned);
+    let (tags, mtu) = transmit::limits::<F>(hop, learned);
     if way.takes_a_hop() {
         rewrite.ttl = ttl.wrapping_sub(1);
     }

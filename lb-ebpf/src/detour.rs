@@ -27,6 +27,7 @@ use crate::{
     parse::{self, Network, Packet},
     pipeline::{action_of, may_be_ours, may_be_ours_at_all},
     rewrite::{self, RewriteNetwork},
+    server_return,
     stats::count_index,
     tc, trace, transmit,
     vlan::{self, Link},
@@ -346,6 +347,12 @@ where
     departure.check()?;
     if network.fragment.more {
         fragment::remember::<F, L3>(network, Some(&found));
+    }
+    if departure.is_alone() {
+        let Found { slot, tag } = found;
+        let length = packet.len;
+        let sent = server_return::send_untagged::<F>(frame, link, slot.index, tag, length)?;
+        return Ok(sent);
     }
     departure.count(packet.len);
     // SAFETY: the frame has not been resized since it was parsed.

@@ -1,7 +1,9 @@
 //! The two address families: keys, hashes, tables. Everything behind is written once over
 //! [`Family`].
 
+use aya_ebpf::btf_maps::lpm_trie as trie;
 use lb_common::{
+    entry::{ServiceKey, Source},
     flow::{Bucket4, Bucket6, Half, Slot4, Slot6},
     hash,
 };
@@ -31,6 +33,10 @@ pub(crate) struct Draft<A> {
     pub(crate) hash: u64,
     pub(crate) now: u32,
     pub(crate) ingress: u32,
+    /// The destination as a service's; here, for the stack has no room for it.
+    pub(crate) service: ServiceKey,
+    /// The client as one of the service's; where the service admits some only.
+    pub(crate) client: trie::Key<Source<A>>,
     pub(crate) flags: u8,
     pub(crate) ttl: u8,
     /// Address of the node towards the backend.
@@ -39,6 +45,8 @@ pub(crate) struct Draft<A> {
     pub(crate) destination: A,
     /// First the reply half, then the forward half.
     pub(crate) half: Half<A>,
+    /// Hash of the half's own key.
+    pub(crate) half_hash: u64,
     /// What would give way to it.
     pub(crate) victim: Victim,
 }

@@ -129,10 +129,14 @@ fn spill_mark<F: Family>(base: *mut u8) -> *mut u16 {
 /// Whether keys whose first bucket this is may lie in their second.
 #[inline(always)]
 pub(crate) fn is_spilled<F: Family>(bucket: u32) -> bool {
-    F::bucket(bucket).is_some_and(|base| {
-        // SAFETY: map memory, aligned to two bytes.
-        (unsafe { ptr::read_volatile(spill_mark::<F>(base)) }) != spilled::NO
-    })
+    F::bucket(bucket).is_some_and(has_spilled::<F>)
+}
+
+/// The same of the bucket that begins at `base`.
+#[inline(always)]
+pub(crate) fn has_spilled<F: Family>(base: *mut u8) -> bool {
+    // SAFETY: map memory, aligned to two bytes.
+    (unsafe { ptr::read_volatile(spill_mark::<F>(base)) }) != spilled::NO
 }
 
 /// Marks a bucket before a key of its is put into its second one.

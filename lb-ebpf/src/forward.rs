@@ -5,7 +5,7 @@ use core::ptr;
 use lb_common::{
     IPPROTO_TCP,
     entry::hop_number,
-    flow::{Kind, NO_PARTNER, State, advance, tcp_flags},
+    flow::{ALONE, Kind, NO_PARTNER, State, advance, advance_alone, tcp_flags},
     verdict::Verdict,
     vlan::Tags,
 };
@@ -20,6 +20,7 @@ use crate::{
     parse::Packet,
     pipeline::Stop,
     rewrite::RewriteNetwork,
+    server_return::ServerReturn,
     settings::{client_hop, setting},
     transmit::transmit,
 };
@@ -33,7 +34,7 @@ pub(crate) fn forward<F, L3>(
     packet: &Packet<L3, F::Addr>,
 ) -> Result<(u32, Verdict), Stop>
 where
-    F: NewFlow,
+    F: NewFlow + ServerReturn,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
     let found = flow_of::<F, L3>(packet)?;
@@ -195,8 +196,22 @@ fn note_change<F: Family>(found: &Found<F::Addr>, arrival: &Arrival) -> bool {
     if kind == Kind::Reply && state >= State::Finished as u8 && partner == NO_PARTNER {
         return false;
     }
-    let next = advance(state, kind, proto, flags);
+    let alone = partner == ALONE;
+    let next = if alone {
+        advance_alone(state, proto, flags)
+    } else {
+        advance(state, kind, proto, flags)
+    };
     if next == state && !aged {
+        return true;
+    }
+    if alone {
+        slot.swap_tag(
+            *tag,
+            tag.with_state(State::from_bits(next).unwrap_or(State::Reset)),
+        );
+        // SAFETY: map memory; as below.
+        unsafe { ptr::write_volatile(&raw mut (*slot.half).seen, now) };
         return true;
     }
     let Some(other) = flow::partner::<F>(partner, slot.index) else {

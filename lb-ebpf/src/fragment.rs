@@ -24,6 +24,7 @@ use crate::{
     packet::Frame,
     parse::{Network, Packet},
     rewrite::RewriteNetwork,
+    server_return,
     settings::setting,
     transmit,
     vlan::Link,
@@ -113,6 +114,10 @@ where
     let tag = slot.tag();
     if !tag.same_identity(Tag(first.tag)) || !tag.is_live() {
         return Err(Verdict::PassFragment);
+    }
+    if server_return::is_alone(&slot) {
+        let length = packet.len;
+        return server_return::send_untagged::<F>(frame, link, slot.index, tag, length);
     }
     let departure = departure::of::<F>(frame, &Found { slot, tag }, packet.ttl)?;
     // Nobody is told about a fragment without ports (RFC 1122, section 3.2.2).

@@ -123,3 +123,8 @@ pub(crate) fn split_ports(ports: u32) -> [u16; 2] {
 pub(crate) fn join_ports(source: u16, destination: u16) -> u32 {
     source as u32 | (destination as u32) << 16
 }
+
+/// Protocol number of IPv4 within another header (RFC 2003).
+pub(crate) const IPPROTO_IPIP: u8 = 4;
+/// Protocol number of IPv6 within another header (RFC 2473).
+pub(crate) const IPPROTO_IPV6: u8 = 41;

@@ -20,6 +20,7 @@ use crate::{
     packet::Frame,
     parse::{Network, Packet},
     rewrite::{Rewrite, RewriteNetwork},
+    server_return,
     vlan::Link,
 };
 
@@ -157,6 +158,11 @@ where
     // Only the port's place is kept: the error is not for the client's next connection.
     if flow::is_superseded(&found) {
         return Err(Verdict::PassForeign);
+    }
+    if server_return::is_alone(&found.slot) {
+        let flow::Found { slot, tag } = found;
+        let (action, _) = server_return::send_untagged::<F>(frame, link, slot.index, tag, 0)?;
+        return Ok((action, Verdict::ForwardError));
     }
     let departure = departure::of::<F>(frame, &found, network.ttl)?;
     let packet = network.packet(frame, link.tags, icmp.cast())?;

@@ -84,10 +84,11 @@ pub extern "C" fn lb_insert6(hash: u64, how: u32) -> u64 {
 }
 
 /// How readily a slot's holder gives way: 0 never, then by the age of what is not established,
-/// then what is closed, then what is nobody's.
+/// then what is closed, then what is over, then what is nobody's.
 type Readiness = u32;
 const NEVER: Readiness = 0;
-const CLOSED: Readiness = u32::MAX - 1;
+const CLOSED: Readiness = u32::MAX - 2;
+const OVER: Readiness = u32::MAX - 1;
 const NOBODYS: Readiness = u32::MAX;
 
 /// The slot that gives way most readily so far, and its tag. Part of the draft, so that the verifier
@@ -122,7 +123,7 @@ fn readiness<A>(half: *const Half<A>, tag: Tag, now: u32) -> Readiness {
         Lifetime::UdpEstablished => setting!(lifetimes.udp_established),
     };
     if is_idle_beyond(lifetime, now, seen) {
-        return NOBODYS;
+        return OVER;
     }
     if state >= State::Finished as u8 {
         return CLOSED;
@@ -203,7 +204,11 @@ fn insert_draft<F: Family>(hash: u64, how: u32) -> u64 {
     let first = first_bucket(hash, mask);
     draft.victim.readiness = NEVER;
     let mut holder = F::scan(first, hash, u32::MAX);
-    if holder == NOWHERE && (draft.victim.readiness != NOBODYS || is_spilled::<F>(first)) {
+    if draft.victim.readiness == OVER {
+        // As good as a free one of the second bucket.
+        draft.victim.readiness = NOBODYS;
+    }
+    if holder == NOWHERE && (draft.victim.readiness < OVER || is_spilled::<F>(first)) {
         holder = F::scan(second_bucket(hash, mask), hash, u32::MAX);
     }
     if holder != NOWHERE {
@@ -274,7 +279,7 @@ fn take<F: Family>(hash: u64, how: u32) -> bool {
     }
     if old.is_live() {
         release_partner::<F>(partner, slot.index);
-        if draft.victim.readiness != NOBODYS {
+        if draft.victim.readiness < OVER {
             count_eviction(draft.victim.readiness == CLOSED);
         }
     }
@@ -312,7 +317,7 @@ fn settle<F: Family>(draft: &mut Draft<F::Addr>, hash: u64) -> u64 {
 ///
 /// `to` is the half of a slot that this CPU has claimed.
 #[inline(always)]
-unsafe fn copy_half<A>(from: &Half<A>, to: *mut Half<A>) {
+pub(crate) unsafe fn copy_half<A>(from: &Half<A>, to: *mut Half<A>) {
     const { assert!(core::mem::offset_of!(Half<u32>, spilled) % 4 == 2) };
     let mark = core::mem::offset_of!(Half<A>, spilled) / 4;
     let (from, to) = (ptr::from_ref(from).cast::<u32>(), to.cast::<u32>());

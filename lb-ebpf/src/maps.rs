@@ -11,14 +11,14 @@ use lb_common::{
     block::{Line, MAX_PAGES, PAGE_LINES, RuleKey},
     entry::{
         AddressKey, BackendEntry, BackendStats, Counter, DestinationFilter, EvictionStats,
-        InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey,
+        InterfaceAddresses, Meta, NextHop, ServiceEntry, ServiceKey, Source,
     },
     flow::{Bucket4, Bucket6, WAYS},
     fragment::{FirstFragment, FragmentKey, HeldHeader},
     maps::{
         DEFAULT_FLOW_SLOTS, MAX_ALLOW_RULES, MAX_BACKENDS, MAX_BLOCK_SPILL, MAX_CONVERSATIONS,
-        MAX_FRAGMENTED, MAX_INTERFACES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SERVICES, MAX_SOCKETS,
-        detour,
+        MAX_FRAGMENTED, MAX_HELD_VIPS, MAX_INTERFACES, MAX_MAGLEV_SLOTS, MAX_NEXTHOPS, MAX_SENDERS,
+        MAX_SERVICES, MAX_SOCKETS, MAX_SOURCES, detour,
     },
     socket::{Connected, Conversation, ConversationKey, SocketStats},
     trace::{TRACE_RING, TRACE_SLOTS, TraceEvent, TraceFilter, TraceRecord, TraceStats},
@@ -67,6 +67,22 @@ pub(crate) static ALLOW4: LpmTrie<u32, u32, { MAX_ALLOW_RULES as usize }, NO_PRE
     LpmTrie::new();
 #[btf_map]
 pub(crate) static ALLOW6: LpmTrie<[u32; 4], u32, { MAX_ALLOW_RULES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static SOURCES4: LpmTrie<Source<u32>, u32, { MAX_SOURCES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static SOURCES6: LpmTrie<Source<[u32; 4]>, u32, { MAX_SOURCES as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+/// VIPs of other nodes; this and the next two are not pinned.
+#[btf_map]
+pub(crate) static HELD_VIPS: HashMap<AddressKey, u32, { MAX_HELD_VIPS as usize }, NO_PREALLOC> =
+    HashMap::new();
+#[btf_map]
+pub(crate) static SENDERS4: LpmTrie<u32, u32, { MAX_SENDERS as usize }, NO_PREALLOC> =
+    LpmTrie::new();
+#[btf_map]
+pub(crate) static SENDERS6: LpmTrie<[u32; 4], u32, { MAX_SENDERS as usize }, NO_PREALLOC> =
     LpmTrie::new();
 #[btf_map]
 pub(crate) static BLOCK_SPILL: HashMap<

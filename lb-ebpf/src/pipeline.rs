@@ -7,7 +7,8 @@ use lb_common::{
 };
 
 use crate::{
-    announce, block,
+    announce, block, decapsulate,
+    family::{V4, V6},
     forward::{forward4, forward6},
     handover,
     headers::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, split_ports},
@@ -84,6 +85,11 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if block::source4(network.saddr, frame.len()) {
                 return Err(Stop::Left(Verdict::DropBlocked));
             }
+            if setting!(decapsulate) != 0
+                && let Some(answer) = decapsulate::packet::<V4>(frame)
+            {
+                return Ok(answer?);
+            }
             if !may_be_ours_at_all(network.daddr) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
@@ -102,6 +108,11 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             let word = hash::filter_word6(&network.daddr);
             if setting!(announce) != 0
                 && let Some(answer) = announce::neighbour(frame)
+            {
+                return Ok(answer?);
+            }
+            if setting!(decapsulate) != 0
+                && let Some(answer) = decapsulate::packet::<V6>(frame)
             {
                 return Ok(answer?);
             }

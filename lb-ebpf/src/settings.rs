@@ -24,6 +24,8 @@ static SETTINGS: Settings = Settings {
     interface_count: 0,
     interfaces: [0; MAX_INTERFACES],
     announce: 0,
+    decapsulate: 0,
+    reserved: 0,
 };
 
 /// Reads one field of the settings, past the compiler, which would fold the zeros above.

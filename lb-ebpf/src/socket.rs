@@ -1,7 +1,10 @@
 //! Local clients: a call to a VIP becomes one to a backend, before there is any packet.
 //!
 //! The service, its table and its backends are those that packets meet. What was asked for is
-//! remembered, so that the socket hears from, and is connected to, the VIP. The maps are the kernel's
+//! remembered, so that the socket hears from, and is connected to, the VIP. A service's `allow` is
+//! about clients of the network: the node's own processes are admitted by being served at all. For
+//! a service whose backends are chosen by the client, all processes of a network namespace are one.
+//! The maps are the kernel's
 //! own hash tables here: a call costs microseconds anyway, and no packet comes this way.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -9,7 +12,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::programs::SockContext;
 use lb_common::{
-    entry::{BackendEntry, ServiceEntry, ServiceKey},
+    entry::{BackendEntry, ServiceEntry, ServiceKey, service_flags},
     flow::Kind,
     hash,
     socket::{Connected, Conversation, ConversationKey, Endpoint},
@@ -40,7 +43,7 @@ pub(crate) fn connect(call: &impl Call) -> i32 {
         forget(cookie);
         return ALLOW;
     };
-    let Ok((id, entry)) = select(service, &peer, cookie) else {
+    let Ok((id, entry)) = select(call, service, &peer, cookie) else {
         forget(cookie);
         return refuse();
     };
@@ -75,7 +78,7 @@ pub(crate) fn send(call: &impl Call) -> i32 {
         call.set_peer(&backend);
         return ALLOW;
     }
-    let Ok((id, entry)) = select(service, &peer, key.cookie) else {
+    let Ok((id, entry)) = select(call, service, &peer, key.cookie) else {
         return refuse();
     };
     let backend = endpoint(id, entry, &peer);
@@ -139,21 +142,28 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
     ALLOW
 }
 
-/// The service behind a VIP, if it is one that a backend can serve under its own address.
+/// The service behind a VIP, if it is one that a backend can serve under its own address: one that
+/// answers clients itself serves the VIP's.
 #[inline(always)]
 fn service(peer: &Endpoint) -> Option<&'static ServiceEntry> {
     // SAFETY: an endpoint begins with the bytes of a key.
-    lookup::service(unsafe { &*(&raw const *peer).cast::<ServiceKey>() })
+    let service = lookup::service(unsafe { &*(&raw const *peer).cast::<ServiceKey>() })?;
+    (service.flags & (service_flags::DSR_L2 | service_flags::DSR_IPIP) == 0).then_some(service)
 }
 
 /// Chooses a backend for a socket. A retry on the same socket meets the same one.
 #[inline(always)]
 fn select(
+    call: &impl Call,
     service: &ServiceEntry,
     peer: &Endpoint,
     cookie: u64,
 ) -> Result<(u32, &'static BackendEntry), Verdict> {
-    let state = hash::mix(hash::mix(setting!(seed), cookie), peer.port as u64);
+    let state = if service.flags & service_flags::BY_CLIENT != 0 {
+        hash::mix(setting!(seed), call.netns())
+    } else {
+        hash::mix(hash::mix(setting!(seed), cookie), peer.port as u64)
+    };
     lookup::select(service, hash::finish(state))
 }
 

@@ -15,7 +15,6 @@ use lb_common::{
 };
 
 use crate::{
-    family::Family,
     flow::Found,
     headers::Ethernet,
     maps::NEXTHOPS,
@@ -24,6 +23,7 @@ use crate::{
     parse::Packet,
     pipeline::Stop,
     rewrite::{self, LinkAddresses, Rewrite, RewriteNetwork},
+    server_return::{self, ServerReturn},
     settings::interface_position,
     stats::count_backend,
     tc,
@@ -36,7 +36,7 @@ pub(crate) struct Way {
     kind: WayKind,
     /// Interface of [`WayKind::Link`] and [`WayKind::Neighbour`].
     ifindex: u32,
-    /// [`hop_flags`] of [`WayKind::Link`].
+    /// [`hop_flags`] of [`WayKind::Link`] and [`WayKind::ServerReturn`].
     flags: u32,
     /// Link addresses of [`WayKind::Link`].
     addresses: LinkAddresses,
@@ -50,6 +50,8 @@ pub(crate) enum WayKind {
     Neighbour,
     /// To the node's own stack.
     Stack,
+    /// To a backend that answers the client itself; see [`crate::server_return`].
+    ServerReturn,
     /// It is on its way already.
     AsRouted,
     /// It cannot be sent from here, or not yet.
@@ -60,7 +62,17 @@ impl Way {
     /// Whether the packet is forwarded, now or later, which takes a hop from its count.
     #[inline(always)]
     pub(crate) fn takes_a_hop(&self) -> bool {
-        !matches!(self.kind, WayKind::Stack | WayKind::AsRouted)
+        match self.kind {
+            WayKind::Stack | WayKind::AsRouted => false,
+            WayKind::ServerReturn => self.flags & hop_flags::LOCAL == 0,
+            WayKind::Link | WayKind::Neighbour | WayKind::Unresolved => true,
+        }
+    }
+
+    /// Whether the backend answers the client itself.
+    #[inline(always)]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.kind == WayKind::ServerReturn
     }
 
     /// `Err`: it cannot be sent from here.
@@ -95,6 +107,9 @@ pub(crate) fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Wa
                 return Err(Verdict::PassForeign);
             }
             WayKind::AsRouted
+        } else if let Some(next) = server_return::next_hop(hop) {
+            way.flags = next.flags;
+            WayKind::ServerReturn
         } else if hop & hop_number::DIRECT == 0 {
             return Err(Verdict::DropInternal);
         } else if hook == Hook::Xdp {
@@ -131,9 +146,9 @@ pub(crate) fn way<A>(frame: &Frame, hop: u32, half: *const Half<A>) -> Result<Wa
 /// The VLAN tags that packets leave by this hop with, and the bytes that they may have. What goes
 /// to the node's own stack keeps its tags and may have any length.
 #[inline(always)]
-pub(crate) fn limits(hop: u32, learned: Tags) -> (Tags, u32) {
+pub(crate) fn limits<F: ServerReturn>(hop: u32, learned: Tags) -> (Tags, u32) {
     let Some(next) = NEXTHOPS.get(hop) else {
-        return (Tags::NONE, u32::MAX);
+        return server_return::limits::<F>(hop);
     };
     let next: &NextHop = next;
     if next.ifindex == 0 || next.flags & hop_flags::LOCAL != 0 {
@@ -155,7 +170,7 @@ pub(crate) fn transmit<F, L3>(
     found: &Found<F::Addr>,
 ) -> Result<(u32, Verdict), Stop>
 where
-    F: Family,
+    F: ServerReturn,
     Packet<L3, F::Addr>: RewriteNetwork<F::Addr>,
 {
     let half = found.slot.half;
@@ -165,12 +180,17 @@ where
     if !found.slot.tag().same_identity(found.tag) {
         return Err(Stop::Left(Verdict::DropContended));
     }
-    let (tags, mtu) = limits(hop, learned);
+    let (tags, mtu) = limits::<F>(hop, learned);
     if packet.l3_length > mtu as usize || tags != Tags::NONE {
         Outline::keep_placed(found);
         return Err(Stop::Detour);
     }
     let way = way(frame, hop, half)?;
+    if way.is_alone() {
+        let action = server_return::send::<F>(frame, found)?;
+        count_backend(backend, Kind::Forward, packet.len);
+        return Ok((action, Verdict::ForwardRequest));
+    }
     // A hop count that ends here is not plain, nor is what is on its way out already.
     if way.takes_a_hop() {
         rewrite.ttl = packet.ttl - 1;
@@ -202,10 +222,18 @@ fn leave(frame: &Frame, way: &Way) -> u32 {
             let action = unsafe { bpf_redirect_neigh(way.ifindex, ptr::null_mut(), 0, 0) };
             action as u32
         }
-        WayKind::Stack | WayKind::AsRouted | WayKind::Unresolved => match frame.hook {
-            Hook::Xdp => xdp_action::XDP_PASS,
-            Hook::Tc => tc::NEXT,
-        },
+        WayKind::Stack | WayKind::ServerReturn | WayKind::AsRouted | WayKind::Unresolved => {
+            to_stack(frame.hook)
+        }
+    }
+}
+
+/// What a program returns for a frame that goes on to the node's own stack.
+#[inline(always)]
+pub(crate) fn to_stack(hook: Hook) -> u32 {
+    match hook {
+        Hook::Xdp => xdp_action::XDP_PASS,
+        Hook::Tc => tc::NEXT,
     }
 }
 
@@ -224,7 +252,7 @@ pub(crate) fn depart(frame: &Frame, link: &Link, way: &Way, tags: Tags) -> Resul
         WayKind::Neighbour => {
             vlan::set_tags(frame, link, Tags::NONE)?;
         }
-        WayKind::Stack | WayKind::AsRouted | WayKind::Unresolved => {}
+        WayKind::Stack | WayKind::ServerReturn | WayKind::AsRouted | WayKind::Unresolved => {}
     }
     Ok(leave(frame, way))
 }

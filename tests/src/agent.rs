@@ -17,7 +17,7 @@ use crate::{
     backend::program,
     cleanup::{self, Guard},
     client::Client,
-    namespace::{Entry, run_tool, stale, unique_name},
+    namespace::{Entry, Namespace, run_tool, stale, unique_name},
     process::{Process, wait_for},
     topology::Topology,
 };
@@ -37,7 +37,8 @@ const DETACH: Duration = Duration::from_secs(10);
 /// What to start: the topology's node, plus configuration.
 #[derive(Clone, Debug)]
 pub struct Setup<'a> {
-    topology: &'a Topology,
+    host: &'a Namespace,
+    directory: PathBuf,
     binary: Option<PathBuf>,
     interfaces: Vec<String>,
     node: String,
@@ -48,12 +49,20 @@ impl<'a> Setup<'a> {
     /// An agent for the topology's node, on all of its interfaces.
     pub fn new(topology: &'a Topology) -> Self {
         Self {
-            topology,
+            host: topology.node(),
+            directory: topology.directory().to_owned(),
             binary: None,
             interfaces: topology.node_interfaces(),
             node: String::new(),
             config: String::new(),
         }
+    }
+
+    /// Puts the agent on another host of the topology, with files of its own under this name.
+    pub fn host(mut self, host: &'a Namespace, name: &str) -> Self {
+        self.host = host;
+        self.directory.push(name);
+        self
     }
 
     /// Uses this program instead of the one of [`BINARY_VARIABLE`] or the one beside the test.
@@ -91,8 +100,10 @@ impl<'a> Setup<'a> {
             Some(path) => path,
             None => program("lb-agent")?,
         };
-        let namespace = self.topology.node().entry();
-        let directory = self.topology.directory();
+        let namespace = self.host.entry();
+        let directory = self.directory.as_path();
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
         let pins = Pins::new(&binary, &namespace)?;
         let files = Files {
             config: directory.join("lb-agent.toml"),

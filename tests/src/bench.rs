@@ -12,7 +12,7 @@ mod table;
 mod traffic;
 
 pub use self::{
-    block_list::{block_rule, blocked_sources},
+    block_list::{block_rule, block_rule6, blocked_sources},
     driver::{Bare, Driver},
     goal::Goal,
     progress::Progress,

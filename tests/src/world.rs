@@ -148,6 +148,8 @@ impl World {
             cgroup: None,
             grace: std::time::Duration::from_millis(200),
             budget: Budget::Unlimited,
+            decapsulate: Vec::new(),
+            decapsulate_from: Vec::new(),
         };
         change(&mut options);
         node.run(move || {
@@ -263,15 +265,14 @@ impl World {
                 slots: 1021,
             },
         ));
-        let key = VipKey {
-            address: vip.parse()?,
-            protocol,
-        };
+        let address = vip.parse()?;
+        let key = VipKey { address, protocol };
         steps.push(Step::PutVip(
             key,
             KernelVip {
                 service: id,
                 slots: 1021,
+                treatment: Default::default(),
             },
         ));
         self.apply(&steps)
@@ -335,6 +336,7 @@ impl World {
         );
         let verdict = Verdict::ALL[index];
         let (actions, unchanged): (&[u32], bool) = match verdict.action() {
+            Action::Pass if verdict == Verdict::PassDecapsulated => (&[action::PASS], true),
             Action::Pass => (&[action::PASS], frame_after == frame),
             Action::Drop | Action::Hold => (&[action::DROP], frame_after == frame),
             // Passed on: to a process of the node.

@@ -10,6 +10,8 @@ mod blocks;
 mod captures;
 #[path = "e2e/chaos.rs"]
 mod chaos;
+#[path = "e2e/clients.rs"]
+mod clients;
 #[path = "e2e/connections.rs"]
 mod connections;
 #[path = "e2e/consul.rs"]
@@ -44,6 +46,8 @@ mod prometheus;
 mod raw;
 #[path = "e2e/scene.rs"]
 mod scene;
+#[path = "e2e/server_return.rs"]
+mod server_return;
 #[path = "e2e/shifts.rs"]
 mod shifts;
 #[path = "e2e/steering.rs"]

@@ -174,6 +174,14 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
         backends_active: active(state.backends.iter()),
         panic: state.panic,
         counters: Some(traffic(counters.services.get(&spec.name))),
+        affinity: spec.affinity.name().into(),
+        restricted: spec.allow.is_some(),
+        allow: spec
+            .allow
+            .iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect(),
         split_layers: splits::layers(state),
         shift: state.shift.as_ref().map(splits::shift),
     }

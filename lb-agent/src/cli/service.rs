@@ -95,6 +95,14 @@ fn show(reply: &GetServiceResponse) -> String {
             format!("{}, forwarding {}", service.protocol, service.forwarding),
         ),
         ("vip", service.vips.join(", ")),
+        ("allow", allow(&service)),
+        (
+            "affinity",
+            match service.affinity.as_str() {
+                "client" => "client; its address chooses the backend".into(),
+                other => other.to_owned(),
+            },
+        ),
         ("configured", service.origin.clone()),
         ("catalog", catalog(&service)),
         ("probe", service.probe.as_ref().map_or_else(no_probe, probe)),
@@ -162,6 +170,14 @@ fn catalog(service: &Service) -> String {
     match &service.consul_service {
         Some(name) => format!("Consul, service {name}"),
         None => "the configuration file".into(),
+    }
+}
+
+fn allow(service: &Service) -> String {
+    if service.restricted {
+        service.allow.join(", ")
+    } else {
+        "everybody".into()
     }
 }
 
@@ -242,6 +258,9 @@ mod tests {
             backends_healthy: 2,
             backends_active: 1,
             panic: false,
+            affinity: "client".into(),
+            restricted: true,
+            allow: vec!["10.0.0.0/8".into(), "2001:db8::/32".into()],
             counters: Some(Counters {
                 packets_in: 1,
                 bytes_in: 1024,
@@ -285,6 +304,8 @@ echo  tcp       198.51.100.10:80,[2001:db8::10]:80       2/3  v1=90 v2=10      4
 name          echo
 protocol      tcp, forwarding nat
 vip           198.51.100.10:80, [2001:db8::10]:80
+allow         10.0.0.0/8, 2001:db8::/32
+affinity      client; its address chooses the backend
 configured    /etc/lb-agent/config.toml:12
 catalog       Consul, service echo
 probe         http GET /health expecting 200-299 on port 9000, every 2s, timeout 500ms, rise 2, fall 3
@@ -305,6 +326,7 @@ there are no backends
         }));
         for expected in [
             "catalog       the configuration file\n",
+            "allow         everybody\n",
             "probe         none; the catalog's word counts\n",
             "split         none; backends share by their weights\n",
             "\n✗ no backend is healthy, so all are used\n",

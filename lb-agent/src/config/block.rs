@@ -10,7 +10,6 @@ use super::{
     scalar,
     table::{Table, elements},
 };
-use crate::domain::block::parse_prefix;
 
 /// Reads `[block]`: `allow`, the prefixes that are never blocked.
 pub(super) fn allow(mut table: Table, report: &mut Report) -> Vec<IpNet> {
@@ -19,11 +18,8 @@ pub(super) fn allow(mut table: Table, report: &mut Report) -> Vec<IpNet> {
     let Some(value) = value else {
         return Vec::new();
     };
-    let prefix = |value: &toml::de::DeValue| {
-        parse_prefix(&scalar::string(value)?).map_err(|error| error.to_string())
-    };
     let mut allowed = BTreeSet::new();
-    for prefix in elements(value, report, prefix).unwrap_or_default() {
+    for prefix in elements(value, report, scalar::prefix).unwrap_or_default() {
         if !allowed.insert(*prefix.get_ref()) {
             let twice = format!("{} is named twice; remove one", prefix.get_ref());
             report.add(&prefix.span(), twice);

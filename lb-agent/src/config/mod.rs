@@ -16,6 +16,7 @@ mod dtab;
 mod error;
 mod gate;
 mod health;
+mod held;
 mod locate;
 mod node;
 mod scalar;
@@ -23,6 +24,7 @@ mod service;
 mod table;
 #[cfg(test)]
 mod tests;
+mod treatment;
 
 use std::{path::Path, sync::Arc};
 

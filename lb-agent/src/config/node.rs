@@ -1,11 +1,17 @@
 //! The sections `[node]` and `[metrics]`.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
+use ipnet::IpNet;
 use lb_common::maps::{DEFAULT_FLOW_SLOTS, MAX_FLOW_SLOTS, MAX_INTERFACES, MIN_FLOW_SLOTS};
 use toml::{Spanned, de::DeValue};
 
 use super::{
+    held,
     locate::Report,
     scalar,
     table::{Table, elements},
@@ -39,6 +45,12 @@ pub struct NodeConfig {
     pub local_clients: bool,
     /// The cgroup (version 2) of those processes, absolute; `None`: all of them.
     pub cgroup: Option<PathBuf>,
+    /// VIPs that this node holds for others: packets for them that come within another header are
+    /// freed of it, and handed to the stack. Each once.
+    pub decapsulate: Vec<IpAddr>,
+    /// Where such packets may come from, of each family that there are such VIPs of; empty: from
+    /// anywhere.
+    pub decapsulate_from: Vec<IpNet>,
 }
 
 impl NodeConfig {
@@ -116,6 +128,7 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
     let runtime_dir = path("runtime_dir", "/run/lb-agent", report);
     let bpf_dir = path("bpf_dir", "/sys/fs/bpf/lb-agent", report);
     let interfaces = interfaces(&mut table, report);
+    let (decapsulate, decapsulate_from) = held::decapsulate(&mut table, report);
     let config = NodeConfig {
         announce: announce(&mut table, &interfaces, report),
         interfaces,
@@ -136,6 +149,8 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
             .get("local_clients", report, scalar::boolean)
             .unwrap_or_default(),
         cgroup: table.get("cgroup", report, scalar::path),
+        decapsulate,
+        decapsulate_from,
     };
     table.close(report);
     config

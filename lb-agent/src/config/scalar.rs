@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::table::kind;
+use crate::domain::block::parse_prefix;
 
 /// A string.
 pub(super) fn string(value: &DeValue) -> Result<String, String> {
@@ -58,6 +60,11 @@ pub(super) fn path(value: &DeValue) -> Result<PathBuf, String> {
     } else {
         Err("must be an absolute path, one that begins with /".into())
     }
+}
+
+/// An address, or a prefix of addresses.
+pub(super) fn prefix(value: &DeValue) -> Result<IpNet, String> {
+    parse_prefix(&string(value)?).map_err(|error| error.to_string())
 }
 
 /// `true` or `false`.

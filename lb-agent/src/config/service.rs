@@ -11,9 +11,10 @@ use super::{
     locate::Report,
     scalar,
     table::{Table, elements, kind, read_at},
+    treatment,
 };
 use crate::domain::{
-    service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
+    service::{Catalog, Origin, Protocol, ServiceSpec, SubsetRule},
     split::Shares,
 };
 
@@ -57,9 +58,14 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         .get("protocol", report, protocol)
         .unwrap_or(Protocol::Tcp);
     let forwarding = table
-        .get("forwarding", report, forwarding)
+        .get("forwarding", report, treatment::forwarding)
         .unwrap_or_default();
+    let affinity = table
+        .get("affinity", report, treatment::affinity)
+        .unwrap_or_default();
+    let allow = treatment::allow(&mut table, &vips, report);
     let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
+    treatment::check_ports(forwarding, &vips, &backends, report);
     let subsets = subsets(&mut table, report);
     let probe = table
         .table("health", report)
@@ -72,6 +78,8 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         vips: vips.iter().map(|vip| *vip.get_ref()).collect(),
         protocol,
         forwarding,
+        affinity,
+        allow,
         catalog,
         subsets,
         split: None,
@@ -125,16 +133,6 @@ fn protocol(value: &DeValue) -> Result<Protocol, String> {
             "`{other}` needs the proxy, which this version does not have yet; use `tcp`"
         )),
         other => Err(format!("`{other}` is no protocol; use `tcp` or `udp`")),
-    }
-}
-
-fn forwarding(value: &DeValue) -> Result<Forwarding, String> {
-    match scalar::string(value)?.as_str() {
-        "nat" => Ok(Forwarding::Nat),
-        other @ ("dsr-l2" | "dsr-ipip") => Err(format!(
-            "`{other}` needs direct server return, which this version does not have yet; use `nat`"
-        )),
-        other => Err(format!("`{other}` is no way of forwarding; use `nat`")),
     }
 }
 

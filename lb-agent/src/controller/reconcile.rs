@@ -204,7 +204,10 @@ impl<K: Kernel> Reconciler<K> {
     fn service_of(&self, step: &Step) -> Option<u32> {
         match step {
             Step::PutBackend(_, backend) => Some(backend.service),
-            Step::PutTable(service, _) | Step::DeleteTable(service) => Some(*service),
+            Step::PutTable(service, _)
+            | Step::DeleteTable(service)
+            | Step::PutSources(service, _) => Some(*service),
+            Step::CutStrangers(_) => None,
             Step::PutVip(_, vip) => Some(vip.service),
             Step::DeleteVip(key) => self.view.vips.get(key).map(|vip| vip.service),
             Step::CutUdp(id) | Step::FreeBackend(id) => {

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use lb_common::verdict::Verdict;
 
 use super::{Controller, FlowTableUse, LocalClientsStatus, OperatorError, Status};
-use crate::domain::{kernel::Kernel, sync::WatchStatus};
+use crate::domain::{
+    kernel::Kernel, service::Forwarding, snapshot::ServiceState, sync::WatchStatus,
+};
 
 /// A watch whose last trusted answer is older than this is a problem even without an error: the
 /// source should have answered a blocking query by now.
@@ -80,6 +82,7 @@ impl<K: Kernel> Controller<K> {
             } else if service.backends.iter().all(|backend| backend.weight == 0) {
                 problems.push(format!("service {name}: no backend takes new connections"));
             }
+            problems.extend(self.out_of_reach(name, service));
             if held > 0 {
                 problems.push(format!(
                     "service {name}: {held} backends vanished from Consul at once and are kept until their probes fail or the hold ends"
@@ -87,6 +90,23 @@ impl<K: Kernel> Controller<K> {
             }
         }
         problems
+    }
+}
+
+impl<K: Kernel> Controller<K> {
+    /// A backend that its link address alone does not lead to, if the service needs that.
+    fn out_of_reach(&self, name: &str, service: &ServiceState) -> Option<String> {
+        if service.spec.forwarding != Forwarding::DsrL2 {
+            return None;
+        }
+        let mut backends = service.backends.iter();
+        backends.find_map(|backend| {
+            let address = backend.address();
+            let router = self.kernel.kernel.router_towards(address.ip())?;
+            Some(format!(
+                "service {name}: backend {address} is behind the router {router}, which dsr-l2 cannot pass; use dsr-ipip, or a backend on a link of the node's"
+            ))
+        })
     }
 }
 

@@ -3,12 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
-    entry::{AddressKey, BackendEntry, FAMILY_V4, FAMILY_V6, ServiceKey, backend_flags},
+    entry::{
+        AddressKey, BackendEntry, FAMILY_V4, FAMILY_V6, ServiceEntry, ServiceKey, backend_flags,
+        service_flags as flags,
+    },
     hash,
     socket::Endpoint,
 };
 
-use crate::domain::kernel::{KernelBackend, VipKey};
+use crate::domain::{
+    kernel::{KernelBackend, KernelVip, Treatment, VipKey},
+    service::{Affinity, Forwarding},
+};
 
 /// Address words as in a packet; IPv4 in the first word.
 pub(crate) fn words(ip: IpAddr) -> [u32; 4] {
@@ -73,6 +79,50 @@ pub(crate) fn backend(entry: &BackendEntry) -> Option<KernelBackend> {
         address: SocketAddr::new(ip(entry.addr, v6), u16::from_be(entry.port)),
         active: entry.flags & backend_flags::ACTIVE != 0,
     })
+}
+
+/// What the programs are told of how a service's flows are begun.
+pub(crate) fn service_flags(treatment: Treatment) -> u32 {
+    let mut bits = match treatment.affinity {
+        Affinity::Connection => 0,
+        Affinity::Client => flags::BY_CLIENT,
+    };
+    if treatment.restricted {
+        bits |= flags::RESTRICTED;
+    }
+    bits | match treatment.forwarding {
+        Forwarding::Nat => 0,
+        Forwarding::DsrL2 => flags::DSR_L2,
+        Forwarding::DsrIpip => flags::DSR_IPIP,
+    }
+}
+
+/// The VIP of a map value.
+pub(crate) fn vip(entry: &ServiceEntry) -> KernelVip {
+    KernelVip {
+        service: entry.id,
+        slots: entry.maglev_slots,
+        treatment: treatment(entry.flags),
+    }
+}
+
+/// The reverse of [`service_flags`].
+fn treatment(bits: u32) -> Treatment {
+    Treatment {
+        forwarding: if bits & flags::DSR_L2 != 0 {
+            Forwarding::DsrL2
+        } else if bits & flags::DSR_IPIP != 0 {
+            Forwarding::DsrIpip
+        } else {
+            Forwarding::Nat
+        },
+        affinity: if bits & flags::BY_CLIENT != 0 {
+            Affinity::Client
+        } else {
+            Affinity::Connection
+        },
+        restricted: bits & flags::RESTRICTED != 0,
+    }
 }
 
 /// Map key of a VIP.

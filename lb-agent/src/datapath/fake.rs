@@ -34,6 +34,8 @@ pub(crate) struct Inside {
     pub(crate) refuse_closing: bool,
     /// Interfaces that have vanished.
     pub(crate) lost_interfaces: Vec<String>,
+    /// Routers that addresses are behind.
+    pub(crate) routers: BTreeMap<IpAddr, IpAddr>,
     /// Refuses the next steps, with this reason.
     pub(crate) failing: Option<String>,
     /// Has no room for this backend.
@@ -187,6 +189,10 @@ impl Kernel for FakeKernel {
 
     fn unresolved(&self, _addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
         Ok(Vec::new())
+    }
+
+    fn router_towards(&self, address: IpAddr) -> Option<IpAddr> {
+        self.inside().routers.get(&address).copied()
     }
 
     fn lost_interfaces(&self) -> Vec<String> {

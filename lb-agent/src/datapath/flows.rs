@@ -113,14 +113,28 @@ impl FlowTables {
     ///
     /// A table that cannot be mapped.
     pub(crate) fn cut_where(&self, is_out: impl Fn(IpAddr) -> bool) -> Result<u64, KernelError> {
+        self.cut_flows(|_, client| is_out(client))
+    }
+
+    /// Ends all flows that `is_out` names by their backend and client; answers with their number.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    pub(crate) fn cut_flows(
+        &self,
+        is_out: impl Fn(u32, IpAddr) -> bool,
+    ) -> Result<u64, KernelError> {
         let mut cut = 0;
         self.visit::<u32, 0>(&self.v4, |entry| {
             cut_if(entry, &mut cut, |addr| {
-                is_out(encode::ip([*addr, 0, 0, 0], false))
+                is_out(entry.half.backend, encode::ip([*addr, 0, 0, 0], false))
             })
         })?;
         self.visit::<[u32; 4], 4>(&self.v6, |entry| {
-            cut_if(entry, &mut cut, |addr| is_out(encode::ip(*addr, true)))
+            cut_if(entry, &mut cut, |addr| {
+                is_out(entry.half.backend, encode::ip(*addr, true))
+            })
         })?;
         Ok(cut)
     }

@@ -7,6 +7,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,11 +16,12 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData},
 };
+use ipnet::IpNet;
 use lb_common::{
     entry::{Meta, NextHop},
     flow::{Lifetimes, WAYS},
     maps::{DEFAULT_FLOW_SLOTS, MAX_INTERFACES, SCHEMA, name},
-    settings::Settings,
+    settings::{Settings, decapsulate},
 };
 
 use super::{budget::Budget, pins};
@@ -67,6 +69,11 @@ pub struct Options {
     pub grace: Duration,
     /// New flows admitted a second.
     pub budget: Budget,
+    /// VIPs that this node holds for others: packets for them within another header are freed of
+    /// it, and handed to the stack.
+    pub decapsulate: Vec<IpAddr>,
+    /// Where these packets may come from; empty: from anywhere.
+    pub decapsulate_from: Vec<IpNet>,
 }
 
 /// An interface with a program on it.
@@ -141,6 +148,8 @@ pub(crate) fn load(
             .map_or(0, |last| last as u32 + 1),
         interfaces,
         announce: announcing(options, &interfaces),
+        decapsulate: super::decapsulate::bits(options),
+        reserved: 0,
     };
     let buckets = meta.flow_slots / WAYS;
     let mut loader = EbpfLoader::new();
@@ -210,6 +219,8 @@ pub(crate) fn load_fullest() -> Result<Ebpf, KernelError> {
         interface_count: MAX_INTERFACES as u32,
         interfaces: std::array::from_fn(|position| position as u32 + 1),
         announce: u32::MAX >> 16,
+        decapsulate: decapsulate::ON | decapsulate::FROM_SENDERS,
+        reserved: 0,
     };
     load_small(EbpfLoader::new().override_global(name::SETTINGS, &settings, true))
 }

@@ -11,6 +11,7 @@ mod cgroup;
 mod classifier;
 mod clock;
 mod coverage;
+mod decapsulate;
 mod detour;
 mod encode;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod nexthop;
 mod pins;
 mod resolver;
 mod sock_diag;
+mod sources;
 mod sysctl;
 mod trace;
 mod trial;
@@ -80,6 +82,7 @@ pub struct Datapath {
     filter: Array<MapData, DestinationFilter>,
     vips: HashMap<MapData, AddressKey, u32>,
     blocks: block::BlockList,
+    sources: sources::Sources,
     verdict_stats: PerCpuArray<MapData, Counter>,
     backend_stats: PerCpuArray<MapData, BackendStats>,
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
@@ -145,6 +148,7 @@ impl Datapath {
             meta,
             interfaces,
         } = loader::load(options, &indices, clock.per_second())?;
+        decapsulate::fill(&mut ebpf, options)?;
         let program = xdp(&mut ebpf, name::PROGRAM_XDP)?;
         load::again(|| program.load()).map_err(|error| {
             KernelError::new(
@@ -184,6 +188,7 @@ impl Datapath {
             filter: take(&mut ebpf, name::FILTER)?,
             vips: take(&mut ebpf, name::VIPS)?,
             blocks: block::BlockList::open(&mut ebpf)?,
+            sources: sources::Sources::open(&mut ebpf)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
             trace: Some(trace::Trace::new(&mut ebpf, clock)?),

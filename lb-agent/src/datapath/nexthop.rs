@@ -55,6 +55,8 @@ struct Inner {
 struct Entry {
     index: u32,
     hop: NextHop,
+    /// What the packets are sent to, if it is not the address itself.
+    router: Option<IpAddr>,
 }
 
 struct Interface {
@@ -81,7 +83,12 @@ impl Hops {
             let hop = map
                 .get(index, 0)
                 .map_err(|error| KernelError::new(format!("reading next hop {index}"), error))?;
-            entries.insert(*address, Entry { index: *index, hop });
+            let entry = Entry {
+                index: *index,
+                hop,
+                router: None,
+            };
+            entries.insert(*address, entry);
             next = next.max(index + 1);
         }
         let used: HashSet<u32> = taken.values().copied().collect();
@@ -155,6 +162,7 @@ impl Hops {
             Entry {
                 index,
                 hop: NextHop::default(),
+                router: None,
             },
         );
         drop(inner);
@@ -241,6 +249,18 @@ impl Hops {
 
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         self.lock().entries.keys().copied().collect()
+    }
+
+    /// Notes the router that an address is behind, if it is.
+    pub(super) fn note_router(&self, address: IpAddr, router: Option<IpAddr>) {
+        if let Some(entry) = self.lock().entries.get_mut(&address) {
+            entry.router = router;
+        }
+    }
+
+    /// The router that an address is behind, if it is.
+    pub(crate) fn router_towards(&self, address: IpAddr) -> Option<IpAddr> {
+        self.lock().entries.get(&address)?.router
     }
 
     pub(super) fn set(&self, address: IpAddr, hop: NextHop) -> Result<(), KernelError> {

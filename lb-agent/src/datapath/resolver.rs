@@ -128,7 +128,12 @@ impl Resolver {
         let neighbours = self.neighbours().await?;
         let mut all = true;
         for address in addresses {
-            let hop = match self.route(address).await {
+            let route = self.route(address).await;
+            let routed = route.as_ref().filter(|route| !route.local);
+            let router = routed.map(|route| route.gateway);
+            self.hops
+                .note_router(address, router.filter(|router| *router != address));
+            let hop = match route {
                 Some(route) if route.local => self.local(address, &route, &links),
                 Some(route) => self.hop(&route, &links, &neighbours).await,
                 None => NextHop::default(),

@@ -166,7 +166,7 @@ impl Datapath {
         let entry = ServiceEntry {
             id: vip.service,
             maglev_slots: vip.slots,
-            flags: 0,
+            flags: encode::service_flags(vip.treatment),
             reserved: 0,
         };
         self.services
@@ -248,17 +248,14 @@ impl Kernel for Datapath {
         for entry in self.services.iter() {
             let (key, entry) =
                 entry.map_err(|error| KernelError::new("reading the VIPs", error))?;
-            let vip = KernelVip {
-                service: entry.id,
-                slots: entry.maglev_slots,
-            };
-            view.vips.insert(encode::vip_key(&key), vip);
+            view.vips.insert(encode::vip_key(&key), encode::vip(&entry));
         }
         view.backends = self
             .written
             .iter()
             .map(|(id, (backend, _))| (*id, *backend))
             .collect();
+        view.sources.clone_from(self.sources.held());
         Ok(view)
     }
 
@@ -275,6 +272,8 @@ impl Kernel for Datapath {
                     slots: 1,
                 },
             ),
+            Step::PutSources(service, sources) => self.sources.put(*service, sources),
+            Step::CutStrangers(services) => self.cut_strangers(services),
             Step::CutUdp(id) => self.flows.cut_udp(*id).map(|_| ()),
             Step::FreeBackend(id) => self.free_backend(*id),
         }
@@ -377,6 +376,10 @@ impl Kernel for Datapath {
 
     fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
         Datapath::unresolved(self, addresses)
+    }
+
+    fn router_towards(&self, address: IpAddr) -> Option<IpAddr> {
+        self.hops.router_towards(address)
     }
 
     fn lost_interfaces(&self) -> Vec<String> {

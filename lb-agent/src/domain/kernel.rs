@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use lb_common::entry::{BackendStats, Counter};
 
-use super::service::Protocol;
+use super::service::{Affinity, Forwarding, Protocol};
 
 /// Where clients connect to: the identity of a service port in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +47,19 @@ pub struct KernelVip {
     pub service: u32,
     /// Slots of the service's Maglev table.
     pub slots: u32,
+    /// What is particular about its flows.
+    pub treatment: Treatment,
+}
+
+/// How new flows of a service are begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Treatment {
+    /// How packets reach the backend.
+    pub forwarding: Forwarding,
+    /// What chooses the backend.
+    pub affinity: Affinity,
+    /// Only sources that the service admits begin flows; see [`Step::PutSources`].
+    pub restricted: bool,
 }
 
 /// A Maglev table's ingredients: backend ids and weights, by id, and the number of slots.
@@ -68,6 +81,11 @@ pub struct KernelView {
     pub backends: BTreeMap<u32, KernelBackend>,
     /// By service id. Absent where it is not known what the table was built from.
     pub tables: BTreeMap<u32, Recipe>,
+    /// By service id: source ranges that it admits, if it is restricted.
+    pub sources: BTreeMap<u32, BTreeSet<IpNet>>,
+    /// By service id: what it admitted when the flows of all others were last cut. Not known of
+    /// what a former agent left.
+    pub vetted: BTreeMap<u32, BTreeSet<IpNet>>,
 }
 
 impl KernelView {
@@ -78,6 +96,7 @@ impl KernelView {
             .map(|vip| vip.service)
             .chain(self.tables.keys().copied())
             .chain(self.backends.values().map(|backend| backend.service))
+            .chain(self.sources.keys().copied())
             .collect()
     }
 }
@@ -91,6 +110,10 @@ pub enum Step {
     PutTable(u32, Recipe),
     /// Write a VIP.
     PutVip(VipKey, KernelVip),
+    /// Write the source ranges that a restricted service admits; none: it admits nobody.
+    PutSources(u32, BTreeSet<IpNet>),
+    /// End the flows of these services whose clients are not admitted any more.
+    CutStrangers(BTreeSet<u32>),
     /// Remove a VIP: its packets are foreign from now on, but for the flows there are.
     DeleteVip(VipKey),
     /// Free a service's table.
@@ -286,6 +309,10 @@ pub trait Kernel: Send {
         &self,
         addresses: &[std::net::IpAddr],
     ) -> Result<Vec<std::net::IpAddr>, KernelError>;
+
+    /// The router that a backend's address is behind, by the node's routes; `None`: it is on a link,
+    /// or not known.
+    fn router_towards(&self, address: std::net::IpAddr) -> Option<std::net::IpAddr>;
 
     /// Names of configured interfaces that have vanished since the start.
     fn lost_interfaces(&self) -> Vec<String>;

@@ -3,14 +3,18 @@
 //! Order: what is added goes in as backend → table → VIP, what is removed goes out as
 //! VIP → table → backend, so that no packet ever meets a reference to nothing. A backend that is
 //! gone keeps its entry, inactive, until its flows have ended; only then is its id free again.
+//! The sources that a service admits are there before its VIPs ask for them, and the flows of
+//! others are cut when no more of these can begin.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
 
+use ipnet::IpNet;
+
 use super::{
-    kernel::{KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
+    kernel::{KernelBackend, KernelView, KernelVip, Recipe, Step, Treatment, VipKey},
     maglev,
     snapshot::{ServiceState, Snapshot},
 };
@@ -19,6 +23,9 @@ use super::{
 struct Wanted<'a> {
     service: &'a ServiceState,
     vips: Vec<VipKey>,
+    treatment: Treatment,
+    /// What it admits of this family, if it is restricted.
+    sources: Option<BTreeSet<IpNet>>,
     /// Address and weight of the backends of this family.
     backends: Vec<(SocketAddr, u32)>,
 }
@@ -41,6 +48,7 @@ pub fn plan(
 
     let mut additions = Vec::new();
     let mut removals = Vec::new();
+    let mut unvetted = BTreeSet::new();
     let mut kept_backends = BTreeSet::new();
     let mut free_ids = FreeIds::new(view.backends.keys().copied());
     let known: BTreeMap<(u32, SocketAddr), u32> = view
@@ -51,7 +59,27 @@ pub fn plan(
 
     for (key, want) in &wanted {
         let service = ids[key];
+        if let Some(sources) = &want.sources {
+            let held = view.sources.get(&service);
+            if held.map_or(!sources.is_empty(), |held| held != sources) {
+                additions.push(Step::PutSources(service, sources.clone()));
+            }
+            let mut held = want.vips.iter().filter_map(|vip| view.vips.get(vip));
+            let was_open = held.any(|vip| !vip.treatment.restricted);
+            if was_open || view.vetted.get(&service) != Some(sources) {
+                unvetted.insert(service);
+            }
+        }
         if want.service.pending {
+            // Its backends are not known, but who may come is.
+            for vip in &want.vips {
+                if let Some(held) = view.vips.get(vip)
+                    && held.treatment != want.treatment
+                {
+                    let treatment = want.treatment;
+                    additions.push(Step::PutVip(*vip, KernelVip { treatment, ..*held }));
+                }
+            }
             let known = view
                 .backends
                 .iter()
@@ -103,7 +131,11 @@ pub fn plan(
             additions.push(Step::PutTable(service, recipe));
         }
         for vip in &want.vips {
-            let entry = KernelVip { service, slots };
+            let entry = KernelVip {
+                service,
+                slots,
+                treatment: want.treatment,
+            };
             if view.vips.get(vip) != Some(&entry) {
                 additions.push(Step::PutVip(*vip, entry));
             }
@@ -117,6 +149,9 @@ pub fn plan(
         .collect();
     let used: BTreeSet<u32> = ids.values().copied().collect();
     let mut steps = additions;
+    if !unvetted.is_empty() {
+        steps.push(Step::CutStrangers(unvetted));
+    }
     steps.extend(
         view.vips
             .keys()
@@ -128,6 +163,17 @@ pub fn plan(
             .keys()
             .filter(|id| !used.contains(id))
             .map(|id| Step::DeleteTable(*id)),
+    );
+    let restricted: BTreeSet<u32> = wanted
+        .iter()
+        .filter(|(_, want)| want.sources.is_some())
+        .map(|(key, _)| ids[key])
+        .collect();
+    steps.extend(
+        view.sources
+            .keys()
+            .filter(|id| !restricted.contains(id))
+            .map(|id| Step::PutSources(*id, BTreeSet::new())),
     );
     steps.extend(removals);
     for (id, backend) in &view.backends {
@@ -173,11 +219,20 @@ fn wanted(snapshot: &Snapshot) -> BTreeMap<(String, bool), Wanted<'_>> {
                 }
             }
             let backends = backends.into_iter().collect();
+            let of_family = |prefix: &&IpNet| prefix.addr().is_ipv6() == v6;
+            let sources = service.spec.allow.as_ref();
+            let sources = sources.map(|all| all.iter().filter(of_family).copied().collect());
             wanted.insert(
                 (name.clone(), v6),
                 Wanted {
                     service,
                     vips,
+                    treatment: Treatment {
+                        forwarding: service.spec.forwarding,
+                        affinity: service.spec.affinity,
+                        restricted: service.spec.allow.is_some(),
+                    },
+                    sources,
                     backends,
                 },
             );
@@ -257,6 +312,19 @@ pub fn advance(view: &mut KernelView, step: &Step) {
         }
         Step::DeleteTable(service) => {
             view.tables.remove(service);
+        }
+        Step::PutSources(service, sources) if sources.is_empty() => {
+            view.sources.remove(service);
+            view.vetted.remove(service);
+        }
+        Step::PutSources(service, sources) => {
+            view.sources.insert(*service, sources.clone());
+        }
+        Step::CutStrangers(services) => {
+            for service in services {
+                let sources = view.sources.get(service).cloned().unwrap_or_default();
+                view.vetted.insert(*service, sources);
+            }
         }
         Step::CutUdp(_) => {}
         Step::FreeBackend(id) => {

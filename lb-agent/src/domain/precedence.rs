@@ -88,6 +88,8 @@ mod tests {
             split: split.map(shares),
             probe: None,
             gate: Default::default(),
+            affinity: Default::default(),
+            allow: None,
             origin: Origin {
                 file: PathBuf::from("x.toml"),
                 line: 7,

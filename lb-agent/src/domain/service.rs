@@ -1,7 +1,14 @@
 //! What a service is: the VIPs clients connect to, and where its backends come from.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{backend::Instance, gate::GateSpec, split::Shares};
@@ -47,6 +54,12 @@ pub enum Forwarding {
     /// Both addresses translated; replies come back through the node.
     #[default]
     Nat,
+    /// Only the link address becomes the backend's, which holds the VIP and answers by itself. It
+    /// must be on a link of the node's.
+    DsrL2,
+    /// Within another IP header from the node to the backend, which takes it off, holds the VIP
+    /// and answers by itself.
+    DsrIpip,
 }
 
 impl Forwarding {
@@ -54,6 +67,37 @@ impl Forwarding {
     pub fn name(self) -> &'static str {
         match self {
             Forwarding::Nat => "nat",
+            Forwarding::DsrL2 => "dsr-l2",
+            Forwarding::DsrIpip => "dsr-ipip",
+        }
+    }
+
+    /// Whether backends get packets for the VIP's port, whatever their own.
+    pub fn keeps_port(self) -> bool {
+        match self {
+            Forwarding::Nat => false,
+            Forwarding::DsrL2 | Forwarding::DsrIpip => true,
+        }
+    }
+}
+
+/// What a client meets on its next connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Affinity {
+    /// Any backend: each connection is balanced by itself.
+    #[default]
+    Connection,
+    /// The same backend, by the client's address: whatever its ports, and on whichever of the
+    /// service's.
+    Client,
+}
+
+impl Affinity {
+    /// As written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Affinity::Connection => "connection",
+            Affinity::Client => "client",
         }
     }
 }
@@ -162,8 +206,12 @@ pub struct ServiceSpec {
     pub vips: Vec<SocketAddr>,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// How packets reach the backends.
+    /// How packets reach the backends. Where ports are kept, all `vips` have the same.
     pub forwarding: Forwarding,
+    /// What chooses the backend.
+    pub affinity: Affinity,
+    /// Clients that may connect, of each family that the service has a VIP of; `None`: everybody.
+    pub allow: Option<BTreeSet<IpNet>>,
     /// Where the backends come from.
     pub catalog: Catalog,
     /// Named subsets.
@@ -191,9 +239,15 @@ impl ServiceSpec {
             .map(|(name, _)| name.clone())
     }
 
+    /// The port that backends must listen on, if packets reach them for the VIP's.
+    pub fn kept_port(&self) -> Option<u16> {
+        let vip = self.vips.first().filter(|_| self.forwarding.keeps_port());
+        vip.map(SocketAddr::port)
+    }
+
     /// Names of all subsets: those with rules and those that static backends name.
-    pub fn subset_names(&self) -> std::collections::BTreeSet<String> {
-        let mut names: std::collections::BTreeSet<String> = self.subsets.keys().cloned().collect();
+    pub fn subset_names(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.subsets.keys().cloned().collect();
         if let Catalog::Static(instances) = &self.catalog {
             names.extend(
                 instances

@@ -179,6 +179,16 @@ fn standing(spec: &ServiceSpec, shares: Option<&Shares>, backend: &BackendState)
     {
         return Standing::Out("the service has no VIP of its address family".into());
     }
+    if let Some(port) = spec
+        .kept_port()
+        .filter(|port| *port != instance.address.port())
+    {
+        return Standing::Out(format!(
+            "listens on port {}, but {} cannot translate the VIP's port {port}",
+            instance.address.port(),
+            spec.forwarding.name()
+        ));
+    }
     if backend.drain.is_some() {
         return Standing::Out("drained by an operator".into());
     }

@@ -36,6 +36,8 @@ pub(super) fn datapath_options(config: &Config) -> anyhow::Result<Options> {
         lifetimes: Lifetimes::DEFAULT_SECONDS,
         cgroup,
         grace: GRACE,
+        decapsulate: config.node.decapsulate.clone(),
+        decapsulate_from: config.node.decapsulate_from.clone(),
         budget: match config.node.new_flows {
             NewFlows::Auto => Budget::Auto,
             NewFlows::Unlimited => Budget::Unlimited,

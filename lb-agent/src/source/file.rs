@@ -53,6 +53,8 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         nat_ports,
         local_clients,
         cgroup,
+        decapsulate,
+        decapsulate_from,
     } = &old.node;
     let MetricsConfig { listen } = &old.metrics;
     let mut keys = vec![
@@ -70,6 +72,11 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
             *local_clients != new.node.local_clients,
         ),
         ("node.cgroup", *cgroup != new.node.cgroup),
+        ("node.decapsulate", *decapsulate != new.node.decapsulate),
+        (
+            "node.decapsulate_from",
+            *decapsulate_from != new.node.decapsulate_from,
+        ),
         ("metrics.listen", *listen != new.metrics.listen),
         ("[dtab]", old.dtab != new.dtab),
     ];

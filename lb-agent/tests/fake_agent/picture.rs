@@ -10,6 +10,8 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
             vips: vec!["198.51.100.10:80".parse().unwrap()],
             protocol: Protocol::Tcp,
             forwarding: Forwarding::Nat,
+            affinity: Default::default(),
+            allow: None,
             catalog: Catalog::Static(vec![]),
             subsets: backends
                 .iter()

@@ -194,3 +194,31 @@ fn lifetimes_by_state() {
         times.udp_established
     );
 }
+
+/// A flow whose answers are not seen: what the client goes on with establishes it, and its end is
+/// the client's.
+#[test]
+fn states_of_a_flow_alone() {
+    use State::{ClosingByClient, Established, HalfOpen, Reset};
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    let rows = [
+        (HalfOpen, IPPROTO_TCP, SYN, HalfOpen),
+        (HalfOpen, IPPROTO_TCP, ACK, Established),
+        (HalfOpen, IPPROTO_TCP, FIN | ACK, ClosingByClient),
+        (HalfOpen, IPPROTO_TCP, RST, Reset),
+        (Established, IPPROTO_TCP, ACK, Established),
+        (Established, IPPROTO_TCP, SYN, Established),
+        (Established, IPPROTO_TCP, FIN, ClosingByClient),
+        (ClosingByClient, IPPROTO_TCP, ACK, ClosingByClient),
+        (ClosingByClient, IPPROTO_TCP, FIN, ClosingByClient),
+        (ClosingByClient, IPPROTO_TCP, RST, Reset),
+        (Reset, IPPROTO_TCP, ACK, Reset),
+        (Reset, IPPROTO_TCP, FIN, Reset),
+        (HalfOpen, crate::IPPROTO_UDP, 0, Established),
+        (Established, crate::IPPROTO_UDP, 0, Established),
+    ];
+    for (state, proto, flags, expected) in rows {
+        let next = advance_alone(state as u8, proto, flags);
+        assert_eq!(next, expected as u8, "{state:?}, {proto}, {flags:#x}");
+    }
+}

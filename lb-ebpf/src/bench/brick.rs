@@ -1,6 +1,9 @@
 //! The bricks: single operations whose cost says what kind of machine this is. Each transmits.
 
-use core::hint::black_box;
+use core::{
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+};
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_TX},
@@ -30,13 +33,61 @@ pub fn lb_hash(_ctx: XdpContext) -> u32 {
     }
 }
 
+/// Calls of a function that does nothing in [`lb_calls`].
+const CALLS: usize = 8;
+
+/// Eight calls of a function of its own, one after the other.
+#[xdp]
+pub fn lb_calls(ctx: XdpContext) -> u32 {
+    let mut word = ctx.ingress_ifindex() as u32;
+    for _ in 0..CALLS {
+        word = lb_called(word);
+    }
+    if word == 0 { XDP_ABORTED } else { XDP_TX }
+}
+
+/// What [`lb_calls`] calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_called(word: u32) -> u32 {
+    black_box(word) | 1
+}
+
 /// One cache line of an array as large as the flow table, by a hash of the packet: what no table
 /// of so many flows can do without.
 #[xdp]
 pub fn lb_line(ctx: XdpContext) -> u32 {
+    match line(&ctx) {
+        // SAFETY: map memory.
+        Some(line) if unsafe { (*line)[0] } == 0 => XDP_TX,
+        _ => XDP_ABORTED,
+    }
+}
+
+/// The same, and a word of the line is added to: nothing goes on before the line is there, which
+/// is what no rule with a counter can do without.
+#[xdp]
+pub fn lb_line_counted(ctx: XdpContext) -> u32 {
+    let Some(line) = line(&ctx) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: map memory, aligned to eight bytes.
+    let before = unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(line.cast::<u64>().add(1), 1)
+    };
+    if before == u64::MAX {
+        XDP_ABORTED
+    } else {
+        XDP_TX
+    }
+}
+
+/// The line that a packet leads to.
+#[inline(always)]
+fn line(ctx: &XdpContext) -> Option<*mut [u64; 8]> {
     let at = ctx.data() + 26;
     if at + 12 > ctx.data_end() {
-        return XDP_ABORTED;
+        return None;
     }
     // SAFETY: within the frame, by the check above.
     let (saddr, daddr_ports) = unsafe {
@@ -47,10 +98,7 @@ pub fn lb_line(ctx: XdpContext) -> u32 {
     };
     let hash = lb_common::hash::finish(lb_common::hash::mix(saddr as u64, daddr_ports));
     let mask = LINE_MASK.load();
-    match LINES.get((hash >> 32) as u32 & mask) {
-        Some(line) if line[0] == 0 => XDP_TX,
-        _ => XDP_ABORTED,
-    }
+    LINES.get_ptr_mut((hash >> 32) as u32 & mask)
 }
 
 /// Number of lines minus one, set by the benchmark.

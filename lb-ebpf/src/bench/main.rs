@@ -11,6 +11,11 @@
     missing_docs,
     reason = "the macro of the entry points makes undocumented functions"
 )]
+#![allow(
+    internal_features,
+    reason = "an atomic addition has no stable form on this target"
+)]
+#![feature(core_intrinsics)]
 
 mod brick;
 mod flood;
@@ -19,6 +24,7 @@ mod floor;
 use aya_ebpf::{
     bindings::xdp_action::XDP_ABORTED,
     btf_maps::Array,
+    helpers::generated::bpf_xdp_adjust_head,
     macros::{btf_map, map, xdp},
     maps::ProgramArray,
     programs::XdpContext,
@@ -38,6 +44,12 @@ static PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// Writes the packet and calls the program under test.
 #[xdp]
 pub fn lb_bench(ctx: XdpContext) -> u32 {
+    let grown = ctx.data_end() - ctx.data();
+    if grown != FRAME {
+        // What the program has put around the packet before is taken off again.
+        // SAFETY: the program's own context.
+        unsafe { bpf_xdp_adjust_head(ctx.ctx, grown as i32 - FRAME as i32) };
+    }
     let (start, end) = (ctx.data(), ctx.data_end());
     let Some(template) = TEMPLATE.get(0) else {
         return XDP_ABORTED;

@@ -1,7 +1,9 @@
 //! A block list of any length, and packets from all over it.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use anyhow::Result;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Ingress, Part, Traffic};
 use crate::packet::Packet;
@@ -18,6 +20,20 @@ pub fn block_rule(number: u32) -> Result<IpNet> {
     Ok(Ipv4Net::new(address.into(), length)?.trunc().into())
 }
 
+/// The same for IPv6: a network or an address of it in each /64 from 2001:db8:: on.
+///
+/// # Errors
+///
+/// None that a number could cause.
+pub fn block_rule6(number: u32) -> Result<IpNet> {
+    let length = [64, 128][number as usize % 2];
+    let address = u128::from(BLOCKED6) + (u128::from(number) << 64);
+    Ok(Ipv6Net::new(address.into(), length)?.trunc().into())
+}
+
+/// The first blocked IPv6 source.
+const BLOCKED6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
+
 /// `packet` from all the sources that a list of `rules` blocks, in no order. The driver's numbers
 /// are below a power of two: up to half of the rules are never met.
 ///
@@ -25,13 +41,22 @@ pub fn block_rule(number: u32) -> Result<IpNet> {
 ///
 /// No rule at all.
 pub fn blocked_sources(packet: &Packet, rules: u32) -> Result<Traffic> {
+    let v6 = packet.dst.is_ipv6();
     let from = Packet {
-        src: std::net::Ipv4Addr::new(100, 64, 0, 7).into(),
+        src: if v6 {
+            BLOCKED6.into()
+        } else {
+            Ipv4Addr::new(100, 64, 0, 7).into()
+        },
         ..packet.clone()
     };
     let met = 1 << rules.checked_ilog2().unwrap_or(0);
-    let parts = [(Part::SourceNetwork, 0, u32::MAX)];
-    Traffic::new(&from, Ingress::Front, met, &parts)
+    let part = if v6 {
+        Part::SourceSubnet
+    } else {
+        Part::SourceNetwork
+    };
+    Traffic::new(&from, Ingress::Front, met, &[(part, 0, u32::MAX)])
 }
 
 #[cfg(test)]
@@ -44,6 +69,9 @@ mod tests {
             let source = u32::from_be_bytes([100, 64, 0, 7]) + number * 256;
             let source = IpNet::from(std::net::IpAddr::from(source.to_be_bytes()));
             assert!(block_rule(number)?.contains(&source), "{number}");
+            let source = u128::from(BLOCKED6) + (u128::from(number) << 64);
+            let source = IpNet::from(std::net::IpAddr::from(Ipv6Addr::from(source)));
+            assert!(block_rule6(number)?.contains(&source), "{number}");
         }
         Ok(())
     }

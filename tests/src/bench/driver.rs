@@ -22,8 +22,12 @@ pub enum Bare {
     ParseDrop,
     /// Looks a key up in the kernel's hash map, always the same, and transmits.
     HotHash,
+    /// Calls a function of its own eight times, and transmits.
+    Calls,
     /// Reads one line of an array as large as the flow table, and transmits.
     Line,
+    /// The same, and adds to a word of it.
+    LineCounted,
     /// Drops.
     Drop,
     /// Sends out of the interface that [`Driver::flood`] is told.
@@ -33,13 +37,15 @@ pub enum Bare {
 }
 
 impl Bare {
-    const ALL: [Bare; 9] = [
+    const ALL: [Bare; 11] = [
         Bare::Transmit,
         Bare::ParseTransmit,
         Bare::ParsePass,
         Bare::ParseDrop,
         Bare::HotHash,
+        Bare::Calls,
         Bare::Line,
+        Bare::LineCounted,
         Bare::Drop,
         Bare::Flood,
         Bare::FloodNowhere,
@@ -52,7 +58,9 @@ impl Bare {
             Bare::ParsePass => "lb_parse_pass",
             Bare::ParseDrop => "lb_parse_drop",
             Bare::HotHash => "lb_hash",
+            Bare::Calls => "lb_calls",
             Bare::Line => "lb_line",
+            Bare::LineCounted => "lb_line_counted",
             Bare::Drop => "lb_drop",
             Bare::Flood => "lb_flood",
             Bare::FloodNowhere => "lb_flood_nowhere",
@@ -67,7 +75,9 @@ impl Bare {
             Bare::ParsePass => "bare parse + pass",
             Bare::ParseDrop => "bare parse + drop",
             Bare::HotHash => "hot hash lookup",
+            Bare::Calls => "eight calls",
             Bare::Line => "one line of the table",
+            Bare::LineCounted => "one line added to",
             Bare::Drop => "bare XDP_DROP",
             Bare::Flood => "the flood",
             Bare::FloodNowhere => "the flood's making",

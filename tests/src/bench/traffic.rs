@@ -30,6 +30,8 @@ pub enum Part {
     Source,
     /// The same, but the last eight bits.
     SourceNetwork,
+    /// The last 32 bits of the upper half of an IPv6 source address.
+    SourceSubnet,
     /// Destination address, last 32 bits.
     Destination,
     /// Source port.
@@ -45,6 +47,7 @@ impl Part {
         match self {
             Part::Source => (source, 0),
             Part::SourceNetwork => (source, 8),
+            Part::SourceSubnet => (source - 8, 0),
             Part::Destination => (ports - 1, 0),
             Part::SourcePort => (ports + 1, 0),
             Part::DestinationPort => (ports + 3, 0),

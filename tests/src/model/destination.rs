@@ -37,6 +37,8 @@ pub struct Destinations {
     pub retired: BTreeMap<VipKey, u32>,
     /// Blocked prefixes with what each has caught.
     pub blocks: BTreeMap<IpNet, Counter>,
+    /// What restricted services admit; by service.
+    pub sources: BTreeMap<u32, BTreeSet<IpNet>>,
     /// What each backend has got.
     pub stats: BTreeMap<u32, BackendStats>,
     /// The filter errs by chance: of two destinations with one bit each passes for the other.
@@ -99,6 +101,17 @@ impl Destinations {
         let id = *self.tables.get(&vip.service)?.get(slot)?;
         let backend = *self.backends.get(&id)?;
         ((backend.active || any) && backend.service == vip.service).then_some((id, backend))
+    }
+
+    /// Whether a service admits a client.
+    pub(super) fn admits(&self, vip: KernelVip, client: IpAddr) -> bool {
+        !vip.treatment.restricted || !self.is_stranger(vip.service, client)
+    }
+
+    /// Whether a service has no range that a client is in.
+    fn is_stranger(&self, service: u32, client: IpAddr) -> bool {
+        let mut ranges = self.sources.get(&service).into_iter().flatten();
+        !ranges.any(|range| range.contains(&client))
     }
 
     /// Whether a backend takes new flows.
@@ -169,6 +182,22 @@ impl Model {
                     there.backends.remove(id);
                     there.stats.remove(id);
                 }
+                Step::PutSources(service, sources) => {
+                    there.sources.insert(*service, sources.clone());
+                }
+                Step::CutStrangers(services) if self.fault != Some(Fault::KeepsStrangers) => {
+                    let there = &self.destinations;
+                    for table in &mut self.tables {
+                        table.remove_if(|half| {
+                            let service = there.backends.get(&half.backend).map(|b| b.service);
+                            service.is_some_and(|service| {
+                                services.contains(&service)
+                                    && there.is_stranger(service, half.client().ip())
+                            })
+                        });
+                    }
+                }
+                Step::CutStrangers(_) => {}
                 Step::CutUdp(id) => {
                     for table in &mut self.tables {
                         table.remove_if(|half| half.key.proto == UDP && half.backend == *id);
@@ -241,10 +270,7 @@ impl Model {
     pub fn cut_clients(&mut self, prefixes: &[IpNet]) {
         for table in &mut self.tables {
             table.remove_if(|half| {
-                let client = match half.kind {
-                    Kind::Forward => half.key.src.ip(),
-                    Kind::Reply => half.new_dst.ip(),
-                };
+                let client = half.client().ip();
                 prefixes.iter().any(|prefix| prefix.contains(&client))
             });
         }

@@ -161,6 +161,7 @@ impl Model {
         let half = half.filter(|half| half.flow != NO_FLOW || holds);
         let half = half.ok_or(Verdict::PassForeign)?;
         let departure = self.departure(&half)?;
+        Self::untagged(link, &half, &departure)?;
         // Nobody is told about an error (RFC 1122, section 3.2.2).
         if ip.ttl <= 1 {
             return Err(Verdict::DropTtlExceeded);
@@ -173,6 +174,11 @@ impl Model {
             if let Some(half) = self.table(ip.is_v6()).find_mut(&key) {
                 half.state = state;
             }
+        }
+        if half.is_alone() {
+            // The backend has sent what is quoted, as it is.
+            let (of, by) = ((link, ip), (&half, &departure));
+            return self.pass_on(Verdict::ForwardError, frame, of, by, ingress);
         }
         let mut out = rewrite::headers(frame, ip, &half, self.fault);
         let mut addresses = [half.new_src.ip(), half.new_dst.ip()];

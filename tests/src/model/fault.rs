@@ -82,6 +82,18 @@ pub enum Fault {
     FollowsAnyNumber,
     /// A packet that is to visit other addresses before is taken for ours.
     SkipsStations,
+    /// A restricted service admits every source.
+    AdmitsAll,
+    /// Flows of clients that are not admitted any more go on.
+    KeepsStrangers,
+    /// A client's connections are balanced one by one, whatever the service says.
+    ForgetsClients,
+    /// A flow whose answers do not come by is taken for one that has lost its other half.
+    WaitsForAnswers,
+    /// A packet may be as long as the link admits, whatever is put around it.
+    ForgetsTheHeader,
+    /// The header around a packet has its own type of service.
+    DropsClass,
 }
 
 impl Fault {
@@ -126,5 +138,11 @@ impl Fault {
         Self::AnswersForAll,
         Self::FollowsAnyNumber,
         Self::SkipsStations,
+        Self::AdmitsAll,
+        Self::KeepsStrangers,
+        Self::ForgetsClients,
+        Self::WaitsForAnswers,
+        Self::ForgetsTheHeader,
+        Self::DropsClass,
     ];
 }

@@ -1,5 +1,6 @@
 //! States and times of flows.
 
+use lb_agent::domain::service::Forwarding;
 use lb_common::flow::{
     Kind, State,
     tcp_flags::{ACK, FIN, RST, SYN},
@@ -57,6 +58,23 @@ pub fn next_state(state: State, kind: Kind, proto: u8, flags: u8) -> State {
         (HalfOpen, false) => Answered,
         (Answered, true) if flags & SYN == 0 => Established,
         (other, _) => other,
+    }
+}
+
+/// The state after a packet of a client whose backend's answers do not come by here: the client's
+/// going on stands for them.
+pub fn next_state_alone(state: State, proto: u8, flags: u8) -> State {
+    use State::{Answered, ClosingByClient, Established, HalfOpen, Reset};
+    let (reset, ends, begins) = if proto == TCP {
+        (flags & RST != 0, flags & FIN != 0, flags & SYN != 0)
+    } else {
+        (false, false, false)
+    };
+    match state {
+        _ if reset => Reset,
+        HalfOpen | Answered | Established if ends => ClosingByClient,
+        HalfOpen if !begins => Established,
+        other => other,
     }
 }
 
@@ -142,6 +160,16 @@ impl Model {
         } else {
             flags
         };
+        if half.forwarding != Forwarding::Nat && !self.errs(Fault::WaitsForAnswers) {
+            let next = next_state_alone(half.state, key.proto, seen_flags);
+            if (next != half.state || aged)
+                && let Some(half) = self.table(packet.ip.is_v6()).find_mut(&key)
+            {
+                half.state = next;
+                half.seen = now;
+            }
+            return Noted::GoesOn;
+        }
         let mut next = next_state(half.state, half.kind, key.proto, seen_flags);
         if !is_tcp && next == State::Answered && self.errs(Fault::AnswerEstablishes) {
             next = State::Established;

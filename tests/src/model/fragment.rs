@@ -103,12 +103,17 @@ impl Model {
             .filter(|half| half.serial == serial)
             .ok_or(Verdict::PassFragment)?;
         let departure = self.departure(&half)?;
+        Self::untagged(link, &half, &departure)?;
         // Nobody is told about what has no ports (RFC 1122, section 3.2.2).
         if ip.ttl <= 1 {
             return Err(Verdict::DropTtlExceeded);
         }
         if ip.length() > departure.mtu && !self.errs(Fault::IgnoresMtu) {
             return Err(Verdict::DropTooBig);
+        }
+        if half.is_alone() {
+            let (of, by) = ((link, ip), (&half, &departure));
+            return self.pass_on(Self::forwarded(&half), frame, of, by, ingress);
         }
         self.count(&half, frame);
         let out = rewrite::headers(frame, ip, &half, self.fault);

@@ -32,6 +32,7 @@ pub mod node;
 pub mod parse;
 pub mod rewrite;
 pub mod select;
+pub mod server_return;
 pub mod sum;
 pub mod table;
 
@@ -210,6 +211,10 @@ impl Model {
             return self.tell(frame, packet, Trouble::TooBig(departure.mtu), ingress);
         }
         self.remember(&packet.ip, Some(half));
+        if half.is_alone() {
+            let (of, by) = ((&packet.link, &packet.ip), (half, &departure));
+            return self.pass_on(Self::forwarded(half), frame, of, by, ingress);
+        }
         self.count(half, frame);
         let out = rewrite::apply(frame, packet, half, self.fault);
         let verdict = Self::forwarded(half);

@@ -111,7 +111,11 @@ impl Model {
                 let neighbour = neighbour.ok_or(Verdict::PassUnresolved)?;
                 Ok(Departure {
                     way: self.node.towards(neighbour),
-                    mtu: neighbour.mtu,
+                    mtu: if self.errs(Fault::ForgetsTheHeader) {
+                        neighbour.mtu
+                    } else {
+                        neighbour.mtu.saturating_sub(half.around())
+                    },
                 })
             }
             Kind::Reply => {

@@ -109,6 +109,11 @@ impl Ip {
             ..self
         })
     }
+
+    /// Bytes of a header of its family without options.
+    pub fn header_length(&self) -> usize {
+        if self.is_v6() { 40 } else { 20 }
+    }
 }
 
 impl Parsed {

@@ -74,7 +74,7 @@ impl Expected {
     }
 }
 
-fn put_address(bytes: &mut [u8], at: usize, address: IpAddr) {
+pub(super) fn put_address(bytes: &mut [u8], at: usize, address: IpAddr) {
     match address {
         IpAddr::V4(ip) => bytes[at..at + 4].copy_from_slice(&ip.octets()),
         IpAddr::V6(ip) => bytes[at..at + 16].copy_from_slice(&ip.octets()),

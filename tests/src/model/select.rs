@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lb_agent::domain::service::{Affinity, Forwarding};
 use lb_common::{
     flow::{Kind, State, tcp_flags::RST},
     hash,
@@ -47,14 +48,23 @@ impl Model {
         if !is_hosts(packet.ip.src) && !self.errs(Fault::AnswersNobody) {
             return Err(Verdict::PassMalformed);
         }
+        if !self.destinations.admits(service, key.src.ip()) && !self.errs(Fault::AdmitsAll) {
+            return Err(Verdict::DropNotAllowed);
+        }
         if packet.transport.flags & RST != 0 && !self.errs(Fault::ResetsBegin) {
             return Err(Verdict::DropNoFlow);
         }
         let any = self.errs(Fault::SelectsInactive);
         let drawn = self.table(v6).hash(&key);
+        let chooses = match service.treatment.affinity {
+            Affinity::Client if !self.errs(Fault::ForgetsClients) => {
+                self.table(v6).client_hash(key.src.ip())
+            }
+            _ => drawn,
+        };
         let (id, backend) = self
             .destinations
-            .select(service, drawn, any)
+            .select(service, chooses, any)
             .ok_or(Verdict::DropNoBackend)?;
         let neighbour = self.node.neighbours.get(&backend.address.ip());
         let backend_way = neighbour
@@ -77,10 +87,14 @@ impl Model {
             new_src: SocketAddr::new(self.node.source(v6), 0),
             new_dst: backend.address,
             way: backend_way,
+            forwarding: service.treatment.forwarding,
             backend: id,
             state: State::HalfOpen,
             seen: self.now,
         };
+        if service.treatment.forwarding != Forwarding::Nat {
+            return self.begin_alone(forward);
+        }
         let port = self.claim_port(&forward, &client_way, drawn)?;
         let forward = Half {
             new_src: SocketAddr::new(forward.new_src.ip(), port),
@@ -103,6 +117,19 @@ impl Model {
                     Refused::Exists => Verdict::DropContended,
                 })
             }
+        }
+    }
+
+    /// Begins a flow whose answers do not come by here.
+    fn begin_alone(&mut self, forward: Half) -> Result<(), Verdict> {
+        let id = forward.backend;
+        match self.insert(forward, false) {
+            Ok(()) => {
+                self.destinations.count_flow(id);
+                Ok(())
+            }
+            Err(Refused::Full) => Err(Verdict::DropTableFull),
+            Err(Refused::Exists) => Err(Verdict::DropContended),
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use lb_agent::domain::service::Forwarding;
 use lb_common::{
     flow::{Kind, State, WAYS, first_bucket, first_way, second_bucket},
     hash,
@@ -66,12 +67,14 @@ pub struct Half {
     pub kind: Kind,
     /// What its packets carry.
     pub key: Key,
-    /// Source of what leaves.
+    /// Source of what leaves, or of the header around it.
     pub new_src: SocketAddr,
-    /// Destination of what leaves.
+    /// Destination of what leaves, or of the header around it.
     pub new_dst: SocketAddr,
     /// Where it leaves.
     pub way: Way,
+    /// How its packets reach the backend.
+    pub forwarding: Forwarding,
     /// Id of the flow's backend.
     pub backend: u32,
     /// Where the flow is in its life.
@@ -81,6 +84,14 @@ pub struct Half {
 }
 
 impl Half {
+    /// Whose flow it is.
+    pub fn client(&self) -> SocketAddr {
+        match self.kind {
+            Kind::Forward => self.key.src,
+            Kind::Reply => self.new_dst,
+        }
+    }
+
     /// Whether both sides have closed the flow, or one has reset it.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Finished | State::Reset)
@@ -139,6 +150,16 @@ impl Table {
             hash::flow6(self.seed, &src, &dst, ports, key.proto)
         } else {
             hash::flow4(self.seed, src[0], dst[0], ports, key.proto)
+        }
+    }
+
+    /// The hash of a client alone.
+    pub fn client_hash(&self, client: IpAddr) -> u64 {
+        let words = words(client);
+        if client.is_ipv6() {
+            hash::client6(self.seed, &words)
+        } else {
+            hash::client4(self.seed, words[0])
         }
     }
 
@@ -201,16 +222,19 @@ impl Table {
             }
             slot
         } else {
+            let first = first_bucket(self.hash(&half.key), self.bucket_mask) as usize;
             let ready = |slot: usize| {
                 self.slots[slot]
                     .as_ref()
                     .map_or(Readiness::Over, &readiness)
             };
-            // Of several that are equal, `min_by_key` takes the first.
-            let slot = self
-                .candidates(&half.key)
-                .into_iter()
-                .min_by_key(|slot| std::cmp::Reverse(ready(*slot)));
+            // Of several that are equal, `min_by_key` takes the first; but of the slots of a
+            // bucket a free one comes before one whose flow is over.
+            let slot = self.candidates(&half.key).into_iter().min_by_key(|slot| {
+                let bucket = usize::from(*slot / WAYS as usize != first);
+                let taken = self.slots[*slot].is_some();
+                (std::cmp::Reverse(ready(*slot)), bucket, taken)
+            });
             slot.filter(|slot| ready(*slot) > Readiness::Never)
                 .ok_or(Refused::Full)?
         };

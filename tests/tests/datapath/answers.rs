@@ -3,7 +3,7 @@
 use lb_agent::domain::kernel::Kernel as _;
 use lb_common::verdict::Verdict::{
     self, AnswerEcho, AnswerTimeExceeded, AnswerTooBig, DropTooBig, DropTtlExceeded, PassForeign,
-    PassFragment,
+    PassFragment, PassMalformed,
 };
 use lb_tests::{
     frame::{L3, Message, fragments, tagged},
@@ -171,7 +171,7 @@ fn time_exceeded() {
                         }
                     }
                 }
-                let mut odd = vec![
+                let odd = vec![
                     (
                         "group",
                         Packet {
@@ -187,14 +187,14 @@ fn time_exceeded() {
                         },
                     ),
                 ];
+                // From where no host is nothing begins in the first place.
                 let none = if traffic.v6 { "ff02::5" } else { "224.1.1.1" };
-                odd.push((
-                    "from a group",
-                    Packet {
-                        src: ip(none),
-                        ..request.clone()
-                    },
-                ));
+                let from_group = Packet {
+                    src: ip(none),
+                    ..request.clone()
+                };
+                let frame = from_group.build();
+                Row::refused("from a group", Side::Front, frame, PassMalformed).check(world);
                 for (what, packet) in odd {
                     let frame = Packet { ttl: 1, ..packet }.build();
                     let what = format!("{traffic:?}, {what}");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lb_agent::domain::kernel::{KernelVip, Step, VipKey};
 use lb_common::verdict::Verdict::{DropPortsExhausted, ForwardReply, ForwardRequest};
 use lb_tests::{
-    packet::{Packet, SYN},
+    packet::{Packet, RST, SYN},
     world::{PORTS, World, action, answer_to},
 };
 
@@ -156,6 +156,32 @@ fn a_port_comes_back() {
     .unwrap();
 }
 
+/// Where every port is taken, that of a flow which was closed will do.
+#[test]
+fn a_closed_flows_port_is_better_than_none() {
+    const ONLY: u16 = 20_000;
+    let tiny = |options: &mut lb_agent::datapath::Options| options.ports = (ONLY, ONLY);
+    World::with_options(tiny, |world| {
+        for traffic in ALL.into_iter().filter(|traffic| traffic.tcp) {
+            traffic.serve(world, &[2]);
+            let (first, second) = (from(traffic, 10, 40_000), from(traffic, 11, 40_000));
+            let sent = forwarded(world.request(&first)).unwrap();
+            assert_eq!(sent.sport, ONLY, "{traffic:?}");
+            let refused = forwarded(world.request(&second));
+            assert_eq!(refused.unwrap_err(), DropPortsExhausted, "{traffic:?}");
+            let reset = Packet {
+                flags: RST,
+                ..first.clone()
+            };
+            forwarded(world.request(&reset)).unwrap();
+            let out = (action::REDIRECT, traffic.at_backend(&second, 2, ONLY));
+            let what = format!("{traffic:?}, a closed flow's port");
+            Row::forwarded(what, Side::Front, &second, ForwardRequest, out).check(world);
+        }
+    })
+    .unwrap();
+}
+
 /// Two VIPs with the same backend address: one client port on both, two ports of the node.
 #[test]
 fn two_services_on_one_backend() {
@@ -182,6 +208,7 @@ fn two_services_on_one_backend() {
             let vip = KernelVip {
                 service: id,
                 slots: SLOTS,
+                treatment: Default::default(),
             };
             world
                 .apply(&[

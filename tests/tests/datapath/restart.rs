@@ -54,6 +54,7 @@ fn adoption() {
             let vip = KernelVip {
                 service: traffic.id(),
                 slots: SLOTS,
+                treatment: Default::default(),
             };
             assert_eq!(adopted.vips[&traffic.key()], vip);
             for number in 2..=4 {

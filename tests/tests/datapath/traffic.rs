@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_agent::domain::kernel::{KernelBackend, Recipe, Step, VipKey};
+use lb_agent::domain::kernel::{KernelBackend, KernelVip, Recipe, Step, Treatment, VipKey};
 use lb_common::{flow::State, verdict::Verdict};
 use lb_tests::{
     packet::{ACK, Packet, SYN},
@@ -155,6 +155,16 @@ impl Traffic {
         Step::PutTable(self.id(), Recipe { weights, slots })
     }
 
+    /// The step that writes the VIP.
+    pub(crate) fn put_vip(self, treatment: Treatment) -> Step {
+        let vip = KernelVip {
+            service: self.id(),
+            slots: SLOTS,
+            treatment,
+        };
+        Step::PutVip(self.key(), vip)
+    }
+
     /// Has the VIP served by backends with weights.
     pub(crate) fn serve_weighted(self, world: &mut World, weights: &[(u8, u32)]) {
         let mut steps: Vec<Step> = weights
@@ -162,11 +172,7 @@ impl Traffic {
             .map(|(number, _)| self.put_backend(*number, true))
             .collect();
         steps.push(self.put_table(weights));
-        let vip = lb_agent::domain::kernel::KernelVip {
-            service: self.id(),
-            slots: SLOTS,
-        };
-        steps.push(Step::PutVip(self.key(), vip));
+        steps.push(self.put_vip(Treatment::default()));
         world.apply(&steps).expect("steps");
     }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Makes a host deaf to questions for its link address, or hear them again.
-fn set_deaf(host: &Namespace, deaf: bool) {
+pub(crate) fn set_deaf(host: &Namespace, deaf: bool) {
     let rules = if deaf {
         "table netdev deaf {\n chain ingress {\n type filter hook ingress device eth0 priority 0;\n\
          ether type arp drop\n icmpv6 type nd-neighbor-solicit drop\n }\n}\n"

@@ -47,6 +47,8 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
             vips: vec!["[2001:db8::10]:80".parse().unwrap()],
             protocol: Protocol::Tcp,
             forwarding: Forwarding::Nat,
+            affinity: Default::default(),
+            allow: None,
             catalog: Catalog::Consul {
                 service: "echo-in-consul".into(),
             },

@@ -9,7 +9,7 @@ use super::{
 use crate::domain::{
     backend::{CatalogHealth, Instance, InstanceId},
     gate::GateSpec,
-    service::{Catalog, Forwarding, ProbeKind, ProbeSpec, Protocol, SubsetRule},
+    service::{Affinity, Catalog, Forwarding, ProbeKind, ProbeSpec, Protocol, SubsetRule},
     split::Shares,
 };
 
@@ -29,13 +29,16 @@ fn the_smallest_file_takes_every_default() {
     assert_eq!(node.nat_ports, NatPorts::Auto);
     assert!(!node.local_clients);
     assert_eq!(node.cgroup, None);
+    assert!(node.decapsulate.is_empty() && node.decapsulate_from.is_empty());
 }
 
 #[test]
 fn every_key_of_the_node_is_read() {
     let text = "[node]\ninterfaces = [\"eth0\", \"bond0.12\"]\nxdp_mode = \"native\"\n\
                 announce = [\"eth0\"]\nstate_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
-                nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n[metrics]\nlisten = \"[::]:9180\"";
+                nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n\
+                decapsulate = [\"198.51.100.10\", \"2001:db8::10\"]\n\
+                decapsulate_from = [\"10.0.0.1/8\", \"::/0\"]\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
         config.node,
@@ -54,6 +57,11 @@ fn every_key_of_the_node_is_read() {
             },
             local_clients: true,
             cgroup: Some("/d".into()),
+            decapsulate: vec![
+                "198.51.100.10".parse().unwrap(),
+                "2001:db8::10".parse().unwrap()
+            ],
+            decapsulate_from: vec!["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()],
         }
     );
     assert_eq!(config.metrics.listen.to_string(), "[::]:9180");
@@ -70,6 +78,8 @@ fn the_example_is_valid() {
     assert_eq!(service.vips, ["198.51.100.10:80".parse().unwrap()]);
     assert_eq!(service.protocol, Protocol::Tcp);
     assert_eq!(service.forwarding, Forwarding::Nat);
+    assert_eq!(service.affinity, Affinity::Connection);
+    assert_eq!(service.allow, None);
     let catalog = Catalog::Consul {
         service: "echo".into(),
     };
@@ -102,6 +112,27 @@ fn the_example_is_valid() {
     };
     assert_eq!(service.probe, Some(probe));
     assert_eq!(service.origin.to_string(), "lb.toml:12");
+}
+
+/// Host bits do not count, and what stands twice counts once.
+#[test]
+fn who_may_use_a_service_and_what_chooses_its_backend() {
+    let text = "NODE\n[[service]]\nname = \"a\"\nvip = [\"192.0.2.1:80\", \"[2001:db8::1]:80\"]\n\
+                backends = []\naffinity = \"client\"\n\
+                allow = [\"10.1.2.3/8\", \"10.0.0.0/8\", \"192.0.2.7\", \"::/0\"]";
+    let config = read(&expand(text), &[]).unwrap();
+    let service = &config.services[0];
+    assert_eq!(service.affinity, Affinity::Client);
+    let allow: Vec<String> = service
+        .allow
+        .iter()
+        .flatten()
+        .map(|net| net.to_string())
+        .collect();
+    assert_eq!(allow, ["10.0.0.0/8", "192.0.2.7/32", "::/0"]);
+    let text = "NODE\nSERVICE\nbackends = []\naffinity = \"connection\"";
+    let config = read(&expand(text), &[]).unwrap();
+    assert_eq!(config.services[0].affinity, Affinity::Connection);
 }
 
 #[test]

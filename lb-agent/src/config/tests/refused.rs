@@ -59,6 +59,30 @@ fn what_is_wrong_with_the_node() {
         ),
         ("[node]\ninterfaces = [▶1]", &["must be a string in quotes"]),
         (
+            "NODE\ndecapsulate = ▶\"192.0.2.1\"",
+            &["must be a list in [ ], not a string"],
+        ),
+        (
+            "NODE\ndecapsulate = [▶\"192.0.2.1:80\", ▶\"127.0.0.1\", \"192.0.2.1\", ▶\"192.0.2.1\"]",
+            &[
+                "without a port",
+                "cannot be a VIP",
+                "192.0.2.1 is named twice",
+            ],
+        ),
+        (
+            "NODE\ndecapsulate_from = ▶[\"10.0.0.0/8\"]",
+            &["but there are none; name them, or remove this"],
+        ),
+        (
+            "NODE\ndecapsulate = [\"192.0.2.1\"]\ndecapsulate_from = [▶\"10.0.0.0/40\"]",
+            &["neither an IP address nor a prefix"],
+        ),
+        (
+            "NODE\ndecapsulate = [\"2001:db8::1\"]\ndecapsulate_from = ▶[\"10.0.0.0/8\"]",
+            &["no IPv6 node may send for it"],
+        ),
+        (
             "[node]\ninterfaces = [▶\"\"]",
             &["is no name of an interface"],
         ),

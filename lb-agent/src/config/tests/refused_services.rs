@@ -43,16 +43,45 @@ fn what_is_wrong_with_a_service() {
             &["use `tcp` or `udp`"],
         ),
         (
-            "NODE\nSERVICE\nbackends = []\nforwarding = ▶\"dsr-l2\"",
-            &["does not have yet"],
+            "NODE\nSERVICE\nbackends = [{ address = ▶\"10.0.0.1:8080\" }, { address = \"10.0.0.2:80\" }]\n\
+             forwarding = \"dsr-l2\"",
+            &[
+                "`dsr-l2` cannot translate ports: the backend would have to listen on the VIP's port 80",
+            ],
         ),
         (
-            "NODE\nSERVICE\nbackends = []\nforwarding = ▶\"dsr-ipip\"",
-            &["use `nat`"],
+            "NODE\n[[service]]\nname = \"a\"\nvip = [\"192.0.2.1:80\", ▶\"192.0.2.1:443\"]\nbackends = []\n\
+             forwarding = \"dsr-ipip\"",
+            &["need port 80; make another service for port 443"],
         ),
         (
             "NODE\nSERVICE\nbackends = []\nforwarding = ▶\"masq\"",
-            &["is no way of forwarding"],
+            &["is no way of forwarding; use `nat`, `dsr-l2` or `dsr-ipip`"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\naffinity = ▶\"cookie\"",
+            &["`cookie` is no affinity; use `client`"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = ▶\"10.0.0.0/8\"",
+            &["must be a list in [ ]"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = [\"10.0.0.0/8\", ▶\"10.0.0.0/33\", ▶7]",
+            &["neither an IP address nor a prefix", "must be a string"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = ▶[]",
+            &["no IPv4 client is allowed; name those who are, or \"0.0.0.0/0\" for all"],
+        ),
+        (
+            "NODE\nSERVICE\nbackends = []\nallow = ▶[\"2001:db8::/32\"]",
+            &["the service has an IPv4 address for clients, but no IPv4 client is allowed"],
+        ),
+        (
+            "NODE\n[[service]]\nname = \"a\"\nvip = [\"[2001:db8::1]:80\"]\nbackends = []\n\
+             allow = ▶[\"10.0.0.0/8\"]",
+            &["no IPv6 client is allowed; name those who are, or \"::/0\" for all"],
         ),
         (
             "NODE\nSERVICE\nbackends = []\ngate = { window = ▶\"100ms\", fail = ▶0, healthy = ▶101, \

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use lb_common::{
     block::{
         FILTER_LINE, GROUPS, Layout, ROOT_ALLOW, ROOT_GROUP, ROOT_LENGTHS, ROOT_LINE, ROOT_WORDS,
-        filter_bits, filter_hash, group_of, group_start, truncate,
+        filter_bits, filter_index, group_of, group_start, truncate,
     },
     hash,
 };
@@ -41,7 +41,7 @@ impl Reader {
     }
 
     fn filter_word(&self, group: u32, lead: [u64; 2]) -> &AtomicU16 {
-        let index = filter_hash(self.layout.seed, group, lead) & self.layout.filter_mask;
+        let index = filter_index(&self.layout, group, lead);
         let line = self.memory.line(FILTER_LINE + index / 32).cast::<u16>();
         // SAFETY: a line holds 32 words; both sides use them atomically.
         unsafe { AtomicU16::from_ptr(line.add((index % 32) as usize)) }

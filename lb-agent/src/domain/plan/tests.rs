@@ -16,6 +16,8 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
         protocol: Protocol::Tcp,
         forwarding: Forwarding::Nat,
+        affinity: Default::default(),
+        allow: None,
         catalog: Catalog::Static(Vec::new()),
         subsets: BTreeMap::new(),
         split: None,
@@ -240,4 +242,87 @@ fn adoption_keeps_ids() {
     );
     assert_eq!(fresh, ids);
     assert_eq!(adopted, view);
+}
+
+/// The service with these source ranges.
+fn allowing(service: &Arc<ServiceState>, allow: Option<&[&str]>) -> Arc<ServiceState> {
+    let mut state = ServiceState::clone(service);
+    let mut spec = ServiceSpec::clone(&state.spec);
+    spec.allow = allow.map(|texts| texts.iter().map(|text| text.parse().unwrap()).collect());
+    state.spec = Arc::new(spec);
+    Arc::new(state)
+}
+
+/// Ranges are there before the VIP asks for them and go after it has stopped; flows of others are
+/// cut when no more can begin, at each change and once after a start.
+#[test]
+fn sources_come_before_the_vip_and_go_after_it() {
+    let open = service("a", &[VIP], &[("10.0.0.1:80", 1)]);
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    step_to(
+        &snapshot(std::slice::from_ref(&open)),
+        &mut view,
+        &mut ids,
+        &[],
+    );
+    let kinds = |steps: &[Step]| -> Vec<&'static str> {
+        let kind = |step: &Step| match step {
+            Step::PutSources(_, sources) if sources.is_empty() => "admit nobody",
+            Step::PutSources(..) => "admit",
+            Step::PutVip(..) => "vip",
+            Step::DeleteVip(..) => "no vip",
+            Step::CutStrangers(_) => "cut",
+            _ => "other",
+        };
+        let kinds = steps.iter().map(kind);
+        kinds.filter(|kind| *kind != "other").collect()
+    };
+    let narrow = snapshot(&[allowing(&open, Some(&["10.0.0.0/8", "2001:db8::/32"]))]);
+    let steps = step_to(&narrow, &mut view, &mut ids, &[]);
+    assert_eq!(kinds(&steps), ["admit", "vip", "cut"]);
+    let of_family: BTreeSet<IpNet> = BTreeSet::from(["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(view.sources.values().collect::<Vec<_>>(), [&of_family]);
+    let narrower = snapshot(&[allowing(&open, Some(&["10.1.0.0/16"]))]);
+    let steps = step_to(&narrower, &mut view, &mut ids, &[]);
+    assert_eq!(kinds(&steps), ["admit", "cut"]);
+    // An agent that starts anew does not know what the former one has cut.
+    view.vetted.clear();
+    let steps = step_to(&narrower, &mut view, &mut ids, &[]);
+    assert_eq!(kinds(&steps), ["cut"]);
+    // A VIP that could not be restricted at once let others in meanwhile.
+    for vip in view.vips.values_mut() {
+        vip.treatment.restricted = false;
+    }
+    let steps = step_to(&narrower, &mut view, &mut ids, &[]);
+    assert_eq!(kinds(&steps), ["vip", "cut"]);
+    let nobody = snapshot(&[allowing(&open, Some(&[]))]);
+    let steps = step_to(&nobody, &mut view, &mut ids, &[]);
+    assert_eq!(kinds(&steps), ["admit nobody", "cut"]);
+    step_to(&narrower, &mut view, &mut ids, &[]);
+    let steps = step_to(&snapshot(&[open]), &mut view, &mut ids, &[]);
+    assert_eq!(kinds(&steps), ["vip", "admit nobody"]);
+    step_to(&narrower, &mut view, &mut ids, &[]);
+    let steps = step_to(&snapshot(&[]), &mut view, &mut ids, &[]);
+    assert_eq!(kinds(&steps), ["no vip", "admit nobody"]);
+    assert!(view.sources.is_empty() && view.vetted.is_empty());
+}
+
+/// While the backends of a service are not known, who may use it is all the same.
+#[test]
+fn a_pending_service_is_restricted_at_once() {
+    let open = service("a", &[VIP], &[("10.0.0.1:80", 1)]);
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    step_to(
+        &snapshot(std::slice::from_ref(&open)),
+        &mut view,
+        &mut ids,
+        &[],
+    );
+    let mut pending = ServiceState::clone(&allowing(&open, Some(&["10.0.0.0/8"])));
+    pending.pending = true;
+    pending.backends.clear();
+    step_to(&snapshot(&[Arc::new(pending)]), &mut view, &mut ids, &[]);
+    assert!(view.vips.values().all(|vip| vip.treatment.restricted));
+    assert_eq!(view.sources.len(), 1);
+    assert!(view.backends.values().all(|backend| backend.active));
 }

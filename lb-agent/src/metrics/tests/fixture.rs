@@ -127,6 +127,8 @@ pub(super) fn snapshot() -> Snapshot {
         vips: vec!["198.51.100.10:80".parse().unwrap()],
         protocol: Protocol::Tcp,
         forwarding: Forwarding::Nat,
+        affinity: Default::default(),
+        allow: None,
         catalog: Catalog::Static(Vec::new()),
         subsets: BTreeMap::new(),
         split: None,

@@ -3,13 +3,15 @@
 //! A new case is a call of [`Group::case`], a new kind of table a variant of [`Prepare`].
 
 use anyhow::Result;
+use lb_agent::domain::service::Forwarding;
 use lb_common::verdict::Verdict;
 use lb_tests::{
-    bench::{Bare, Ingress, Part, Samples, Traffic, blocked_sources},
+    bench::{Bare, Ingress, Part, Samples, Traffic},
     packet::{ACK, Packet, SYN},
 };
 
 use crate::{
+    blocked,
     population::Population,
     stage::{Expect, Scene},
 };
@@ -29,7 +31,9 @@ pub(crate) enum Prepare {
     NoFlows,
     /// These flows, established, and no other.
     Flows(Population),
-    /// So many block rules, and a few TCP flows.
+    /// The same where backends answer clients themselves.
+    FlowsAlone(Population),
+    /// So many block rules of each family, and a few TCP flows.
     Blocks(u32),
 }
 
@@ -80,7 +84,7 @@ impl Case {
         self.expect.is_none()
     }
 
-    fn new_flows(mut self) -> Self {
+    pub(crate) fn new_flows(mut self) -> Self {
         self.most = Some(MOST_NEW);
         if let Some(expect) = &mut self.expect {
             expect.new_flows = true;
@@ -88,14 +92,14 @@ impl Case {
         self
     }
 
-    fn goal(mut self, nanoseconds: f64) -> Self {
+    pub(crate) fn goal(mut self, nanoseconds: f64) -> Self {
         self.goal = Some(nanoseconds);
         self
     }
 }
 
 /// A case of the agent's program.
-fn case(name: String, traffic: Traffic, floor: Bare, verdict: Verdict) -> Case {
+pub(crate) fn case(name: String, traffic: Traffic, floor: Bare, verdict: Verdict) -> Case {
     Case {
         name,
         traffic,
@@ -124,8 +128,8 @@ fn bare(name: &str, traffic: Traffic, program: Bare) -> Case {
 /// Everything, in the order of the table.
 pub(crate) fn all() -> Result<Vec<Group>> {
     let mut groups = vec![floors()?, foreign()?];
-    for rules in [10, 10_000] {
-        groups.push(blocks(rules)?);
+    for rules in [10, 10_000, blocked::LONG_LIST] {
+        groups.push(blocked::blocks(rules)?);
     }
     for (v6, udp) in [(false, false), (true, false), (false, true), (true, true)] {
         groups.push(known_flows(Population {
@@ -142,6 +146,9 @@ pub(crate) fn all() -> Result<Vec<Group>> {
         })?);
     }
     groups.extend(new_flows()?);
+    for forwarding in [Forwarding::DsrL2, Forwarding::DsrIpip] {
+        groups.extend(crate::alone::groups(forwarding)?);
+    }
     Ok(groups)
 }
 
@@ -164,10 +171,16 @@ fn floors() -> Result<Group> {
         bare("bare parse + pass", one()?, Bare::ParsePass),
         bare("bare parse + drop", one()?, Bare::ParseDrop),
         bare(HOT_HASH, one()?, Bare::HotHash),
+        bare("eight calls of a function", one()?, Bare::Calls),
         bare(
             "one line of 262,144, 64k in turn",
             tcp.requests(65_536, ACK)?,
             Bare::Line,
+        ),
+        bare(
+            "one line of 262,144 added to, 64k in turn",
+            tcp.requests(65_536, ACK)?,
+            Bare::LineCounted,
         ),
     ];
     Ok(Group {
@@ -181,24 +194,22 @@ fn floors() -> Result<Group> {
 /// Name of the case that goals scale with.
 pub(crate) const HOT_HASH: &str = "hot hash lookup";
 
+/// Packets between hosts that are not ours, from many sources.
+pub(crate) fn strangers(source: &str, destination: &str) -> Result<Traffic> {
+    let packet = Packet::tcp(source, 40_000, destination, 443, ACK);
+    let parts = [(Part::Source, 0, u32::MAX)];
+    Traffic::new(&packet, Ingress::Front, 65_536, &parts)
+}
+
 fn foreign() -> Result<Group> {
-    let to = |source: &str, destination: &str| {
-        let packet = Packet::tcp(source, 40_000, destination, 443, ACK);
-        Traffic::new(
-            &packet,
-            Ingress::Front,
-            65_536,
-            &[(Part::Source, 0, u32::MAX)],
-        )
-    };
     let passed = |name: &str, traffic| {
         case(name.into(), traffic, Bare::ParsePass, Verdict::PassForeign).goal(10.0)
     };
     let cases = vec![
-        passed("foreign, passed, v4", to("10.64.0.0", "192.0.2.1")?),
+        passed("foreign, passed, v4", strangers("10.64.0.0", "192.0.2.1")?),
         passed(
             "foreign, passed, v6",
-            to("2001:db8:77::", "2001:db8:200::1")?,
+            strangers("2001:db8:77::", "2001:db8:200::1")?,
         ),
     ];
     Ok(Group {
@@ -209,33 +220,7 @@ fn foreign() -> Result<Group> {
     })
 }
 
-fn blocks(rules: u32) -> Result<Group> {
-    let from = Packet::tcp("100.64.0.7", 40_000, NEW_FLOWS, 80, SYN);
-    let traffic = blocked_sources(&from, rules)?;
-    let name = format!("blocked, dropped, {rules} prefixes");
-    let tcp = Population {
-        v6: false,
-        udp: false,
-        flows: 1024,
-    };
-    let cases = vec![
-        case(name, traffic, Bare::ParseDrop, Verdict::DropBlocked).goal(15.0),
-        case(
-            format!("TCP v4, 1 flow, {rules} prefixes blocked"),
-            tcp.requests(1, ACK)?,
-            Bare::Transmit,
-            Verdict::ForwardRequest,
-        ),
-    ];
-    Ok(Group {
-        name: format!("a block list of {rules}"),
-        scene: Scene::Blocks,
-        prepare: Prepare::Blocks(rules),
-        cases,
-    })
-}
-
-fn count(flows: u32) -> String {
+pub(crate) fn count(flows: u32) -> String {
     match flows {
         1 => "1 flow".into(),
         _ if flows < 1024 => format!("{flows} flows"),
@@ -282,10 +267,15 @@ fn known_flows(flows: Population) -> Result<Group> {
     }
     if large && !flows.v6 && !flows.udp {
         let traffic = flows.requests(524_288, ACK)?;
-        cases.insert(
-            0,
-            bare("one line of 2,097,152, 512k in turn", traffic, Bare::Line),
-        );
+        let lines = [
+            ("one line of 2,097,152, 512k in turn", Bare::Line),
+            (
+                "one line of 2,097,152 added to, 512k in turn",
+                Bare::LineCounted,
+            ),
+        ];
+        let lines = lines.map(|(name, program)| bare(name, traffic.clone(), program));
+        cases.splice(0..0, lines);
     }
     Ok(Group {
         name: format!("{} {protocol} {family}", count(flows.flows)),
@@ -359,6 +349,7 @@ mod tests {
             ("UDP v6, 512k flows", Some(168.0)),
             ("TCP v4, 1k flows", None),
             ("blocked, dropped, 10 prefixes", Some(15.0)),
+            ("blocked, dropped, 1000000 prefixes", Some(30.0)),
         ] {
             let case = cases.iter().find(|case| case.name == name);
             assert_eq!(case.map(|case| case.goal), Some(goal), "{name}");

@@ -2,6 +2,8 @@
 //! each other, all cases in turn, several rounds. Prints a table with the goals and writes
 //! `target/bench/datapath.json`.
 
+mod alone;
+mod blocked;
 mod cases;
 mod population;
 mod report;

@@ -8,10 +8,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use ipnet::IpNet;
-use lb_agent::domain::kernel::Kernel as _;
+use lb_agent::domain::{
+    kernel::{Kernel as _, KernelVip, Step, Treatment},
+    service::Forwarding,
+};
 use lb_common::{flow::State, maps::DEFAULT_FLOW_SLOTS, verdict::Verdict};
 use lb_tests::{
-    bench::{Bare, Driver, Ingress, Traffic, block_rule},
+    bench::{Bare, Driver, Ingress, Traffic, block_rule, block_rule6},
     packet::{ACK, SYN},
     world::World,
 };
@@ -22,7 +25,7 @@ use crate::{
 };
 
 /// Packets before each measurement, as many as bring the flows to mind; at most.
-const WARM_UP: u32 = 131_072;
+const WARM_UP: u32 = 524_288;
 /// Share of the packets that must end as the case says. Not all: where a table is half full, a
 /// few in a thousand flows find the place for the client's own port taken and get another port,
 /// and the replies made here miss them.
@@ -37,12 +40,18 @@ pub(crate) enum Scene {
     Large,
     /// With a block list.
     Blocks,
+    /// With one that takes seconds to load.
+    LongList,
+    /// Whose backends answer clients themselves.
+    ServerReturn(Forwarding),
 }
 
 impl Scene {
     fn slots(self) -> u32 {
         match self {
-            Scene::Default | Scene::Blocks => DEFAULT_FLOW_SLOTS,
+            Scene::Default | Scene::Blocks | Scene::LongList | Scene::ServerReturn(_) => {
+                DEFAULT_FLOW_SLOTS
+            }
             Scene::Large => DEFAULT_FLOW_SLOTS * 8,
         }
     }
@@ -127,7 +136,7 @@ pub(crate) struct Bench<'w> {
     driver: Driver,
     /// Ids of all backends.
     backends: Vec<u32>,
-    /// How many rules of [`block_rule`] are on the block list.
+    /// How many rules of [`block_rule`] are on the block list, and of [`block_rule6`].
     blocked: u32,
 }
 
@@ -157,6 +166,15 @@ impl<'w> Bench<'w> {
             backends.extend(id * 16..id * 16 + 8);
             id += 1;
         }
+        if let Scene::ServerReturn(forwarding) = scene {
+            let treatment = Treatment {
+                forwarding,
+                ..Treatment::default()
+            };
+            let vips = world.datapath.adopt()?.vips.into_iter();
+            let treated = vips.map(|(key, vip)| Step::PutVip(key, KernelVip { treatment, ..vip }));
+            world.apply(&treated.collect::<Vec<_>>())?;
+        }
         Ok(Self {
             world,
             driver: Driver::load(driver, scene.slots())?,
@@ -178,12 +196,15 @@ impl<'w> Bench<'w> {
         match prepare {
             Prepare::NoFlows => {}
             Prepare::Flows(flows) => self.establish(*flows)?,
+            Prepare::FlowsAlone(flows) => self.establish_alone(*flows)?,
             Prepare::Blocks(count) => {
-                let more = (self.blocked..*count).map(block_rule);
-                let more: Vec<_> = more.collect::<Result<_>>()?;
+                let rules = |numbers: std::ops::Range<u32>| -> Result<Vec<IpNet>> {
+                    let v6 = numbers.clone().map(block_rule6);
+                    numbers.map(block_rule).chain(v6).collect()
+                };
+                let more = rules(self.blocked..*count)?;
                 self.world.datapath.block(&more)?;
-                let less = (*count..self.blocked).map(block_rule);
-                let less: Vec<_> = less.collect::<Result<_>>()?;
+                let less = rules(*count..self.blocked)?;
                 self.world.datapath.unblock(&less)?;
                 self.blocked = *count;
                 self.establish(Population {
@@ -208,6 +229,22 @@ impl<'w> Bench<'w> {
         ensure!(
             established as f64 >= 2.0 * f64::from(all) * AS_EXPECTED,
             "{established} established halves after opening {all} flows: {used:?}"
+        );
+        Ok(())
+    }
+
+    /// The same where no answer comes by.
+    fn establish_alone(&mut self, flows: Population) -> Result<()> {
+        let all = flows.flows;
+        self.send(&flows.requests(all, SYN)?, all)?;
+        self.send(&flows.requests(all, ACK)?, all)?;
+        let census = self.world.datapath.sweep()?;
+        let used = if flows.v6 { census.used6 } else { census.used4 };
+        let established = used[State::Established as usize];
+        ensure!(
+            established as f64 >= f64::from(all) * AS_EXPECTED
+                && used.iter().sum::<u64>() <= u64::from(all),
+            "{established} established flows after opening {all}: {used:?}"
         );
         Ok(())
     }

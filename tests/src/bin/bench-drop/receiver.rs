@@ -107,6 +107,8 @@ impl Means {
             announce: Vec::new(),
             grace: std::time::Duration::from_millis(200),
             budget: lb_agent::datapath::Budget::Auto,
+            decapsulate: Vec::new(),
+            decapsulate_from: Vec::new(),
         };
         let mut datapath = host.run(|| Datapath::open(&options))?;
         let rules: Vec<_> = (0..rules).map(block_rule).collect::<Result<_>>()?;

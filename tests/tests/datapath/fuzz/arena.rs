@@ -152,6 +152,8 @@ impl<'a> Arena<'a> {
         let there = &self.model.destinations;
         let mut steps: Vec<Step> = there.vips.keys().map(|key| Step::DeleteVip(*key)).collect();
         steps.extend(there.tables.keys().map(|id| Step::DeleteTable(*id)));
+        let restricted = there.sources.keys();
+        steps.extend(restricted.map(|id| Step::PutSources(*id, BTreeSet::new())));
         // Those that were freed have counted on, if they had flows.
         let ids = there.backends.keys().chain(there.stats.keys());
         let ids: BTreeSet<u32> = ids.copied().filter(|id| *id < ANCHORS).collect();

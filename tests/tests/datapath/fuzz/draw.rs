@@ -1,10 +1,16 @@
 //! What happens next, by chance: frames that mostly make sense, frames that do not, and the
 //! agent's doings in between.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
-use lb_agent::domain::kernel::{KernelBackend, KernelVip, Recipe, Step, VipKey};
+use lb_agent::domain::{
+    kernel::{KernelBackend, KernelVip, Recipe, Step, Treatment, VipKey},
+    service::{Affinity, Forwarding},
+};
 use lb_tests::{
     model::{
         Model,
@@ -87,7 +93,7 @@ pub(super) fn backend(random: &mut Random, v6: bool) -> SocketAddr {
 }
 
 /// Steps that make a service as an agent makes it.
-fn serve(random: &mut Random, service: u32) -> Vec<Step> {
+fn serve(random: &mut Random, temper: &Temper, service: u32) -> Vec<Step> {
     let v6 = service % 2 == 1;
     let mut steps = Vec::new();
     let mut weights = Vec::new();
@@ -116,9 +122,43 @@ fn serve(random: &mut Random, service: u32) -> Vec<Step> {
         KernelVip {
             service,
             slots: 1021,
+            treatment: treatment(random),
         },
     ));
+    if random.below(3) == 0 {
+        steps.extend(admit(random, temper, service));
+    }
     steps
+}
+
+fn treatment(random: &mut Random) -> Treatment {
+    Treatment {
+        affinity: one(random, &[Affinity::Connection, Affinity::Client]),
+        restricted: random.below(8) == 0,
+        forwarding: one(
+            random,
+            &[
+                Forwarding::Nat,
+                Forwarding::Nat,
+                Forwarding::Nat,
+                Forwarding::Nat,
+                Forwarding::Nat,
+                Forwarding::Nat,
+                Forwarding::DsrL2,
+                Forwarding::DsrIpip,
+            ],
+        ),
+    }
+}
+
+/// Steps that change whom a service admits.
+fn admit(random: &mut Random, temper: &Temper, service: u32) -> Vec<Step> {
+    let prefixes = (0..random.below(6)).map(|_| prefix(random, temper));
+    let of_family = |prefix: &IpNet| prefix.addr().is_ipv6() == (service % 2 == 1);
+    let sources: BTreeSet<IpNet> = prefixes.collect();
+    let sources = sources.into_iter().filter(of_family).collect();
+    let cut = BTreeSet::from([service, random.below(8)]);
+    vec![Step::PutSources(service, sources), Step::CutStrangers(cut)]
 }
 
 fn prefix(random: &mut Random, temper: &Temper) -> IpNet {
@@ -144,7 +184,8 @@ fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
     let vips: Vec<VipKey> = there.vips.keys().copied().collect();
     let service = random.below(8);
     match random.below(100) {
-        0..20 => Event::Steps(serve(random, service)),
+        0..17 => Event::Steps(serve(random, temper, service)),
+        17..20 => Event::Steps(admit(random, temper, service)),
         20..32 if !ids.is_empty() => {
             let id = one(random, &ids);
             let former = there.backends[&id];
@@ -166,7 +207,7 @@ fn agent(random: &mut Random, temper: &Temper, model: &Model) -> Event {
         66..70 => Event::Cut(vec![prefix(random, temper)]),
         70..75 => Event::Sweep,
         75..80 => Event::Lose(random.below(2) == 0, random.below(1024) as usize),
-        80 if random.below(30) == 0 => Event::Reopen(one(
+        80 if random.below(6) == 0 => Event::Reopen(one(
             random,
             &[(20_000, 29_999), (20_000, 20_003), (40_000, 40_500)],
         )),
@@ -269,6 +310,12 @@ pub(super) fn packet(random: &mut Random, from: SocketAddr, to: SocketAddr, prot
     }
 }
 
+/// What some cases begin with: so few ports that the rules about taken ones show.
+pub(crate) fn scarcity(random: &mut Random) -> Option<Event> {
+    let last = one(random, &[20_000, 20_001, 20_003]);
+    (random.below(16) == 0).then_some(Event::Reopen((20_000, last)))
+}
+
 /// What happens next.
 pub(crate) fn event(random: &mut Random, temper: &Temper, model: &Model) -> Event {
     if random.below(1000) < temper.agent {
@@ -298,7 +345,9 @@ pub(crate) fn event(random: &mut Random, temper: &Temper, model: &Model) -> Even
 }
 
 /// The services that a case begins with.
-pub(crate) fn services(random: &mut Random) -> Event {
-    let steps = (0..8).flat_map(|service| serve(random, service)).collect();
+pub(crate) fn services(random: &mut Random, temper: &Temper) -> Event {
+    let steps = (0..8)
+        .flat_map(|service| serve(random, temper, service))
+        .collect();
     Event::Steps(steps)
 }

@@ -109,8 +109,12 @@ fn fuzz(world: &mut World, seed: u64, frames: u64, fault: Option<Fault>) -> Repo
 
 fn case(arena: &mut Arena<'_>, random: &mut Random) -> Result<(), (Halt, Vec<Event>)> {
     let temper = draw::Temper::draw(random);
-    let mut events = vec![draw::services(random)];
-    let mut answer = arena.play(&events[0]);
+    let mut events = vec![draw::services(random, &temper)];
+    events.extend(draw::scarcity(random));
+    let mut answer = Ok(());
+    for event in &events {
+        answer = answer.and_then(|()| arena.play(event));
+    }
     for number in 0..EVENTS {
         if number % LOOK == LOOK - 1 {
             answer = answer.and_then(|()| arena.compare_tables());

@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 use lb_agent::{
     datapath::{Budget, Datapath, Mode, Options, Resolver},
     domain::{
-        kernel::{Kernel as _, KernelBackend, KernelView, KernelVip, Recipe, Step, VipKey},
+        kernel::{
+            Kernel as _, KernelBackend, KernelView, KernelVip, Recipe, Step, Treatment, VipKey,
+        },
         plan::advance,
     },
     fragments,
@@ -43,6 +45,8 @@ impl Programs {
             cgroup: None,
             grace: Duration::from_secs(20),
             budget: Budget::Unlimited,
+            decapsulate: Vec::new(),
+            decapsulate_from: Vec::new(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -68,7 +72,14 @@ impl Programs {
                 steps.push(Step::PutTable(service, Recipe { weights, slots }));
                 let address = (VIPS[v6].parse::<IpAddr>()?, port).into();
                 let key = VipKey { address, protocol };
-                steps.push(Step::PutVip(key, KernelVip { service, slots }));
+                steps.push(Step::PutVip(
+                    key,
+                    KernelVip {
+                        service,
+                        slots,
+                        treatment: Treatment::default(),
+                    },
+                ));
             }
         }
         let mut view = KernelView::default();
