@@ -273,6 +273,9 @@ fn a_canary_is_back_within_three_windows(turn_bad: impl FnOnce(&Scene)) {
     // No more than its share, with room for chance.
     let (_, most) = binomial_bounds(bad_total, 0.5);
     assert!(bad.failed() <= most, "{} of {bad_total}", bad.failed());
+    let three_windows = (3 * WINDOW).as_secs_f64() / (back - dead).as_secs_f64();
+    let share = 0.5 * bad_total as f64 * three_windows;
+    assert!((bad.failed() as f64) < share, "{} of {share}", bad.failed());
     assert_eq!(after.failed(), 0, "{:?}", after.failures);
     assert!(after.answered() > 0);
     let reason = shown(&scene)["shift"]["reason"].clone();
