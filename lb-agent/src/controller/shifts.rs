@@ -9,7 +9,7 @@ use crate::domain::{
     dtab::{self, Dentry},
     gate::Readings,
     kernel::Kernel,
-    shift::{InvalidShift, Phase, Shift, ShiftOrder, ShiftState, Steering, Turn},
+    shift::{Phase, Shift, ShiftOrder, ShiftState, Steering, Turn},
     snapshot::ServiceState,
     split::{ActiveSplit, Shares},
 };
@@ -124,7 +124,7 @@ impl<K: Kernel> Controller<K> {
                          end that first with `lb-agent split promote {service}` or `… rollback {service}`"
                     )));
                 }
-                steering.change(|shift| shift.head_for(order, now))?;
+                steering.try_change(|shift| shift.head_for(order, now))?;
             }
             _ => {
                 let shift = Shift::begin(order, &in_force.shares, now)?;
@@ -161,11 +161,8 @@ impl<K: Kernel> Controller<K> {
         self.desired.check_latch(service)?;
         let now = SystemTime::now();
         let steering = under_way(&mut self.desired, service)?;
-        let promoted = steering.change(|shift| -> Result<String, InvalidShift> {
-            shift.promote(now);
-            Ok(shift.subset.clone())
-        })?;
-        info!(service, subset = promoted, "promoted");
+        steering.change(|shift| shift.promote(now));
+        info!(service, subset = steering.shift().subset, "promoted");
         self.after_change(service, shift_of)
             .await?
             .ok_or_else(vanished)
@@ -272,33 +269,34 @@ impl<K: Kernel> Controller<K> {
             shares,
             fallback,
         } = dentry;
-        let watched = self.desired.shifts.get(&service).map(Steering::shift);
-        let watched = watched.filter(|shift| shift.is_watched());
-        let base = match watched {
-            // All the way back: it is over.
-            Some(shift) if is_same(&shift.base, &shares) => None,
-            // What was good when the shift began is good still.
-            Some(shift) if grown(&shift.base, &shares) == Some(&shift.subset) => {
-                Some(shift.base.clone())
-            }
-            _ => self.desired.split_of(&service).map(|split| split.shares),
+        match fallback.is_empty() {
+            true => self.desired.fallbacks.remove(&service),
+            false => self.desired.fallbacks.insert(service.clone(), fallback),
         };
+        let watched = self.desired.shifts.get_mut(&service);
+        let mut base = None;
+        match watched.filter(|steering| steering.shift().is_watched()) {
+            // All the way back: it is over.
+            Some(steering) if is_same(&steering.shift().base, &shares) => {}
+            // What was good when the shift began is good still.
+            Some(steering)
+                if grown(&steering.shift().base, &shares) == Some(&steering.shift().subset) =>
+            {
+                steering.change(|shift| shift.move_to(&shares));
+                return;
+            }
+            _ => base = self.desired.split_of(&service).map(|split| split.shares),
+        }
         self.settle(&service);
         let growing = base
             .as_ref()
             .and_then(|base| Some((base, grown(base, &shares)?)));
         if let Some((base, subset)) = growing {
             let shift = Shift::placed(subset, base, &shares, now);
-            self.desired
-                .shifts
-                .insert(service.clone(), Steering::new(shift));
+            self.desired.shifts.insert(service, Steering::new(shift));
         } else {
-            self.desired.splits.insert(service.clone(), shares);
+            self.desired.splits.insert(service, shares);
         }
-        match fallback.is_empty() {
-            true => self.desired.fallbacks.remove(&service),
-            false => self.desired.fallbacks.insert(service, fallback),
-        };
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! - *Healthy share*: the part of the subset's registered weight that is healthy, over the window.
 //! - *Errors*: the part of its new connections that failed. What all subsets suffer alike is not the
-//!   new one's fault: it fails only with twice the rate of the others, too.
+//!   new one's fault: it fails only with twice the rate of the others, too. Where these have too few
+//!   connections, what they had in an earlier window of the same shift counts.
 //! - *Latency*: the mean time that its backends took to answer, be it probes or requests.
 //!
 //! A measure has no say where there is nothing to measure. Between *failed* and *good* lies a band
@@ -157,14 +158,16 @@ pub struct Window {
     healthy_seconds: f64,
     /// Its time is over, but its connections have not been counted yet.
     overdue: bool,
+    /// Percent of the others' connections that failed when last there were enough.
+    others: Option<f64>,
 }
 
 /// How long a window waits for its connections to be counted, at most.
 const OVERDUE: Duration = Duration::from_secs(15);
 
 impl Window {
-    /// Opens a window.
-    pub fn open(spec: &GateSpec, now: SystemTime, sight: Sight) -> Self {
+    /// Opens a window. `others` is what [`Self::others`] of the window before says.
+    pub fn open(spec: &GateSpec, now: SystemTime, sight: Sight, others: Option<f64>) -> Self {
         Self {
             began: now,
             ends: now + spec.window,
@@ -172,6 +175,7 @@ impl Window {
             healthy: sight.healthy,
             healthy_seconds: 0.0,
             overdue: false,
+            others,
             first: sight,
         }
     }
@@ -179,6 +183,12 @@ impl Window {
     /// When it is over; `None`: with the next count of connections.
     pub fn ends(&self) -> Option<SystemTime> {
         (!self.overdue).then_some(self.ends)
+    }
+
+    /// Percent of the others' connections that failed when last there were enough; `None`: there
+    /// never were.
+    pub fn others(&self) -> Option<f64> {
+        self.others
     }
 
     /// Takes in what is to be seen now, and judges if the window is over: at its end, or with the
@@ -206,7 +216,10 @@ impl Window {
         let healthy = self.healthy_seconds / whole.as_secs_f64().max(1e-9);
         let subset = since(&sight.subset, &self.first.subset);
         let rest = since(&sight.rest, &self.first.rest);
-        Look::Closed(judge(spec, healthy, &subset, &rest))
+        if rest.begun >= u64::from(spec.connections.max(1)) {
+            self.others = Some(rate(&rest));
+        }
+        Look::Closed(judge(spec, healthy, &subset, self.others))
     }
 }
 
@@ -231,11 +244,17 @@ fn since(now: &Readings, first: &Readings) -> Outcomes {
         .fold(Outcomes::default(), Outcomes::plus)
 }
 
-/// Judges what was measured in a window; `healthy` from 0 to 1.
-fn judge(spec: &GateSpec, healthy: f64, subset: &Outcomes, rest: &Outcomes) -> Judgement {
+/// Percent of the connections that failed. One may be counted twice; they are no more than all.
+fn rate(outcomes: &Outcomes) -> f64 {
+    let begun = outcomes.begun.max(1) as f64;
+    (outcomes.failed as f64 * 100.0 / begun).min(100.0)
+}
+
+/// Judges what was measured in a window; `healthy` from 0 to 1, `others` in percent.
+fn judge(spec: &GateSpec, healthy: f64, subset: &Outcomes, others: Option<f64>) -> Judgement {
     let measures = [
         healthy_share(spec, healthy * 100.0),
-        errors(spec, subset, rest),
+        errors(spec, subset, others.unwrap_or(0.0)),
         latency(spec, subset),
     ];
     // The worst; of those, the first.
@@ -276,15 +295,11 @@ fn healthy_share(spec: &GateSpec, percent: f64) -> Option<Judgement> {
 }
 
 /// Good is what lies within half the limit.
-fn errors(spec: &GateSpec, subset: &Outcomes, rest: &Outcomes) -> Option<Judgement> {
-    let rate = |outcomes: &Outcomes| {
-        let begun = outcomes.begun.max(1) as f64;
-        (outcomes.failed as f64 * 100.0 / begun).min(100.0)
-    };
+fn errors(spec: &GateSpec, subset: &Outcomes, others: f64) -> Option<Judgement> {
     if subset.begun < u64::from(spec.connections.max(1)) {
         return None;
     }
-    let (own, others, most) = (rate(subset), rate(rest), f64::from(spec.errors));
+    let (own, most) = (rate(subset), f64::from(spec.errors));
     judgement(
         own > most && own >= 2.0 * others,
         own <= most / 2.0,

@@ -112,7 +112,7 @@ fn each_measure_has_a_limit_and_a_band() {
             rest: readings(3, 3, 0, 0),
             counted: 0,
         };
-        let mut window = Window::open(&spec(), at(0), first.clone());
+        let mut window = Window::open(&spec(), at(0), first.clone(), None);
         first.subset = readings(7 + own.0, 7 + own.1, 7 + answers, 7 + answers * ms * 1000);
         first.rest = readings(3 + rest.0, 3 + rest.1, 0, 0);
         first.counted = 1;
@@ -135,7 +135,7 @@ fn a_window_waits_for_the_count() {
         ..Sight::default()
     };
     for (counted_at, closed_at) in [(3, 10), (10, 10), (13, 13), (99, 25)] {
-        let mut window = Window::open(&spec(), at(0), sight(5));
+        let mut window = Window::open(&spec(), at(0), sight(5), None);
         for second in 1.. {
             let counted = if second >= counted_at { 6 } else { 5 };
             let look = window.look(&spec(), at(second), &sight(counted));
@@ -148,6 +148,40 @@ fn a_window_waits_for_the_count() {
     }
 }
 
+/// Clients that end everything by a reset do so in each subset. Once the others have no connections
+/// any more, what they had before is what counts.
+#[test]
+fn others_without_connections_are_remembered() {
+    let sight = |counted, own: (u64, u64), rest: (u64, u64)| Sight {
+        healthy: 1.0,
+        subset: readings(own.0, own.1, 0, 0),
+        rest: readings(rest.0, rest.1, 0, 0),
+        counted,
+    };
+    let rows = [
+        // Others with enough connections; then with too few to say anything.
+        ((1000, 900), (1000, 900), Some(90.0), Undecided),
+        ((1000, 900), (0, 0), Some(90.0), Undecided),
+        ((1000, 900), (9, 0), Some(90.0), Undecided),
+        ((1000, 900), (1000, 0), Some(0.0), Failed),
+        ((1000, 900), (9, 9), Some(0.0), Failed),
+    ];
+    let mut others = None;
+    for (own, rest, expected, verdict) in rows {
+        let first = sight(0, (0, 0), (0, 0));
+        let mut window = Window::open(&spec(), at(0), first, others);
+        let Look::Closed(judgement) = window.look(&spec(), at(10), &sight(1, own, rest)) else {
+            panic!("still open");
+        };
+        others = window.others();
+        assert_eq!(
+            (others, judgement.verdict),
+            (expected, verdict),
+            "{own:?} {rest:?}"
+        );
+    }
+}
+
 /// Half the window down is half of it, whenever it was looked.
 #[test]
 fn health_counts_by_time() {
@@ -157,7 +191,7 @@ fn health_counts_by_time() {
         ..Sight::default()
     };
     for (down_at, percent) in [(2, "20 %"), (4, "40 %")] {
-        let mut window = Window::open(&spec(), at(0), sight(1.0, 0));
+        let mut window = Window::open(&spec(), at(0), sight(1.0, 0), None);
         for second in 1..10 {
             let healthy = if second >= down_at { 0.0 } else { 1.0 };
             let look = window.look(&spec(), at(second), &sight(healthy, 1));
@@ -195,7 +229,7 @@ fn a_clock_that_steps() {
         healthy: 1.0,
         ..Sight::default()
     };
-    let mut window = Window::open(&spec(), at(0), sight.clone());
+    let mut window = Window::open(&spec(), at(0), sight.clone(), None);
     assert_eq!(window.look(&spec(), at(5), &sight), Look::Open);
     assert_eq!(window.look(&spec(), at(3), &sight), Look::Open);
     assert_eq!(

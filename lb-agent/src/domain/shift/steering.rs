@@ -21,6 +21,8 @@ pub enum Turn {
 pub struct Steering {
     shift: Shift,
     window: Option<Window>,
+    /// What [`Window::others`] said last.
+    others: Option<f64>,
     failed: u32,
     last: Option<Judgement>,
     /// A good window since the last step.
@@ -35,6 +37,7 @@ impl Steering {
         Self {
             shift,
             window: None,
+            others: None,
             failed: 0,
             last: None,
             cleared: false,
@@ -55,14 +58,28 @@ impl Steering {
         &self.shift
     }
 
-    /// The shift, to be changed by a person; what the gate has seen of it counts no longer.
-    pub fn change<T, E>(
+    /// The shift, to be changed by a person; what the gate has seen of its subset counts no longer.
+    pub fn change(&mut self, change: impl FnOnce(&mut Shift)) {
+        change(&mut self.shift);
+        *self = Self {
+            others: self.others,
+            ..Self::new(self.shift.clone())
+        };
+    }
+
+    /// The same where the change may fail; then there was none.
+    ///
+    /// # Errors
+    ///
+    /// Those of the change.
+    pub fn try_change<E>(
         &mut self,
-        change: impl FnOnce(&mut Shift) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let done = change(&mut self.shift)?;
-        *self = Self::new(self.shift.clone());
-        Ok(done)
+        change: impl FnOnce(&mut Shift) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut changed = self.shift.clone();
+        change(&mut changed)?;
+        self.change(|shift| *shift = changed);
+        Ok(())
     }
 
     /// The shift and how it goes.
@@ -102,14 +119,15 @@ impl Steering {
             return None;
         }
         let Some(window) = &mut self.window else {
-            self.window = Some(Window::open(spec, now, sight.clone()));
+            self.window = Some(Window::open(spec, now, sight.clone(), self.others));
             return None;
         };
         match window.look(spec, now, sight) {
             Look::Open => {}
             Look::Void => self.window = None,
             Look::Closed(judgement) => {
-                self.window = Some(Window::open(spec, now, sight.clone()));
+                self.others = window.others();
+                self.window = Some(Window::open(spec, now, sight.clone(), self.others));
                 if let Some(turn) = self.count(spec, now, judgement) {
                     return Some(turn);
                 }

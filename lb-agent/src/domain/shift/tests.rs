@@ -201,17 +201,13 @@ fn promote_and_a_new_goal() {
     let mut steering = begun(50, 50, 5);
     course(&mut steering, 0, "++--");
     let further = |shift: &mut Shift| shift.head_for(&order(80, 20, 5), at(4));
-    steering.change(further).unwrap();
+    steering.try_change(further).unwrap();
     assert_eq!(steering.state().failed, 0, "the count is anew");
     assert_eq!(course(&mut steering, 4, "++++++"), [70, 70, 70, 70, 70, 80]);
     let back = |shift: &mut Shift| shift.head_for(&order(60, 20, 5), at(10));
-    assert!(steering.change(back).is_err());
+    assert!(steering.try_change(back).is_err());
 
-    let promote = |shift: &mut Shift| -> Result<(), InvalidShift> {
-        shift.promote(at(10));
-        Ok(())
-    };
-    steering.change(promote).unwrap();
+    steering.change(|shift| shift.promote(at(10)));
     assert_eq!(steering.shift().shares, shares("v1=0 v2=100"));
     // Watched no longer.
     assert_eq!(course(&mut steering, 11, "---------"), [100; 9]);
