@@ -149,7 +149,8 @@ fn show(reply: &GetServiceResponse) -> String {
             ),
         ),
     ];
-    let mut at = 7;
+    let split = rows.iter().position(|(name, _)| *name == "split");
+    let mut at = split.map_or(rows.len(), |at| at + 1);
     if let Some(others) = shift::others(&service.split_layers) {
         rows.insert(at, ("not in force", others));
         at += 1;
