@@ -105,6 +105,12 @@ impl Clock {
         self.ticks.wrapping_add(elapsed as u32)
     }
 
+    /// The counter's lower 32 bits so many seconds from now on; of the past, if fewer than none.
+    pub(crate) fn in_seconds(&self, seconds: i32) -> u32 {
+        let ticks = self.per_second.cast_signed().wrapping_mul(seconds);
+        self.now().wrapping_add_signed(ticks)
+    }
+
     /// Ticks a second.
     pub(crate) fn per_second(&self) -> u32 {
         self.per_second

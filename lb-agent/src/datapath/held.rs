@@ -20,7 +20,7 @@ use lb_common::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Attached, clock::Clock, encode, take, xdp};
+use super::{Attached, clock::Clock, encode, take, trial::xdp_context, xdp};
 use crate::domain::{
     fragment::{Deposit, Early, PacketId},
     kernel::KernelError,
@@ -108,10 +108,9 @@ fn handle(ebpf: &mut Ebpf, name: &'static str) -> Result<Xdp, KernelError> {
 
 impl Deposit for HeldFragments {
     fn switch(&mut self, on: bool) -> Result<(), KernelError> {
-        let ticks = self.clock.per_second().cast_signed().wrapping_mul(LEASE);
         let switch = HoldSwitch {
             on: u32::from(on),
-            until: self.clock.now().wrapping_add_signed(ticks),
+            until: self.clock.in_seconds(LEASE),
         };
         self.switch
             .set(0, switch, 0)
@@ -179,11 +178,7 @@ impl Deposit for HeldFragments {
         } else {
             &self.pass
         };
-        // `struct xdp_md`; see `trial`.
-        let context: Vec<u8> = [0, early.frame.len() as u32, 0, early.ifindex, 0, 0]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect();
+        let context = xdp_context(&early.frame, early.ifindex);
         let options = TestRunOptions {
             data_in: Some(&early.frame),
             ctx_in: Some(&context),

@@ -67,10 +67,9 @@ impl Trace {
     ///
     /// The map cannot be written.
     pub fn lease(&mut self, seconds: i32) -> Result<(), KernelError> {
-        let ticks = self.clock.per_second().cast_signed().wrapping_mul(seconds);
         let switch = TraceSwitch {
             on: 1,
-            until: self.clock.now().wrapping_add_signed(ticks),
+            until: self.clock.in_seconds(seconds),
         };
         self.write_switch(switch)
     }

@@ -11,6 +11,15 @@ const SKB_IFINDEX: usize = 40;
 /// Size of that struct.
 const SKB: usize = 192;
 
+/// `struct xdp_md` of include/uapi/linux/bpf.h for a frame that comes in on `ifindex`: data, data_end,
+/// data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+pub(super) fn xdp_context(frame: &[u8], ifindex: u32) -> Vec<u8> {
+    [0, frame.len() as u32, 0, ifindex, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect()
+}
+
 impl Datapath {
     /// Descriptor of the XDP program, for a benchmark's driver to call.
     ///
@@ -40,12 +49,7 @@ impl Datapath {
     ///
     /// The kernel refuses test runs, or the interface does not exist.
     pub fn test_run(&self, frame: &[u8], ifindex: u32) -> Result<(u32, Vec<u8>), KernelError> {
-        // `struct xdp_md` of include/uapi/linux/bpf.h: data, data_end, data_meta,
-        // ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect();
+        let context = xdp_context(frame, ifindex);
         let mut out = vec![0; frame.len() + 256];
         let run = self
             .xdp()?

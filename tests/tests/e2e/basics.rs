@@ -5,25 +5,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use lb_tests::{client::Client, pace::at_this_pace, process::wait_for};
 
-use crate::scene::{Conversation, PATIENCE, Scene, VIP, VIP6, address};
-
-/// The same VIPs for UDP.
-const UDP_SERVICE: &str = r#"[[service]]
-name = "echo-udp"
-vip = ["198.51.100.10:80", "[2001:db8:100::10]:80"]
-protocol = "udp"
-backends = [
-  { address = "10.77.1.2:8080" }, { address = "[fd77:1::2]:8080" },
-  { address = "10.77.2.2:8080" }, { address = "[fd77:2::2]:8080" },
-]
-"#;
+use crate::scene::{Conversation, PATIENCE, Scene, VIP, VIP6, address, udp_service};
 
 /// Attached natively; HTTP and UDP are balanced on both families; a block cuts one client off and
 /// no other; connections outlive the agent's being killed and started again; `detach` leaves
 /// nothing.
 #[test]
 fn from_the_first_packet_to_detach() {
-    let mut scene = Scene::listed(&["v1", "v1"], "", UDP_SERVICE);
+    let mut scene = Scene::listed(&["v1", "v1"], "", &udp_service(2));
     let status = scene.agent.command(&["status"]).unwrap();
     for interface in ["to-client (native)", "to-b1 (native)", "to-b2 (native)"] {
         assert!(status.contains(interface), "{status}");

@@ -12,15 +12,9 @@ use lb_tests::{
     topology::Topology,
 };
 
-use crate::scene::{METRICS, PATIENCE, Scene, VIP, VIP6, address, config, entry, sample};
-
-/// A UDP service on the VIPs of the other, with one backend.
-const UDP_SERVICE: &str = r#"[[service]]
-name = "echo-udp"
-vip = ["198.51.100.10:80", "[2001:db8:100::10]:80"]
-protocol = "udp"
-backends = [{ address = "10.77.1.2:8080" }, { address = "[fd77:1::2]:8080" }]
-"#;
+use crate::scene::{
+    METRICS, PATIENCE, Scene, VIP, VIP6, address, config, entry, sample, udp_service,
+};
 
 /// What was counted under a reason so far.
 fn counted(agent: &Agent, reason: &str) -> f64 {
@@ -82,7 +76,7 @@ fn find_the_node(scene: &Scene) {
 #[test]
 fn large_datagrams_pass_in_fragments() {
     for mode in MODES {
-        let scene = Scene::listed_on(mode, &["v1"], "", UDP_SERVICE);
+        let scene = Scene::listed_on(mode, &["v1"], "", &udp_service(1));
         pass_in_fragments(&scene);
     }
 }

@@ -12,15 +12,7 @@ use lb_tests::{
     wire::Wire,
 };
 
-use crate::scene::{PATIENCE, Scene, VIP, VIP6, address, sample};
-
-/// A UDP service on the VIPs of the other, with one backend.
-const UDP_SERVICE: &str = r#"[[service]]
-name = "echo-udp"
-vip = ["198.51.100.10:80", "[2001:db8:100::10]:80"]
-protocol = "udp"
-backends = [{ address = "10.77.1.2:8080" }, { address = "[fd77:1::2]:8080" }]
-"#;
+use crate::scene::{PATIENCE, Scene, VIP, VIP6, address, sample, udp_service};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -93,7 +85,7 @@ impl Client {
 #[test]
 fn fragments_in_any_order() {
     for mode in ["", "xdp_mode = \"off\""] {
-        let scene = Scene::listed_on(mode, &["v1"], "", UDP_SERVICE);
+        let scene = Scene::listed_on(mode, &["v1"], "", &udp_service(1));
         let mut client = Client::new(&scene);
         for (round, vip) in (0..10).flat_map(|round| [(round, VIP), (round, VIP6)]) {
             // The answer fits into one frame; the question comes in three.
@@ -124,7 +116,7 @@ fn fragments_in_any_order() {
 /// Fragments without a first one are given up after a second, and counted.
 #[test]
 fn fragments_without_a_first() {
-    let scene = Scene::listed_on("", &["v1"], "", UDP_SERVICE);
+    let scene = Scene::listed_on("", &["v1"], "", &udp_service(1));
     let client = Client::new(&scene);
     let question = client.datagram(VIP, 20_000, vec![7; 1400]);
     for piece in &fragments(&question.build(), 600, 0x4343)[1..] {
@@ -148,7 +140,7 @@ fn fragments_without_a_first() {
 #[test]
 fn clients_behind_tags() {
     for mode in ["", "xdp_mode = \"off\""] {
-        let scene = Scene::listed_on(mode, &["v1"], "", UDP_SERVICE);
+        let scene = Scene::listed_on(mode, &["v1"], "", &udp_service(1));
         if !mode.is_empty() {
             for interface in scene.topology.node_interfaces() {
                 link::offload(scene.topology.node(), &interface).unwrap();

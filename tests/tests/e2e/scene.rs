@@ -168,6 +168,22 @@ pub(crate) fn config(service: &str, tables: &str) -> String {
     )
 }
 
+/// A UDP service on the VIPs of the other, with the first backends of the topology.
+pub(crate) fn udp_service(backends: u8) -> String {
+    let rows: String = (1..=backends)
+        .map(|number| {
+            format!(
+                "  {{ address = \"10.77.{number}.2:8080\" }}, \
+                 {{ address = \"[fd77:{number}::2]:8080\" }},\n"
+            )
+        })
+        .collect();
+    format!(
+        "[[service]]\nname = \"echo-udp\"\nvip = [\"{VIP}\", \"{VIP6}\"]\nprotocol = \"udp\"\n\
+         backends = [\n{rows}]\n"
+    )
+}
+
 /// A backend in the list of a service.
 pub(crate) fn entry(address: SocketAddr, tag: &str) -> String {
     format!("  {{ address = \"{address}\", tags = [\"{tag}\"] }},\n")

@@ -15,7 +15,7 @@ use lb_tests::{
 
 use crate::{
     scene::{METRICS, PATIENCE, VIP, VIP6, address, reply, sample},
-    tc::set_deaf,
+    tc::{lose_neighbour, set_deaf},
 };
 
 /// Hosts whose backends hold the VIPs, and are connected to the client directly as well.
@@ -234,19 +234,11 @@ fn the_first_packet_to_an_unknown_neighbour() {
         let _holders = hosts.hold("native");
         let _agent = hosts.balance(forwarding, mode);
         hosts.wait_until_served();
-        let (node, backend) = (hosts.topology.node(), &hosts.topology.backends()[0]);
+        let backend = &hosts.topology.backends()[0];
         for (family, vip) in [("-4", VIP), ("-6", VIP6)] {
             let what = format!("{forwarding}, {mode}, {family}");
             let vip = address(vip);
-            set_deaf(backend, true);
-            node.tool("ip", &[family, "neigh", "flush", "dev", "to-b1"])
-                .unwrap();
-            // Long enough for the agent to see it.
-            std::thread::sleep(Duration::from_millis(500));
-            let neighbours = node
-                .tool("ip", &[family, "neigh", "show", "dev", "to-b1"])
-                .unwrap();
-            assert!(!neighbours.contains("lladdr"), "{what}: {neighbours}");
+            lose_neighbour(&hosts.topology, family, &what);
             let socket = hosts.topology.client().run(|| {
                 let any = if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 UdpSocket::bind(any).unwrap()

@@ -10,6 +10,21 @@ use crate::{
     scene::{METRICS, PATIENCE, VIP, VIP6, address, sample},
 };
 
+/// Makes the node forget the link address of the first backend, which no longer tells it. `family`:
+/// `-4` or `-6`.
+pub(crate) fn lose_neighbour(topology: &Topology, family: &str, what: &str) {
+    let node = topology.node();
+    set_deaf(&topology.backends()[0], true);
+    node.tool("ip", &[family, "neigh", "flush", "dev", "to-b1"])
+        .unwrap();
+    // Long enough for the agent to see it.
+    std::thread::sleep(Duration::from_millis(500));
+    let neighbours = node
+        .tool("ip", &[family, "neigh", "show", "dev", "to-b1"])
+        .unwrap();
+    assert!(!neighbours.contains("lladdr"), "{what}: {neighbours}");
+}
+
 /// Makes a host deaf to questions for its link address, or hear them again.
 pub(crate) fn set_deaf(host: &Namespace, deaf: bool) {
     let rules = if deaf {
@@ -45,19 +60,10 @@ fn the_first_packet_to_an_unknown_neighbour_is_not_lost() {
         .start()
         .unwrap();
     wait_until_served(&agent, topology.client(), 1);
-    let node = topology.node();
     for (family, vip) in [("-4", VIP), ("-6", VIP6)] {
         let vip = address(vip);
         let backend = &topology.backends()[0];
-        set_deaf(backend, true);
-        node.tool("ip", &[family, "neigh", "flush", "dev", "to-b1"])
-            .unwrap();
-        // Long enough for the agent to see it.
-        std::thread::sleep(Duration::from_millis(500));
-        let neighbours = node
-            .tool("ip", &[family, "neigh", "show", "dev", "to-b1"])
-            .unwrap();
-        assert!(!neighbours.contains("lladdr"), "{neighbours}");
+        lose_neighbour(&topology, family, family);
         let socket = topology.client().run(|| {
             let any = if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             UdpSocket::bind(any).unwrap()

@@ -10,19 +10,7 @@ use std::{
 
 use lb_tests::{process::wait_for, stats::bounds};
 
-use crate::scene::{PATIENCE, Scene, VIP, VIP6, address, sample};
-
-/// A UDP service on the VIPs of the other, with three backends.
-const UDP_SERVICE: &str = r#"[[service]]
-name = "echo-udp"
-vip = ["198.51.100.10:80", "[2001:db8:100::10]:80"]
-protocol = "udp"
-backends = [
-  { address = "10.77.1.2:8080" }, { address = "[fd77:1::2]:8080" },
-  { address = "10.77.2.2:8080" }, { address = "[fd77:2::2]:8080" },
-  { address = "10.77.3.2:8080" }, { address = "[fd77:3::2]:8080" },
-]
-"#;
+use crate::scene::{PATIENCE, Scene, VIP, VIP6, address, sample, udp_service};
 
 #[test]
 fn curl_is_answered_on_both_families() {
@@ -74,7 +62,7 @@ fn a_gigabyte_each_way_is_not_altered_on_ipv6() {
 
 #[test]
 fn datagrams_come_back_whole_and_spread() {
-    let scene = Scene::listed(&["v1", "v1", "v1"], "", UDP_SERVICE);
+    let scene = Scene::listed(&["v1", "v1", "v1"], "", &udp_service(3));
     let client = scene.client();
     // The answer is three bytes longer, and just fits into 1500 with its headers.
     for (vip, longest) in [(VIP, 1500 - 20 - 8 - 3), (VIP6, 1500 - 40 - 8 - 3)] {
@@ -160,7 +148,7 @@ impl Counted {
 
 #[test]
 fn counters_equal_what_was_sent() {
-    let scene = Scene::listed(&["v1", "v1", "v1"], "", UDP_SERVICE);
+    let scene = Scene::listed(&["v1", "v1", "v1"], "", &udp_service(3));
     let client = scene.client();
     let before = Counted::of(&scene);
     let tcp4 = client.spread(address(VIP), 300, 4);

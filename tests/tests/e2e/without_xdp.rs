@@ -5,17 +5,7 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 
 use lb_tests::{link, topology::Topology};
 
-use crate::scene::{PATIENCE, Scene, VIP, VIP6, address, sample};
-
-const UDP_SERVICE: &str = r#"[[service]]
-name = "echo-udp"
-vip = ["198.51.100.10:80", "[2001:db8:100::10]:80"]
-protocol = "udp"
-backends = [
-  { address = "10.77.1.2:8080" }, { address = "[fd77:1::2]:8080" },
-  { address = "10.77.2.2:8080" }, { address = "[fd77:2::2]:8080" },
-]
-"#;
+use crate::scene::{PATIENCE, Scene, VIP, VIP6, address, sample, udp_service};
 
 /// All ends of all links with their offloads on.
 fn offload(topology: &Topology) {
@@ -32,7 +22,7 @@ fn offload(topology: &Topology) {
 #[test]
 fn large_transfers_are_not_altered() {
     const BYTES: u64 = 200_000_000;
-    let scene = Scene::listed_on("xdp_mode = \"off\"", &["v1", "v2"], "", UDP_SERVICE);
+    let scene = Scene::listed_on("xdp_mode = \"off\"", &["v1", "v2"], "", &udp_service(2));
     offload(&scene.topology);
     let status = scene.agent.command(&["status"]).unwrap();
     assert!(status.contains("to-client (tc)"), "{status}");
@@ -64,7 +54,7 @@ fn large_transfers_are_not_altered() {
 /// A reply counts once, a request counts once, and nothing that is forwarded counts as passed.
 #[test]
 fn every_packet_counts_once() {
-    let scene = Scene::listed_on("xdp_mode = \"off\"", &["v1", "v1"], "", UDP_SERVICE);
+    let scene = Scene::listed_on("xdp_mode = \"off\"", &["v1", "v1"], "", &udp_service(2));
     offload(&scene.topology);
     let client = scene.client();
     let value = |scrape: &str, labels: &[&str]| sample(scrape, "lb_packets_total", labels).unwrap();
