@@ -20,11 +20,10 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> BackendState {
-    let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));
     BackendState {
         instance: Instance {
             id: InstanceId(format!("node{host}/echo")),
-            address,
+            address: ([10, 1, 0, host], 8080).into(),
             weight: 10,
             tags: vec![],
             meta: BTreeMap::new(),
@@ -81,6 +80,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         panic: false,
         pending: false,
         notes: Vec::new(),
+        routes: Default::default(),
     }
 }
 
