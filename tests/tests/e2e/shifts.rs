@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_tests::{process::wait_for, stats::binomial_bounds};
+use lb_tests::{
+    load::{Load, Pace},
+    process::wait_for,
+    stats::binomial_bounds,
+};
 use serde_json::{Value, json};
 
 use crate::scene::{PATIENCE, Scene, VIP, address, reply, sample};
@@ -240,7 +244,12 @@ fn a_canary_is_back_within_three_windows(turn_bad: impl FnOnce(&Scene)) {
     const WINDOW: Duration = Duration::from_secs(6);
     // Few connections suffice: clients that wait for an answer make no others meanwhile.
     let scene = scene("gate = { window = \"6s\", connections = 3 }", "");
-    let load = scene.load(150.0);
+    // Many clients, so that some hundred requests tell their share, and not chance.
+    let pace = Pace {
+        threads: 24,
+        rate: Some(150.0),
+    };
+    let load = Load::start(&scene.client(), address(VIP), pace);
     let shift = ["split", "shift", "echo", "v2", "--to", "50", "--step", "50"];
     scene.agent.command(&shift).unwrap();
     // Good windows first.
