@@ -32,6 +32,7 @@ impl From<OperatorError> for Status {
             OperatorError::UnknownService { .. }
             | OperatorError::UnknownBackend { .. }
             | OperatorError::UnknownSubset { .. }
+            | OperatorError::UnknownSubject(_)
             | OperatorError::NotBlocked(_)
             | OperatorError::NotAllowed(_) => Code::NotFound,
             OperatorError::Refused(_) => Code::FailedPrecondition,
@@ -97,6 +98,7 @@ mod tests {
                 },
                 Code::NotFound,
             ),
+            (OperatorError::UnknownSubject("x".into()), Code::NotFound),
             (
                 OperatorError::NotBlocked("192.0.2.0/24".parse().unwrap()),
                 Code::NotFound,

@@ -1,15 +1,17 @@
 //! The facts that decide what the node should do, and the snapshot made of them.
 
+mod changes;
+mod health;
 mod naming;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use self::naming::foreign_subset;
+use self::{health::HealthFacts, naming::foreign_subset};
 use crate::{
     config::Config,
     domain::{
@@ -41,10 +43,13 @@ pub(crate) struct Desired {
     /// once one came.
     unremembered: BTreeMap<String, Option<SystemTime>>,
     observed: HashMap<ObservedKey, Observed>,
+    /// Backends that answer their probes, be it with a failure. Nothing is known of them at first.
+    answers: HashSet<ObservedKey>,
     /// Splits set on the command line, by service.
     pub(crate) splits: BTreeMap<String, Shares>,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    health: HealthFacts,
     snapshot: Arc<Snapshot>,
 }
 
@@ -83,8 +88,10 @@ impl Desired {
                 .iter()
                 .flat_map(|(service, all)| restored(service, all))
                 .collect(),
+            answers: HashSet::new(),
             splits: state.splits.clone(),
             drains: state.drains.clone(),
+            health: HealthFacts::default(),
             snapshot: Arc::default(),
         };
         desired.set_services(&config.services);
@@ -135,16 +142,6 @@ impl Desired {
         &self.catalog
     }
 
-    pub(crate) fn set_observed(
-        &mut self,
-        service: String,
-        id: InstanceId,
-        address: SocketAddr,
-        observed: Observed,
-    ) {
-        self.observed.insert((service, id, address), observed);
-    }
-
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
     }
@@ -183,11 +180,12 @@ impl Desired {
         down
     }
 
-    /// When a hold ends.
+    /// When a hold, an ejection or a step of a slow start ends.
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
         let guards = self.guards.values().filter_map(Guard::next_deadline);
         let unremembered = self.unremembered.values().flatten().copied();
-        guards.chain(unremembered).min()
+        let health = self.health.next_deadline();
+        guards.chain(unremembered).chain(health).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
@@ -202,11 +200,18 @@ impl Desired {
                 let found = spec.probe.as_ref().and_then(|_| self.observed.get(&key));
                 found.cloned().unwrap_or(Observed::Unknown)
             };
+            self.health.judge(spec, &instances, &observed, now);
             let mut state = weigh(
                 spec,
                 Inputs {
                     instances,
                     observed: &observed,
+                    answers: &|instance| {
+                        let key = (name.clone(), instance.id.clone(), instance.address);
+                        self.answers.contains(&key)
+                    },
+                    ejected: &|instance| self.health.ejection(name, instance),
+                    ramp: &|instance| self.health.ramp(spec, instance, now),
                     drains: self.drains.get(name),
                     cli_split: self
                         .splits
@@ -218,7 +223,12 @@ impl Desired {
             // What has not changed stays the same value, so that others can tell by the pointer.
             let state = match self.snapshot.services.get(name) {
                 Some(former) if **former == state => former.clone(),
-                _ => Arc::new(state),
+                former => {
+                    if let Some(former) = former {
+                        changes::record_all(&mut self.health.history, former, &state, now);
+                    }
+                    Arc::new(state)
+                }
             };
             services.insert(name.clone(), state);
         }
@@ -232,6 +242,7 @@ impl Desired {
         if unchanged && self.snapshot.version > 0 {
             return false;
         }
+        self.health.forget_but(&self.services);
         self.snapshot = Arc::new(Snapshot {
             version: self.snapshot.version + 1,
             services,
@@ -308,14 +319,16 @@ impl Desired {
     /// Drops what is known of backends that are gone.
     fn forget_vanished(&mut self) {
         let snapshot = &self.snapshot;
-        self.observed.retain(|(service, id, address), _| {
+        let exists = |(service, id, address): &ObservedKey| {
             snapshot.services.get(service).is_some_and(|state| {
                 state
                     .backends
                     .iter()
                     .any(|b| b.id() == id && b.address() == *address)
             })
-        });
+        };
+        self.observed.retain(|key, _| exists(key));
+        self.answers.retain(exists);
     }
 }
 

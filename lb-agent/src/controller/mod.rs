@@ -16,6 +16,7 @@ pub mod handle;
 mod reconcile;
 mod reload;
 mod report;
+mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ pub use self::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
         LocalClientsStatus, Names, OperatorError, Reply, Status,
     },
+    signal::Signal,
 };
 use self::{desired::Desired, reconcile::Reconciler};
 use crate::{
@@ -165,6 +167,9 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
+                    if self.desired.note_attempts(&self.kernel.attempts(), SystemTime::now()) {
+                        self.reconcile().await;
+                    }
                 }
                 () = deadline => self.expire().await,
                 _ = tick.tick() => {
@@ -198,16 +203,7 @@ impl<K: Kernel> Controller<K> {
     }
 
     fn note_health(&mut self, event: HealthEvent) {
-        info!(
-            service = event.service,
-            backend = %event.address,
-            id = %event.id,
-            now = ?event.observed,
-            before = ?event.previous,
-            "a backend's health changed"
-        );
-        self.desired
-            .set_observed(event.service, event.id, event.address, event.observed);
+        self.desired.note_probe(event, SystemTime::now());
     }
 
     /// Ends what has come to its end.
@@ -351,9 +347,26 @@ impl<K: Kernel> Controller<K> {
             }
             Command::Counters(reply) => {
                 let counters = self.kernel.counters(&self.desired.snapshot());
-                respond(reply, counters);
+                let ejections = self.desired.ejections();
+                respond(
+                    reply,
+                    counters.map(|counters| Counters {
+                        ejections,
+                        ..counters
+                    }),
+                );
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),
+            Command::Signals(signals, reply) => {
+                let news = self.desired.note_signals(&signals, SystemTime::now());
+                if news {
+                    self.reconcile().await;
+                }
+                respond(reply, Ok(()));
+            }
+            Command::History(of, reply) => {
+                respond(reply, self.desired.history(of.as_deref()));
+            }
             Command::Reload(reply) => {
                 let answer = self.reload().await;
                 respond(reply, answer);

@@ -4,7 +4,7 @@ mod gone;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{BackendCounters, Counters, Names, OperatorError};
 use crate::domain::{
-    kernel::{Census, Kernel, KernelError, KernelView, Step, VipKey},
+    kernel::{Attempts, Census, Kernel, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
     service::ServiceSpec,
     snapshot::Snapshot,
@@ -38,6 +38,8 @@ pub(crate) struct Reconciler<K> {
     taken_out: BTreeMap<u32, u64>,
     /// Totals of backends whose entries have been freed, by service name.
     retired: BTreeMap<String, BackendCounters>,
+    /// By backend id: what became of the connections of all censuses.
+    attempts: BTreeMap<u32, Attempts>,
     /// By id of a lost backend: its local clients.
     closed: BTreeMap<u32, gone::Closed>,
     error: Option<String>,
@@ -62,6 +64,7 @@ impl<K: Kernel> Reconciler<K> {
             census: Arc::default(),
             taken_out: BTreeMap::new(),
             retired: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             closed: BTreeMap::new(),
             error: None,
             rebuilds: (Duration::ZERO, Duration::ZERO, 0),
@@ -81,7 +84,29 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     pub(crate) fn set_census(&mut self, census: Arc<Census>) {
+        for (id, found) in &census.attempts {
+            if self.view.backends.contains_key(id) {
+                self.attempts.entry(*id).or_default().add(found);
+            }
+        }
         self.census = census;
+    }
+
+    /// What the latest census says of connections, by service and backend address.
+    pub(crate) fn attempts(&self) -> BTreeMap<(String, SocketAddr), Attempts> {
+        let services: BTreeMap<u32, &String> =
+            self.ids.iter().map(|((name, _), id)| (*id, name)).collect();
+        let mut attempts: BTreeMap<_, Attempts> = BTreeMap::new();
+        for (id, found) in &self.census.attempts {
+            let Some(backend) = self.view.backends.get(id) else {
+                continue;
+            };
+            if let Some(service) = services.get(&backend.service) {
+                let key = ((*service).clone(), backend.address);
+                attempts.entry(key).or_default().add(found);
+            }
+        }
+        attempts
     }
 
     pub(crate) fn census(&self) -> &Census {
@@ -168,7 +193,13 @@ impl<K: Kernel> Reconciler<K> {
         };
         self.kernel.apply(step)?;
         if let Some((service, stats)) = totals {
-            add(self.retired.entry(service).or_default(), &stats, 0);
+            let total = self.retired.entry(service).or_default();
+            add(total, &stats, 0);
+            if let Step::FreeBackend(id) = step {
+                total
+                    .attempts
+                    .add(&self.attempts.remove(id).unwrap_or_default());
+            }
         }
         advance(&mut self.view, step);
         match step {
@@ -281,13 +312,16 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             };
             let stats = self.kernel.backend_stats(*id).map_err(failed)?;
+            let attempts = self.attempts.get(id).copied().unwrap_or_default();
             let live = self.census.backends.get(id).copied().unwrap_or(0);
             if let Some(total) = counters.services.get_mut(*name) {
                 add(total, &stats, live);
+                total.attempts.add(&attempts);
             }
             let counters: &mut BackendCounters =
                 by_address.entry((*name, backend.address)).or_default();
             add(counters, &stats, live);
+            counters.attempts.add(&attempts);
         }
         for (name, service) in &snapshot.services {
             for backend in &service.backends {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod blocks;
+mod health;
 mod local;
 
 use std::time::Duration;
@@ -92,7 +93,7 @@ async fn probes_take_out_and_bring_back() {
     assert_eq!(bench.echo().len(), 2);
     let problems = bench.handle.status().await.unwrap().problems;
     assert!(
-        problems[0].contains("no backend is healthy"),
+        problems[0].contains("too few backends are healthy"),
         "{problems:?}"
     );
     bench.probe(2, true).await;

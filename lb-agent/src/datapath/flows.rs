@@ -3,6 +3,7 @@
 //! A window instead of the whole, because mapped pages count as the agent's resident memory: a
 //! table of a million flows would look like a leak.
 
+mod judged;
 mod list;
 mod sweep;
 
@@ -21,6 +22,7 @@ use lb_common::{
 };
 use memmap2::{MmapOptions, MmapRaw};
 
+pub use self::judged::Judged;
 use super::{clock::Clock, encode};
 use crate::domain::{
     block::PrefixSet,
@@ -78,6 +80,11 @@ impl FlowTables {
             clock,
             lifetimes,
         }
+    }
+
+    /// The memory for [`Self::sweep_noting`].
+    pub fn judged(&self) -> Judged {
+        Judged::new(self.slots)
     }
 
     /// The kernel's tick counter.

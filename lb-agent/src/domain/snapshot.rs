@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
+    passive::Ejection,
     service::ServiceSpec,
     split::ActiveSplit,
 };
@@ -27,7 +28,8 @@ pub struct ServiceState {
     pub backends: Vec<BackendState>,
     /// The split in force.
     pub split: Option<ActiveSplit>,
-    /// No backend is healthy, so all are used: better a try than a certain refusal.
+    /// Too few backends are healthy ([`super::service::HealthPolicy::panic`]), so all are used:
+    /// better a try than to bury the few under everybody's traffic, or a certain refusal.
     pub panic: bool,
     /// Its catalog has never answered: what the kernel holds of it is left alone.
     pub pending: bool,
@@ -42,6 +44,10 @@ pub struct BackendState {
     pub subset: Option<String>,
     /// The agent's own probes.
     pub observed: Observed,
+    /// Out for a while by what traffic tells of it.
+    pub ejection: Option<Ejection>,
+    /// Parts of [`super::ramp::STEPS`] of its share that it takes while it starts slowly.
+    pub ramp: Option<u32>,
     /// A person drains it.
     pub drain: Option<Drain>,
     /// Gone from the catalog, but not believed yet.

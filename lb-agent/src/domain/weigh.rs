@@ -1,14 +1,19 @@
 //! The effective weight of each backend, and the sentence that explains it.
 //!
-//! Effective weight = registered weight × split share × health × drain. A subset's share is
+//! Effective weight = registered weight × slow start × split share × health × drain. A subset's share is
 //! divided among its usable backends by their registered weights, so that a 90/10 split is 90/10
 //! whatever the number of backends on either side.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
+    passive::{Ejection, Witness},
+    ramp,
     service::ServiceSpec,
     snapshot::{BackendState, Drain, Held, ServiceState},
     split::{ActiveSplit, Shares, SplitSource},
@@ -20,6 +25,12 @@ pub struct Inputs<'a> {
     pub instances: Vec<(Instance, Option<Held>)>,
     /// What the agent's probes say.
     pub observed: &'a dyn Fn(&Instance) -> Observed,
+    /// Which of them answer their probes, be it with a failure.
+    pub answers: &'a dyn Fn(&Instance) -> bool,
+    /// Which of them traffic speaks against.
+    pub ejected: &'a dyn Fn(&Instance) -> Option<Ejection>,
+    /// How many of [`ramp::STEPS`] parts those take that start slowly.
+    pub ramp: &'a dyn Fn(&Instance) -> Option<u32>,
     /// Backends that a person drains.
     pub drains: Option<&'a BTreeMap<InstanceId, Drain>>,
     /// Shares that a person set.
@@ -49,6 +60,8 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         .map(|(instance, held)| BackendState {
             subset: spec.subset_of(&instance),
             observed: (inputs.observed)(&instance),
+            ejection: (inputs.ejected)(&instance),
+            ramp: (inputs.ramp)(&instance),
             drain: inputs
                 .drains
                 .and_then(|drains| drains.get(&instance.id))
@@ -63,21 +76,16 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
 
     let standings: Vec<Standing> = backends
         .iter()
-        .map(|backend| standing(spec, split.as_ref(), backend))
+        .map(|backend| {
+            let answers = (inputs.answers)(&backend.instance);
+            standing(spec, split.as_ref(), backend, answers)
+        })
         .collect();
-    // Each family's VIPs have their own backends: they are counted, and panic, apart.
-    let in_panic = [false, true].map(|v6| {
-        let family = || {
-            let all = backends.iter().zip(&standings);
-            all.filter(move |(backend, _)| backend.address().is_ipv6() == v6)
-                .map(|(_, standing)| standing)
-        };
-        !family().any(|standing| matches!(standing, Standing::Usable))
-            && family().any(|standing| matches!(standing, Standing::Unhealthy(_)))
-    });
+    let panic = Panic::of(spec, split.is_some(), &backends, &standings);
+    let ramps = backends.iter().any(|backend| backend.ramp.is_some());
     let takes = |backend: &BackendState, standing: &Standing| match standing {
         Standing::Usable => true,
-        Standing::Unhealthy(_) => in_panic[usize::from(backend.address().is_ipv6())],
+        Standing::Unhealthy { answers, .. } => panic.covers(backend, *answers),
         Standing::Out(_) => false,
     };
 
@@ -88,37 +96,45 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
             let subset = backend.subset.clone().unwrap_or_default();
             *subset_weight
                 .entry((subset, backend.address().is_ipv6()))
-                .or_default() += u64::from(backend.instance.weight);
+                .or_default() += ramped(backend, ramps);
         }
     }
     for (backend, standing) in backends.iter_mut().zip(&standings) {
         if !takes(backend, standing) {
             backend.reason = match standing {
-                Standing::Out(reason) | Standing::Unhealthy(reason) => reason.clone(),
+                Standing::Out(reason) | Standing::Unhealthy { reason, .. } => reason.clone(),
                 Standing::Usable => String::new(),
             };
             continue;
         }
         let registered = backend.instance.weight;
-        let base = match (&split, &backend.subset) {
+        let own = ramped(backend, ramps);
+        let mut base = match (&split, &backend.subset) {
             (Some(split), Some(subset)) => {
                 let total = subset_weight[&(subset.clone(), backend.address().is_ipv6())];
                 let share = split.shares.get(subset).unwrap_or(0);
-                let units = u64::from(share) * SHARE_UNITS * u64::from(registered) / total;
+                let units = u64::from(share) * SHARE_UNITS * own / total;
                 backend.weight = u32::try_from(units.max(1)).unwrap_or(u32::MAX);
                 format!(
-                    "subset {subset} has {share} of {}, weight {registered} of {total} in it",
-                    split.shares.total()
+                    "subset {subset} has {share} of {}, weight {registered} of {} in it",
+                    split.shares.total(),
+                    total.div_ceil(if ramps { ramp::STEPS.into() } else { 1 })
                 )
             }
             _ => {
-                backend.weight = registered;
+                backend.weight = u32::try_from(own).unwrap_or(u32::MAX);
                 format!("weight {registered}")
             }
         };
+        if let Some(part) = backend.ramp {
+            base.push_str(&format!(
+                "; starting slowly, at {} % of its share",
+                part * 100 / ramp::STEPS
+            ));
+        }
         backend.reason = match standing {
-            Standing::Unhealthy(reason) => {
-                format!("{base}; {reason}, but no backend is healthy, so all are used")
+            Standing::Unhealthy { reason, .. } => {
+                format!("{base}; {reason}, but too few backends are healthy, so all are used")
             }
             _ => base,
         };
@@ -130,8 +146,87 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         spec: spec.clone(),
         backends,
         split,
-        panic: in_panic[0] || in_panic[1],
+        panic: panic.reigns(),
         pending: false,
+    }
+}
+
+/// Where too few backends are healthy, so that those that are not are used as well.
+///
+/// Each family's VIPs have their own backends: they are counted, and panic, apart. Under a split
+/// the subsets are apart as well: one that is dead altogether gives its share to the living, which
+/// is better than to use it. A backend that does not even answer, by our own probes or by what
+/// traffic met, is no help to the few: it is used only where nobody is healthy at all.
+struct Panic {
+    by_subset: bool,
+    /// Families without a healthy backend: all are used.
+    none: [bool; 2],
+    /// Groups with too few: those that answer are used.
+    few: BTreeSet<(bool, String)>,
+}
+
+/// Healthy ones, those that are not, and those of them that answer.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    usable: usize,
+    unhealthy: usize,
+    answering: usize,
+}
+
+impl Panic {
+    fn of(
+        spec: &ServiceSpec,
+        by_subset: bool,
+        backends: &[BackendState],
+        standings: &[Standing],
+    ) -> Self {
+        let mut panic = Self {
+            by_subset,
+            none: [false; 2],
+            few: BTreeSet::new(),
+        };
+        let mut groups: BTreeMap<(bool, String), Count> = BTreeMap::new();
+        let mut families = [Count::default(); 2];
+        for (backend, standing) in backends.iter().zip(standings) {
+            let group = groups.entry(panic.group(backend)).or_default();
+            let family = &mut families[usize::from(backend.address().is_ipv6())];
+            for count in [group, family] {
+                match standing {
+                    Standing::Usable => count.usable += 1,
+                    Standing::Unhealthy { answers, .. } => {
+                        count.unhealthy += 1;
+                        count.answering += usize::from(*answers);
+                    }
+                    Standing::Out(_) => {}
+                }
+            }
+        }
+        panic.none = families.map(|count| count.usable == 0 && count.unhealthy > 0);
+        let few = groups.iter().filter(|(_, count)| {
+            let all = count.usable + count.unhealthy;
+            let few = count.usable * 100 < all * spec.health.panic as usize;
+            few && count.usable > 0 && count.answering > 0
+        });
+        panic.few = few.map(|(group, _)| group.clone()).collect();
+        panic
+    }
+
+    fn group(&self, backend: &BackendState) -> (bool, String) {
+        let subset = backend.subset.as_ref().filter(|_| self.by_subset);
+        (
+            backend.address().is_ipv6(),
+            subset.cloned().unwrap_or_default(),
+        )
+    }
+
+    /// Whether an unhealthy backend is used.
+    fn covers(&self, backend: &BackendState, answers: bool) -> bool {
+        self.none[usize::from(backend.address().is_ipv6())]
+            || answers && !self.few.is_empty() && self.few.contains(&self.group(backend))
+    }
+
+    fn reigns(&self) -> bool {
+        self.none != [false; 2] || !self.few.is_empty()
     }
 }
 
@@ -139,13 +234,23 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
 enum Standing {
     /// Yes.
     Usable,
-    /// Only if nobody else can. Why.
-    Unhealthy(String),
+    /// Only if too few others can.
+    Unhealthy {
+        /// Why.
+        reason: String,
+        /// It is there to answer, as far as is known.
+        answers: bool,
+    },
     /// No. Why.
     Out(String),
 }
 
-fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendState) -> Standing {
+fn standing(
+    spec: &ServiceSpec,
+    split: Option<&ActiveSplit>,
+    backend: &BackendState,
+    answers: bool,
+) -> Standing {
     let instance = &backend.instance;
     if !spec
         .vips
@@ -187,13 +292,38 @@ fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendSt
             },
         }
     }
-    if let Observed::Unhealthy { reason, .. } = &backend.observed {
-        return Standing::Unhealthy(with_detail("its probes fail", reason));
+    let ejection = backend.ejection.as_ref();
+    let Some(reason) = illness(&instance.health, &backend.observed, ejection) else {
+        return Standing::Usable;
+    };
+    let silent = matches!(backend.observed, Observed::Unhealthy { .. }) && !answers;
+    // The flow tables tell of connections that were not accepted, the proxy of requests.
+    let refuses = ejection.is_some_and(|ejection| ejection.witness == Witness::Flows);
+    Standing::Unhealthy {
+        reason,
+        answers: !silent && !refuses,
     }
-    if let CatalogHealth::Critical(detail) = &instance.health {
-        return Standing::Unhealthy(with_detail("critical in the catalog", detail));
+}
+
+/// Why a backend counts as unhealthy; `None`: it does not.
+pub fn illness(
+    catalog: &CatalogHealth,
+    observed: &Observed,
+    ejection: Option<&Ejection>,
+) -> Option<String> {
+    if let Observed::Unhealthy { reason, .. } = observed {
+        return Some(with_detail("its probes fail", reason));
     }
-    Standing::Usable
+    if let CatalogHealth::Critical(detail) = catalog {
+        return Some(with_detail("critical in the catalog", detail));
+    }
+    ejection.map(|ejection| with_detail("ejected for a while", &ejection.reason))
+}
+
+/// Registered weight, in parts if any backend of the service starts slowly.
+fn ramped(backend: &BackendState, ramps: bool) -> u64 {
+    let parts = if ramps { ramp::STEPS } else { 1 };
+    u64::from(backend.instance.weight) * u64::from(backend.ramp.unwrap_or(parts))
 }
 
 fn with_detail(what: &str, detail: &str) -> String {

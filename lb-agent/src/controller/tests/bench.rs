@@ -8,6 +8,7 @@ use crate::{
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
         health::Observed,
+        kernel::Attempts,
     },
 };
 
@@ -23,7 +24,7 @@ name = "echo"
 vip = ["198.51.100.10:80"]
 subsets = { v1 = { tag = "v1" }, v2 = { tag = "v2" } }
 consul = { service = "echo" }
-health = { kind = "tcp" }
+health = { kind = "tcp", panic = 0 }
 
 [[service]]
 name = "fixed"
@@ -38,7 +39,7 @@ pub(super) struct Bench {
     catalog: watch::Sender<Arc<CatalogState>>,
     health: mpsc::Sender<HealthEvent>,
     pub(super) state: watch::Receiver<PersistedState>,
-    _census: watch::Sender<Arc<Census>>,
+    census: watch::Sender<Arc<Census>>,
     _save_problem: watch::Sender<Option<String>>,
     pub(super) task: tokio::task::JoinHandle<()>,
 }
@@ -85,7 +86,7 @@ impl Bench {
             catalog,
             health,
             state: state_receiver,
-            _census: census,
+            census,
             _save_problem: save_problem,
             task,
         }
@@ -124,9 +125,33 @@ impl Bench {
             address: instance.address,
             observed,
             previous: Observed::Unknown,
+            reason: "2 probes in a row said so".into(),
+            answers: healthy,
             took: Duration::ZERO,
         };
         self.health.send(event).await.unwrap();
+        self.settle().await;
+    }
+
+    /// The flow tables tell this of connections to the backends with these numbers.
+    pub(super) async fn census(&self, attempts: &[(u8, Attempts)]) {
+        let id_of = |number: u8| {
+            let inside = self.kernel.inside();
+            let mut backends = inside.view.backends.iter();
+            let address = instance(number, "").address;
+            backends
+                .find(|(_, each)| each.address == address)
+                .map(|(id, _)| *id)
+                .unwrap()
+        };
+        let census = Census {
+            attempts: attempts
+                .iter()
+                .map(|(number, found)| (id_of(*number), *found))
+                .collect(),
+            ..Census::default()
+        };
+        self.census.send_replace(Arc::new(census));
         self.settle().await;
     }
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use lb_common::{
-    flow::{Half, Kind, WAYS, first_bucket, spilled},
+    flow::{Half, Kind, State, WAYS, first_bucket, spilled},
     hash,
 };
 
-use super::{Entry, Fate, FlowTables};
+use super::{Entry, Fate, FlowTables, Judged};
 use crate::domain::kernel::{Census, KernelError};
 
 /// Buckets of one table some of whose keys lie in their second bucket.
@@ -46,19 +46,29 @@ impl Spilled {
 }
 
 impl FlowTables {
-    /// Counts what there is and frees what has been idle beyond its time; lets the marks of
-    /// buckets follow, of which none may be taken back by two sweeps that run at a time.
+    /// A sweep by itself: [`Self::sweep_noting`] without what was opened.
     ///
     /// # Errors
     ///
     /// A table that cannot be mapped.
     pub fn sweep(&self) -> Result<Census, KernelError> {
+        self.sweep_noting(&mut Judged::nothing())
+    }
+
+    /// Counts what there is and frees what has been idle beyond its time; lets the marks of
+    /// buckets follow, of which none may be taken back by two sweeps that run at a time. What has
+    /// been opened since the last sweep with the same `judged` is in the census once.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    pub fn sweep_noting(&self, judged: &mut Judged) -> Result<Census, KernelError> {
         let mut census = Census {
             slots: u64::from(self.slots),
             ..Census::default()
         };
-        let mut used4 = [0; 9];
-        let mut used6 = [0; 9];
+        let mut used4 = [0; State::COUNT];
+        let mut used6 = [0; State::COUNT];
         let mut spilled = Spilled::new(self.slots);
         self.visit::<u32, 0>(&self.v4, |entry| {
             let Half {
@@ -69,6 +79,12 @@ impl FlowTables {
             } = entry.half;
             let hash = hash::flow4(self.seed, saddr, daddr, ports, entry.tag.proto());
             spilled.note(entry, hash);
+            judged.judge(
+                false,
+                entry,
+                (self.clock.now(), self.clock.per_second()),
+                &mut census,
+            );
             self.take_stock(entry, &mut used4, &mut census)
         })?;
         self.settle_marks::<u32, 0>(&self.v4, &spilled)?;
@@ -82,9 +98,16 @@ impl FlowTables {
             } = &entry.half;
             let hash = hash::flow6(self.seed, saddr, daddr, *ports, entry.tag.proto());
             spilled.note(entry, hash);
+            judged.judge(
+                true,
+                entry,
+                (self.clock.now(), self.clock.per_second()),
+                &mut census,
+            );
             self.take_stock(entry, &mut used6, &mut census)
         })?;
         self.settle_marks::<[u32; 4], 4>(&self.v6, &spilled)?;
+        judged.finish();
         census.used4 = used4;
         census.used6 = used6;
         Ok(census)
@@ -122,7 +145,12 @@ impl FlowTables {
         })
     }
 
-    fn take_stock<A>(&self, entry: &Entry<A>, used: &mut [u64; 9], census: &mut Census) -> Fate {
+    fn take_stock<A>(
+        &self,
+        entry: &Entry<A>,
+        used: &mut [u64; State::COUNT],
+        census: &mut Census,
+    ) -> Fate {
         let Entry { tag, half, .. } = entry;
         let now = self.clock.now();
         if self

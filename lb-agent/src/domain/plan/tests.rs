@@ -22,6 +22,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         subsets: BTreeMap::new(),
         split: None,
         probe: None,
+        health: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,
@@ -41,6 +42,8 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
             },
             subset: None,
             observed: Observed::Unknown,
+            ejection: None,
+            ramp: None,
             drain: None,
             held: None,
             weight: *weight,

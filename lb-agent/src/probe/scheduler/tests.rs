@@ -126,6 +126,34 @@ async fn flapping_backend() {
     rig.stop().await;
 }
 
+/// A backend that is ill and dies, or is up again and still ill: told once each, though its health
+/// is the same.
+#[tokio::test(start_paused = true)]
+async fn whether_it_answers() {
+    const PATTERN: &str = "+iiiiixxxxiii";
+    let mut rig = Rig::start(vec![target(0, SECOND)], |_, nth| async move {
+        match PATTERN.as_bytes().get(nth - 1) {
+            Some(b'i') => Err(ProbeFailure::Status(503)),
+            Some(b'x') => Err(ProbeFailure::Refused),
+            Some(_) => Ok(()),
+            None => pending().await,
+        }
+    });
+    for (from, to, answers) in [
+        ("unknown", "healthy", true),
+        ("healthy", "unhealthy", true),
+        ("unhealthy", "unhealthy", false),
+        ("unhealthy", "unhealthy", true),
+    ] {
+        let event = rig.events.recv().await.unwrap();
+        let found = (event.previous.name(), event.observed.name(), event.answers);
+        assert_eq!(found, (from, to, answers));
+    }
+    sleep(100 * SECOND).await;
+    assert!(rig.events.try_recv().is_err());
+    rig.stop().await;
+}
+
 /// An event carries all there is to know.
 #[tokio::test(start_paused = true)]
 async fn what_an_event_says() {
@@ -344,7 +372,8 @@ async fn real_backend_goes_and_comes_back() {
     let (sender, mut events) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel::<()>();
     let stats = Arc::new(ProbeStats::default());
-    let task = tokio::spawn(run(listed, sender, stats, attempt::probe, async {
+    let probe = |target| attempt::probe(target, Arc::default());
+    let task = tokio::spawn(run(listed, sender, stats, probe, async {
         stopped.await.ok();
     }));
     let mut next = async || {
