@@ -13,15 +13,13 @@ use lb_common::{entry::Counter, flow::State, socket::SocketStats, verdict::Verdi
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{
-    blocks::{BlockOrder, Blocked},
-    signal::Signal,
-};
+use super::blocks::{BlockOrder, Blocked};
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
     history::Change,
     kernel::Attempts,
+    signal::Signal,
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,

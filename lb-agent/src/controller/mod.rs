@@ -16,7 +16,6 @@ pub mod handle;
 mod reconcile;
 mod reload;
 mod report;
-mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +35,6 @@ pub use self::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
         LocalClientsStatus, Names, OperatorError, Reply, Status,
     },
-    signal::Signal,
 };
 use self::{desired::Desired, reconcile::Reconciler};
 use crate::{
@@ -167,7 +165,7 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
-                    if self.desired.note_attempts(&self.kernel.attempts(), SystemTime::now()) {
+                    if self.desired.note_signals(&self.kernel.signals(), SystemTime::now()) {
                         self.reconcile().await;
                     }
                 }

@@ -17,6 +17,7 @@ use crate::domain::{
     kernel::{Attempts, Census, Kernel, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
     service::ServiceSpec,
+    signal::Signal,
     snapshot::Snapshot,
 };
 
@@ -92,21 +93,24 @@ impl<K: Kernel> Reconciler<K> {
         self.census = census;
     }
 
-    /// What the latest census says of connections, by service and backend address.
-    pub(crate) fn attempts(&self) -> BTreeMap<(String, SocketAddr), Attempts> {
+    /// What the latest census says of connections.
+    pub(crate) fn signals(&self) -> Vec<Signal> {
         let services: BTreeMap<u32, &String> =
             self.ids.iter().map(|((name, _), id)| (*id, name)).collect();
-        let mut attempts: BTreeMap<_, Attempts> = BTreeMap::new();
+        let mut attempts: BTreeMap<(&String, SocketAddr), Attempts> = BTreeMap::new();
         for (id, found) in &self.census.attempts {
             let Some(backend) = self.view.backends.get(id) else {
                 continue;
             };
             if let Some(service) = services.get(&backend.service) {
-                let key = ((*service).clone(), backend.address);
+                let key = (*service, backend.address);
                 attempts.entry(key).or_default().add(found);
             }
         }
-        attempts
+        let signals = attempts.into_iter().map(|((service, backend), found)| {
+            Signal::of_connections(service.clone(), backend, &found)
+        });
+        signals.collect()
     }
 
     pub(crate) fn census(&self) -> &Census {

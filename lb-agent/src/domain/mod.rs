@@ -18,6 +18,7 @@ pub mod plan;
 pub mod ramp;
 pub mod schedule;
 pub mod service;
+pub mod signal;
 pub mod snapshot;
 pub mod split;
 pub mod sync;

@@ -275,6 +275,13 @@ fn panic_below_half() {
     })
     .unwrap();
 
+    let logged = |scene: &Scene, what: &str| {
+        let log = scene.agent.process().output();
+        log.lines().filter(|line| line.contains(what)).count()
+    };
+    let (begins, ends) = ("too few backends are healthy, so", "are left out again");
+    assert_eq!([begins, ends].map(|what| logged(&scene, what)), [1, 0]);
+
     let load = scene.load(100.0);
     for number in [1, 2] {
         scene.backends[number].process().kill().unwrap();
@@ -291,6 +298,7 @@ fn panic_below_half() {
     .unwrap();
     let after = load.stop().between(out, Duration::MAX);
     assert_eq!((after.failed(), after.answered()), (0, after.of("b1")));
+    assert_eq!([begins, ends].map(|what| logged(&scene, what)), [1, 1]);
 
     // With nobody left all are used: better a try than a certain refusal.
     scene.backends[0].set_failing(true).unwrap();

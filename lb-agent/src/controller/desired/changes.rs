@@ -3,11 +3,14 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use tracing::{info, warn};
+
 use super::health::record;
 use crate::domain::{
     backend::{CatalogHealth, InstanceId},
     history::{Change, History, Source},
     snapshot::{BackendState, ServiceState},
+    weigh::illness,
 };
 
 /// Records what differs. What a service begins with is no change.
@@ -20,6 +23,7 @@ pub(super) fn record_all(
     if former.pending || former.backends.is_empty() {
         return;
     }
+    panicked(former, state);
     let key = |backend: &BackendState| (backend.id().clone(), backend.address());
     let before: BTreeMap<_, &BackendState> = former
         .backends
@@ -45,6 +49,31 @@ pub(super) fn record_all(
         .filter(|each| !after.contains(&key(each)))
     {
         note(backend, Word::catalog("listed", "absent", ""));
+    }
+}
+
+/// Logs that the service begins or ends to use backends that are not healthy.
+fn panicked(former: &ServiceState, state: &ServiceState) {
+    let service = &state.spec.name;
+    let healthy = state.backends.iter().filter(|each| {
+        illness(
+            &each.instance.health,
+            &each.observed,
+            each.ejection.as_ref(),
+        )
+        .is_none()
+    });
+    let (healthy, of) = (healthy.count(), state.backends.len());
+    match (former.panic, state.panic) {
+        (false, true) => warn!(
+            service,
+            healthy, of, "too few backends are healthy, so all are used"
+        ),
+        (true, false) => info!(
+            service,
+            healthy, of, "those that are not healthy are left out again"
+        ),
+        _ => {}
     }
 }
 

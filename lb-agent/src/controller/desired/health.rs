@@ -10,17 +10,17 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{super::Signal, Desired};
+use super::Desired;
 use crate::{
     controller::OperatorError,
     domain::{
         backend::{Instance, InstanceId},
         health::Observed,
         history::{Change, History, Source},
-        kernel::Attempts,
-        passive::{Ejection, Member, Outliers, Return, Tally, Verdict, Witness},
+        passive::{Ejection, Member, Outliers, Return, Verdict, Witness},
         ramp::Ramps,
         service::{Forwarding, Protocol, ServiceSpec},
+        signal::Signal,
         snapshot::{Held, ServiceState},
         weigh::illness,
     },
@@ -203,63 +203,31 @@ impl Desired {
         self.observed.insert(key, event.observed);
     }
 
-    /// Takes in what a census says of connections; answers whether it may change anything.
-    pub(crate) fn note_attempts(
-        &mut self,
-        attempts: &BTreeMap<(String, SocketAddr), Attempts>,
-        now: SystemTime,
-    ) -> bool {
-        let mut news = false;
-        let mut known: HashMap<&str, HashMap<SocketAddr, InstanceId>> = HashMap::new();
-        for ((service, address), found) in attempts {
-            let Some(state) = self.snapshot.services.get(service) else {
-                continue;
-            };
-            if !is_judged_by_flows(&state.spec) {
-                continue;
-            }
-            let ids = known.entry(service).or_insert_with(|| ids(state));
-            let Some(id) = ids.get(address) else {
-                continue;
-            };
-            let failure = if found.refused >= found.unanswered {
-                "refused"
-            } else {
-                "not answered"
-            };
-            let tally = Tally {
-                witness: Witness::Flows,
-                succeeded: found.accepted,
-                failed: found.failed(),
-                failure: failure.into(),
-            };
-            news |= tally.failed > 0;
-            let outliers = self.health.outliers.entry(service.clone()).or_default();
-            outliers.note((id.clone(), *address), &tally, now);
-        }
-        news
-    }
-
-    /// Takes in what others have seen; answers whether it may change anything.
+    /// Takes in what traffic tells, be it connections or requests; answers whether it may change
+    /// anything.
     pub(crate) fn note_signals(&mut self, signals: &[Signal], now: SystemTime) -> bool {
         let mut news = false;
+        let mut known: HashMap<&str, HashMap<SocketAddr, InstanceId>> = HashMap::new();
         for Signal {
             service,
             backend,
             tally,
         } in signals
         {
-            let state = self.snapshot.services.get(service);
-            let id = state.and_then(|state| {
-                let mut backends = state.backends.iter();
-                backends.find(|each| each.address() == *backend)
-            });
-            // Of a backend that is gone by now nothing more need be known.
-            if let Some(id) = id.map(|backend| backend.id().clone()) {
-                news |= tally.failed > 0;
-                let outliers = self.health.outliers.entry(service.clone()).or_default();
-                outliers.note((id, *backend), tally, now);
+            let Some(state) = self.snapshot.services.get(service) else {
+                continue;
+            };
+            if tally.witness == Witness::Flows && !is_judged_by_flows(&state.spec) {
+                continue;
             }
+            // Of a backend that is gone by now nothing more need be known.
+            let ids = known.entry(service).or_insert_with(|| ids(state));
+            let Some(id) = ids.get(backend) else {
+                continue;
+            };
+            news |= tally.failed > 0;
+            let outliers = self.health.outliers.entry(service.clone()).or_default();
+            outliers.note((id.clone(), *backend), tally, now);
         }
         news
     }

@@ -2,12 +2,8 @@
 
 use super::{addresses, bench::Bench};
 use crate::{
-    controller::{OperatorError, Signal},
-    domain::{
-        history::Change,
-        kernel::Attempts,
-        passive::{Tally, Witness},
-    },
+    controller::OperatorError,
+    domain::{history::Change, kernel::Attempts, signal::Signal},
 };
 
 fn attempts(accepted: u64, refused: u64, unanswered: u64) -> Attempts {
@@ -66,15 +62,9 @@ async fn refused_connections_eject() {
 async fn what_the_proxy_will_tell() {
     let bench = Bench::new().await;
     bench.list(&[(1, ""), (2, "")]).await;
-    let signal = |host: u8, succeeded, failed| Signal {
-        service: "echo".into(),
-        backend: ([10, 1, 0, host], 8080).into(),
-        tally: Tally {
-            witness: Witness::Proxy,
-            succeeded,
-            failed,
-            failure: "status 502".into(),
-        },
+    let signal = |host: u8, succeeded, failed| {
+        let backend = ([10, 1, 0, host], 8080).into();
+        Signal::of_requests("echo".into(), backend, (succeeded, failed), "status 502")
     };
     let unknown = Signal {
         service: "nope".into(),
