@@ -137,6 +137,21 @@ fn probes_of_every_kind() {
         (&back["from"], &back["to"]),
         (&"unhealthy".into(), &"healthy".into())
     );
+    // Each change stands in the log once, and with its reason.
+    let told = reply(&scene.agent, &["backend", "history"]);
+    let changes = told["changes"].as_array().unwrap();
+    assert!(changes.iter().all(|change| change["reason"] != ""));
+    let log = scene.agent.process().output();
+    let logged: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("a backend has changed"))
+        .collect();
+    assert_eq!(logged.len(), changes.len(), "{log}");
+    for change in changes {
+        let reason = change["reason"].as_str().unwrap();
+        let reason = reason.split('"').next().unwrap();
+        assert!(logged.iter().any(|line| line.contains(reason)), "{change}");
+    }
 }
 
 /// No probes; only what traffic tells.
