@@ -1,5 +1,7 @@
 //! The scheduler over scripted probes and paused time, and once over real sockets.
 
+mod thresholds;
+
 use std::{collections::BTreeMap, future::pending, sync::Mutex};
 
 use tokio::{
