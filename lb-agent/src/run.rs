@@ -323,8 +323,9 @@ async fn wait_for_end(
 /// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.
 fn sweep(flows: &FlowTables, census: &watch::Sender<Arc<Census>>) {
     let mut pass = 0;
+    let mut judged = flows.judged();
     loop {
-        match flows.sweep() {
+        match flows.sweep_noting(&mut judged) {
             Ok(found) => {
                 pass += 1;
                 if census.send(Arc::new(Census { pass, ..found })).is_err() {

@@ -232,11 +232,41 @@ async fn a_backend_is_drained_and_put_back() {
     let ran = agent.run("drain echo 10.1.0.2:8080").await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let ran = agent.run("backend list echo").await;
-    assert!(ran.stdout.contains("healthy, draining"), "{}", ran.stdout);
+    // Health is one fact, what people want is another.
+    let row = ran
+        .stdout
+        .lines()
+        .find(|line| line.contains("no, draining"));
+    assert!(
+        row.is_some_and(|row| row.contains("healthy")),
+        "{}",
+        ran.stdout
+    );
     let ran = agent.run("undrain echo 10.1.0.2:8080").await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let reply = agent.json("backend list echo").await;
     assert_eq!(reply["backends"][0]["draining_since_unix_ms"], json!(null));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_happened_is_told() {
+    let agent = healthy();
+    let ran = agent.run("backend history echo").await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{ran:?}");
+    assert!(lines[1].contains("unknown  healthy   probe"), "{ran:?}");
+    let latest = agent.json("backend history --limit 1").await;
+    assert_eq!(latest["older"], 1);
+    assert_eq!(latest["changes"][0]["to"], "draining");
+    assert_eq!(latest["changes"][0]["source"], "operator");
+    let ran = agent.run("backend history nope").await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr.contains("no service and no backend `nope`"),
+        "{ran:?}"
+    );
     agent.stop().await;
 }
 

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Result, anyhow, ensure};
 
 use crate::{
+    authority::CERTIFICATE,
     client::Client,
     namespace::{Entry, Namespace},
     process::{Process, wait_for},
@@ -16,6 +17,10 @@ use crate::{
 
 /// Port of the plain TCP echo.
 pub const TCP_ECHO_PORT: u16 = 8081;
+/// Port of HTTPS, where an authority was founded in the run's directory before the start.
+pub const HTTPS_PORT: u16 = 8443;
+/// Port of gRPC health.
+pub const GRPC_PORT: u16 = 8082;
 
 /// A running (or killed) echo service.
 #[derive(Debug)]
@@ -100,6 +105,11 @@ impl Backend {
 fn launch(namespace: &Entry, name: &str, addresses: &[SocketAddr], log: &Path) -> Result<Process> {
     let mut command = namespace.command(program("echo")?)?;
     command.args(["--name", name, "--tcp-echo", &TCP_ECHO_PORT.to_string()]);
+    command.args(["--grpc", &GRPC_PORT.to_string()]);
+    if let Some(directory) = log.parent().filter(|path| path.join(CERTIFICATE).exists()) {
+        command.args(["--https", &HTTPS_PORT.to_string(), "--authority"]);
+        command.arg(directory);
+    }
     for address in addresses {
         command.args(["--listen", &address.to_string()]);
     }

@@ -8,10 +8,13 @@
 //! | `PUT /upload` | JSON: `bytes` and `sha256` of the body |
 //! | datagram | `NAME:` and the datagram, from the same port over UDP |
 //! | TCP, on a port of its own | the same bytes back |
+//! | HTTPS, on a port of its own | as HTTP |
+//! | gRPC health, on a port of its own | SERVING, or NOT_SERVING between fail and heal |
 
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -33,14 +36,20 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::{
-    io,
+    io::{self, AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
     task::JoinSet,
     time,
 };
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::pattern::{PatternBody, hex};
+use crate::{
+    authority,
+    pattern::{PatternBody, hex},
+};
 
 /// Header that names the backend.
 pub const BACKEND_HEADER: &str = "x-backend";
@@ -59,6 +68,11 @@ pub struct Options {
     pub listen: Vec<SocketAddr>,
     /// Port for the plain TCP echo, on the same addresses.
     pub tcp_echo: Option<u16>,
+    /// Port for HTTPS, on the same addresses, and directory of the authority that issues the
+    /// certificate; see [`crate::authority`].
+    pub https: Option<(u16, PathBuf)>,
+    /// Port for `grpc.health.v1`, on the same addresses.
+    pub grpc: Option<u16>,
 }
 
 struct Service {
@@ -66,6 +80,8 @@ struct Service {
     mark: HeaderValue,
     text: String,
     failing: AtomicBool,
+    /// Of gRPC.
+    health: HealthReporter,
 }
 
 type Body = Either<Full<Bytes>, PatternBody>;
@@ -84,7 +100,9 @@ impl Stop {
 /// Serves until `shutdown`, then lets open requests end for at most two seconds.
 /// Fails if an address cannot be bound.
 pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let (health, grpc) = tonic_health::server::health_reporter();
     let service = Arc::new(Service {
+        health,
         mark: HeaderValue::from_str(&options.name)
             .context("the name must do as the value of a header")?,
         name: options.name,
@@ -94,6 +112,13 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
     let (stop, stopped) = watch::channel(false);
     let stopped = Stop(stopped);
     let mut tasks = JoinSet::new();
+    let acceptor = match &options.https {
+        Some((_, directory)) => {
+            let addresses = options.listen.iter().map(SocketAddr::ip).collect();
+            Some(authority::acceptor(directory, addresses)?)
+        }
+        None => None,
+    };
     for address in options.listen {
         let listener = bind(address).await?;
         tasks.spawn(accept(
@@ -118,6 +143,29 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
                 stopped.clone(),
                 echo_bytes,
             ));
+        }
+        if let (Some((port, _)), Some(acceptor)) = (&options.https, &acceptor) {
+            let listener = bind(SocketAddr::new(address.ip(), *port)).await?;
+            let acceptor = acceptor.clone();
+            tasks.spawn(accept(
+                listener,
+                Arc::clone(&service),
+                stopped.clone(),
+                move |stream, service, stopped| {
+                    serve_https(acceptor.clone(), stream, service, stopped)
+                },
+            ));
+        }
+        if let Some(port) = options.grpc {
+            let listener = bind(SocketAddr::new(address.ip(), port)).await?;
+            let incoming = TcpListenerStream::new(listener);
+            let (grpc, stopped) = (grpc.clone(), stopped.clone());
+            tasks.spawn(async move {
+                let server = tonic::transport::Server::builder().add_service(grpc);
+                let end = async move { stopped.requested().await };
+                // How connections end is their clients' business.
+                let _ = server.serve_with_incoming_shutdown(incoming, end).await;
+            });
         }
     }
     shutdown.await;
@@ -160,9 +208,29 @@ async fn accept<F>(
     connections.join_all().await;
 }
 
+async fn serve_https(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    service: Arc<Service>,
+    stopped: Stop,
+) {
+    // A client that does not trust the certificate says so itself.
+    if let Ok(stream) = acceptor.accept(stream).await {
+        converse(stream, service, stopped).await;
+    }
+}
+
 async fn serve_http(stream: TcpStream, service: Arc<Service>, stopped: Stop) {
     // A failure costs latency only.
     let _ = stream.set_nodelay(true);
+    converse(stream, service, stopped).await;
+}
+
+/// HTTP over a connection.
+async fn converse<S>(stream: S, service: Arc<Service>, stopped: Stop)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let connection = http1::Builder::new().serve_connection(
         TokioIo::new(stream),
         service_fn(move |request| {
@@ -213,8 +281,8 @@ impl Service {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "failing\n")
             }
             (&Method::GET, "/health") => plain(StatusCode::OK, "ok\n"),
-            (&Method::POST, "/fail") => self.set_failing(true),
-            (&Method::POST, "/heal") => self.set_failing(false),
+            (&Method::POST, "/fail") => self.set_failing(true).await,
+            (&Method::POST, "/heal") => self.set_failing(false).await,
             (&Method::PUT, "/upload") => upload(request.into_body()).await,
             (&Method::GET, other) => match other.strip_prefix("/bytes/").map(str::parse) {
                 Some(Ok(length)) => Response::new(Either::Right(PatternBody::new(length))),
@@ -229,8 +297,13 @@ impl Service {
         response
     }
 
-    fn set_failing(&self, failing: bool) -> Response<Body> {
+    async fn set_failing(&self, failing: bool) -> Response<Body> {
         self.failing.store(failing, Ordering::Relaxed);
+        let status = match failing {
+            true => ServingStatus::NotServing,
+            false => ServingStatus::Serving,
+        };
+        self.health.set_service_status("", status).await;
         plain(StatusCode::OK, "done\n")
     }
 }

@@ -25,6 +25,7 @@
 //! Traffic only goes to loopback and to addresses inside namespaces made here.
 
 pub mod agent;
+pub mod authority;
 pub mod backend;
 pub mod bench;
 pub mod bridge;

@@ -24,6 +24,8 @@ mod entries;
 mod errors;
 #[path = "e2e/flows.rs"]
 mod flows;
+#[path = "e2e/health.rs"]
+mod health;
 #[path = "e2e/json.rs"]
 mod json;
 #[path = "e2e/life.rs"]

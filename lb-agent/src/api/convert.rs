@@ -1,7 +1,7 @@
 //! Domain values into messages: pure, and the only place that knows both.
 
+mod health;
 mod splits;
-
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -9,7 +9,11 @@ use std::{
 
 use lb_common::{entry::Counter, flow::State, verdict::Verdict};
 
-pub(super) use self::splits::{service_split, shift, split};
+use self::health::{disabled, health, policy, probe};
+pub(super) use self::{
+    health::change,
+    splits::{service_split, shift, split},
+};
 use super::proto;
 use crate::{
     controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
@@ -17,8 +21,9 @@ use crate::{
         backend::CatalogHealth,
         block::{BlockRule, Exception},
         health::Observed,
+        ramp,
         route::Text,
-        service::{Catalog, ProbeKind, ProbeSpec},
+        service::Catalog,
         snapshot::{BackendState, ServiceState, Snapshot},
         sync::{WatchStatus, service_key},
         tag_route::TagRoute,
@@ -189,31 +194,10 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
             .flatten()
             .map(ToString::to_string)
             .collect(),
+        health: Some(policy(&spec.health)),
         split_layers: splits::layers(state),
         shift: state.shift.as_ref().map(splits::shift),
     }
-}
-
-fn probe(spec: &ProbeSpec) -> proto::Probe {
-    let mut probe = proto::Probe {
-        port: spec.port.map(u32::from),
-        interval_ms: millis(spec.interval),
-        timeout_ms: millis(spec.timeout),
-        rise: spec.rise,
-        fall: spec.fall,
-        ..Default::default()
-    };
-    match &spec.kind {
-        ProbeKind::Tcp => probe.kind = "tcp".into(),
-        ProbeKind::Http { path, host, status } => {
-            probe.kind = "http".into();
-            probe.path = Some(path.clone());
-            probe.host = host.clone();
-            probe.status_min = Some(status.0.into());
-            probe.status_max = Some(status.1.into());
-        }
-    }
-    probe
 }
 
 fn tag_route(route: &TagRoute) -> proto::TagRoute {
@@ -229,7 +213,6 @@ fn tag_route(route: &TagRoute) -> proto::TagRoute {
         path: whole,
     }
 }
-
 fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
     let counters = counters.copied().unwrap_or_default();
     proto::Counters {
@@ -239,6 +222,8 @@ fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
         bytes_out: counters.outbound.bytes,
         flows_created: counters.flows,
         flows_live: counters.live_flows,
+        connections_refused: counters.attempts.refused,
+        connections_unanswered: counters.attempts.unanswered,
     }
 }
 
@@ -278,6 +263,7 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
         Observed::Healthy { since } => ("healthy", Some(*since), ""),
         Observed::Unhealthy { since, reason } => ("unhealthy", Some(*since), reason.as_str()),
     };
+    let disabled = disabled(state);
     proto::Backend {
         service: service.into(),
         id: state.id().0.clone(),
@@ -293,19 +279,20 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
         observed_reason: observed_reason.into(),
         observed_since_unix_ms: since.map(unix_ms),
         draining_since_unix_ms: state.drain.as_ref().map(|drain| unix_ms(drain.since)),
+        enabled: disabled.is_none(),
+        disabled_reason: disabled.unwrap_or_default(),
+        ejected_until_unix_ms: state
+            .ejection
+            .as_ref()
+            .map(|ejection| unix_ms(ejection.until)),
+        ejected_reason: state
+            .ejection
+            .as_ref()
+            .map(|ejection| ejection.reason.clone())
+            .unwrap_or_default(),
+        slow_start_percent: state.ramp.map(|part| part * 100 / ramp::STEPS),
         held_until_unix_ms: state.held.as_ref().map(|held| unix_ms(held.until)),
         ..Default::default()
-    }
-}
-
-/// What catalog and probes come to, in one word. Weights follow the same order of precedence
-/// (`domain::weigh`); draining is another matter and not part of it.
-fn health(backend: &BackendState) -> &'static str {
-    match (&backend.instance.health, &backend.observed) {
-        (CatalogHealth::Maintenance(_), _) => "maintenance",
-        (CatalogHealth::Critical(_), _) | (_, Observed::Unhealthy { .. }) => "unhealthy",
-        (CatalogHealth::Warning(_), _) => "warning",
-        (CatalogHealth::Passing, Observed::Healthy { .. } | Observed::Unknown) => "healthy",
     }
 }
 

@@ -35,6 +35,7 @@ impl From<OperatorError> for Status {
             OperatorError::UnknownService { .. }
             | OperatorError::UnknownBackend { .. }
             | OperatorError::UnknownSubset { .. }
+            | OperatorError::UnknownSubject(_)
             | OperatorError::NotBlocked(_)
             | OperatorError::NotAllowed(_) => Code::NotFound,
             OperatorError::Shift(InvalidShift::Percent { .. } | InvalidShift::Every(_)) => {
@@ -104,6 +105,7 @@ mod tests {
                 },
                 Code::NotFound,
             ),
+            (OperatorError::UnknownSubject("x".into()), Code::NotFound),
             (
                 OperatorError::NotBlocked("192.0.2.0/24".parse().unwrap()),
                 Code::NotFound,

@@ -381,6 +381,25 @@ impl Agent for Service {
         Ok(Response::new(counted?))
     }
 
+    async fn backend_history(
+        &self,
+        request: Request<proto::BackendHistoryRequest>,
+    ) -> Result<Response<proto::BackendHistoryResponse>, Status> {
+        let proto::BackendHistoryRequest { of, limit } = request.into_inner();
+        let changes = self.handle.history(of.as_deref()).await?;
+        let most = if limit == 0 {
+            usize::MAX
+        } else {
+            limit as usize
+        };
+        let older = changes.len().saturating_sub(most);
+        Ok(Response::new(proto::BackendHistoryResponse {
+            changes: changes[older..].iter().map(convert::change).collect(),
+            older: older as u64,
+            now_unix_ms: now_unix_ms(),
+        }))
+    }
+
     async fn reload(
         &self,
         _: Request<proto::ReloadRequest>,

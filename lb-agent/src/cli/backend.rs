@@ -1,10 +1,11 @@
-//! `backend list`, and the table of backends that `service show` prints as well.
+//! `backend list` and `backend history`, and the table of backends that `service show` prints as well.
 
 use clap::Subcommand;
 
 use super::{
     client::{self, Agent},
     failure::Failure,
+    history,
     output::{Printer, bytes, percent},
     table::{Column, Table},
 };
@@ -21,6 +22,10 @@ pub(super) enum Command {
         /// Name of the service; all if left out
         service: Option<String>,
     },
+    /// Show what has happened to backends: changes of health, of the catalog, and by people
+    ///
+    /// Kept since the agent started: the latest 64 changes of each backend, 8192 in all.
+    History(history::Args),
 }
 
 impl Command {
@@ -29,7 +34,10 @@ impl Command {
         agent: Agent<'_>,
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
-        let Command::List { service } = self;
+        let service = match self {
+            Command::List { service } => service,
+            Command::History(args) => return history::execute(args, agent, printer).await,
+        };
         let mut client = agent.connect().await?;
         let request = ListBackendsRequest { service };
         let reply = client::reply(client.list_backends(request)).await?;
@@ -38,13 +46,14 @@ impl Command {
     }
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     Column::Words("ADDRESS"),
     Column::Words("ID"),
     Column::Words("SUBSET"),
     Column::Number("WEIGHT"),
     Column::Number("SHARE%"),
     Column::Words("HEALTH"),
+    Column::Words("ENABLED"),
     Column::Words("WHY"),
     Column::Number("PACKETS"),
     Column::Number("BYTES"),
@@ -71,8 +80,9 @@ fn table_with_services(backends: &[Backend]) -> String {
     columns.extend(COLUMNS);
     let mut table = Table::new(&columns);
     for backend in backends {
-        let [a, b, c, d, e, f, g, h, i, j] = cells(backend);
-        table.row([backend.service.clone(), a, b, c, d, e, f, g, h, i, j]);
+        let mut row = vec![backend.service.clone()];
+        row.extend(cells(backend));
+        table.cells(&row);
     }
     table.render()
 }
@@ -86,6 +96,7 @@ fn cells(backend: &Backend) -> [String; COLUMNS.len()] {
         backend.weight.to_string(),
         percent(backend.share_percent),
         health(backend),
+        enabled(backend),
         backend.reason.clone(),
         (counters.packets_in + counters.packets_out).to_string(),
         bytes(counters.bytes_in + counters.bytes_out),
@@ -93,16 +104,23 @@ fn cells(backend: &Backend) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// Health is one fact, what a person or a suspicious catalog did is another: both are shown.
+/// What is observed, by whomever. What people want is another fact, and has its own column.
 fn health(backend: &Backend) -> String {
     let mut text = backend.health.clone();
-    if backend.draining_since_unix_ms.is_some() {
-        text.push_str(", draining");
+    if backend.slow_start_percent.is_some() {
+        text.push_str(", starting");
     }
     if backend.held_until_unix_ms.is_some() {
         text.push_str(", held");
     }
     text
+}
+
+fn enabled(backend: &Backend) -> String {
+    match backend.enabled {
+        true => "yes".into(),
+        false => format!("no, {}", backend.disabled_reason),
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +146,10 @@ mod tests {
                     bytes_out: 48,
                     flows_created: 7,
                     flows_live: 1,
+                    ..Default::default()
                 }),
+                enabled: true,
+                slow_start_percent: Some(10),
                 ..Default::default()
             },
             Backend {
@@ -137,6 +158,7 @@ mod tests {
                 address: "10.1.0.3:8080".into(),
                 reason: "drained by an operator".into(),
                 health: "unhealthy".into(),
+                disabled_reason: "draining".into(),
                 draining_since_unix_ms: Some(1),
                 held_until_unix_ms: Some(2),
                 ..Default::default()
@@ -149,9 +171,9 @@ mod tests {
         assert_eq!(
             table(&backends()),
             "\
-ADDRESS        ID            SUBSET  WEIGHT  SHARE%  HEALTH                     WHY                     PACKETS     BYTES  FLOWS
-10.1.0.2:8080  node1/echo-1  v1          90  100.0%  healthy                    weight 90                     5  2.00 KiB      1
-10.1.0.3:8080  node2/echo-2  -            0    0.0%  unhealthy, draining, held  drained by an operator        0       0 B      0
+ADDRESS        ID            SUBSET  WEIGHT  SHARE%  HEALTH             ENABLED       WHY                     PACKETS     BYTES  FLOWS
+10.1.0.2:8080  node1/echo-1  v1          90  100.0%  healthy, starting  yes           weight 90                     5  2.00 KiB      1
+10.1.0.3:8080  node2/echo-2  -            0    0.0%  unhealthy, held    no, draining  drained by an operator        0       0 B      0
 "
         );
         assert_eq!(table(&[]), "there are no backends\n");

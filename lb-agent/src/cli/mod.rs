@@ -31,6 +31,7 @@ mod doctor;
 mod drain;
 mod failure;
 mod flow;
+mod history;
 mod import;
 mod output;
 mod packets;
@@ -223,6 +224,9 @@ mod tests {
             "service show echo",
             "backend list",
             "backend list echo",
+            "backend history",
+            "backend history echo --limit 0",
+            "backend history 10.1.0.2:8080",
             "split set echo v1=90 v2=10",
             "split show",
             "split show echo",
@@ -278,6 +282,7 @@ mod tests {
             "split promote",
             "split ack",
             "drain echo",
+            "backend history --limit -1",
             "block add",
             "block add 192.0.2.7 --ttl soon",
             "block del",

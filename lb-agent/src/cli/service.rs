@@ -109,6 +109,8 @@ fn show(reply: &GetServiceResponse) -> String {
         ("configured", service.origin.clone()),
         ("catalog", catalog(&service)),
         ("probe", service.probe.as_ref().map_or_else(no_probe, probe)),
+        ("ejection", ejection(&service)),
+        ("slow start", slow_start(&service)),
         (
             "split",
             match &service.split {
@@ -167,7 +169,7 @@ fn show(reply: &GetServiceResponse) -> String {
     }
     let mut text = facts(&rows);
     if service.panic {
-        text.push_str("✗ no backend is healthy, so all are used\n");
+        text.push_str("✗ too few backends are healthy, so all are used\n");
     }
     for note in &service.notes {
         text.push_str(&format!("! {note}\n"));
@@ -206,6 +208,31 @@ fn no_probe() -> String {
     "none; the catalog's word counts".into()
 }
 
+/// What it takes for traffic to speak against a backend, and what for too few to be healthy.
+fn ejection(service: &Service) -> String {
+    let health = service.health.unwrap_or_default();
+    let panic = match health.panic_percent {
+        0 => "all are used where none is healthy".to_owned(),
+        percent => format!("all are used below {percent}% healthy"),
+    };
+    match &health.passive {
+        None => format!("none; {panic}"),
+        Some(passive) => format!(
+            "after {} failures in a row, for {} at first, {} at most; {panic}",
+            passive.failures,
+            span(Duration::from_millis(passive.eject_ms)),
+            span(Duration::from_millis(passive.eject_max_ms)),
+        ),
+    }
+}
+
+fn slow_start(service: &Service) -> String {
+    match service.health.unwrap_or_default().slow_start_ms {
+        0 => "none".into(),
+        length => span(Duration::from_millis(length)),
+    }
+}
+
 fn probe(probe: &Probe) -> String {
     let mut text = probe.kind.clone();
     if let Some(path) = &probe.path {
@@ -214,8 +241,19 @@ fn probe(probe: &Probe) -> String {
     if let Some(host) = &probe.host {
         text.push_str(&format!(" for host {host}"));
     }
-    if let (Some(min), Some(max)) = (probe.status_min, probe.status_max) {
-        text.push_str(&format!(" expecting {min}-{max}"));
+    if let Some(service) = probe.grpc_service.as_ref().filter(|name| !name.is_empty()) {
+        text.push_str(&format!(" for service {service}"));
+    }
+    if !probe.statuses.is_empty() {
+        text.push_str(&format!(" expecting {}", probe.statuses.join(",")));
+    }
+    if let Some(body) = &probe.body {
+        text.push_str(&format!(" and {body:?} in the body"));
+    }
+    match &probe.tls {
+        None => {}
+        Some(tls) if tls.insecure => text.push_str(" over TLS with any certificate"),
+        Some(_) => text.push_str(" over TLS"),
     }
     if let Some(port) = probe.port {
         text.push_str(&format!(" on port {port}"));
@@ -232,7 +270,7 @@ fn probe(probe: &Probe) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::{Counters, Shift, Split, SplitLayer};
+    use crate::api::proto::{Counters, HealthPolicy, Passive, Shift, Split, SplitLayer};
 
     fn echo() -> Service {
         Service {
@@ -245,8 +283,9 @@ mod tests {
             probe: Some(Probe {
                 kind: "http".into(),
                 path: Some("/health".into()),
-                status_min: Some(200),
-                status_max: Some(299),
+                statuses: vec!["200-299".into(), "401".into()],
+                body: Some("ok".into()),
+                tls: Some(Default::default()),
                 port: Some(9000),
                 interval_ms: 2000,
                 timeout_ms: 500,
@@ -291,6 +330,16 @@ mod tests {
                 bytes_out: 1024,
                 flows_created: 9,
                 flows_live: 4,
+                ..Default::default()
+            }),
+            health: Some(HealthPolicy {
+                panic_percent: 50,
+                slow_start_ms: 30_000,
+                passive: Some(Passive {
+                    failures: 5,
+                    eject_ms: 30_000,
+                    eject_max_ms: 300_000,
+                }),
             }),
         }
     }
@@ -331,7 +380,9 @@ allow         10.0.0.0/8, 2001:db8::/32
 affinity      client; its address chooses the backend
 configured    /etc/lb-agent/config.toml:12
 catalog       Consul, service echo
-probe         http GET /health expecting 200-299 on port 9000, every 2s, timeout 500ms, rise 2, fall 3
+probe         http GET /health expecting 200-299,401 and \"ok\" in the body over TLS on port 9000, every 2s, timeout 500ms, rise 2, fall 3
+ejection      after 5 failures in a row, for 30s at first, 5m at most; all are used below 50% healthy
+slow start    30s
 split         v1=90 v2=10 (set by cli: split set)
 not in force  v1=100 by file (/etc/lb-agent/config.toml:12)
 shift         v2 has 10.0 % and is watched; if its gate fails, back to v1=100
@@ -353,7 +404,7 @@ there are no backends
             "allow         everybody\n",
             "probe         none; the catalog's word counts\n",
             "split         none; backends share by their weights\n",
-            "\n✗ no backend is healthy, so all are used\n! service-resolver redirects it to other\n",
+            "\n✗ too few backends are healthy, so all are used\n! service-resolver redirects it to other\n",
         ] {
             assert!(bare.contains(expected), "{bare}");
         }

@@ -68,9 +68,10 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
     let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
     treatment::check_ports(forwarding, &vips, &backends, report);
     let subsets = subsets(&mut table, report);
-    let probe = table
+    let (probe, health) = table
         .table("health", report)
-        .map(|table| health(table, report));
+        .map(|table| health(table, report))
+        .unwrap_or_default();
     let mut spec = ServiceSpec {
         name: name
             .as_ref()
@@ -89,6 +90,7 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
             .table("gate", report)
             .map(|table| gate(table, report))
             .unwrap_or_default(),
+        health,
         origin: Origin {
             file: report.path().into(),
             line: report.line(&table.span),

@@ -1,17 +1,20 @@
 //! The facts that decide what the node should do, and the snapshot made of them.
 
 mod chain;
+mod changes;
+mod health;
 mod naming;
 mod publish;
 mod shifts;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use self::health::HealthFacts;
 use crate::{
     config::{Config, Publish},
     domain::{
@@ -61,6 +64,8 @@ pub(crate) struct Desired {
     /// once one came.
     unremembered: BTreeMap<String, Option<SystemTime>>,
     observed: HashMap<ObservedKey, Observed>,
+    /// Backends that answer their probes, be it with a failure. Nothing is known of them at first.
+    answers: HashSet<ObservedKey>,
     /// Splits set on the command line, by service.
     pub(crate) splits: BTreeMap<String, Shares>,
     /// What counts instead where the backends of those are all dead, by service.
@@ -71,6 +76,7 @@ pub(crate) struct Desired {
     pub(crate) returns: BTreeMap<String, u64>,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    health: HealthFacts,
     snapshot: Arc<Snapshot>,
 }
 
@@ -119,11 +125,13 @@ impl Desired {
                 .iter()
                 .flat_map(|(service, all)| restored(service, all))
                 .collect(),
+            answers: HashSet::new(),
             splits: state.splits.clone(),
             fallbacks: state.fallbacks.clone(),
             shifts: shifts::resumed(&state.shifts),
             returns: BTreeMap::new(),
             drains: state.drains.clone(),
+            health: HealthFacts::default(),
             snapshot: Arc::default(),
         };
         desired.set_services(&config.services);
@@ -171,16 +179,6 @@ impl Desired {
         &self.catalog
     }
 
-    pub(crate) fn set_observed(
-        &mut self,
-        service: String,
-        id: InstanceId,
-        address: SocketAddr,
-        observed: Observed,
-    ) {
-        self.observed.insert((service, id, address), observed);
-    }
-
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
     }
@@ -219,15 +217,16 @@ impl Desired {
         down
     }
 
-    /// When a hold ends.
+    /// When a hold, an ejection or a step of a slow start ends.
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
         let guards = self.guards.values().filter_map(Guard::next_deadline);
         let unremembered = self.unremembered.values().flatten().copied();
         let entries = self.entries.values().filter_map(Believed::next_deadline);
         let keys = self.keys.next_deadline();
         let shifts = self.shifts.values().filter_map(Steering::next_deadline);
+        let health = self.health.next_deadline();
         let all = guards.chain(unremembered).chain(entries);
-        all.chain(keys).chain(shifts).min()
+        all.chain(keys).chain(shifts).chain(health).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
@@ -246,11 +245,20 @@ impl Desired {
             };
             let chain = self.chain(spec, &observed);
             problems.extend(chain.problems);
+            self.health
+                .judge(&chain.spec, &chain.instances, &observed, now);
             let mut state = weigh(
                 &chain.spec,
                 Inputs {
                     instances: chain.instances,
                     observed: &observed,
+                    answers: &|instance| {
+                        let key = (name.clone(), instance.id.clone(), instance.address);
+                        self.answers.contains(&key)
+                    },
+                    ejected: &|instance| self.health.ejection(name, instance),
+                    ramp: &|instance| self.health.ramp(spec, instance, now),
+                    replaced: chain.replaced,
                     drains: self.drains.get(name),
                     splits: chain.splits,
                     shift: self.shifts.get(name).map(Steering::state),
@@ -262,7 +270,12 @@ impl Desired {
             // What has not changed stays the same value, so that others can tell by the pointer.
             let state = match self.snapshot.services.get(name) {
                 Some(former) if **former == state => former.clone(),
-                _ => Arc::new(state),
+                former => {
+                    if let Some(former) = former {
+                        changes::record_all(&mut self.health.history, former, &state, now);
+                    }
+                    Arc::new(state)
+                }
             };
             services.insert(name.clone(), state);
         }
@@ -277,6 +290,7 @@ impl Desired {
         if unchanged && self.snapshot.version > 0 {
             return false;
         }
+        self.health.forget_but(&self.services);
         self.snapshot = Arc::new(Snapshot {
             version: self.snapshot.version + 1,
             services,
@@ -331,14 +345,16 @@ impl Desired {
     /// Drops what is known of backends that are gone.
     fn forget_vanished(&mut self) {
         let snapshot = &self.snapshot;
-        self.observed.retain(|(service, id, address), _| {
+        let exists = |(service, id, address): &ObservedKey| {
             snapshot.services.get(service).is_some_and(|state| {
                 state
                     .backends
                     .iter()
                     .any(|b| b.id() == id && b.address() == *address)
             })
-        });
+        };
+        self.observed.retain(|key, _| exists(key));
+        self.answers.retain(exists);
     }
 }
 

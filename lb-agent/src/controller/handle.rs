@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::{entry::Counter, socket::SocketStats, verdict::Verdict};
+use lb_common::{entry::Counter, flow::State, socket::SocketStats, verdict::Verdict};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,7 +23,10 @@ use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
     dtab::Dentry,
+    history::Change,
+    kernel::Attempts,
     shift::{InvalidShift, ShiftOrder, ShiftState},
+    signal::Signal,
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -60,6 +63,12 @@ pub enum OperatorError {
         /// The subsets there are.
         known: Vec<String>,
     },
+    /// Neither a service nor a backend.
+    #[error(
+        "there is no service and no backend `{0}`, and none is remembered; `lb-agent backend list` \
+         shows them"
+    )]
+    UnknownSubject(String),
     /// No such rule on the block list.
     #[error("{0} is not on the block list; `lb-agent block list` shows what is")]
     NotBlocked(IpNet),
@@ -132,7 +141,7 @@ pub struct FlowTableUse {
     /// Slots in the table.
     pub slots: u64,
     /// Slots in use, by the name of [`lb_common::flow::State`]; a flow takes two.
-    pub used: [u64; 9],
+    pub used: [u64; State::COUNT],
 }
 
 /// Counters of one backend of one service since the agent's maps were created.
@@ -146,6 +155,8 @@ pub struct BackendCounters {
     pub flows: u64,
     /// Flows that exist now.
     pub live_flows: u64,
+    /// TCP connections, by how the backend's host answered; a sample, since the agent started.
+    pub attempts: Attempts,
 }
 
 /// The agent at one moment.
@@ -228,6 +239,10 @@ pub enum Command {
     Names(Reply<Names>),
     /// Read the configuration again.
     Reload(Reply<()>),
+    /// Take in what has become of requests to backends.
+    Signals(Vec<Signal>, Reply<()>),
+    /// Tell what has happened to backends.
+    History(Option<String>, Reply<Vec<Change>>),
 }
 
 /// Where an answer goes.
@@ -249,6 +264,8 @@ pub struct Counters {
     pub returns: BTreeMap<String, u64>,
     /// By service name and present backend.
     pub backends: BTreeMap<(String, InstanceId, SocketAddr), BackendCounters>,
+    /// Ejections since the agent started, by service.
+    pub ejections: BTreeMap<String, u64>,
 }
 
 /// Asks and commands the controller. Cheap to clone.
@@ -361,6 +378,19 @@ impl Handle {
     /// The agent at this moment.
     pub async fn status(&self) -> Result<Status, OperatorError> {
         self.ask(Command::Status).await
+    }
+
+    /// Tells what has become of requests to backends, by which they are ejected. To be called every
+    /// few seconds rather than for each request.
+    pub async fn report(&self, signals: Vec<Signal>) -> Result<(), OperatorError> {
+        self.ask(|reply| Command::Signals(signals, reply)).await
+    }
+
+    /// What has happened to the backends, oldest first: of a service, of one backend by its id or
+    /// address, or of all.
+    pub async fn history(&self, of: Option<&str>) -> Result<Vec<Change>, OperatorError> {
+        let of = of.map(str::to_owned);
+        self.ask(|reply| Command::History(of, reply)).await
     }
 
     /// Counters at this moment.

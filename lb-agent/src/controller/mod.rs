@@ -169,9 +169,10 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
+                    let ejected = self.desired.note_signals(&self.kernel.signals(), SystemTime::now());
                     let gated = self.desired.gated();
                     self.kernel.note_outcomes(&gated);
-                    if !gated.is_empty() {
+                    if ejected || !gated.is_empty() {
                         self.reconcile().await;
                     }
                 }
@@ -188,16 +189,7 @@ impl<K: Kernel> Controller<K> {
     }
 
     fn note_health(&mut self, event: HealthEvent) {
-        info!(
-            service = event.service,
-            backend = %event.address,
-            id = %event.id,
-            now = ?event.observed,
-            before = ?event.previous,
-            "a backend's health changed"
-        );
-        self.desired
-            .set_observed(event.service, event.id, event.address, event.observed);
+        self.desired.note_probe(event, SystemTime::now());
     }
 
     /// Makes a snapshot of the facts and brings the kernel there.
@@ -348,6 +340,16 @@ impl<K: Kernel> Controller<K> {
                 respond(reply, counters);
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),
+            Command::Signals(signals, reply) => {
+                let news = self.desired.note_signals(&signals, SystemTime::now());
+                if news {
+                    self.reconcile().await;
+                }
+                respond(reply, Ok(()));
+            }
+            Command::History(of, reply) => {
+                respond(reply, self.desired.history(of.as_deref()));
+            }
             Command::Reload(reply) => {
                 let answer = self.reload().await;
                 respond(reply, answer);

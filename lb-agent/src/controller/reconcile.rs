@@ -5,7 +5,7 @@ mod outcomes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,9 +15,10 @@ use tracing::{debug, error, info, warn};
 
 use super::{BackendCounters, Counters, Names, OperatorError};
 use crate::domain::{
-    kernel::{Census, Kernel, KernelError, KernelView, Step, VipKey},
+    kernel::{Attempts, Census, Kernel, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
     service::ServiceSpec,
+    signal::Signal,
     snapshot::Snapshot,
 };
 
@@ -39,8 +40,8 @@ pub(crate) struct Reconciler<K> {
     taken_out: BTreeMap<u32, u64>,
     /// Totals of backends whose entries have been freed, by service name.
     retired: BTreeMap<String, BackendCounters>,
-    /// By backend id: connections that the censuses found failed so far.
-    failed: BTreeMap<u32, u64>,
+    /// By backend id: what became of the connections of all censuses.
+    attempts: BTreeMap<u32, Attempts>,
     /// What was read last of the services that somebody watches, by name.
     outcomes: BTreeMap<String, outcomes::ByAddress>,
     /// By id of a lost backend: its local clients.
@@ -67,7 +68,7 @@ impl<K: Kernel> Reconciler<K> {
             census: Arc::default(),
             taken_out: BTreeMap::new(),
             retired: BTreeMap::new(),
-            failed: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             closed: BTreeMap::new(),
             error: None,
@@ -88,10 +89,32 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     pub(crate) fn set_census(&mut self, census: Arc<Census>) {
-        for (id, failed) in &census.failed {
-            *self.failed.entry(*id).or_default() += failed;
+        for (id, found) in &census.attempts {
+            if self.view.backends.contains_key(id) {
+                self.attempts.entry(*id).or_default().add(found);
+            }
         }
         self.census = census;
+    }
+
+    /// What the latest census says of connections.
+    pub(crate) fn signals(&self) -> Vec<Signal> {
+        let services: BTreeMap<u32, &String> =
+            self.ids.iter().map(|((name, _), id)| (*id, name)).collect();
+        let mut attempts: BTreeMap<(&String, SocketAddr), Attempts> = BTreeMap::new();
+        for (id, found) in &self.census.attempts {
+            let Some(backend) = self.view.backends.get(id) else {
+                continue;
+            };
+            if let Some(service) = services.get(&backend.service) {
+                let key = (*service, backend.address);
+                attempts.entry(key).or_default().add(found);
+            }
+        }
+        let signals = attempts.into_iter().map(|((service, backend), found)| {
+            Signal::of_connections(service.clone(), backend, &found)
+        });
+        signals.collect()
     }
 
     pub(crate) fn census(&self) -> &Census {
@@ -178,12 +201,15 @@ impl<K: Kernel> Reconciler<K> {
         };
         self.kernel.apply(step)?;
         if let Some((service, stats)) = totals {
-            add(self.retired.entry(service).or_default(), &stats, 0);
+            let total = self.retired.entry(service).or_default();
+            add(total, &stats, 0);
+            if let Step::FreeBackend(id) = step {
+                total
+                    .attempts
+                    .add(&self.attempts.remove(id).unwrap_or_default());
+            }
         }
         advance(&mut self.view, step);
-        if let Step::FreeBackend(id) = step {
-            self.failed.remove(id);
-        }
         match step {
             Step::PutBackend(id, backend) if !backend.active => {
                 self.taken_out.insert(*id, self.census.pass);
@@ -294,13 +320,16 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             };
             let stats = self.kernel.backend_stats(*id).map_err(failed)?;
+            let attempts = self.attempts.get(id).copied().unwrap_or_default();
             let live = self.census.backends.get(id).copied().unwrap_or(0);
             if let Some(total) = counters.services.get_mut(*name) {
                 add(total, &stats, live);
+                total.attempts.add(&attempts);
             }
             let counters: &mut BackendCounters =
                 by_address.entry((*name, backend.address)).or_default();
             add(counters, &stats, live);
+            counters.attempts.add(&attempts);
         }
         for (name, service) in &snapshot.services {
             for backend in &service.backends {

@@ -79,7 +79,7 @@ impl<K: Kernel> Controller<K> {
                 problems.push(format!("service {name}: its backends are not known yet; what the kernel holds of it stays in use"));
             } else if service.panic {
                 problems.push(format!(
-                    "service {name}: no backend is healthy, so all are used"
+                    "service {name}: too few backends are healthy, so all are used"
                 ));
             } else if !service.spec.vips.is_empty()
                 && service.backends.iter().all(|backend| backend.weight == 0)

@@ -80,6 +80,7 @@ impl<K: Kernel> Controller<K> {
     pub(super) fn counters(&self) -> Result<Counters, OperatorError> {
         let mut counters = self.kernel.counters(&self.desired.snapshot())?;
         counters.returns = self.desired.returns.clone();
+        counters.ejections = self.desired.ejections();
         Ok(counters)
     }
 

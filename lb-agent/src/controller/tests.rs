@@ -3,6 +3,7 @@
 mod bench;
 mod blocks;
 mod fleet;
+mod health;
 mod layers;
 mod local;
 mod returned;
@@ -96,7 +97,7 @@ async fn probes_take_out_and_bring_back() {
     assert_eq!(bench.echo().len(), 2);
     let problems = bench.handle.status().await.unwrap().problems;
     assert!(
-        problems[0].contains("no backend is healthy"),
+        problems[0].contains("too few backends are healthy"),
         "{problems:?}"
     );
     bench.probe(2, true).await;

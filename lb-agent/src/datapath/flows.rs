@@ -3,6 +3,7 @@
 //! A window instead of the whole, because mapped pages count as the agent's resident memory: a
 //! table of a million flows would look like a leak.
 
+mod judged;
 mod list;
 mod sweep;
 
@@ -21,6 +22,7 @@ use lb_common::{
 };
 use memmap2::{MmapOptions, MmapRaw};
 
+pub use self::judged::Judged;
 use super::{clock::Clock, encode};
 use crate::domain::{
     block::PrefixSet,
@@ -40,7 +42,6 @@ pub struct FlowTables {
     clock: Clock,
     /// In ticks.
     lifetimes: Lifetimes,
-    last_sweep: Arc<sweep::LastSweep>,
 }
 
 /// A live half, as read.
@@ -78,8 +79,12 @@ impl FlowTables {
             seed: meta.seed,
             clock,
             lifetimes,
-            last_sweep: Arc::default(),
         }
+    }
+
+    /// The memory for [`Self::sweep_noting`].
+    pub fn judged(&self) -> Judged {
+        Judged::new(self.slots)
     }
 
     /// The kernel's tick counter.

@@ -60,7 +60,7 @@ use lb_common::{
 pub use self::{
     budget::Budget,
     cgroup::cgroup_root,
-    flows::FlowTables,
+    flows::{FlowTables, Judged},
     held::HeldFragments,
     loader::{Attached, Mode, Options, check_bpf_file_system},
     local::AttachedCgroup,

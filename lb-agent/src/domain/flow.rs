@@ -34,7 +34,7 @@ pub struct Flow {
 }
 
 /// States that a flow can be in.
-pub const FLOW_STATES: [State; 7] = [
+pub const FLOW_STATES: [State; 8] = [
     State::HalfOpen,
     State::Answered,
     State::Established,
@@ -42,6 +42,7 @@ pub const FLOW_STATES: [State; 7] = [
     State::ClosingByBackend,
     State::Finished,
     State::Reset,
+    State::Refused,
 ];
 
 /// Which flows are asked for. All conditions must hold.

@@ -14,7 +14,10 @@ use super::{
     backend::Instance,
     block::parse_prefix,
     gate::GateSpec,
-    service::{Affinity, Catalog, Forwarding, Origin, ProbeKind, ProbeSpec, Protocol, ServiceSpec},
+    service::{
+        Affinity, Catalog, Forwarding, HealthPolicy, Origin, ProbeKind, ProbeSpec, Protocol,
+        ServiceSpec, TlsSpec,
+    },
     tag_route,
 };
 
@@ -105,6 +108,7 @@ fn specify(
         split: None,
         probe: probe(meta)?,
         gate: GateSpec::default(),
+        health: HealthPolicy::default(),
         origin: Origin {
             file: PathBuf::from(origin),
             line: 0,
@@ -147,8 +151,9 @@ fn allow(text: &str, vips: &[SocketAddr]) -> Result<BTreeSet<IpNet>, String> {
 }
 
 /// What may follow `lb-health-`.
-const HEALTH_KEYS: [&str; 9] = [
-    "kind", "path", "host", "status", "port", "interval", "timeout", "rise", "fall",
+const HEALTH_KEYS: [&str; 12] = [
+    "kind", "path", "host", "status", "body", "service", "tls", "port", "interval", "timeout",
+    "rise", "fall",
 ];
 
 fn vips(text: &str) -> Result<Vec<SocketAddr>, String> {
@@ -196,6 +201,7 @@ fn probe(meta: &BTreeMap<String, String>) -> Result<Option<ProbeSpec>, String> {
     let kind = match get("kind") {
         // Any other entry alone says that there should be a probe.
         None if !HEALTH_KEYS.iter().any(|key| get(key).is_some()) => return Ok(None),
+        Some("none") => return Ok(None),
         None if get("path").is_some() => "http",
         None => "tcp",
         Some(kind) => kind,
@@ -208,15 +214,7 @@ fn probe(meta: &BTreeMap<String, String>) -> Result<Option<ProbeSpec>, String> {
     }
     let port = number("port", 1, u32::from(u16::MAX))?;
     Ok(Some(ProbeSpec {
-        kind: match kind {
-            "tcp" => ProbeKind::Tcp,
-            "http" => http(get("path"), get("host"), get("status"))?,
-            other => {
-                return Err(format!(
-                    "lb-health-kind is `{other}`; it must be tcp or http"
-                ));
-            }
-        },
+        kind: asked(kind, &get)?,
         interval,
         timeout,
         rise: number("rise", 1, 100)?.unwrap_or(defaults.rise),
@@ -228,37 +226,86 @@ fn probe(meta: &BTreeMap<String, String>) -> Result<Option<ProbeSpec>, String> {
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(3600);
 
-fn http(path: Option<&str>, host: Option<&str>, status: Option<&str>) -> Result<ProbeKind, String> {
-    let path = path.unwrap_or("/");
-    let fits = |c: char| c.is_ascii_graphic() && c != '#';
-    if !path.starts_with('/') || !path.chars().all(fits) {
+/// What a probe of a kind asks; `get` knows the entries.
+fn asked<'a>(kind: &str, get: &dyn Fn(&str) -> Option<&'a str>) -> Result<ProbeKind, String> {
+    let own: &[&str] = match kind {
+        "tcp" => &[],
+        "http" => &["path", "host", "status", "body", "tls"],
+        "grpc" => &["service", "host", "tls"],
+        other => {
+            return Err(format!(
+                "lb-health-kind is `{other}`; it must be tcp, http, grpc or none"
+            ));
+        }
+    };
+    let of_others = ["path", "host", "status", "body", "service", "tls"];
+    let foreign = |key: &&&str| !own.contains(key) && get(key).is_some();
+    if let Some(key) = of_others.iter().find(foreign) {
         return Err(format!(
-            "lb-health-path is `{path}`, which is no path of a request"
+            "lb-health-{key} means nothing to a probe of kind {kind}"
         ));
     }
+    let host = get("host");
     let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
     if let Some(host) = host
         && (host.is_empty() || !host.chars().all(is_host))
     {
         return Err(format!("lb-health-host is `{host}`, which is no host"));
     }
-    let status = match status {
-        None => (200, 399),
-        Some(text) => {
-            let (first, last) = text.split_once('-').unwrap_or((text, text));
-            let range = first.parse().ok().zip(last.parse().ok());
-            range
-                .filter(|(first, last)| 100 <= *first && first <= last && *last <= 599)
-                .ok_or_else(|| {
-                    format!("lb-health-status is `{text}`; it must be as in 200 or 200-399")
-                })?
+    let host = host.map(str::to_owned);
+    let tls = match get("tls") {
+        None | Some("false") => None,
+        Some("true") => Some(TlsSpec::default()),
+        Some(other) => {
+            return Err(format!(
+                "lb-health-tls is `{other}`; it must be true or false"
+            ));
         }
     };
-    Ok(ProbeKind::Http {
-        path: path.to_owned(),
-        host: host.map(str::to_owned),
-        status,
+    Ok(match kind {
+        "http" => ProbeKind::Http {
+            path: path(get("path").unwrap_or("/"))?,
+            host,
+            status: statuses(get("status").unwrap_or("200-399"))?,
+            body: body(get("body"))?,
+            tls,
+        },
+        "grpc" => ProbeKind::Grpc {
+            service: get("service").unwrap_or_default().to_owned(),
+            host,
+            tls,
+        },
+        _ => ProbeKind::Tcp,
     })
+}
+
+fn path(path: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_graphic() && c != '#';
+    match path.starts_with('/') && path.chars().all(fits) {
+        true => Ok(path.to_owned()),
+        false => Err(format!(
+            "lb-health-path is `{path}`, which is no path of a request"
+        )),
+    }
+}
+
+/// `200-299,401`.
+fn statuses(text: &str) -> Result<Vec<(u16, u16)>, String> {
+    let range = |word: &str| {
+        let (first, last) = word.split_once('-').unwrap_or((word, word));
+        let range = first.trim().parse().ok().zip(last.trim().parse().ok());
+        range.filter(|(first, last)| 100 <= *first && first <= last && *last <= 599)
+    };
+    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
+    ranges
+        .ok_or_else(|| format!("lb-health-status is `{text}`; it must be as in 200 or 200-299,401"))
+}
+
+fn body(text: Option<&str>) -> Result<Option<String>, String> {
+    match text {
+        Some("") => Err("lb-health-body is empty: no answer lacks that".into()),
+        text => Ok(text.map(str::to_owned)),
+    }
 }
 
 #[cfg(test)]

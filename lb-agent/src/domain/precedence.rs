@@ -86,6 +86,7 @@ mod tests {
             split: split.map(shares),
             probe: None,
             gate: Default::default(),
+            health: Default::default(),
             affinity: Default::default(),
             allow: None,
             origin: Origin {

@@ -15,6 +15,7 @@ use super::{
     backend::{CatalogHealth, Instance},
     filter::Filter,
     gate::GateSpec,
+    passive::PassiveSpec,
     split::Shares,
 };
 
@@ -187,15 +188,64 @@ impl Default for ProbeSpec {
 pub enum ProbeKind {
     /// A connection that is accepted.
     Tcp,
-    /// A GET answered with a status in the range.
+    /// A GET answered with a status in one of the ranges.
     Http {
         /// Path and query.
         path: String,
         /// `Host` header; the backend's address if absent.
         host: Option<String>,
-        /// First and last status that count as success.
-        status: (u16, u16),
+        /// First and last status that count as success, of each range. Not empty.
+        status: Vec<(u16, u16)>,
+        /// What the beginning of the body must contain.
+        body: Option<String>,
+        /// Over TLS, if so.
+        tls: Option<TlsSpec>,
     },
+    /// `grpc.health.v1.Health/Check`, answered with SERVING.
+    Grpc {
+        /// The service asked for; empty: the server as a whole.
+        service: String,
+        /// `:authority`; the backend's address if absent.
+        host: Option<String>,
+        /// Over TLS, if so.
+        tls: Option<TlsSpec>,
+    },
+}
+
+/// How a probe speaks TLS. Files are read when they are needed, and again when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TlsSpec {
+    /// Name that is asked for (SNI) and that the certificate must be for; the probe's host, else
+    /// the backend's address, if absent.
+    pub server_name: Option<String>,
+    /// PEM file with the certificates to trust; the system's if absent.
+    pub ca_cert: Option<PathBuf>,
+    /// PEM files with the certificate and the key to show to the backend.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Takes any certificate.
+    pub insecure: bool,
+}
+
+/// How backends are judged beyond single probes, and how they come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthPolicy {
+    /// Percent of healthy backends below which all are used; 0: when none is.
+    pub panic: u32,
+    /// How long a backend takes to reach its full share when it comes or comes back; zero: it has
+    /// it at once.
+    pub slow_start: Duration,
+    /// Ejection by what traffic tells; absent: none.
+    pub passive: Option<PassiveSpec>,
+}
+
+impl Default for HealthPolicy {
+    fn default() -> Self {
+        Self {
+            panic: 50,
+            slow_start: Duration::from_secs(30),
+            passive: Some(PassiveSpec::default()),
+        }
+    }
 }
 
 /// Where a fact was written, for the answer to "who said so?".
@@ -242,6 +292,8 @@ pub struct ServiceSpec {
     pub probe: Option<ProbeSpec>,
     /// What a subset that traffic is shifted to must be like.
     pub gate: GateSpec,
+    /// What else decides on health.
+    pub health: HealthPolicy,
     /// Where it was configured.
     pub origin: Origin,
 }

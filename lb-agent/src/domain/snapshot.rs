@@ -10,6 +10,7 @@ use std::{
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
+    passive::Ejection,
     precedence::SplitStack,
     service::ServiceSpec,
     shift::ShiftState,
@@ -39,7 +40,8 @@ pub struct ServiceState {
     pub splits: SplitStack,
     /// A shift between its subsets, and how it goes.
     pub shift: Option<ShiftState>,
-    /// No backend is healthy, so all are used: better a try than a certain refusal.
+    /// Too few backends are healthy ([`super::service::HealthPolicy::panic`]), so all are used:
+    /// better a try than to bury the few under everybody's traffic, or a certain refusal.
     pub panic: bool,
     /// Its catalog has never answered: what the kernel holds of it is left alone.
     pub pending: bool,
@@ -58,6 +60,10 @@ pub struct BackendState {
     pub subset: Option<String>,
     /// The agent's own probes.
     pub observed: Observed,
+    /// Out for a while by what traffic tells of it.
+    pub ejection: Option<Ejection>,
+    /// Parts of [`super::ramp::STEPS`] of its share that it takes while it starts slowly.
+    pub ramp: Option<u32>,
     /// A person drains it.
     pub drain: Option<Drain>,
     /// Gone from the catalog, but not believed yet.

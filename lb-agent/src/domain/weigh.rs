@@ -1,15 +1,28 @@
 //! The effective weight of each backend, and the sentence that explains it.
 //!
-//! Effective weight = registered weight × split share × health × drain. A subset's share is
+//! Effective weight = registered weight × slow start × split share × health × drain. A subset's share is
 //! divided among its usable backends by their registered weights, so that a 90/10 split is 90/10
 //! whatever the number of backends on either side.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod panic;
+mod standing;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+pub use self::standing::illness;
+use self::{
+    panic::Panic,
+    standing::{Standing, standing},
+};
 use super::{
-    backend::{CatalogHealth, Instance, InstanceId},
+    backend::{Instance, InstanceId},
     health::Observed,
+    passive::Ejection,
     precedence::SplitStack,
+    ramp,
     service::ServiceSpec,
     shift::ShiftState,
     snapshot::{BackendState, Drain, Held, ServiceState},
@@ -22,6 +35,14 @@ pub struct Inputs<'a> {
     pub instances: Vec<(Instance, Option<Held>)>,
     /// What the agent's probes say.
     pub observed: &'a dyn Fn(&Instance) -> Observed,
+    /// Which of them answer their probes, be it with a failure.
+    pub answers: &'a dyn Fn(&Instance) -> bool,
+    /// Which of them traffic speaks against.
+    pub ejected: &'a dyn Fn(&Instance) -> Option<Ejection>,
+    /// How many of [`ramp::STEPS`] parts those take that start slowly.
+    pub ramp: &'a dyn Fn(&Instance) -> Option<u32>,
+    /// Those that others have taken over from: ill, they are not used however few those are.
+    pub replaced: BTreeSet<InstanceId>,
     /// Backends that a person drains.
     pub drains: Option<&'a BTreeMap<InstanceId, Drain>>,
     /// What was said of the split, by whom.
@@ -43,6 +64,8 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         .map(|(instance, held)| BackendState {
             subset: spec.subset_of(&instance),
             observed: (inputs.observed)(&instance),
+            ejection: (inputs.ejected)(&instance),
+            ramp: (inputs.ramp)(&instance),
             drain: inputs
                 .drains
                 .and_then(|drains| drains.get(&instance.id))
@@ -67,21 +90,22 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
     let shares_of = |backend: &BackendState| shares[usize::from(backend.address().is_ipv6())];
     let standings: Vec<Standing> = backends
         .iter()
-        .map(|backend| standing(spec, shares_of(backend), backend))
+        .map(|backend| {
+            let answers = (inputs.answers)(&backend.instance);
+            let standing = standing(spec, shares_of(backend), backend, answers);
+            match standing {
+                Standing::Unhealthy { reason, .. } if inputs.replaced.contains(backend.id()) => {
+                    Standing::Out(reason)
+                }
+                standing => standing,
+            }
+        })
         .collect();
-    // Each family's VIPs have their own backends: they are counted, and panic, apart.
-    let in_panic = [false, true].map(|v6| {
-        let family = || {
-            let all = backends.iter().zip(&standings);
-            all.filter(move |(backend, _)| backend.address().is_ipv6() == v6)
-                .map(|(_, standing)| standing)
-        };
-        !family().any(|standing| matches!(standing, Standing::Usable))
-            && family().any(|standing| matches!(standing, Standing::Unhealthy(_)))
-    });
+    let panic = Panic::of(spec, split.is_some(), &backends, &standings);
+    let ramps = backends.iter().any(|backend| backend.ramp.is_some());
     let takes = |backend: &BackendState, standing: &Standing| match standing {
         Standing::Usable => true,
-        Standing::Unhealthy(_) => in_panic[usize::from(backend.address().is_ipv6())],
+        Standing::Unhealthy { answers, .. } => panic.covers(backend, *answers),
         Standing::Out(_) => false,
     };
 
@@ -92,40 +116,48 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
             let subset = backend.subset.clone().unwrap_or_default();
             *subset_weight
                 .entry((subset, backend.address().is_ipv6()))
-                .or_default() += u64::from(backend.instance.weight);
+                .or_default() += ramped(backend, ramps);
         }
     }
     for (backend, standing) in backends.iter_mut().zip(&standings) {
         if !takes(backend, standing) {
             backend.reason = match standing {
-                Standing::Out(reason) | Standing::Unhealthy(reason) => reason.clone(),
+                Standing::Out(reason) | Standing::Unhealthy { reason, .. } => reason.clone(),
                 Standing::Usable => String::new(),
             };
             continue;
         }
         let registered = backend.instance.weight;
-        let base = match (
+        let own = ramped(backend, ramps);
+        let mut base = match (
             shares[usize::from(backend.address().is_ipv6())],
             &backend.subset,
         ) {
             (Some(shares), Some(subset)) => {
                 let total = subset_weight[&(subset.clone(), backend.address().is_ipv6())];
                 let share = shares.get(subset).unwrap_or(0);
-                let units = u64::from(share) * SHARE_UNITS * u64::from(registered) / total;
+                let units = u64::from(share) * SHARE_UNITS * own / total;
                 backend.weight = u32::try_from(units.max(1)).unwrap_or(u32::MAX);
                 format!(
-                    "subset {subset} has {share} of {}, weight {registered} of {total} in it",
-                    shares.total()
+                    "subset {subset} has {share} of {}, weight {registered} of {} in it",
+                    shares.total(),
+                    total.div_ceil(if ramps { ramp::STEPS.into() } else { 1 })
                 )
             }
             _ => {
-                backend.weight = registered;
+                backend.weight = u32::try_from(own).unwrap_or(u32::MAX);
                 format!("weight {registered}")
             }
         };
+        if let Some(part) = backend.ramp {
+            base.push_str(&format!(
+                "; starting slowly, at {} % of its share",
+                part * 100 / ramp::STEPS
+            ));
+        }
         backend.reason = match standing {
-            Standing::Unhealthy(reason) => {
-                format!("{base}; {reason}, but no backend is healthy, so all are used")
+            Standing::Unhealthy { reason, .. } => {
+                format!("{base}; {reason}, but too few backends are healthy, so all are used")
             }
             _ => base,
         };
@@ -139,21 +171,11 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         split,
         splits: inputs.splits,
         shift: inputs.shift,
-        panic: in_panic[0] || in_panic[1],
+        panic: panic.reigns(),
         pending: false,
         notes: Vec::new(),
         routes: Default::default(),
     }
-}
-
-/// Whether a backend may take new flows.
-enum Standing {
-    /// Yes.
-    Usable,
-    /// Only if nobody else can. Why.
-    Unhealthy(String),
-    /// No. Why.
-    Out(String),
 }
 
 /// The shares of a split that count among these backends: the first, unless none of its backends
@@ -164,71 +186,22 @@ fn shares_in_use<'a, 'b>(
     family: impl Iterator<Item = &'b BackendState> + Clone,
 ) -> &'a Shares {
     let all = std::iter::once(&split.shares).chain(&split.fallback);
-    let usable = |shares: &&Shares| {
-        family
-            .clone()
-            .any(|backend| matches!(standing(spec, Some(shares), backend), Standing::Usable))
+    // Whether an unhealthy one answers makes it no more usable here.
+    let is_usable = |shares: &Shares, backend: &BackendState| {
+        matches!(
+            standing(spec, Some(shares), backend, true),
+            Standing::Usable
+        )
     };
-    all.clone().find(usable).unwrap_or(&split.shares)
+    all.clone()
+        .find(|shares| family.clone().any(|backend| is_usable(shares, backend)))
+        .unwrap_or(&split.shares)
 }
 
-fn standing(spec: &ServiceSpec, shares: Option<&Shares>, backend: &BackendState) -> Standing {
-    let instance = &backend.instance;
-    if !spec
-        .vips
-        .iter()
-        .any(|vip| vip.is_ipv6() == instance.address.is_ipv6())
-    {
-        return Standing::Out("the service has no VIP of its address family".into());
-    }
-    if let Some(port) = spec
-        .kept_port()
-        .filter(|port| *port != instance.address.port())
-    {
-        return Standing::Out(format!(
-            "listens on port {}, but {} cannot translate the VIP's port {port}",
-            instance.address.port(),
-            spec.forwarding.name()
-        ));
-    }
-    if backend.drain.is_some() {
-        return Standing::Out("drained by an operator".into());
-    }
-    if let CatalogHealth::Maintenance(reason) = &instance.health {
-        return Standing::Out(with_detail("in maintenance", reason));
-    }
-    if instance.weight == 0 {
-        return Standing::Out("registered with weight 0".into());
-    }
-    if let Some(shares) = shares {
-        match &backend.subset {
-            None => return Standing::Out("belongs to no subset, and a split is in force".into()),
-            Some(subset) => match shares.get(subset) {
-                None => {
-                    return Standing::Out(format!("the split gives subset {subset} no share"));
-                }
-                Some(0) => {
-                    return Standing::Out(format!("the split gives subset {subset} a share of 0"));
-                }
-                Some(_) => {}
-            },
-        }
-    }
-    if let Observed::Unhealthy { reason, .. } = &backend.observed {
-        return Standing::Unhealthy(with_detail("its probes fail", reason));
-    }
-    if let CatalogHealth::Critical(detail) = &instance.health {
-        return Standing::Unhealthy(with_detail("critical in the catalog", detail));
-    }
-    Standing::Usable
-}
-
-fn with_detail(what: &str, detail: &str) -> String {
-    if detail.is_empty() {
-        what.into()
-    } else {
-        format!("{what}: {detail}")
-    }
+/// Registered weight, in parts if any backend of the service starts slowly.
+fn ramped(backend: &BackendState, ramps: bool) -> u64 {
+    let parts = if ramps { ramp::STEPS } else { 1 };
+    u64::from(backend.instance.weight) * u64::from(backend.ramp.unwrap_or(parts))
 }
 
 #[cfg(test)]

@@ -41,6 +41,10 @@ fn snapshot() -> Snapshot {
     let inputs = Inputs {
         instances: Vec::new(),
         observed: &|_| crate::domain::health::Observed::Unknown,
+        answers: &|_| true,
+        ejected: &|_| None,
+        ramp: &|_| None,
+        replaced: Default::default(),
         drains: None,
         splits: crate::domain::precedence::SplitStack::of(&spec, [file]),
         shift: None,

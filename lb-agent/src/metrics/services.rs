@@ -20,8 +20,9 @@ pub(super) fn families(snapshot: &Snapshot, counters: &Counters) -> Vec<Family> 
     let mut backends = BackendFamilies::new();
     for (name, service) in &snapshot.services {
         let total = counters.services.get(name).copied().unwrap_or_default();
+        let ejections = counters.ejections.get(name).copied().unwrap_or_default();
         let returns = counters.returns.get(name).copied().unwrap_or(0);
-        services.add(name, service, &total, returns);
+        services.add(name, service, &total, (ejections, returns));
         for backend in &service.backends {
             let key = (name.clone(), backend.id().clone(), backend.address());
             let counted = counters.backends.get(&key).copied().unwrap_or_default();
@@ -70,6 +71,7 @@ struct ServiceFamilies {
     panic: Family,
     held: Family,
     shares: Family,
+    ejections: Family,
     shifts: Family,
     returns: Family,
 }
@@ -90,7 +92,7 @@ impl ServiceFamilies {
             },
             panic: Family::gauge(
                 "lb_service_panic",
-                "Whether the service uses all its backends because none is healthy (1).",
+                "Whether the service uses all its backends because too few are healthy (1).",
             ),
             held: Family::gauge(
                 "lb_service_held_backends",
@@ -99,6 +101,10 @@ impl ServiceFamilies {
             shares: Family::gauge(
                 "lb_service_split_share",
                 "Share of each subset in the split in force, of 1 in all, and who set it.",
+            ),
+            ejections: Family::counter(
+                "lb_service_ejections_total",
+                "Backends taken out for a while by what traffic told of them.",
             ),
             shifts: Family::gauge(
                 "lb_service_shift_phase",
@@ -118,11 +124,12 @@ impl ServiceFamilies {
         name: &str,
         service: &ServiceState,
         counters: &BackendCounters,
-        returns: u64,
+        (ejections, returns): (u64, u64),
     ) {
         let labels = [("service", name)];
         self.traffic.add(&labels, counters);
         self.panic.add(&labels, f64::from(service.panic));
+        self.ejections.add(&labels, ejections as f64);
         let held = service
             .backends
             .iter()
@@ -154,7 +161,7 @@ impl ServiceFamilies {
         self.returns.add(&labels, returns as f64);
     }
 
-    fn finish(self) -> [Family; 8] {
+    fn finish(self) -> [Family; 9] {
         let Traffic {
             packets,
             bytes,
@@ -167,6 +174,7 @@ impl ServiceFamilies {
             self.panic,
             self.held,
             self.shares,
+            self.ejections,
             self.shifts,
             self.returns,
         ]
@@ -177,6 +185,9 @@ struct BackendFamilies {
     traffic: Traffic,
     active: Family,
     healthy: Family,
+    enabled: Family,
+    ejected: Family,
+    failed: Family,
     weight: Family,
 }
 
@@ -206,6 +217,20 @@ impl BackendFamilies {
                 "Whether the backend is healthy (1) by the agent's probes, or by the catalog \
                  before they have decided and where there are none.",
             ),
+            enabled: Family::gauge(
+                "lb_backend_enabled",
+                "Whether people want the backend used (1), or have drained it or put it into \
+                 maintenance.",
+            ),
+            ejected: Family::gauge(
+                "lb_backend_ejected",
+                "Whether the backend is out for a while by what traffic tells of it (1).",
+            ),
+            failed: Family::counter(
+                "lb_backend_failed_connections_total",
+                "Connections that the backend's host refused, or did not answer, as the sweeps \
+                 of the flow tables found them.",
+            ),
             weight: Family::gauge(
                 "lb_backend_weight",
                 "Effective weight of the backend among those of its service; 0 takes no new flows.",
@@ -224,10 +249,24 @@ impl BackendFamilies {
         self.traffic.add(&labels, counters);
         self.active.add(&labels, counters.live_flows as f64);
         self.healthy.add(&labels, f64::from(is_healthy(backend)));
+        let drains = backend.drain.is_some()
+            || matches!(backend.instance.health, CatalogHealth::Maintenance(_));
+        self.enabled.add(&labels, f64::from(!drains));
+        self.ejected
+            .add(&labels, f64::from(backend.ejection.is_some()));
+        let attempts = counters.attempts;
+        for (reason, count) in [
+            ("refused", attempts.refused),
+            ("unanswered", attempts.unanswered),
+        ] {
+            let mut labels = labels.to_vec();
+            labels.push(("reason", reason));
+            self.failed.add(&labels, count as f64);
+        }
         self.weight.add(&labels, f64::from(backend.weight));
     }
 
-    fn finish(self) -> [Family; 6] {
+    fn finish(self) -> [Family; 9] {
         let Traffic {
             packets,
             bytes,
@@ -239,6 +278,9 @@ impl BackendFamilies {
             flows,
             self.active,
             self.healthy,
+            self.enabled,
+            self.ejected,
+            self.failed,
             self.weight,
         ]
     }

@@ -137,6 +137,12 @@ async fn metrics_page() {
         format!("lb_backend_flows_total{{{one}}} 42"),
         format!("lb_backend_active_flows{{{one}}} 43"),
         format!("lb_backend_active_flows{{{two}}} 0"),
+        r#"lb_service_ejections_total{service="echo"} 3"#.into(),
+        format!("lb_backend_enabled{{{one}}} 1"),
+        format!("lb_backend_enabled{{{three}}} 0"),
+        format!("lb_backend_ejected{{{one}}} 0"),
+        format!(r#"lb_backend_failed_connections_total{{{one},reason="refused"}} 44"#),
+        format!(r#"lb_backend_failed_connections_total{{{one},reason="unanswered"}} 45"#),
         format!("lb_backend_weight{{{one}}} 100"),
         format!("lb_backend_weight{{{two}}} 0"),
         // The probes' word counts more than the catalog's, in both directions.
@@ -200,7 +206,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 43, "{families:?}");
+    assert_eq!(families.len(), 47, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

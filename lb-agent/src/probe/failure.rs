@@ -26,12 +26,27 @@ pub(super) enum ProbeFailure {
     /// An HTTP status outside the range.
     #[error("HTTP status {0}")]
     Status(u16),
+    /// The body does not contain what it has to.
+    #[error("the answer's body does not contain {0:?}")]
+    Body(String),
+    /// TLS was not agreed on: a certificate that is not trusted, most likely.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// A gRPC server that is up and does not serve.
+    #[error("gRPC health is {0}")]
+    NotServing(String),
+    /// Another answer than one about health.
+    #[error("gRPC: {0}")]
+    Grpc(String),
     /// Another error of the connection.
     #[error("{0}")]
     Connection(#[source] io::Error),
     /// The request cannot be built from the spec. Says nothing of the backend.
     #[error("the probe's path or host makes no valid HTTP request: {0}")]
     Request(#[source] hyper::http::Error),
+    /// The files that the spec names for TLS cannot be used. Says nothing of the backend.
+    #[error("the probe's certificates cannot be used: {0}")]
+    TlsFiles(String),
     /// This node lacks what a connection takes: descriptors, ports, memory. Says nothing of the
     /// backend.
     #[error("this node cannot open a connection: {0}")]
@@ -43,7 +58,7 @@ pub(super) enum ProbeFailure {
 
 impl ProbeFailure {
     /// The name of each kind, as a label; the position is [`Self::index`].
-    pub(super) const NAMES: [&str; 11] = [
+    pub(super) const NAMES: [&str; 16] = [
         "timeout",
         "refused",
         "unreachable",
@@ -55,6 +70,11 @@ impl ProbeFailure {
         "invalid_request",
         "local_error",
         "aborted",
+        "body",
+        "tls",
+        "not_serving",
+        "grpc_error",
+        "invalid_certificates",
     ];
 
     /// Position of this kind in [`Self::NAMES`].
@@ -71,6 +91,11 @@ impl ProbeFailure {
             ProbeFailure::Request(_) => 8,
             ProbeFailure::Local(_) => 9,
             ProbeFailure::Aborted(_) => 10,
+            ProbeFailure::Body(_) => 11,
+            ProbeFailure::Tls(_) => 12,
+            ProbeFailure::NotServing(_) => 13,
+            ProbeFailure::Grpc(_) => 14,
+            ProbeFailure::TlsFiles(_) => 15,
         }
     }
 
@@ -79,7 +104,23 @@ impl ProbeFailure {
     pub(super) fn blames_backend(&self) -> bool {
         !matches!(
             self,
-            ProbeFailure::Request(_) | ProbeFailure::Local(_) | ProbeFailure::Aborted(_)
+            ProbeFailure::Request(_)
+                | ProbeFailure::TlsFiles(_)
+                | ProbeFailure::Local(_)
+                | ProbeFailure::Aborted(_)
+        )
+    }
+
+    /// Whether the backend was there to answer, be it with a refusal of what was asked.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            ProbeFailure::Status(_)
+                | ProbeFailure::Body(_)
+                | ProbeFailure::NotHttp
+                | ProbeFailure::Tls(_)
+                | ProbeFailure::NotServing(_)
+                | ProbeFailure::Grpc(_)
         )
     }
 
@@ -109,9 +150,21 @@ impl ProbeFailure {
         if error.is_parse() {
             return Self::NotHttp;
         }
+        Self::from_cause(error, timeout)
+    }
+
+    /// From an error of a client over a connection: what the connection met, if the error's causes
+    /// tell, else that it ended.
+    pub(super) fn from_cause(error: &dyn Error, timeout: Duration) -> Self {
         let mut cause = error.source();
         while let Some(inner) = cause {
             if let Some(io) = inner.downcast_ref::<io::Error>() {
+                // What TLS has to say once hands are shaken: a certificate that is asked for.
+                let tls = io.get_ref().and_then(|tls| tls.downcast_ref());
+                if let Some(tls) = tls {
+                    let tls: &rustls::Error = tls;
+                    return Self::Tls(tls.to_string());
+                }
                 // An error of the operating system is known by its number; others by their kind.
                 let copy = match io.raw_os_error() {
                     Some(number) => io::Error::from_raw_os_error(number),

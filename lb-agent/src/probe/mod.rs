@@ -2,15 +2,17 @@
 //!
 //! - [`Target`], [`HealthEvent`], [`run`]: what the controller gives and gets.
 //! - `scheduler`: which probe begins when; one task, however many backends.
-//! - `attempt`: one probe under its timeout. `tcp`, `http`: the kinds.
+//! - `attempt`: one probe under its timeout. `tcp`, `http`, `grpc`: the kinds. `tls`: under them.
 //! - `failure`: the ways a probe can fail. `stats`: how often each result was met.
 
 mod attempt;
 mod failure;
+mod grpc;
 mod http;
 mod scheduler;
 mod stats;
 mod tcp;
+mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -41,7 +43,7 @@ impl Target {
     }
 }
 
-/// The observed health of a backend has changed.
+/// The observed health of a backend has changed, or whether one that is unhealthy answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthEvent {
     /// Name of the service.
@@ -54,6 +56,11 @@ pub struct HealthEvent {
     pub observed: Observed,
     /// What it was before.
     pub previous: Observed,
+    /// Why, in words for people, e.g. `3 probes in a row failed: connection refused`.
+    pub reason: String,
+    /// Whether the backend answered at all: one that refuses connections does not, one that is
+    /// up and says that it is ill does.
+    pub answers: bool,
     /// How long the deciding probe took.
     pub took: Duration,
 }
@@ -71,5 +78,7 @@ pub async fn run(
     stats: Arc<ProbeStats>,
     shutdown: impl Future<Output = ()>,
 ) {
-    scheduler::run(targets, events, stats, attempt::probe, shutdown).await;
+    let configs = Arc::new(tls::TlsConfigs::default());
+    let probe = move |target| attempt::probe(target, Arc::clone(&configs));
+    scheduler::run(targets, events, stats, probe, shutdown).await;
 }

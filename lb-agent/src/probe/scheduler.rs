@@ -18,7 +18,7 @@ use tokio::{
 use super::{HealthEvent, ProbeStats, Target, failure::ProbeFailure};
 use crate::domain::{
     backend::InstanceId,
-    health::{HealthMachine, Observed, ProbeOutcome},
+    health::{HealthMachine, Observed, ProbeOutcome, Transition},
     schedule::Schedule,
 };
 
@@ -86,6 +86,8 @@ type Incarnation = u64;
 struct Backend {
     target: Arc<Target>,
     machine: HealthMachine,
+    /// Whether it answered the last probe that failed.
+    answers: bool,
     schedule: Schedule,
     /// When the last probe began, or when the backend appeared.
     began: Instant,
@@ -189,6 +191,7 @@ where
         let backend = Backend {
             target: Arc::new(target.clone()),
             machine: HealthMachine::new(&target.spec, observed),
+            answers: true,
             schedule: Schedule::new(&key, target.spec.interval),
             began: now,
             under_way: None,
@@ -290,21 +293,35 @@ where
         if attempt.result.is_ok() {
             self.stats.note_answer(target, attempt.took);
         }
+        let answered = backend.answers;
+        if let Err(failure) = &attempt.result {
+            backend.answers = failure.is_answer();
+        }
+        let answers = attempt.result.is_ok() || backend.answers;
         let outcome = ProbeOutcome {
             result: attempt.result.map_err(|failure| failure.to_string()),
             took: attempt.took,
         };
-        let change = backend.machine.on_outcome(&outcome, SystemTime::now())?;
-        tracing::info!(
-            service = target.service, backend = %target.address, id = %target.id,
-            from = change.from.name(), to = change.to.name(), "health changed: {}", change.reason,
-        );
+        let change = backend.machine.on_outcome(&outcome, SystemTime::now());
+        let observed = backend.machine.observed();
+        let change = change.or_else(|| {
+            // No change of health, but of what it is like to be sent there.
+            let news =
+                matches!(observed, Observed::Unhealthy { .. }) && answered != backend.answers;
+            news.then(|| Transition {
+                from: observed.clone(),
+                to: observed.clone(),
+                reason: String::new(),
+            })
+        })?;
         Some(HealthEvent {
             service: target.service.clone(),
             id: target.id.clone(),
             address: target.address,
             observed: change.to,
             previous: change.from,
+            reason: change.reason,
+            answers,
             took: outcome.took,
         })
     }

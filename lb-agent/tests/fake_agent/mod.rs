@@ -23,6 +23,7 @@ use lb_agent::{
         backend::{CatalogHealth, Instance, InstanceId},
         block::{self, BlockRule, Exception},
         health::Observed,
+        history::{Change, Source},
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
         snapshot::{BackendState, Drain, ServiceState, Snapshot},
         split::{ActiveSplit, Shares, SplitSource},
@@ -352,6 +353,15 @@ async fn control(
             }
             Command::Names(reply) => Box::new(move || drop(reply.send(Ok(packets::names())))),
             Command::Counters(reply) => Box::new(move || drop(reply.send(Ok(counters())))),
+            Command::Signals(_, reply) => Box::new(move || drop(reply.send(Ok(())))),
+            Command::History(of, reply) => {
+                let known = of.is_none_or(|of| of == "echo");
+                let result = match known {
+                    true => Ok(picture::history()),
+                    false => Err(OperatorError::UnknownSubject("nope".into())),
+                };
+                Box::new(move || drop(reply.send(result)))
+            }
             Command::Reload(reply) => Box::new(move || {
                 let refusal = "config.toml:3: unknown key `intefaces`";
                 drop(reply.send(Err(OperatorError::Refused(refusal.into()))));

@@ -20,6 +20,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
             split: None,
             probe: None,
             gate: Default::default(),
+            health: Default::default(),
             origin: Origin {
                 file: "/etc/lb-agent/config.toml".into(),
                 line: 7,
@@ -41,6 +42,8 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
         BackendState {
             subset: Some(subset.into()),
             observed: Observed::Unknown,
+            ejection: None,
+            ramp: None,
             weight: if drain.is_some() { 0 } else { 1 },
             reason: if drain.is_some() {
                 "drained"
@@ -125,5 +128,23 @@ pub(super) fn counters() -> Counters {
         services: BTreeMap::from([("echo".into(), echo)]),
         backends: BTreeMap::new(),
         returns: BTreeMap::new(),
+        ejections: BTreeMap::new(),
     }
+}
+
+pub(super) fn history() -> Vec<Change> {
+    let change = |from, to, reason: &str, source| Change {
+        at: SystemTime::now(),
+        service: "echo".into(),
+        id: InstanceId("10.1.0.2:8080".into()),
+        address: ([10, 1, 0, 2], 8080).into(),
+        from,
+        to,
+        reason: reason.into(),
+        source,
+    };
+    vec![
+        change("unknown", "healthy", "a probe succeeded", Source::Probe),
+        change("enabled", "draining", "by hand", Source::Operator),
+    ]
 }

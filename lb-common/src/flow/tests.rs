@@ -2,7 +2,7 @@
 
 use super::tcp_flags::{ACK, FIN, RST, SYN};
 use super::*;
-use crate::IPPROTO_UDP;
+use crate::{IPPROTO_TCP, IPPROTO_UDP};
 
 /// The whole transition table: rows of state before, half, protocol, flags, state after.
 #[test]
@@ -22,7 +22,12 @@ fn states_advance_by_the_table() {
             "an ACK flood establishes nothing",
         ),
         (HalfOpen, Reply, T, SYN | ACK, Answered, "SYN ACK"),
-        (HalfOpen, Reply, T, RST | ACK, Reset, "refused"),
+        (HalfOpen, Reply, T, RST | ACK, Refused, "refused"),
+        (Refused, Reply, T, RST | ACK, Refused, "refused twice"),
+        (Refused, Forward, T, RST, Reset, "and reset by the client"),
+        (HalfOpen, Reply, T, RST, Reset, "no answer to a SYN"),
+        (Answered, Reply, T, RST | ACK, Reset, "accepted and reset"),
+        (HalfOpen, Forward, T, RST, Reset, "given up by the client"),
         (
             HalfOpen,
             Forward,

@@ -1,6 +1,6 @@
 //! The echo service as a program: what stands behind the load balancer in tests and in the demo.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
@@ -23,6 +23,15 @@ struct Args {
     /// Also echo plain TCP on this port of the same addresses.
     #[arg(long, value_name = "PORT")]
     tcp_echo: Option<u16>,
+    /// Also HTTPS on this port of the same addresses.
+    #[arg(long, value_name = "PORT", requires = "authority")]
+    https: Option<u16>,
+    /// Directory of the authority that issues the certificate.
+    #[arg(long, value_name = "DIRECTORY")]
+    authority: Option<PathBuf>,
+    /// Also gRPC health on this port of the same addresses.
+    #[arg(long, value_name = "PORT")]
+    grpc: Option<u16>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -41,6 +50,8 @@ async fn main() -> Result<()> {
         text: args.text,
         listen: args.listen,
         tcp_echo: args.tcp_echo,
+        https: args.https.zip(args.authority),
+        grpc: args.grpc,
     };
     echo::serve(options, shutdown).await
 }

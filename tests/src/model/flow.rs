@@ -32,7 +32,8 @@ const REFRESH: u64 = 1;
 /// The state after a packet. Every line is a line of the README's or of `lb_common`'s words.
 pub fn next_state(state: State, kind: Kind, proto: u8, flags: u8) -> State {
     use State::{
-        Answered, ClosingByBackend, ClosingByClient, Established, Finished, HalfOpen, Reset,
+        Answered, ClosingByBackend, ClosingByClient, Established, Finished, HalfOpen, Refused,
+        Reset,
     };
     let from_client = kind == Kind::Forward;
     if proto != TCP {
@@ -44,7 +45,10 @@ pub fn next_state(state: State, kind: Kind, proto: u8, flags: u8) -> State {
         };
     }
     if flags & RST != 0 {
-        return Reset;
+        return match (state, from_client) {
+            (HalfOpen | Refused, false) if flags & ACK != 0 => Refused,
+            _ => Reset,
+        };
     }
     if flags & FIN != 0 {
         return match (state, from_client) {
@@ -81,7 +85,11 @@ pub fn next_state_alone(state: State, proto: u8, flags: u8) -> State {
 fn is_closing(state: State) -> bool {
     matches!(
         state,
-        State::ClosingByClient | State::ClosingByBackend | State::Finished | State::Reset
+        State::ClosingByClient
+            | State::ClosingByBackend
+            | State::Finished
+            | State::Reset
+            | State::Refused
     )
 }
 
@@ -92,7 +100,7 @@ impl Model {
         u64::from(match (half.key.proto, half.state) {
             (TCP, State::Established) => times.tcp_established,
             (TCP, State::ClosingByClient | State::ClosingByBackend) => times.tcp_closing,
-            (TCP, State::Finished | State::Reset) => times.tcp_finished,
+            (TCP, State::Finished | State::Reset | State::Refused) => times.tcp_finished,
             (TCP, _) => times.tcp_half_open,
             (_, State::Established) => times.udp_established,
             _ => times.udp_half_open,

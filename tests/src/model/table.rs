@@ -94,7 +94,7 @@ impl Half {
 
     /// Whether both sides have closed the flow, or one has reset it.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Finished | State::Reset)
+        matches!(self.state, State::Finished | State::Reset | State::Refused)
     }
 }
 

@@ -191,7 +191,7 @@ fn states_and_the_next_syn() {
         (
             "refused",
             vec![(true, SYN), (false, RST | ACK)],
-            State::Reset,
+            State::Refused,
             true,
         ),
         (

@@ -196,11 +196,11 @@ fn sweep_and_census() {
             }
         }
         let census = world.datapath.flows().sweep().unwrap();
-        let mut used4 = [0; 9];
+        let mut used4 = [0; State::COUNT];
         used4[State::HalfOpen as usize] = 2 * (3 + 4);
         used4[State::Established as usize] = 2 * (5 + 6);
         used4[State::Reset as usize] = 2 * 2;
-        let mut used6 = [0; 9];
+        let mut used6 = [0; State::COUNT];
         used6[State::HalfOpen as usize] = 2 * (2 + 1);
         used6[State::Established as usize] = 2 * (7 + 2);
         used6[State::Reset as usize] = 2;

@@ -63,7 +63,7 @@ fn stage() -> (Consul, Scene) {
              subsets = {{ v1 = {{ tag = \"v1\" }}, v2 = {{ tag = \"v2\" }} }}\n\
              split = {{ v1 = 50, v2 = 50 }}\n\
              health = {{ kind = \"http\", path = \"/health\", interval = \"{interval}ms\", \
-             timeout = \"{timeout}ms\", rise = 1, fall = {FALL} }}"
+             timeout = \"{timeout}ms\", rise = 1, fall = {FALL}, slow_start = \"0s\" }}"
         ),
         "[consul]\naddress = \"http://127.0.0.1:8500\"\n",
     );

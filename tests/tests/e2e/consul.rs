@@ -29,7 +29,9 @@ pub(crate) fn scene_with(count: usize, service: &str, keys: &str) -> (Consul, Sc
     let (topology, backends) = hosts(count);
     let consul = Consul::start(topology.node(), topology.directory()).unwrap();
     let config = config(
-        &format!("consul = {{ service = \"echo\" }}\n{service}"),
+        &format!(
+            "consul = {{ service = \"echo\" }}\nhealth = {{ kind = \"none\", slow_start = \"0s\" }}\n{service}"
+        ),
         &format!("[consul]\naddress = \"http://127.0.0.1:8500\"\n{keys}\n"),
     );
     let agent = Setup::new(&topology).config(&config).start().unwrap();
@@ -174,7 +176,7 @@ fn what_consul_says_of_a_backend_counts() {
     let load = scene.load(200.0);
     let mut open = Conversation::with("b2", scene.topology.client(), address(VIP));
     consul.set_maintenance("b2", true).unwrap();
-    follows("b2", "health", "maintenance".into());
+    follows("b2", "disabled_reason", "maintenance".into());
     follows("b2", "weight", 0.into());
     wait_for_answers(&load, 100, "b2");
     assert_eq!(open.ask(), "b2");

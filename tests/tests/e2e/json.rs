@@ -14,7 +14,8 @@ const MAPS: [&str; 4] = [
     "used_by_state",
 ];
 
-const COUNTERS: &str = "{bytes_in bytes_out flows_created flows_live packets_in packets_out}";
+const COUNTERS: &str = "{bytes_in bytes_out connections_refused connections_unanswered \
+                        flows_created flows_live packets_in packets_out}";
 const SPLIT: &str = "{origin shares source}";
 const LAYERS: &str = "[{idle in_force split{origin shares source}}]";
 const SHIFT: &str = "{base_shares began_unix_ms ended_unix_ms every_ms failed_windows last_reason \
@@ -24,17 +25,19 @@ const RULE: &str = "{added_unix_ms expires_unix_ms origin prefix reason}";
 fn service() -> String {
     format!(
         "{{affinity allow[] backends backends_active backends_healthy consul_service \
-         counters{COUNTERS} forwarding name notes[] origin panic probe{{fall host interval_ms kind path \
-         port rise status_max status_min timeout_ms}} protocol restricted routes[] shift split{SPLIT} \
-         split_layers{LAYERS} vips[]}}"
+         counters{COUNTERS} forwarding health{{panic_percent passive{{eject_max_ms eject_ms \
+         failures}} slow_start_ms}} name notes[] origin panic probe{{body fall grpc_service host \
+         interval_ms kind path port rise status_max status_min statuses[] timeout_ms tls}} protocol \
+         restricted routes[] shift split{SPLIT} split_layers{LAYERS} vips[]}}"
     )
 }
 
 fn backends() -> String {
     format!(
         "backends[{{address catalog_detail catalog_health counters{COUNTERS} \
-         draining_since_unix_ms health held_until_unix_ms id observed observed_reason \
-         observed_since_unix_ms reason registered_weight service share_percent subset weight}}] \
+         disabled_reason draining_since_unix_ms ejected_reason ejected_until_unix_ms enabled health \
+         held_until_unix_ms id observed observed_reason observed_since_unix_ms reason \
+         registered_weight service share_percent slow_start_percent subset weight}}] \
          now_unix_ms"
     )
 }
@@ -85,7 +88,7 @@ fn replies_have_the_keys_that_programs_rely_on() {
     let config = scene.agent.config_file().display().to_string();
     let service = service();
     let backends = backends();
-    let rows: [(&[&str], String); 21] = [
+    let rows: [(&[&str], String); 22] = [
         (&["status"], status()),
         (&["service", "list"], format!("{{services[{service}]}}")),
         (
@@ -123,6 +126,11 @@ fn replies_have_the_keys_that_programs_rely_on() {
         ),
         (&["drain", "echo", &b1], "{backend_id service}".to_owned()),
         (&["undrain", "echo", &b1], "{backend_id service}".to_owned()),
+        (
+            &["backend", "history", "echo"],
+            "{changes[{address at_unix_ms from id reason service source to}] now_unix_ms older}"
+                .to_owned(),
+        ),
         (
             &["block", "add", "203.0.113.7", "--ttl", "1h"],
             format!("{{notes[] now_unix_ms rules[{RULE}]}}"),

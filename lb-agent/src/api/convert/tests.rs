@@ -1,15 +1,21 @@
 //! What the messages say of a service with one backend of every kind.
 
+mod health;
+
 use std::sync::Arc;
 
 use lb_common::socket::SocketStats;
 
+use self::health::ejection;
 use super::*;
 use crate::{
     controller::{InterfaceStatus, LocalClientsStatus},
     domain::{
         backend::{Instance, InstanceId},
+        kernel::Attempts,
+        passive::{Ejection, Witness},
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
+        service::{HealthPolicy, ProbeKind, ProbeSpec, TlsSpec},
         snapshot::{Drain, Held},
         split::{ActiveSplit, Shares, SplitSource},
     },
@@ -32,6 +38,8 @@ fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> Backen
         },
         subset: (!subset.is_empty()).then(|| subset.to_owned()),
         observed: Observed::Unknown,
+        ejection: None,
+        ramp: None,
         drain: None,
         held: None,
         weight,
@@ -58,11 +66,17 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
                 kind: ProbeKind::Http {
                     path: "/health".into(),
                     host: None,
-                    status: (200, 399),
+                    status: vec![(200, 299), (401, 401)],
+                    body: Some("ok".into()),
+                    tls: Some(TlsSpec {
+                        ca_cert: Some("/etc/ca.pem".into()),
+                        ..Default::default()
+                    }),
                 },
                 ..Default::default()
             }),
             gate: Default::default(),
+            health: HealthPolicy::default(),
             origin: Origin {
                 file: "config.toml".into(),
                 line: 12,
@@ -91,35 +105,6 @@ fn moments_before_and_after_1970() {
     assert_eq!(unix_ms(UNIX_EPOCH - Duration::from_millis(5)), -5);
 }
 
-/// Rows of what catalog and probes say, and what it comes to.
-#[test]
-fn health_is_one_word() {
-    let healthy = Observed::Healthy { since: at(1) };
-    let unhealthy = Observed::Unhealthy {
-        since: at(2),
-        reason: "connection refused".into(),
-    };
-    let warning = || CatalogHealth::Warning("slow".into());
-    let critical = || CatalogHealth::Critical("dead".into());
-    let maintenance = || CatalogHealth::Maintenance("new disk".into());
-    let rows = [
-        (CatalogHealth::Passing, Observed::Unknown, "healthy"),
-        (CatalogHealth::Passing, healthy.clone(), "healthy"),
-        (CatalogHealth::Passing, unhealthy.clone(), "unhealthy"),
-        (warning(), healthy.clone(), "warning"),
-        (warning(), unhealthy.clone(), "unhealthy"),
-        (critical(), healthy.clone(), "unhealthy"),
-        (critical(), Observed::Unknown, "unhealthy"),
-        (maintenance(), healthy, "maintenance"),
-        (maintenance(), unhealthy, "maintenance"),
-    ];
-    for (catalog, observed, word) in rows {
-        let mut state = backend(1, "", 1, catalog);
-        state.observed = observed;
-        assert_eq!(health(&state), word, "{state:?}");
-    }
-}
-
 #[test]
 fn a_backend_carries_every_factor_of_its_weight() {
     let mut out = backend(2, "v1", 0, CatalogHealth::Critical("dead".into()));
@@ -132,6 +117,8 @@ fn a_backend_carries_every_factor_of_its_weight() {
         since: at(7),
         until: at(8),
     });
+    out.ejection = Some(ejection());
+    out.ramp = Some(3);
     let fine = backend(3, "", 5, CatalogHealth::Passing);
     let traffic = BackendCounters {
         inbound: Counter {
@@ -144,6 +131,12 @@ fn a_backend_carries_every_factor_of_its_weight() {
         },
         flows: 5,
         live_flows: 6,
+        attempts: Attempts {
+            accepted: 7,
+            refused: 8,
+            unanswered: 9,
+            reset: 0,
+        },
     };
     let mut counters = Counters::default();
     let key = ("echo".to_owned(), fine.id().clone(), fine.address());
@@ -170,6 +163,11 @@ fn a_backend_carries_every_factor_of_its_weight() {
             draining_since_unix_ms: Some(6_000),
             held_until_unix_ms: Some(8_000),
             counters: Some(proto::Counters::default()),
+            enabled: false,
+            disabled_reason: "draining".into(),
+            ejected_until_unix_ms: Some(33_000),
+            ejected_reason: "5 connections in a row failed: refused".into(),
+            slow_start_percent: Some(30),
         }
     );
     assert_eq!(got[1].share_percent, 100.0);
@@ -183,6 +181,8 @@ fn a_backend_carries_every_factor_of_its_weight() {
             bytes_out: 4,
             flows_created: 5,
             flows_live: 6,
+            connections_refused: 8,
+            connections_unanswered: 9,
         })
     );
 }
@@ -216,7 +216,14 @@ fn a_service_counts_its_backends() {
             path: Some("/health".into()),
             host: None,
             status_min: Some(200),
-            status_max: Some(399),
+            status_max: Some(401),
+            statuses: vec!["200-299".into(), "401".into()],
+            body: Some("ok".into()),
+            grpc_service: None,
+            tls: Some(proto::ProbeTls {
+                ca_cert: Some("/etc/ca.pem".into()),
+                ..Default::default()
+            }),
             port: None,
             interval_ms: 5_000,
             timeout_ms: 1_000,
@@ -271,7 +278,7 @@ fn a_service_without_backends_divides_by_nothing() {
 
 #[test]
 fn status_adds_up() {
-    let mut used = [0; 9];
+    let mut used = [0; State::COUNT];
     used[State::Free as usize] = 900;
     used[State::HalfOpen as usize] = 10;
     used[State::Established as usize] = 20;

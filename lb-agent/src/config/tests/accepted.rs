@@ -9,7 +9,11 @@ use super::{
 use crate::domain::{
     backend::{CatalogHealth, Instance, InstanceId},
     gate::GateSpec,
-    service::{Affinity, Catalog, Forwarding, ProbeKind, ProbeSpec, Protocol, SubsetRule},
+    passive::PassiveSpec,
+    service::{
+        Affinity, Catalog, Forwarding, HealthPolicy, ProbeKind, ProbeSpec, Protocol, SubsetRule,
+        TlsSpec,
+    },
     split::Shares,
 };
 
@@ -126,7 +130,9 @@ fn the_example_is_valid() {
         kind: ProbeKind::Http {
             path: "/health".into(),
             host: None,
-            status: (200, 399),
+            status: vec![(200, 399)],
+            body: None,
+            tls: None,
         },
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
@@ -235,11 +241,120 @@ fn health_defaults() {
         let probe = config.services[0].probe.clone().unwrap();
         let found = match probe.kind {
             ProbeKind::Http { status, .. } => Some(status),
-            ProbeKind::Tcp => None,
+            ProbeKind::Tcp | ProbeKind::Grpc { .. } => None,
         };
+        let status = status.map(|range| vec![range]);
         assert_eq!(found, status, "{health}");
         assert_eq!(probe.timeout, Duration::from_millis(timeout), "{health}");
     }
+}
+
+/// The health table of a service, as it is read.
+fn health(inside: &str) -> (Option<ProbeKind>, HealthPolicy) {
+    let text = expand(&format!(
+        "NODE\nSERVICE\nbackends = []\nhealth = {{ {inside} }}"
+    ));
+    let service = read(&text, &[]).unwrap().services.remove(0);
+    let probe = service.probe.as_ref().map(|probe| probe.kind.clone());
+    (probe, service.health.clone())
+}
+
+/// What can be asked of a backend besides a path and a status.
+#[test]
+fn kinds_of_probes() {
+    let kind = |inside: &str| health(inside).0;
+    assert_eq!(kind("kind = \"none\""), None);
+    let http = |status, body: Option<&str>, tls| {
+        Some(ProbeKind::Http {
+            path: "/".into(),
+            host: None,
+            status,
+            body: body.map(str::to_owned),
+            tls,
+        })
+    };
+    let usual = || vec![(200, 399)];
+    assert_eq!(
+        kind("kind = \"http\", path = \"/\", status = [204, \"300-399\"], body = \"up\""),
+        http(vec![(204, 204), (300, 399)], Some("up"), None)
+    );
+    let plain = "kind = \"http\", path = \"/\"";
+    assert_eq!(
+        kind(&format!("{plain}, tls = false")),
+        http(usual(), None, None)
+    );
+    assert_eq!(
+        kind(&format!("{plain}, tls = true")),
+        http(usual(), None, Some(TlsSpec::default()))
+    );
+    assert_eq!(
+        kind(&format!(
+            "{plain}, tls = {{ server_name = \"a.example\", ca_cert = \"/ca\", \
+             client_cert = \"/c\", client_key = \"/k\" }}"
+        )),
+        http(
+            usual(),
+            None,
+            Some(TlsSpec {
+                server_name: Some("a.example".into()),
+                ca_cert: Some("/ca".into()),
+                identity: Some(("/c".into(), "/k".into())),
+                insecure: false,
+            })
+        )
+    );
+    let grpc = |service: &str, tls| {
+        Some(ProbeKind::Grpc {
+            service: service.into(),
+            host: None,
+            tls,
+        })
+    };
+    assert_eq!(kind("kind = \"grpc\""), grpc("", None));
+    let insecure = TlsSpec {
+        insecure: true,
+        ..TlsSpec::default()
+    };
+    assert_eq!(
+        kind("kind = \"grpc\", service = \"shop.v1.Cart\", tls = { insecure = true }"),
+        grpc("shop.v1.Cart", Some(insecure))
+    );
+}
+
+/// Panic, slow start and ejection, with what counts where nothing is said.
+#[test]
+fn what_else_decides_on_health() {
+    let policy = |inside: &str| health(&format!("kind = \"tcp\"{inside}")).1;
+    assert_eq!(policy(""), HealthPolicy::default());
+    assert_eq!(policy(", passive = true"), HealthPolicy::default());
+    assert_eq!(policy(", passive = {}"), HealthPolicy::default());
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        policy(", panic = 0, slow_start = \"0s\", passive = false"),
+        HealthPolicy {
+            panic: 0,
+            slow_start: Duration::ZERO,
+            passive: None,
+        }
+    );
+    let passive = |inside| policy(inside).passive.unwrap();
+    assert_eq!(
+        passive(", passive = { failures = 3, eject = \"10s\", eject_max = \"1m\" }"),
+        PassiveSpec {
+            failures: 3,
+            base: seconds(10),
+            longest: seconds(60),
+        }
+    );
+    // A longer first one alone is no mistake.
+    assert_eq!(
+        passive(", passive = { eject = \"10m\" }"),
+        PassiveSpec {
+            failures: 5,
+            base: seconds(600),
+            longest: seconds(600),
+        }
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod accepted;
 mod consul;
 mod refused;
+mod refused_health;
 mod refused_services;
 
 use std::path::Path;

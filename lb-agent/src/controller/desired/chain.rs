@@ -33,6 +33,8 @@ pub(super) struct Chain {
     pub(super) spec: Arc<ServiceSpec>,
     /// Those in use; the subset of some is set.
     pub(super) instances: Instances,
+    /// Those that others have taken over from.
+    pub(super) replaced: BTreeSet<InstanceId>,
     /// Nothing is known of them yet.
     pub(super) pending: bool,
     /// The splits that Consul says.
@@ -144,6 +146,7 @@ impl Desired {
         let mut chain = Chain {
             spec: spec.clone(),
             instances: Vec::new(),
+            replaced: BTreeSet::new(),
             pending: false,
             said: Vec::new(),
             splits: SplitStack::default(),

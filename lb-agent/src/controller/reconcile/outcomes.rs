@@ -49,7 +49,10 @@ impl<K: Kernel> Reconciler<K> {
                     let sum: &mut Outcomes = outcomes.entry(backend.address).or_default();
                     *sum = sum.plus(Outcomes {
                         begun: stats.flows,
-                        failed: self.failed.get(id).copied().unwrap_or(0),
+                        failed: self
+                            .attempts
+                            .get(id)
+                            .map_or(0, |found| found.failed() + found.reset),
                         ..Outcomes::default()
                     });
                 }

@@ -9,6 +9,7 @@ use crate::{
         backend::{CatalogHealth, Instance, InstanceId},
         config_entry::{ConfigEntry, EntryKind},
         health::Observed,
+        kernel::Attempts,
         sync::{KeyValue, Listed},
     },
 };
@@ -25,7 +26,7 @@ name = "echo"
 vip = ["198.51.100.10:80"]
 subsets = { v1 = { tag = "v1" }, v2 = { tag = "v2" } }
 consul = { service = "echo" }
-health = { kind = "tcp" }
+health = { kind = "tcp", panic = 0 }
 
 [[service]]
 name = "fixed"
@@ -169,9 +170,33 @@ impl Bench {
             address: instance.address,
             observed,
             previous: Observed::Unknown,
+            reason: "2 probes in a row said so".into(),
+            answers: healthy,
             took: Duration::ZERO,
         };
         self.health.send(event).await.unwrap();
+        self.settle().await;
+    }
+
+    /// The flow tables tell this of connections to the backends with these numbers.
+    pub(super) async fn census(&self, attempts: &[(u8, Attempts)]) {
+        let id_of = |number: u8| {
+            let inside = self.kernel.inside();
+            let mut backends = inside.view.backends.iter();
+            let address = instance(number, "").address;
+            backends
+                .find(|(_, each)| each.address == address)
+                .map(|(id, _)| *id)
+                .unwrap()
+        };
+        let census = Census {
+            attempts: attempts
+                .iter()
+                .map(|(number, found)| (id_of(*number), *found))
+                .collect(),
+            ..Census::default()
+        };
+        self.census.send_replace(Arc::new(census));
         self.settle().await;
     }
 

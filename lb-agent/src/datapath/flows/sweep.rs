@@ -3,16 +3,15 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::atomic::{AtomicU16, AtomicU64, Ordering},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use lb_common::{
-    IPPROTO_TCP,
-    flow::{Half, Kind, State, Tag, WAYS, first_bucket, spilled},
+    flow::{Half, Kind, State, WAYS, first_bucket, spilled},
     hash,
 };
 
-use super::{Entry, Fate, FlowTables};
+use super::{Entry, Fate, FlowTables, Judged};
 use crate::domain::kernel::{Census, KernelError};
 
 /// Buckets of one table some of whose keys lie in their second bucket.
@@ -46,66 +45,30 @@ impl Spilled {
     }
 }
 
-/// When the last sweep began, in ticks; with [`Self::SWEPT`], or 0: there was none.
-#[derive(Debug, Default)]
-pub(super) struct LastSweep(AtomicU64);
-
-impl LastSweep {
-    const SWEPT: u64 = 1 << 32;
-
-    /// Notes that one begins `now`; answers with the ticks since the last one.
-    fn begin(&self, now: u32) -> Option<u32> {
-        let last = self.0.swap(u64::from(now) | Self::SWEPT, Ordering::Relaxed);
-        (last != 0).then(|| now.wrapping_sub(last as u32))
-    }
-}
-
-/// A span of idle times, in ticks: which flows a pass counts as failed, so that the next one does not
-/// count them again.
-#[derive(Clone, Copy, Default)]
-struct News {
-    now: u32,
-    /// Ticks since the pass before; 0: there was none, and nothing is news.
-    since: u32,
-    /// Ticks that an answer may take.
-    grace: u32,
-}
-
-impl News {
-    /// Whether a connection has failed since the pass before: it was reset, or the backend has left
-    /// it unanswered for longer than the grace.
-    fn is_failure(self, tag: Tag, seen: u32) -> bool {
-        let idle = self.now.wrapping_sub(seen);
-        let silent_for = match tag.state() {
-            Some(State::Reset) => Some(idle),
-            Some(State::HalfOpen) => idle.checked_sub(self.grace),
-            _ => None,
-        };
-        // What was noted after `now` was read is the next pass's.
-        tag.proto() == IPPROTO_TCP && silent_for.is_some_and(|ticks| ticks < self.since)
-    }
-}
-
 impl FlowTables {
-    /// Counts what there is and frees what has been idle beyond its time; lets the marks of
-    /// buckets follow, of which none may be taken back by two sweeps that run at a time.
+    /// A sweep by itself: [`Self::sweep_noting`] without what was opened.
     ///
     /// # Errors
     ///
     /// A table that cannot be mapped.
     pub fn sweep(&self) -> Result<Census, KernelError> {
+        self.sweep_noting(&mut Judged::nothing())
+    }
+
+    /// Counts what there is and frees what has been idle beyond its time; lets the marks of
+    /// buckets follow, of which none may be taken back by two sweeps that run at a time. What has
+    /// been opened since the last sweep with the same `judged` is in the census once.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    pub fn sweep_noting(&self, judged: &mut Judged) -> Result<Census, KernelError> {
         let mut census = Census {
             slots: u64::from(self.slots),
             ..Census::default()
         };
-        let now = self.clock.now();
-        let news = News {
-            now,
-            since: self.last_sweep.begin(now).unwrap_or(0),
-            grace: self.clock.per_second(),
-        };
-        let mut used4 = [0; 9];
-        let mut used6 = [0; 9];
+        let mut used4 = [0; State::COUNT];
+        let mut used6 = [0; State::COUNT];
         let mut spilled = Spilled::new(self.slots);
         self.visit::<u32, 0>(&self.v4, |entry| {
             let Half {
@@ -116,7 +79,13 @@ impl FlowTables {
             } = entry.half;
             let hash = hash::flow4(self.seed, saddr, daddr, ports, entry.tag.proto());
             spilled.note(entry, hash);
-            self.take_stock(entry, news, &mut used4, &mut census)
+            judged.judge(
+                false,
+                entry,
+                (self.clock.now(), self.clock.per_second()),
+                &mut census,
+            );
+            self.take_stock(entry, &mut used4, &mut census)
         })?;
         self.settle_marks::<u32, 0>(&self.v4, &spilled)?;
         let mut spilled = Spilled::new(self.slots);
@@ -129,9 +98,16 @@ impl FlowTables {
             } = &entry.half;
             let hash = hash::flow6(self.seed, saddr, daddr, *ports, entry.tag.proto());
             spilled.note(entry, hash);
-            self.take_stock(entry, news, &mut used6, &mut census)
+            judged.judge(
+                true,
+                entry,
+                (self.clock.now(), self.clock.per_second()),
+                &mut census,
+            );
+            self.take_stock(entry, &mut used6, &mut census)
         })?;
         self.settle_marks::<[u32; 4], 4>(&self.v6, &spilled)?;
+        judged.finish();
         census.used4 = used4;
         census.used6 = used6;
         Ok(census)
@@ -172,8 +148,7 @@ impl FlowTables {
     fn take_stock<A>(
         &self,
         entry: &Entry<A>,
-        news: News,
-        used: &mut [u64; 9],
+        used: &mut [u64; State::COUNT],
         census: &mut Census,
     ) -> Fate {
         let Entry { tag, half, .. } = entry;
@@ -190,55 +165,7 @@ impl FlowTables {
         }
         if tag.kind() == Some(Kind::Forward) {
             *census.backends.entry(half.backend).or_default() += 1;
-            if news.is_failure(*tag, half.seen) {
-                *census.failed.entry(half.backend).or_default() += 1;
-            }
         }
         Fate::Keep
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tag(proto: u8, state: State) -> Tag {
-        Tag::new(0, 0, Kind::Forward, proto, state)
-    }
-
-    /// Passes every 500 ticks, a grace of 100, and a flow whose last packet came at tick `seen`: the
-    /// one pass that counts it.
-    #[test]
-    fn a_failure_is_counted_by_one_pass() {
-        let udp = 17;
-        let rows = [
-            (IPPROTO_TCP, State::Reset, 1000, Some(1000)),
-            (IPPROTO_TCP, State::Reset, 1001, Some(1500)),
-            (IPPROTO_TCP, State::Reset, 1499, Some(1500)),
-            (IPPROTO_TCP, State::HalfOpen, 900, Some(1000)),
-            (IPPROTO_TCP, State::HalfOpen, 901, Some(1500)),
-            (IPPROTO_TCP, State::HalfOpen, 1400, Some(1500)),
-            (IPPROTO_TCP, State::Established, 1001, None),
-            (IPPROTO_TCP, State::Finished, 1001, None),
-            (udp, State::HalfOpen, 901, None),
-        ];
-        for (proto, state, seen, expected) in rows {
-            let last = LastSweep::default();
-            let mut counted = Vec::new();
-            for now in (500_u32..4000).step_by(500) {
-                let since = last.begin(now).unwrap_or(0);
-                let news = News {
-                    now,
-                    since,
-                    grace: 100,
-                };
-                if now >= seen && news.is_failure(tag(proto, state), seen) {
-                    counted.push(now);
-                }
-            }
-            assert_eq!(counted, Vec::from_iter(expected), "{state:?} {seen}");
-        }
-        // Before there was a pass, nothing is known to be news.
-        assert_eq!(LastSweep::default().begin(7), None);
     }
 }

@@ -39,7 +39,9 @@ fn the_first_that_carries_a_vip_speaks() {
                 ("lb-health-path", "/health"),
                 ("lb-health-port", "8081"),
                 ("lb-health-interval", "2s"),
-                ("lb-health-status", "200-299"),
+                ("lb-health-status", "200-299,401"),
+                ("lb-health-body", "ready"),
+                ("lb-health-tls", "true"),
                 ("lb-health-rise", "1"),
                 ("lb-health-fall", "5"),
                 ("lb-health-host", "web.example:80"),
@@ -57,13 +59,58 @@ fn the_first_that_carries_a_vip_speaks() {
     let kind = ProbeKind::Http {
         path: "/health".into(),
         host: Some("web.example:80".into()),
-        status: (200, 299),
+        status: vec![(200, 299), (401, 401)],
+        body: Some("ready".into()),
+        tls: Some(TlsSpec::default()),
     };
     assert_eq!(probe.kind, kind);
     let plain = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
     let plain = read("web", [&plain]).unwrap().unwrap();
     assert_eq!((plain.probe, plain.allow), (None, None));
     assert_eq!(plain.forwarding, Forwarding::Nat);
+}
+
+#[test]
+fn probes_of_other_kinds() {
+    let read = |meta: &[(&str, &str)]| {
+        let mut one = instance("n/1", meta);
+        one.meta.insert("lb-vip".into(), "198.51.100.10:80".into());
+        read("web", [&one]).unwrap()
+    };
+    let grpc = [
+        ("lb-health-kind", "grpc"),
+        ("lb-health-service", "shop.Cart"),
+        ("lb-health-tls", "true"),
+    ];
+    let kind = ProbeKind::Grpc {
+        service: "shop.Cart".into(),
+        host: None,
+        tls: Some(TlsSpec::default()),
+    };
+    assert_eq!(read(&grpc).unwrap().probe.unwrap().kind, kind);
+    assert_eq!(read(&[("lb-health-kind", "none")]).unwrap().probe, None);
+    let rows = [
+        (
+            [grpc[0], ("lb-health-path", "/")],
+            "lb-health-path means nothing to a probe of kind grpc",
+        ),
+        (
+            [("lb-health-kind", "http"), ("lb-health-tls", "1")],
+            "lb-health-tls is `1`",
+        ),
+        (
+            [("lb-health-kind", "http"), ("lb-health-status", "200,")],
+            "lb-health-status is `200,`",
+        ),
+        (
+            [("lb-health-kind", "http"), ("lb-health-body", "")],
+            "lb-health-body is empty",
+        ),
+    ];
+    for (meta, part) in rows {
+        let error = read(&meta).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 #[test]
@@ -108,6 +155,8 @@ fn what_cannot_be_done_is_a_sentence() {
         ("lb-allow", "2001:db8::/32", "could reach 198.51.100.10:80"),
         ("lb-allow", "", "could reach 198.51.100.10:80"),
         ("lb-health-kind", "icmp", "lb-health-kind is `icmp`"),
+        ("lb-health-body", "ok", "nothing to a probe of kind tcp"),
+        ("lb-health-tls", "yes", "nothing to a probe of kind tcp"),
         ("lb-health-rise", "0", "lb-health-rise is `0`"),
         ("lb-health-port", "65536", "lb-health-port is `65536`"),
         ("lb-health-interval", "soon", "lb-health-interval is `soon`"),

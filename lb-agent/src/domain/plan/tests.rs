@@ -23,6 +23,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         split: None,
         probe: None,
         gate: Default::default(),
+        health: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,
@@ -42,6 +43,8 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
             },
             subset: None,
             observed: Observed::Unknown,
+            ejection: None,
+            ramp: None,
             drain: None,
             held: None,
             weight: *weight,

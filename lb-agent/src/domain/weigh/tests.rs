@@ -1,12 +1,15 @@
 //! Tests of `weigh`.
 
 mod fallback;
-
+mod health;
+mod ports;
 use std::{path::PathBuf, time::SystemTime};
 
 use super::*;
 use crate::domain::{
-    service::{Catalog, Forwarding, Origin, Protocol},
+    backend::CatalogHealth,
+    passive::Witness,
+    service::{Catalog, Forwarding, HealthPolicy, Origin, Protocol},
     split::SplitSource,
 };
 
@@ -15,11 +18,17 @@ use crate::domain::{
 enum Special {
     None,
     Critical,
+    /// It does not answer.
     ProbeFails,
+    /// It answers that it is ill.
+    Ill,
     Maintenance,
     Drained,
+    Ejected,
+    /// At so many tenths of its share.
+    Starting(u32),
 }
-use Special::{Critical, Drained, Maintenance, ProbeFails};
+use Special::{Critical, Drained, Ejected, Ill, Maintenance, ProbeFails, Starting};
 
 fn by_hand(shares: Shares, fallback: Vec<Shares>) -> ActiveSplit {
     ActiveSplit {
@@ -48,6 +57,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         split: shares(file),
         probe: None,
         gate: Default::default(),
+        health: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,
@@ -83,7 +93,10 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
             (instance, None)
         })
         .collect();
-    let failing: Vec<bool> = rows.iter().map(|row| matches!(row.2, ProbeFails)).collect();
+    let failing: Vec<bool> = rows
+        .iter()
+        .map(|row| matches!(row.2, ProbeFails | Ill))
+        .collect();
     let observed = |instance: &Instance| {
         let index: usize = instance.id.0[2..].parse().unwrap();
         if failing[index] {
@@ -95,12 +108,33 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
             Observed::Unknown
         }
     };
+    let special = |instance: &Instance| {
+        let index: usize = instance.id.0[2..].parse().unwrap();
+        rows[index].2
+    };
+    let ejected = |instance: &Instance| {
+        matches!(special(instance), Ejected).then(|| Ejection {
+            since: SystemTime::UNIX_EPOCH,
+            until: SystemTime::UNIX_EPOCH,
+            nth: 1,
+            reason: "5 connections in a row failed".into(),
+            witness: Witness::Flows,
+        })
+    };
+    let ramp = |instance: &Instance| match special(instance) {
+        Starting(part) => Some(part),
+        _ => None,
+    };
     let cli = shares(cli).map(|shares| by_hand(shares, Vec::new()));
     weigh(
         &spec,
         Inputs {
             instances,
             observed: &observed,
+            answers: &|instance| matches!(special(instance), Ill),
+            ejected: &ejected,
+            ramp: &ramp,
+            replaced: Default::default(),
             drains: Some(&drains),
             splits: SplitStack::of(&spec, cli),
             shift: None,
@@ -124,17 +158,28 @@ fn permille(state: &ServiceState) -> Vec<u64> {
 
 /// Rows: backends, file split, CLI split, expected shares in permille, panic, a word from the
 /// reason of the last backend.
+type Row<'a> = (
+    &'a [(&'a str, u32, Special)],
+    Option<&'a str>,
+    Option<&'a str>,
+    &'a [u64],
+    bool,
+    &'a str,
+);
+
+fn check(rows: &[Row<'_>]) {
+    for (index, (backends, file, cli, expected, panic, word)) in rows.iter().enumerate() {
+        let state = weights(backends, *file, *cli);
+        assert_eq!(permille(&state), *expected, "row {index}");
+        assert_eq!(state.panic, *panic, "row {index}");
+        let reason = &state.backends.last().unwrap().reason;
+        assert!(reason.contains(word), "row {index}: {reason}");
+    }
+}
+
 #[test]
 fn shares_by_the_table() {
     let n = Special::None;
-    type Row<'a> = (
-        &'a [(&'a str, u32, Special)],
-        Option<&'a str>,
-        Option<&'a str>,
-        &'a [u64],
-        bool,
-        &'a str,
-    );
     let rows: &[Row<'_>] = &[
         (
             &[("", 1, n), ("", 3, n)],
@@ -283,13 +328,7 @@ fn shares_by_the_table() {
             "no share",
         ),
     ];
-    for (index, (backends, file, cli, expected, panic, word)) in rows.iter().enumerate() {
-        let state = weights(backends, *file, *cli);
-        assert_eq!(permille(&state), *expected, "row {index}");
-        assert_eq!(state.panic, *panic, "row {index}");
-        let reason = &state.backends.last().unwrap().reason;
-        assert!(reason.contains(word), "row {index}: {reason}");
-    }
+    check(rows);
 }
 
 /// Each family's backends share among themselves.
@@ -331,6 +370,10 @@ fn families_are_apart() {
         Inputs {
             instances,
             observed: &|_| Observed::Unknown,
+            answers: &|_| false,
+            ejected: &|_| None,
+            ramp: &|_| None,
+            replaced: Default::default(),
             drains: None,
             splits: SplitStack::of(&spec, []),
             shift: None,
@@ -359,39 +402,4 @@ fn extremes() {
     );
     assert!(state.backends[0].weight > 900_000_000);
     assert!(state.backends[1].weight > 0);
-}
-
-/// Where ports are kept, a backend on another one is out, says so, and does not count for panic.
-#[test]
-fn ports_that_cannot_be_translated() {
-    let n = Special::None;
-    let nat = weights(&[("", 1, n), ("", 1, n)], None, None);
-    for forwarding in [Forwarding::DsrL2, Forwarding::DsrIpip] {
-        let mut spec = ServiceSpec::clone(&nat.spec);
-        spec.forwarding = forwarding;
-        let mut instances: Vec<Instance> = nat
-            .backends
-            .iter()
-            .map(|backend| backend.instance.clone())
-            .collect();
-        instances[1].address.set_port(8080);
-        let instances = instances.into_iter().map(|instance| (instance, None));
-        let state = weigh(
-            &Arc::new(spec),
-            Inputs {
-                instances: instances.collect(),
-                observed: &|_| Observed::Unknown,
-                drains: None,
-                splits: Default::default(),
-                shift: None,
-            },
-        );
-        assert_eq!(permille(&state), [1000, 0]);
-        assert!(!state.panic);
-        let expected = format!(
-            "listens on port 8080, but {} cannot translate the VIP's port 80",
-            forwarding.name()
-        );
-        assert_eq!(state.backends[1].reason, expected);
-    }
 }

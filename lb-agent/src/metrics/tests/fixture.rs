@@ -19,6 +19,7 @@ use crate::{
         backend::{CatalogHealth, Instance, InstanceId},
         block::parse_prefix,
         health::Observed,
+        kernel::Attempts,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
         shift::{Phase, Shift, ShiftState},
         snapshot::{BackendState, Held, ServiceState, Snapshot},
@@ -40,6 +41,12 @@ fn counters(packets: u64) -> BackendCounters {
         outbound: counter(packets + 1),
         flows: packets + 2,
         live_flows: packets + 3,
+        attempts: Attempts {
+            accepted: packets,
+            refused: packets + 4,
+            unanswered: packets + 5,
+            reset: packets + 6,
+        },
     }
 }
 
@@ -51,7 +58,7 @@ pub(super) fn status() -> Status {
         errors,
         ..WatchStatus::default()
     };
-    let mut used = [0; 9];
+    let mut used = [0; flow::State::COUNT];
     used[flow::State::Free as usize] = 900;
     used[flow::State::Established as usize] = 24;
     Status {
@@ -113,6 +120,8 @@ fn backend(id: &str, address: &str, health: CatalogHealth, observed: Observed) -
         },
         subset: None,
         observed,
+        ejection: None,
+        ramp: None,
         drain: None,
         held: None,
         weight: 100,
@@ -134,6 +143,7 @@ pub(super) fn snapshot() -> Snapshot {
         split: None,
         probe: None,
         gate: Default::default(),
+        health: Default::default(),
         origin: Origin {
             file: "config.toml".into(),
             line: 1,
@@ -226,6 +236,7 @@ pub(super) fn all_counters() -> Counters {
             (key("node-a/echo-1", "10.1.0.2:8080"), counters(40)),
             (key("node-a/vanished", "10.1.0.9:8080"), counters(10)),
         ]),
+        ejections: BTreeMap::from([("echo".into(), 3), ("vanished".into(), 4)]),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The scheduler over scripted probes and paused time, and once over real sockets.
 
+mod thresholds;
+
 use std::{collections::BTreeMap, future::pending, sync::Mutex};
 
 use tokio::{
@@ -123,6 +125,34 @@ async fn flapping_backend() {
     let failures = PATTERN.matches('x').count() as u64;
     assert_eq!(rig.count("refused"), failures);
     assert_eq!(rig.count("success"), PATTERN.len() as u64 - failures);
+    rig.stop().await;
+}
+
+/// A backend that is ill and dies, or is up again and still ill: told once each, though its health
+/// is the same.
+#[tokio::test(start_paused = true)]
+async fn whether_it_answers() {
+    const PATTERN: &str = "+iiiiixxxxiii";
+    let mut rig = Rig::start(vec![target(0, SECOND)], |_, nth| async move {
+        match PATTERN.as_bytes().get(nth - 1) {
+            Some(b'i') => Err(ProbeFailure::Status(503)),
+            Some(b'x') => Err(ProbeFailure::Refused),
+            Some(_) => Ok(()),
+            None => pending().await,
+        }
+    });
+    for (from, to, answers) in [
+        ("unknown", "healthy", true),
+        ("healthy", "unhealthy", true),
+        ("unhealthy", "unhealthy", false),
+        ("unhealthy", "unhealthy", true),
+    ] {
+        let event = rig.events.recv().await.unwrap();
+        let found = (event.previous.name(), event.observed.name(), event.answers);
+        assert_eq!(found, (from, to, answers));
+    }
+    sleep(100 * SECOND).await;
+    assert!(rig.events.try_recv().is_err());
     rig.stop().await;
 }
 
@@ -344,7 +374,8 @@ async fn real_backend_goes_and_comes_back() {
     let (sender, mut events) = mpsc::channel(1);
     let (stop, stopped) = oneshot::channel::<()>();
     let stats = Arc::new(ProbeStats::default());
-    let task = tokio::spawn(run(listed, sender, stats, attempt::probe, async {
+    let probe = |target| attempt::probe(target, Arc::default());
+    let task = tokio::spawn(run(listed, sender, stats, probe, async {
         stopped.await.ok();
     }));
     let mut next = async || {

@@ -62,6 +62,10 @@ impl Desired {
                 chain
                     .notes
                     .push(format!("{who} no usable backend, so {target} takes over"));
+                let own = chain.instances.iter().map(|(instance, _)| instance);
+                let replaced = own.filter(|instance| belongs(instance));
+                let replaced: Vec<_> = replaced.map(|instance| instance.id.clone()).collect();
+                chain.replaced.extend(replaced);
                 chain.borrow(members, label.as_deref(), target);
             }
         }

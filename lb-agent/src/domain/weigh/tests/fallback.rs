@@ -59,6 +59,10 @@ fn a_fallback_counts_while_all_before_it_are_dead() {
         let inputs = Inputs {
             instances: instances.collect(),
             observed: &observed,
+            answers: &|_| true,
+            ejected: &|_| None,
+            ramp: &|_| None,
+            replaced: Default::default(),
             drains: None,
             splits: SplitStack::of(&spec, [split]),
             shift: None,

@@ -1,0 +1,142 @@
+//! Ejection by what traffic tells, slow start, and what is remembered of it all.
+
+use super::{addresses, bench::Bench};
+use crate::{
+    controller::OperatorError,
+    domain::{history::Change, kernel::Attempts, signal::Signal},
+};
+
+fn attempts(accepted: u64, refused: u64, unanswered: u64) -> Attempts {
+    Attempts {
+        accepted,
+        refused,
+        unanswered,
+        reset: 0,
+    }
+}
+
+/// From, to and source of each change.
+fn words(changes: &[Change]) -> Vec<String> {
+    let word = |change: &Change| format!("{}>{} {}", change.from, change.to, change.source.name());
+    changes.iter().map(word).collect()
+}
+
+/// What the flow tables tell ejects a backend, at most half of a service, and never the only one.
+#[tokio::test]
+async fn refused_connections_eject() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench
+        .census(&[(1, attempts(9, 0, 0)), (2, attempts(0, 3, 1))])
+        .await;
+    assert_eq!(bench.echo().len(), 2);
+    bench.census(&[(2, attempts(0, 1, 0))]).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+
+    let state = bench.handle.snapshot().services["echo"].clone();
+    assert_eq!(
+        state.backends[1].reason,
+        "ejected for a while: 5 connections in a row failed: refused"
+    );
+    assert!(!state.panic, "half is enough");
+    // The last one stays, whatever traffic says: nobody does better.
+    bench.census(&[(1, attempts(0, 50, 50))]).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+
+    let counters = bench.handle.counters().await.unwrap();
+    assert_eq!(counters.ejections["echo"], 1);
+    let two = counters
+        .backends
+        .iter()
+        .find(|((_, id, _), _)| id.0 == "node/echo-2");
+    assert_eq!(two.unwrap().1.attempts, attempts(0, 4, 1));
+    let history = bench.handle.history(Some("10.1.0.2:8080")).await.unwrap();
+    assert_eq!(words(&history), ["in>ejected flows"]);
+    assert_eq!(
+        history[0].reason,
+        "5 connections in a row failed: refused; out for 30s"
+    );
+}
+
+/// The proxy's word counts like the flow tables'.
+#[tokio::test]
+async fn what_the_proxy_will_tell() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    let signal = |host: u8, succeeded, failed| {
+        let backend = ([10, 1, 0, host], 8080).into();
+        Signal::of_requests("echo".into(), backend, (succeeded, failed), "status 502")
+    };
+    let unknown = Signal {
+        service: "nope".into(),
+        ..signal(1, 0, 9)
+    };
+    let signals = vec![signal(1, 9, 0), signal(2, 0, 5), signal(77, 0, 9), unknown];
+    bench.handle.report(signals).await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+    let history = bench.handle.history(Some("node/echo-2")).await.unwrap();
+    assert_eq!(words(&history), ["in>ejected proxy"]);
+    assert!(
+        history[0]
+            .reason
+            .starts_with("5 requests in a row failed: status 502"),
+        "{history:?}"
+    );
+}
+
+/// A backend that comes back starts slowly; what a service begins with does not.
+#[tokio::test]
+async fn slow_start() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    let weights = |bench: &Bench| -> Vec<u32> { bench.echo().iter().map(|(_, w)| *w).collect() };
+    assert_eq!(weights(&bench), [1, 1]);
+    bench.probe(2, false).await;
+    bench.probe(2, true).await;
+    assert_eq!(weights(&bench), [10, 1], "a tenth of its share");
+    bench.list(&[(1, ""), (2, ""), (3, "")]).await;
+    assert_eq!(weights(&bench), [10, 1, 1]);
+    // By hand: at once.
+    bench.handle.drain("echo", "node/echo-1").await.unwrap();
+    bench.handle.undrain("echo", "node/echo-1").await.unwrap();
+    assert_eq!(weights(&bench), [10, 1, 1]);
+}
+
+/// Everything that happens is remembered once, with who said so; what a service begins with is
+/// no change.
+#[tokio::test]
+async fn history() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    let all = async |of| bench.handle.history(of).await.unwrap();
+    assert_eq!(all(None).await, []);
+    bench.probe(1, false).await;
+    bench.probe(1, false).await;
+    bench.handle.drain("echo", "node/echo-2").await.unwrap();
+    bench.handle.drain("fixed", "10.2.0.1:80").await.unwrap();
+    bench.handle.undrain("echo", "node/echo-2").await.unwrap();
+    bench.list(&[(1, ""), (2, ""), (3, "")]).await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    let expected = [
+        "unknown>unhealthy probe",
+        "enabled>draining operator",
+        "draining>enabled operator",
+        "absent>listed catalog",
+        "listed>absent catalog",
+    ];
+    assert_eq!(words(&all(Some("echo")).await), expected);
+    assert_eq!(
+        words(&all(Some("fixed")).await),
+        ["enabled>draining operator"]
+    );
+    assert_eq!(all(None).await.len(), 6);
+    let gone = all(Some("10.1.0.3:8080")).await;
+    assert_eq!(gone.len(), 2, "also of what is gone");
+    let error = bench.handle.history(Some("nope")).await.unwrap_err();
+    assert!(matches!(error, OperatorError::UnknownSubject(_)), "{error}");
+    assert_eq!(
+        all(Some("10.2.0.2:80")).await,
+        [],
+        "known, and nothing happened"
+    );
+}

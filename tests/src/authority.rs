@@ -1,0 +1,45 @@
+//! A certificate authority for one run: a directory with its certificate and key.
+
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// The file with the certificate that clients are to trust.
+pub const CERTIFICATE: &str = "ca.pem";
+const KEY: &str = "ca-key.pem";
+
+fn params() -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    Ok(params)
+}
+
+/// Makes an authority in `directory`.
+pub fn found(directory: &Path) -> Result<()> {
+    let key = KeyPair::generate()?;
+    let certificate = params()?.self_signed(&key)?;
+    fs::write(directory.join(CERTIFICATE), certificate.pem())?;
+    fs::write(directory.join(KEY), key.serialize_pem())?;
+    Ok(())
+}
+
+/// A server's side of TLS, with a new certificate of the authority in `directory` for these
+/// addresses.
+pub(crate) fn acceptor(directory: &Path, addresses: Vec<IpAddr>) -> Result<TlsAcceptor> {
+    let key = fs::read_to_string(directory.join(KEY))
+        .with_context(|| format!("no authority in {}", directory.display()))?;
+    let issuer = Issuer::new(params()?, KeyPair::from_pem(&key)?);
+    let own = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.subject_alt_names = addresses.into_iter().map(SanType::IpAddress).collect();
+    let certificate = params.signed_by(&own, &issuer)?;
+    let key = PrivateKeyDer::try_from(own.serialize_der()).map_err(anyhow::Error::msg)?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
