@@ -115,6 +115,11 @@ impl Consul {
             .map(drop)
     }
 
+    /// `PUT path` without a body.
+    pub fn order(&self, path: &str) -> Result<()> {
+        self.put(path, "").map(drop)
+    }
+
     /// `GET path`, decoded.
     pub fn get(&self, path: &str) -> Result<Value> {
         let body = self.get_bytes(path)?;

@@ -17,6 +17,7 @@ use super::blocks::{BlockOrder, Blocked};
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
+    registration::RegistrarStatus,
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -148,6 +149,8 @@ pub struct Status {
     pub local_clients: Option<LocalClientsStatus>,
     /// The Consul address, where Consul is configured.
     pub consul: Option<String>,
+    /// How the registration of containers stands, where there is any.
+    pub docker: Option<RegistrarStatus>,
     /// State of each watch.
     pub watches: BTreeMap<String, WatchStatus>,
     /// IPv4 flow table.

@@ -41,6 +41,7 @@ use crate::{
     config::Config,
     domain::{
         kernel::{Census, Kernel, KernelError},
+        registration::RegistrarStatus,
         snapshot::{Drain, Snapshot},
         sync::CatalogState,
     },
@@ -90,6 +91,8 @@ pub struct Channels {
     pub state: watch::Sender<PersistedState>,
     /// Why saving fails at present.
     pub save_problem: watch::Receiver<Option<String>>,
+    /// How the registration of containers stands.
+    pub registrar: watch::Receiver<RegistrarStatus>,
 }
 
 /// See the module's documentation.

@@ -13,6 +13,7 @@ pub mod health;
 pub mod kernel;
 pub mod maglev;
 pub mod plan;
+pub mod registration;
 pub mod schedule;
 pub mod service;
 pub mod snapshot;

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use reqwest::{
-    StatusCode,
+    Method, StatusCode,
     header::{HeaderMap, HeaderValue},
 };
 use thiserror::Error;
@@ -37,8 +37,9 @@ pub(super) struct Answer {
 
 /// A question without a trusted answer.
 #[derive(Debug, Error)]
-#[error("GET {path} from {server}: {cause}")]
+#[error("{method} {path} from {server}: {cause}")]
 pub(super) struct RequestError {
+    method: Method,
     path: String,
     server: Arc<str>,
     #[source]
@@ -135,10 +136,52 @@ impl Client {
                 self.0.token.refused();
             }
             RequestError {
+                method: Method::GET,
                 path: health_path(service),
                 server: self.0.server.clone(),
                 cause,
             }
+        })
+    }
+
+    /// Sends any other question or order; answers with status and body, whatever the status.
+    pub(super) async fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: String,
+    ) -> Result<(StatusCode, String), RequestError> {
+        let inner = &*self.0;
+        let mut url = inner.endpoint.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let datacenter = inner.datacenter.iter().map(|name| ("dc", name.as_str()));
+        for (key, value) in query.iter().copied().chain(datacenter) {
+            url.query_pairs_mut().append_pair(key, value);
+        }
+        let sent = async {
+            let request = inner.endpoint.http.request(method.clone(), url);
+            let mut request = request.timeout(ANSWER_TIMEOUT).body(body);
+            if let Some(token) = inner.token.current()? {
+                request = request.header("X-Consul-Token", token);
+            }
+            let failed = |error| explain(&error, ANSWER_TIMEOUT);
+            let response = request.send().await.map_err(failed)?;
+            let status = response.status();
+            let body = response.bytes().await.map_err(failed)?;
+            Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        };
+        let answer: Result<_, Cause> = sent.await;
+        if matches!(answer, Ok((StatusCode::FORBIDDEN, _))) {
+            inner.token.refused();
+        }
+        answer.map_err(|cause| RequestError {
+            method: method.clone(),
+            path: format!("/{}", path.join("/")),
+            server: inner.server.clone(),
+            cause,
         })
     }
 

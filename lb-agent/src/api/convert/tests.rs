@@ -276,6 +276,7 @@ fn status_adds_up() {
             mode: "native",
             adopted: true,
         }],
+        docker: None,
         local_clients: Some(LocalClientsStatus {
             cgroup: "/sys/fs/cgroup".into(),
             adopted: true,

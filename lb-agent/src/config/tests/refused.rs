@@ -21,7 +21,7 @@ fn what_is_wrong_with_the_document() {
         ),
         (
             "NODE\n[▶proxy]",
-            &["unknown key `proxy`; known here are node, consul, metrics, block, service"],
+            &["unknown key `proxy`; known here are node, consul, docker, metrics, block, service"],
         ),
         (
             "NODE\n▶[service]\nname = \"a\"",

@@ -74,6 +74,7 @@ impl Bench {
             census: census_receiver,
             state,
             save_problem: save_problem_receiver,
+            registrar: watch::channel(RegistrarStatus::default()).1,
         };
         let controller = Controller::start(kernel.clone(), setup, channels)
             .await

@@ -19,6 +19,7 @@ use crate::{
         backend::{CatalogHealth, Instance, InstanceId},
         block::parse_prefix,
         health::Observed,
+        registration::RegistrarStatus,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
         snapshot::{BackendState, Held, ServiceState, Snapshot},
         split::{ActiveSplit, Shares, SplitSource},
@@ -70,6 +71,19 @@ pub(super) fn status() -> Status {
             },
         }),
         consul: None,
+        docker: Some(RegistrarStatus {
+            containers: 3,
+            wanted: Some(4),
+            registered: 2,
+            engine_errors: 5,
+            consul_error: Some("refused".into()),
+            consul_errors: 6,
+            registrations: 7,
+            deregistrations: 8,
+            warnings: ["a".to_owned(), "b".to_owned()].into(),
+            refusals: vec!["c".into()],
+            ..RegistrarStatus::default()
+        }),
         watches: BTreeMap::from([
             ("health/echo".into(), watch(Some(started), None, 4)),
             (

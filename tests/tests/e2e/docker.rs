@@ -1,0 +1,254 @@
+//! Containers of a real Docker engine are in a real Consul as they say of themselves, and take the
+//! service's traffic.
+
+use std::time::Duration;
+
+use lb_tests::{
+    agent::Setup,
+    client::Client,
+    consul::{Consul, Registration},
+    docker::Docker,
+    process::wait_for,
+    topology::Topology,
+};
+use serde_json::{Value, json};
+
+use crate::scene::{PATIENCE, Scene, VIP, address, config, reply, sample};
+
+/// What the ids of the tests' registrations begin with.
+pub(crate) const PREFIX: &str = "lb:node:";
+
+/// The engine, Consul, and the agent between them, on the node.
+pub(crate) struct Stage {
+    pub(crate) scene: Scene,
+    pub(crate) docker: Docker,
+    pub(crate) consul: Consul,
+}
+
+impl Stage {
+    /// With these lines in `[docker]`, and backends from Consul's service `echo`.
+    pub(crate) fn new(lines: &str) -> Self {
+        let topology = Topology::new(0).unwrap();
+        let (node, directory) = (topology.node(), topology.directory());
+        let consul = Consul::start(node, directory).unwrap();
+        let docker = Docker::start(node, directory).unwrap();
+        let tables = format!(
+            "[consul]\naddress = \"http://127.0.0.1:8500\"\n\n\
+             [docker]\nendpoint = \"unix://{}\"\nprefix = \"{PREFIX}\"\nresync = \"5s\"\n{lines}\n",
+            docker.socket().display()
+        );
+        let config = config("consul = { service = \"echo\" }", &tables);
+        let agent = Setup::new(&topology).config(&config).start().unwrap();
+        let scene = Scene {
+            agent,
+            backends: Vec::new(),
+            topology,
+        };
+        Self {
+            scene,
+            docker,
+            consul,
+        }
+    }
+
+    /// What Consul's agent holds under an id without its prefix.
+    pub(crate) fn service(&self, id: &str) -> Option<Value> {
+        let services = self.consul.get("/v1/agent/services").unwrap();
+        services.get(format!("{PREFIX}{id}")).cloned()
+    }
+
+    /// Ids of all that Consul's agent holds, without the prefix where they have it.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let services = self.consul.get("/v1/agent/services").unwrap();
+        let services = services.as_object().unwrap();
+        let short = |id: &String| id.strip_prefix(PREFIX).unwrap_or(id).to_owned();
+        let mut ids: Vec<String> = services.keys().map(short).collect();
+        ids.sort();
+        ids
+    }
+
+    pub(crate) fn wait_for_ids(&self, expected: &[&str]) {
+        let what = format!("Consul to hold {expected:?}");
+        wait_for(&what, PATIENCE, || {
+            self.scene.agent.process().ensure_running()?;
+            Ok((self.ids() == expected).then_some(()))
+        })
+        .unwrap_or_else(|error| {
+            let log = self.scene.agent.process().tail();
+            panic!("{error:#}; it holds {:?}; {log}", self.ids())
+        });
+    }
+
+    /// The check of a registration that ends in these words.
+    pub(crate) fn check(&self, id: &str, end: &str) -> Option<Value> {
+        let checks = self.consul.get("/v1/agent/checks").unwrap();
+        checks.get(format!("{PREFIX}{id}:{end}")).cloned()
+    }
+
+    pub(crate) fn wait_for_status(&self, id: &str, end: &str, status: &str) {
+        wait_for(&format!("{end} of {id} to be {status}"), PATIENCE, || {
+            let check = self.check(id, end);
+            Ok(check.filter(|check| check["Status"] == status).map(drop))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {:?}", self.check(id, end)));
+    }
+
+    /// A client of the service.
+    pub(crate) fn client(&self) -> Client {
+        self.scene.client().patience(Duration::from_millis(500))
+    }
+
+    /// Waits until exactly these backends answer on the VIP.
+    pub(crate) fn wait_until_served_by(&self, expected: &[&str]) {
+        wait_for(&format!("{expected:?} to answer"), PATIENCE, || {
+            let spread = self.client().spread(address(VIP), 40, 2);
+            let names: Vec<&str> = spread.backends.keys().map(String::as_str).collect();
+            Ok((names == expected && spread.failed() == 0).then_some(()))
+        })
+        .unwrap_or_else(|error| {
+            let list = reply(&self.scene.agent, &["backend", "list"]);
+            panic!("{error:#}: {list}; {}", self.scene.agent.process().tail())
+        });
+    }
+}
+
+/// Options of a container whose port 8080 is published as `port`, with these labels.
+pub(crate) fn published(port: u16, labels: &Value) -> Value {
+    json!({
+        "Labels": labels,
+        "HostConfig": {"PortBindings": {"8080/tcp": [{"HostPort": port.to_string()}]}},
+    })
+}
+
+#[test]
+fn containers_are_in_consul_as_they_say_and_take_traffic() {
+    let stage = Stage::new("address = \"10.77.0.1\"\ntags = [\"node-a\"]");
+    let Stage {
+        docker,
+        consul,
+        scene,
+    } = &stage;
+    // Somebody else's, under an id that one of the agent's could have.
+    let foreign = format!("{PREFIX}foreign:8080");
+    let other = Registration {
+        service: "other",
+        id: &foreign,
+        address: address("192.0.2.1:80"),
+        tags: &[],
+        meta: &[],
+        weights: (1, 1),
+    };
+    consul.register(other).unwrap();
+
+    let mut web = published(
+        18080,
+        &json!({
+            "SERVICE_NAME": "echo", "SERVICE_TAGS": "v1,blue", "SERVICE_LB_VIP": "198.51.100.10:80",
+            "SERVICE_CHECK_HTTP": "/health", "SERVICE_CHECK_INTERVAL": "1s",
+        }),
+    );
+    web["Env"] = json!(["SERVICE_REGION=us2", "SERVICE_NAME=hidden"]);
+    docker.run("web", &web).unwrap();
+    docker
+        .run(
+            "ignored",
+            &published(18081, &json!({"SERVICE_IGNORE": "true"})),
+        )
+        .unwrap();
+    docker
+        .run("inside", &json!({"Labels": {"SERVICE_NAME": "echo"}}))
+        .unwrap();
+    docker
+        .run(
+            "odd",
+            &published(18082, &json!({"SERVICE_CHECK_SCRIPT": "curl x"})),
+        )
+        .unwrap();
+    docker
+        .run("foreign", &published(18083, &json!({})))
+        .unwrap();
+    stage.wait_for_ids(&["foreign:8080", "odd:8080", "web:8080"]);
+
+    let service = stage.service("web:8080").unwrap();
+    assert_eq!(service["Service"], "echo");
+    assert_eq!(
+        (&service["Address"], &service["Port"]),
+        (&json!("10.77.0.1"), &json!(18080))
+    );
+    assert_eq!(service["Tags"], json!(["v1", "blue", "node-a"]));
+    assert_eq!(service["Meta"]["region"], "us2");
+    assert_eq!(service["Meta"]["lb-vip"], "198.51.100.10:80");
+    assert_eq!(service["Meta"]["lb-registrar"], PREFIX);
+    let odd = stage.service("odd:8080").unwrap();
+    assert_eq!(
+        (&odd["Service"], &odd["Port"]),
+        (&json!("lb-echo"), &json!(18082))
+    );
+    assert_eq!(stage.check("odd:8080", "check"), None);
+    // The check is Consul's own, over the published port.
+    stage.wait_for_status("web:8080", "check", "passing");
+    stage.wait_until_served_by(&["web"]);
+
+    // What is not followed is told, with container and label; what is in the way is a problem.
+    scene.wait_for_problem("holds lb:node:foreign:8080 of the service other");
+    let status = reply(&scene.agent, &["status"]);
+    let docker_status = &status["docker"];
+    assert_eq!(docker_status["containers"], 5, "{docker_status}");
+    assert_eq!(
+        (&docker_status["wanted"], &docker_status["registered"]),
+        (&json!(3), &json!(2))
+    );
+    let warnings = docker_status["warnings"].to_string();
+    assert!(
+        warnings.contains("container odd: label SERVICE_CHECK_SCRIPT: checks that run a program"),
+        "{warnings}"
+    );
+    let text = scene.agent.cli(&["status"]).unwrap().stdout;
+    assert!(
+        text.contains("5 running, 2 of 3 services registered in Consul"),
+        "{text}"
+    );
+    docker.remove("foreign").unwrap();
+    scene.wait_until_healthy();
+    assert_eq!(stage.service("foreign:8080").unwrap()["Service"], "other");
+
+    // A paused one gets nothing new, and says why.
+    docker.pause("web").unwrap();
+    let maintenance = || {
+        let checks = consul.get("/v1/agent/checks").unwrap();
+        checks
+            .get(format!("_service_maintenance:{PREFIX}web:8080"))
+            .cloned()
+    };
+    let check = wait_for("maintenance", PATIENCE, || Ok(maintenance())).unwrap();
+    assert_eq!(check["Notes"], "the container is paused (lb-agent)");
+    docker.unpause("web").unwrap();
+    wait_for("the end of it", PATIENCE, || {
+        Ok(maintenance().is_none().then_some(()))
+    })
+    .unwrap();
+    stage.wait_until_served_by(&["web"]);
+
+    // A new name is a new id, and the former one goes.
+    docker.rename("web", "shop").unwrap();
+    stage.wait_for_ids(&["foreign:8080", "odd:8080", "shop:8080"]);
+    docker.stop("shop").unwrap();
+    stage.wait_for_ids(&["foreign:8080", "odd:8080"]);
+    docker.start_again("shop").unwrap();
+    stage.wait_for_ids(&["foreign:8080", "odd:8080", "shop:8080"]);
+    stage.wait_until_served_by(&["web"]);
+    docker.remove("shop").unwrap();
+    docker.remove("odd").unwrap();
+    stage.wait_for_ids(&["foreign:8080"]);
+
+    let scrape = scene.scrape();
+    let metric = |name: &str, labels: &[&str]| sample(&scrape, name, labels);
+    assert_eq!(metric("lb_docker_up", &["peer=\"docker\""]), Some(1.0));
+    assert_eq!(metric("lb_docker_up", &["peer=\"consul\""]), Some(1.0));
+    assert_eq!(metric("lb_docker_registered", &[]), Some(0.0));
+    assert!(metric("lb_docker_changes_total", &["action=\"register\""]) >= Some(4.0));
+    assert!(metric("lb_docker_changes_total", &["action=\"deregister\""]) >= Some(4.0));
+    assert!(metric("lb_docker_sync_age_seconds", &[]) < Some(15.0));
+    let log = scene.agent.process().output();
+    assert!(log.contains("registered in Consul") && log.contains("deregistered from Consul"));
+}
