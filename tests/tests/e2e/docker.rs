@@ -18,11 +18,12 @@ use crate::scene::{PATIENCE, Scene, VIP, address, config, reply, sample};
 /// What the ids of the tests' registrations begin with.
 pub(crate) const PREFIX: &str = "lb:node:";
 
-/// The engine, Consul, and the agent between them, on the node.
+/// The engine, Consul, and the agent between them, on the node. Dropped from the top down: the
+/// engine needs its files and its host to end well.
 pub(crate) struct Stage {
-    pub(crate) scene: Scene,
     pub(crate) docker: Docker,
     pub(crate) consul: Consul,
+    pub(crate) scene: Scene,
 }
 
 impl Stage {
@@ -191,7 +192,8 @@ fn containers_are_in_consul_as_they_say_and_take_traffic() {
 
     // What is not followed is told, with container and label; what is in the way is a problem.
     scene.wait_for_problem("holds lb:node:foreign:8080 of the service other");
-    let status = reply(&scene.agent, &["status"]);
+    let output = scene.agent.cli(&["-o", "json", "status"]).unwrap();
+    let status: Value = serde_json::from_str(&output.stdout).unwrap();
     let docker_status = &status["docker"];
     assert_eq!(docker_status["containers"], 5, "{docker_status}");
     assert_eq!(
