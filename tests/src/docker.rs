@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -256,8 +257,11 @@ fn launch(namespace: &Entry, directory: &Path) -> Result<Process> {
     if !installed("dockerd") {
         bail!("the Docker engine is not installed; `cargo xtask setup` installs it");
     }
-    // One that was killed leaves these behind, and waits for the process of that number.
-    let _ = fs::remove_file(directory.join("docker.pid"));
+    // One that was killed leaves these behind, and the next waits for processes of these numbers,
+    // which may be others' by now, or dead and not yet waited for.
+    for file in ["docker.pid", "exec/containerd/containerd.pid"] {
+        let _ = fs::remove_file(directory.join(file));
+    }
     let mut command = namespace.command("dockerd")?;
     command
         .args([
@@ -323,8 +327,21 @@ pub(crate) fn sweep(directory: &Path) {
     let hierarchies = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
     let hierarchies = hierarchies.map(|entry| entry.path());
     for hierarchy in hierarchies.chain([CGROUPS.into()]) {
-        // Most have none of that name.
-        let _ = fs::remove_dir(hierarchy.join(&cgroup));
+        remove_cgroup(&hierarchy.join(&cgroup));
+    }
+}
+
+/// Removes a cgroup, should it be there, with those in it. What was killed takes a moment to leave.
+fn remove_cgroup(path: &Path) {
+    let inside = fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in inside.filter(|entry| entry.path().is_dir()) {
+        remove_cgroup(&entry.path());
+    }
+    for _ in 0..50 {
+        if !path.exists() || fs::remove_dir(path).is_ok() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -21,15 +21,15 @@ fn run(docker: &Docker, name: &str) {
 #[test]
 fn what_runs_is_registered_whoever_dies() {
     let mut stage = Stage::new("register = \"internal\"");
-    for name in ["a", "b"] {
+    for name in ["c1", "c2"] {
         run(&stage.docker, name);
     }
-    stage.wait_for_ids(&["a:8080", "b:8080"]);
-    let a = stage.service("a:8080").unwrap();
-    let ip = a["Address"].as_str().unwrap();
-    assert!(ip.starts_with("172.31.251."), "{a}");
-    assert_eq!(a["Port"], 8080);
-    stage.wait_until_served_by(&["a", "b"]);
+    stage.wait_for_ids(&["c1:8080", "c2:8080"]);
+    let c1 = stage.service("c1:8080").unwrap();
+    let ip = c1["Address"].as_str().unwrap();
+    assert!(ip.starts_with("172.31.251."), "{c1}");
+    assert_eq!(c1["Port"], 8080);
+    stage.wait_until_served_by(&["c1", "c2"]);
     let load = stage.scene.load(100.0);
 
     // The engine dies; its containers do not, and stay registered.
@@ -37,18 +37,18 @@ fn what_runs_is_registered_whoever_dies() {
     stage
         .scene
         .wait_for_problem("until then what was registered stays");
-    assert_eq!(stage.ids(), ["a:8080", "b:8080"]);
-    stage.wait_until_served_by(&["a", "b"]);
+    assert_eq!(stage.ids(), ["c1:8080", "c2:8080"]);
+    stage.wait_until_served_by(&["c1", "c2"]);
     // Even a Consul that forgets everything meanwhile is told again.
     stage.consul.restart_empty().unwrap();
-    stage.wait_for_ids(&["a:8080", "b:8080"]);
+    stage.wait_for_ids(&["c1:8080", "c2:8080"]);
     let all = load.stop().all();
     assert_eq!(all.failed(), 0, "{:?}", all.failures);
     // One dies unseen, another comes; when the engine is back, that is what counts.
     stage.docker.restart().unwrap();
     stage.scene.wait_until_healthy();
-    assert_eq!(stage.ids(), ["a:8080", "b:8080"]);
-    let pid = stage.docker.inspect("b").unwrap()["State"]["Pid"].to_string();
+    assert_eq!(stage.ids(), ["c1:8080", "c2:8080"]);
+    let pid = stage.docker.inspect("c2").unwrap()["State"]["Pid"].to_string();
     stage.docker.kill9().unwrap();
     stage
         .scene
@@ -57,29 +57,29 @@ fn what_runs_is_registered_whoever_dies() {
         .args(["-9", &pid])
         .status();
     assert!(killed.unwrap().success());
-    assert_eq!(stage.ids(), ["a:8080", "b:8080"]);
+    assert_eq!(stage.ids(), ["c1:8080", "c2:8080"]);
     stage.docker.restart().unwrap();
-    stage.wait_for_ids(&["a:8080"]);
-    run(&stage.docker, "c");
-    stage.wait_for_ids(&["a:8080", "c:8080"]);
-    stage.wait_until_served_by(&["a", "c"]);
+    stage.wait_for_ids(&["c1:8080"]);
+    run(&stage.docker, "c3");
+    stage.wait_for_ids(&["c1:8080", "c3:8080"]);
+    stage.wait_until_served_by(&["c1", "c3"]);
 
     // Consul is emptied, with nothing happening to any container.
     stage.consul.restart_empty().unwrap();
     assert_eq!(stage.consul.get("/v1/agent/services").unwrap(), json!({}));
-    stage.wait_for_ids(&["a:8080", "c:8080"]);
+    stage.wait_for_ids(&["c1:8080", "c3:8080"]);
 
     // The agent is away: what was registered stays, and then the ghost goes.
     stage.scene.agent.kill9().unwrap();
-    stage.docker.remove("a").unwrap();
-    run(&stage.docker, "d");
-    assert_eq!(stage.ids(), ["a:8080", "c:8080"]);
+    stage.docker.remove("c1").unwrap();
+    run(&stage.docker, "c4");
+    assert_eq!(stage.ids(), ["c1:8080", "c3:8080"]);
     stage.scene.agent.restart().unwrap();
-    stage.wait_for_ids(&["c:8080", "d:8080"]);
-    stage.wait_until_served_by(&["c", "d"]);
+    stage.wait_for_ids(&["c3:8080", "c4:8080"]);
+    stage.wait_until_served_by(&["c3", "c4"]);
     // An orderly end takes nothing away, either.
     stage.scene.agent.stop().unwrap();
-    assert_eq!(stage.ids(), ["c:8080", "d:8080"]);
+    assert_eq!(stage.ids(), ["c3:8080", "c4:8080"]);
 }
 
 #[test]
