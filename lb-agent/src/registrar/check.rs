@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_named() {
-        let rows: [(&[(&str, &str)], bool, &str); 7] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], bool, &'a str);
+        let rows: [Row; 7] = [
             (
                 &[("check_script", "curl x")],
                 false,

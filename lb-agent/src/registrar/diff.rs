@@ -194,9 +194,11 @@ mod tests {
         }
     }
 
-    fn wanted(registrations: &[Registration]) -> BTreeMap<String, Registration> {
+    fn wanted(registrations: &[&Registration]) -> BTreeMap<String, Registration> {
         let pairs = registrations.iter();
-        pairs.map(|each| (each.id.clone(), each.clone())).collect()
+        pairs
+            .map(|each| (each.id.clone(), (*each).clone()))
+            .collect()
     }
 
     fn steps<'a>(wanted: &'a BTreeMap<String, Registration>, present: &Present) -> Vec<Step<'a>> {
@@ -209,7 +211,7 @@ mod tests {
     fn what_comes_stays_and_goes() {
         let (a, b) = (registration("p:a"), registration("p:b"));
         let mut present = Present::default();
-        let first = wanted(&[a.clone()]);
+        let first = wanted(&[&a]);
         assert_eq!(steps(&first, &present), [Step::Register(&a)]);
         hold(&mut present, &a);
         assert_eq!(own_count(&present, P), 1);
@@ -219,10 +221,7 @@ mod tests {
             id: "p:a".into(),
             name: "echo".into(),
         };
-        assert_eq!(
-            steps(&wanted(&[b.clone()]), &present),
-            [Step::Register(&b), gone]
-        );
+        assert_eq!(steps(&wanted(&[&b]), &present), [Step::Register(&b), gone]);
     }
 
     #[test]
@@ -231,7 +230,7 @@ mod tests {
         a.check = Some(json!({"TCP": "10.0.0.5:8080"}));
         let mut present = Present::default();
         hold(&mut present, &a);
-        let as_it_was = wanted(&[a.clone()]);
+        let as_it_was = wanted(&[&a]);
         assert_eq!(steps(&as_it_was, &present), []);
         type Change = fn(&mut Present);
         let changes: [Change; 6] = [
@@ -251,7 +250,7 @@ mod tests {
             assert_eq!(steps(&as_it_was, &present), [Step::Register(&a)]);
         }
         // A check that is no longer asked for goes.
-        let without = wanted(&[registration("p:a")]);
+        let without = wanted(&[&registration("p:a")]);
         let found = steps(&without, &present);
         let drop = Step::DropCheck {
             check: "p:a:check".into(),
@@ -281,7 +280,7 @@ mod tests {
         // Nor is it taken over.
         let mut x = registration("p:x");
         x.maintenance = Some(PAUSED);
-        let both = wanted(&[a, x]);
+        let both = wanted(&[&a, &x]);
         let (steps, foreign) = plan(&both, &present, P, true);
         assert_eq!(steps, []);
         assert_eq!(foreign.len(), 1);
@@ -314,7 +313,7 @@ mod tests {
             told(Health::Unhealthy, "unhealthy", "critical"),
         ] {
             a.health = Some(health);
-            assert_eq!(steps(&wanted(&[a.clone()]), &present), [step.clone()]);
+            assert_eq!(steps(&wanted(&[&a]), &present), [step.clone()]);
             let Step::SetHealth {
                 check,
                 status,
@@ -325,7 +324,7 @@ mod tests {
             };
             let check = present.checks.get_mut(&check).unwrap();
             (check.status, check.output) = (status.into(), output);
-            let same = wanted(&[a.clone()]);
+            let same = wanted(&[&a]);
             assert_eq!(steps(&same, &present), []);
             assert_eq!(plan(&same, &present, P, true).0.len(), 1);
         }
@@ -335,7 +334,7 @@ mod tests {
             id: "p:a".into(),
             reason,
         };
-        assert_eq!(steps(&wanted(&[a.clone()]), &present), [on(Some(PAUSED))]);
+        assert_eq!(steps(&wanted(&[&a]), &present), [on(Some(PAUSED))]);
         for (notes, ends) in [(PAUSED, true), ("by hand", false)] {
             let check = AgentCheck {
                 status: "critical".into(),
@@ -346,10 +345,10 @@ mod tests {
                 .checks
                 .insert("_service_maintenance:p:a".into(), check);
             a.maintenance = Some(PAUSED);
-            assert_eq!(steps(&wanted(&[a.clone()]), &present), []);
+            assert_eq!(steps(&wanted(&[&a]), &present), []);
             a.maintenance = None;
             let expected = if ends { vec![on(None)] } else { vec![] };
-            assert_eq!(steps(&wanted(&[a.clone()]), &present), expected);
+            assert_eq!(steps(&wanted(&[&a]), &present), expected);
         }
     }
 }

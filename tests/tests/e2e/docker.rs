@@ -1,7 +1,7 @@
 //! Containers of a real Docker engine are in a real Consul as they say of themselves, and take the
 //! service's traffic.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_tests::{
     agent::Setup,
@@ -9,6 +9,7 @@ use lb_tests::{
     consul::{Consul, Registration},
     docker::Docker,
     process::wait_for,
+    stats::percentile,
     topology::Topology,
 };
 use serde_json::{Value, json};
@@ -239,6 +240,24 @@ fn containers_are_in_consul_as_they_say_and_take_traffic() {
     docker.start_again("shop").unwrap();
     stage.wait_for_ids(&["foreign:8080", "odd:8080", "shop:8080"]);
     stage.wait_until_served_by(&["web"]);
+    // Measured from the engine's answer on: what it takes itself is its own.
+    let (mut came, mut went) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        docker.stop("shop").unwrap();
+        let begun = Instant::now();
+        stage.wait_for_ids(&["foreign:8080", "odd:8080"]);
+        went.push(begun.elapsed());
+        docker.start_again("shop").unwrap();
+        let begun = Instant::now();
+        stage.wait_for_ids(&["foreign:8080", "odd:8080", "shop:8080"]);
+        came.push(begun.elapsed());
+    }
+    for (what, times) in [("started", came), ("stopped", went)] {
+        let median = percentile(&times, 50.0).unwrap();
+        let longest = times.iter().max();
+        eprintln!("{what} and in Consul: median {median:?}, longest {longest:?}");
+        assert!(median < Duration::from_secs(1), "{what}: {times:?}");
+    }
     docker.remove("shop").unwrap();
     docker.remove("odd").unwrap();
     stage.wait_for_ids(&["foreign:8080"]);
