@@ -21,6 +21,8 @@ pub(super) struct Container {
     pub(super) image: String,
     /// Whether its process runs (or is paused), rather than waiting for a restart.
     pub(super) running: bool,
+    /// When its process started, in the engine's words; tells one run from the next.
+    pub(super) started: String,
     /// Whether its process is frozen.
     pub(super) paused: bool,
     /// What its health check found; `None`: it has none.
@@ -123,6 +125,7 @@ struct WireState {
     running: bool,
     paused: bool,
     restarting: bool,
+    started_at: String,
     health: Option<WireHealth>,
 }
 
@@ -193,6 +196,7 @@ impl Wire {
             name: self.name.trim_start_matches('/').to_owned(),
             image: self.config.image,
             running: self.state.running && !self.state.restarting,
+            started: self.state.started_at,
             paused: self.state.paused,
             health: self.state.health.and_then(|health| parse_health(&health)),
             labels: self.config.labels,
@@ -276,7 +280,7 @@ mod tests {
     fn what_counts_of_an_answer() {
         let body = br#"{
             "Id": "abc", "Name": "/web", "Image": "sha256:1",
-            "State": {"Running": true, "Paused": true, "Restarting": false,
+            "State": {"Running": true, "Paused": true, "Restarting": false, "StartedAt": "then",
                       "Health": {"Status": "unhealthy", "FailingStreak": 3}},
             "Config": {"Image": "repo/web:1", "Labels": {"SERVICE_NAME": "w"},
                        "Env": ["A=1=2", "B"], "ExposedPorts": {"80/tcp": {}, "53/udp": {}}},
@@ -299,6 +303,7 @@ mod tests {
             name: "web".into(),
             image: "repo/web:1".into(),
             running: true,
+            started: "then".into(),
             paused: true,
             health: Some(Health::Unhealthy),
             labels: [("SERVICE_NAME".to_owned(), "w".to_owned())].into(),

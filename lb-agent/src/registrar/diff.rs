@@ -138,8 +138,8 @@ fn amend(registration: &Registration, present: &Present, renew: bool, steps: &mu
         }
     }
     let check = Registration::health_id(id);
-    if let Some((status, output)) = registration.health_status()
-        && let Some(now) = present.checks.get(&check)
+    if let Some(now) = present.checks.get(&check)
+        && let Some((status, output)) = registration.health_status(&now.output)
         && (renew || now.status != status || now.output != output)
     {
         steps.push(Step::SetHealth {
@@ -183,7 +183,7 @@ mod tests {
         };
         present.services.insert(registration.id.clone(), service);
         for check in registration.checks() {
-            let status = registration.health_status().map(|(status, _)| status);
+            let status = registration.health_status("").map(|(status, _)| status);
             present.checks.insert(
                 check,
                 AgentCheck {
@@ -298,7 +298,7 @@ mod tests {
         hold(&mut present, &a);
         let told = |health, word: &'static str, status| {
             let check = "p:a:health".to_owned();
-            let output = format!("container web is {word}");
+            let output = format!("container web, started then, is {word}");
             (
                 health,
                 Step::SetHealth {
@@ -313,7 +313,7 @@ mod tests {
             told(Health::Unhealthy, "unhealthy", "critical"),
         ] {
             a.health = Some(health);
-            assert_eq!(steps(&wanted(&[&a]), &present), [step.clone()]);
+            assert_eq!(steps(&wanted(&[&a]), &present), std::slice::from_ref(&step));
             let Step::SetHealth {
                 check,
                 status,

@@ -344,6 +344,22 @@ mod tests {
         assert!(error.contains("the engine ended the stream"), "{error}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let engine = Engine::new(socket);
+        for error in [
+            engine.running().await.err(),
+            engine.inspect("a").await.err(),
+            engine.events().await.err(),
+        ] {
+            let error = error.unwrap().to_string();
+            assert!(error.contains("no answer within 15 s"), "{error}");
+        }
+    }
+
     #[tokio::test]
     async fn an_engine_that_is_not_there() {
         let directory = tempfile::tempdir().unwrap();

@@ -44,6 +44,8 @@ pub(super) struct Registration {
     pub(super) maintenance: Option<&'static str>,
     /// The container's name.
     pub(super) container: String,
+    /// When it started, in the engine's words.
+    pub(super) started: String,
 }
 
 impl Registration {
@@ -64,16 +66,28 @@ impl Registration {
         check.into_iter().chain(health)
     }
 
-    /// Status and output of the check that tells of its health.
-    pub(super) fn health_status(&self) -> Option<(&'static str, String)> {
-        let health = self.health?;
-        let status = match health {
-            Health::Healthy => "passing",
+    /// Status and output of the check that tells of its health, where that check says this now.
+    ///
+    /// Some engines (17.x and before) call every container `starting` after a restart of their own,
+    /// until they have asked it again. What was healthy before, in the same run, stays so until then.
+    pub(super) fn health_status(&self, said: &str) -> Option<(&'static str, String)> {
+        let healthy = self.health_output(Health::Healthy);
+        match self.health? {
+            Health::Healthy => Some(("passing", healthy)),
+            Health::Starting if said == healthy => Some(("passing", healthy)),
             // Not yet, and no longer: nothing new either way.
-            Health::Starting | Health::Unhealthy => "critical",
-        };
-        let output = format!("container {} is {}", self.container, health.name());
-        Some((status, output))
+            health => Some(("critical", self.health_output(health))),
+        }
+    }
+
+    fn health_output(&self, health: Health) -> String {
+        let Self {
+            container, started, ..
+        } = self;
+        format!(
+            "container {container}, started {started}, is {}",
+            health.name()
+        )
     }
 
     /// The meta as registered: people's, owner and print.
@@ -93,7 +107,7 @@ impl Registration {
             check.insert("Name".to_owned(), json!(format!("check of {}", self.name)));
             checks.push(Value::Object(check));
         }
-        if let Some((status, _)) = self.health_status() {
+        if let Some((status, _)) = self.health_status("") {
             checks.push(json!({
                 "CheckID": Self::health_id(&self.id),
                 "Name": "Docker's health check",
@@ -152,6 +166,7 @@ pub(super) mod tests {
             health: None,
             maintenance: None,
             container: "web".into(),
+            started: "then".into(),
         }
     }
 
@@ -180,8 +195,44 @@ pub(super) mod tests {
         );
         let checks: Vec<_> = wanted.checks().collect();
         assert_eq!(checks, ["p:web:80:check", "p:web:80:health"]);
-        let output = "container web is starting".to_owned();
-        assert_eq!(wanted.health_status(), Some(("critical", output)));
+    }
+
+    #[test]
+    fn what_was_healthy_in_this_run_stays_so_while_it_is_asked_again() {
+        let mut web = registration("a");
+        assert_eq!(web.health_status(""), None);
+        let healthy = "container web, started then, is healthy";
+        let rows = [
+            (
+                Health::Starting,
+                "",
+                "critical",
+                "container web, started then, is starting",
+            ),
+            (Health::Healthy, "", "passing", healthy),
+            (Health::Starting, healthy, "passing", healthy),
+            (
+                Health::Unhealthy,
+                healthy,
+                "critical",
+                "container web, started then, is unhealthy",
+            ),
+            // That was another run.
+            (
+                Health::Starting,
+                "container web, started before, is healthy",
+                "critical",
+                "container web, started then, is starting",
+            ),
+        ];
+        for (health, said, status, output) in rows {
+            web.health = Some(health);
+            assert_eq!(
+                web.health_status(said),
+                Some((status, output.to_owned())),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -149,6 +149,7 @@ impl Translation<'_> {
             health: self.container.health,
             maintenance: self.container.paused.then_some(PAUSED),
             container: self.container.name.clone(),
+            started: self.container.started.clone(),
         })
     }
 

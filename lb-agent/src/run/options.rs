@@ -83,8 +83,10 @@ pub(super) fn registration_prefix(config: &DockerConfig) -> anyhow::Result<Strin
     }
     let text = std::fs::read_to_string(FILE).with_context(|| format!("reading {FILE}"))?;
     let name = text.trim();
-    if name.is_empty() || name == "(none)" {
-        bail!("this node has no name to begin the ids of its containers with; set docker.prefix");
+    if ["", "(none)", "localhost"].contains(&name) {
+        bail!(
+            "the ids of containers begin with the node's name, which is `{name}` here, as on others; set docker.prefix"
+        );
     }
     Ok(format!("lb-agent:{name}:"))
 }

@@ -53,6 +53,13 @@ impl Stage {
         }
     }
 
+    /// How the registration stands, by `status`.
+    pub(crate) fn status(&self) -> Value {
+        let output = self.scene.agent.cli(&["-o", "json", "status"]).unwrap();
+        let status: Value = serde_json::from_str(&output.stdout).unwrap();
+        status["docker"].clone()
+    }
+
     /// What Consul's agent holds under an id without its prefix.
     pub(crate) fn service(&self, id: &str) -> Option<Value> {
         let services = self.consul.get("/v1/agent/services").unwrap();
@@ -193,9 +200,7 @@ fn containers_are_in_consul_as_they_say_and_take_traffic() {
 
     // What is not followed is told, with container and label; what is in the way is a problem.
     scene.wait_for_problem("holds lb:node:foreign:8080 of the service other");
-    let output = scene.agent.cli(&["-o", "json", "status"]).unwrap();
-    let status: Value = serde_json::from_str(&output.stdout).unwrap();
-    let docker_status = &status["docker"];
+    let docker_status = stage.status();
     assert_eq!(docker_status["containers"], 5, "{docker_status}");
     assert_eq!(
         (&docker_status["wanted"], &docker_status["registered"]),

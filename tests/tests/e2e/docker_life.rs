@@ -84,14 +84,14 @@ fn what_runs_is_registered_whoever_dies() {
 
 #[test]
 fn a_containers_own_health_check_counts() {
-    let stage = Stage::new("register = \"internal\"");
+    let mut stage = Stage::new("register = \"internal\"");
     let flags = stage.scene.topology.directory().join("flags");
     fs::create_dir_all(&flags).unwrap();
     let second = Duration::from_secs(1).as_nanos() as u64;
     let options = json!({
         "Labels": {"SERVICE_NAME": "echo"},
         "Healthcheck": {
-            "Test": ["CMD", "/cat", "/flags/healthy"], "Interval": second, "Timeout": 5 * second,
+            "Test": ["CMD", "/cat", "/flags/healthy"], "Interval": 3 * second, "Timeout": 5 * second,
             "Retries": 1,
         },
         "HostConfig": {"Binds": [format!("{}:/flags:ro", flags.display())]},
@@ -102,7 +102,9 @@ fn a_containers_own_health_check_counts() {
     stage.wait_for_ids(&["plain:8080", "web:8080"]);
     stage.wait_for_status("web:8080", "health", "passing");
     let check = stage.check("web:8080", "health").unwrap();
-    assert_eq!(check["Output"], "container web is healthy");
+    let output = check["Output"].as_str().unwrap();
+    assert!(output.starts_with("container web, started 2"), "{output}");
+    assert!(output.ends_with(", is healthy"), "{output}");
     assert_eq!(stage.check("plain:8080", "health"), None);
     stage.wait_until_served_by(&["plain", "web"]);
 
@@ -119,6 +121,17 @@ fn a_containers_own_health_check_counts() {
     fs::write(flags.join("healthy"), "").unwrap();
     stage.wait_for_status("web:8080", "health", "passing");
     stage.wait_until_served_by(&["plain", "web"]);
+    // Over a restart of the engine, what was healthy stays so.
+    stage.docker.kill9().unwrap();
+    stage.docker.restart().unwrap();
+    wait_for("the engine to be asked again", PATIENCE, || {
+        let check = stage.check("web:8080", "health").unwrap();
+        assert_eq!(check["Status"], "passing", "{check}");
+        Ok(stage.status()["engine_error"].is_null().then_some(()))
+    })
+    .unwrap();
+    let check = stage.check("web:8080", "health").unwrap();
+    assert_eq!(check["Status"], "passing", "{check}");
     // Somebody takes the check away; it comes back.
     let path = format!("/v1/agent/check/deregister/{PREFIX}web:8080:health");
     stage.consul.order(&path).unwrap();
