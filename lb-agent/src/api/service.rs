@@ -8,11 +8,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, convert, flows,
+    Sources, convert,
+    fleet::Fleet,
+    flows,
     input::{self, Prefixes},
     naming::Naming,
     proto::{self, agent_server::Agent},
     refusal::{find, select},
+    splits::Splits,
     trace,
 };
 use crate::{
@@ -31,11 +34,22 @@ pub(super) struct Service {
     handle: Handle,
     watch: WatchHandle,
     flows: Arc<dyn FlowReader>,
+    fleet: Arc<Fleet>,
+    splits: Splits,
 }
 
 impl Service {
     pub(super) fn new(sources: Sources) -> Self {
+        let fleet = Arc::new(Fleet {
+            handle: sources.controller.clone(),
+            writer: sources.keys,
+        });
         Self {
+            splits: Splits {
+                handle: sources.controller.clone(),
+                fleet: fleet.clone(),
+            },
+            fleet,
             handle: sources.controller,
             watch: sources.watch,
             flows: sources.flows,
@@ -56,7 +70,7 @@ impl Service {
     }
 }
 
-fn now_unix_ms() -> i64 {
+pub(super) fn now_unix_ms() -> i64 {
     convert::unix_ms(SystemTime::now())
 }
 
@@ -123,40 +137,67 @@ impl Agent for Service {
         &self,
         request: Request<proto::SetSplitRequest>,
     ) -> Result<Response<proto::SetSplitResponse>, Status> {
-        let proto::SetSplitRequest { service, shares } = request.into_inner();
-        let shares = input::shares(shares)?;
-        let split = self.handle.split_set(&service, shares).await?;
-        Ok(Response::new(proto::SetSplitResponse {
-            service,
-            split: Some(convert::split(&split)),
-        }))
+        self.splits
+            .set(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn show_split(
         &self,
         request: Request<proto::ShowSplitRequest>,
     ) -> Result<Response<proto::ShowSplitResponse>, Status> {
-        let snapshot = self.handle.snapshot();
-        let name = request.get_ref().service.as_deref();
-        let services = select(&snapshot, name)?
-            .into_iter()
-            .map(convert::service_split)
-            // A service that was asked for is shown even if there is nothing to say of it.
-            .filter(|split| name.is_some() || split.split.is_some() || !split.subsets.is_empty())
-            .collect();
-        Ok(Response::new(proto::ShowSplitResponse { services }))
+        self.splits.show(&request.into_inner()).map(Response::new)
     }
 
     async fn reset_split(
         &self,
         request: Request<proto::ResetSplitRequest>,
     ) -> Result<Response<proto::ResetSplitResponse>, Status> {
-        let proto::ResetSplitRequest { service } = request.into_inner();
-        let split = self.handle.split_reset(&service).await?;
-        Ok(Response::new(proto::ResetSplitResponse {
-            service,
-            split: split.as_ref().map(convert::split),
-        }))
+        self.splits
+            .reset(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn shift_split(
+        &self,
+        request: Request<proto::ShiftSplitRequest>,
+    ) -> Result<Response<proto::ShiftSplitResponse>, Status> {
+        self.splits
+            .shift(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn promote_split(
+        &self,
+        request: Request<proto::PromoteSplitRequest>,
+    ) -> Result<Response<proto::PromoteSplitResponse>, Status> {
+        self.splits
+            .promote(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn rollback_split(
+        &self,
+        request: Request<proto::RollbackSplitRequest>,
+    ) -> Result<Response<proto::RollbackSplitResponse>, Status> {
+        self.splits
+            .rollback(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn ack_split(
+        &self,
+        request: Request<proto::AckSplitRequest>,
+    ) -> Result<Response<proto::AckSplitResponse>, Status> {
+        self.splits
+            .ack(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn drain(
@@ -187,13 +228,22 @@ impl Agent for Service {
         &self,
         request: Request<proto::AddBlocksRequest>,
     ) -> Result<Response<proto::AddBlocksResponse>, Status> {
-        let proto::AddBlocksRequest { prefixes, options } = request.into_inner();
+        let proto::AddBlocksRequest {
+            prefixes,
+            options,
+            fleet,
+        } = request.into_inner();
         let prefixes = input::prefixes(&prefixes)?;
         let order = input::block_order(options)?;
-        let blocked = self.handle.block_add(prefixes, order).await?;
+        let (rules, notes) = if fleet {
+            self.fleet.block(prefixes, order).await?
+        } else {
+            let blocked = self.handle.block_add(prefixes, order).await?;
+            (blocked.rules, blocked.notes)
+        };
         Ok(Response::new(proto::AddBlocksResponse {
-            notes: blocked.notes,
-            rules: blocked.rules.iter().map(convert::block_rule).collect(),
+            notes,
+            rules: rules.iter().map(convert::block_rule).collect(),
             now_unix_ms: now_unix_ms(),
         }))
     }
@@ -203,7 +253,11 @@ impl Agent for Service {
         request: Request<proto::DeleteBlocksRequest>,
     ) -> Result<Response<proto::DeleteBlocksResponse>, Status> {
         let prefixes = input::prefixes(&request.get_ref().prefixes)?;
-        let deleted = self.handle.block_del(prefixes).await? as u64;
+        let deleted = if request.get_ref().fleet {
+            self.fleet.unblock(&prefixes).await? as u64
+        } else {
+            self.handle.block_del(prefixes).await? as u64
+        };
         Ok(Response::new(proto::DeleteBlocksResponse { deleted }))
     }
 

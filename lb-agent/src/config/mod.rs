@@ -5,7 +5,7 @@
 //! know the place of a value only where they are told to keep it.
 //!
 //! Code map: `table` asks a table for keys, `scalar` reads single values, `node`,
-//! `consul`, `docker`, `service` with `backend` and `health` read the sections, `clash` compares
+//! `consul`, `docker`, `dtab`, `service` with `backend`, `health` and `gate` read the sections, `clash` compares
 //! services with each other, `locate` and `error` say what was found where.
 
 mod backend;
@@ -13,7 +13,9 @@ mod block;
 mod clash;
 mod consul;
 mod docker;
+mod dtab;
 mod error;
+mod gate;
 mod health;
 mod held;
 mod locate;
@@ -30,8 +32,9 @@ use std::{path::Path, sync::Arc};
 use toml::de::DeTable;
 
 pub use self::{
-    consul::{ClientIdentity, ConsulConfig, Environment, Token},
+    consul::{ClientIdentity, ConsulConfig, Environment, Publish, Token},
     docker::{Addresses, DockerConfig},
+    dtab::DtabConfig,
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
 };
@@ -49,6 +52,8 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// Section `[metrics]`.
     pub metrics: MetricsConfig,
+    /// Section `[dtab]`; `None`: no such interface.
+    pub dtab: Option<DtabConfig>,
     /// `allow` of `[block]`: prefixes that are never blocked, each once.
     pub allow: Vec<ipnet::IpNet>,
     /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
@@ -108,6 +113,9 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         .table("metrics", &mut report)
         .map(|table| node::metrics(table, &mut report))
         .unwrap_or_default();
+    let dtab = root
+        .table("dtab", &mut report)
+        .map(|table| dtab::dtab(table, &mut report));
     let allow = root
         .table("block", &mut report)
         .map(|table| block::allow(table, &mut report))
@@ -120,6 +128,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         consul,
         docker,
         metrics,
+        dtab,
         allow,
         services: services
             .into_iter()

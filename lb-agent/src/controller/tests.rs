@@ -2,7 +2,11 @@
 
 mod bench;
 mod blocks;
+mod fleet;
+mod layers;
 mod local;
+mod returned;
+mod shifts;
 
 use std::time::Duration;
 

@@ -5,6 +5,8 @@ pub(crate) mod backoff;
 pub mod consul;
 pub mod consul_agent;
 mod consul_client;
+mod consul_entries;
+pub mod consul_keys;
 mod consul_options;
 mod consul_token;
 mod consul_wire;

@@ -30,12 +30,17 @@ pub(crate) struct Stage {
 impl Stage {
     /// With these lines in `[docker]`, and backends from Consul's service `echo`.
     pub(crate) fn new(lines: &str) -> Self {
+        Self::publishing("false", lines)
+    }
+
+    /// The same where services publish themselves so far.
+    fn publishing(how_far: &str, lines: &str) -> Self {
         let topology = Topology::new(0).unwrap();
         let (node, directory) = (topology.node(), topology.directory());
         let consul = Consul::start(node, directory).unwrap();
         let docker = Docker::start(node, directory).unwrap();
         let tables = format!(
-            "[consul]\naddress = \"http://127.0.0.1:8500\"\n\n\
+            "[consul]\naddress = \"http://127.0.0.1:8500\"\nauto_publish = {how_far}\n\n\
              [docker]\nendpoint = \"unix://{}\"\nprefix = \"{PREFIX}\"\nresync = \"5s\"\n{lines}\n",
             docker.socket().display()
         );
@@ -277,4 +282,47 @@ fn containers_are_in_consul_as_they_say_and_take_traffic() {
     assert!(metric("lb_docker_sync_age_seconds", &[]) < Some(15.0));
     let log = scene.agent.process().output();
     assert!(log.contains("registered in Consul") && log.contains("deregistered from Consul"));
+}
+
+#[test]
+fn a_label_makes_a_balanced_service_of_a_container() {
+    const SHOP: &str = "198.51.100.20:80";
+    let lines = "address = \"10.77.0.1\"\nexplicit = true";
+    let stage = Stage::publishing("[\"198.51.100.0/24\"]", lines);
+    let labels = json!({
+        "SERVICE_NAME": "shop", "SERVICE_LB_VIP": SHOP, "SERVICE_LB_HEALTH_KIND": "http",
+        "SERVICE_LB_HEALTH_PATH": "/health", "SERVICE_LB_HEALTH_INTERVAL": "1s",
+    });
+    stage
+        .docker
+        .run("shop1", &published(18080, &labels))
+        .unwrap();
+    stage
+        .docker
+        .run("shop2", &published(18081, &labels))
+        .unwrap();
+    stage
+        .docker
+        .run("nameless", &published(18082, &json!({})))
+        .unwrap();
+    stage.wait_for_ids(&["shop1:8080", "shop2:8080"]);
+    wait_for("both to answer", PATIENCE, || {
+        let spread = stage.client().spread(address(SHOP), 40, 2);
+        let names: Vec<&str> = spread.backends.keys().map(String::as_str).collect();
+        Ok((names == ["shop1", "shop2"] && spread.failed() == 0).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", stage.scene.agent.process().tail()));
+    let shown = reply(&stage.scene.agent, &["service", "show", "shop"]);
+    let probe = &shown["service"]["probe"];
+    assert_eq!(
+        (&probe["kind"], &probe["path"]),
+        (&json!("http"), &json!("/health"))
+    );
+    stage.docker.remove("shop1").unwrap();
+    stage.wait_for_ids(&["shop2:8080"]);
+    wait_for("one to answer", PATIENCE, || {
+        let spread = stage.client().spread(address(SHOP), 40, 2);
+        Ok((spread.of("shop2") == 40).then_some(()))
+    })
+    .unwrap();
 }

@@ -11,7 +11,7 @@ use crate::{
         backend::{Instance, InstanceId},
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
         snapshot::{Drain, Held},
-        split::SplitSource,
+        split::{ActiveSplit, Shares, SplitSource},
     },
 };
 
@@ -20,11 +20,10 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> BackendState {
-    let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));
     BackendState {
         instance: Instance {
             id: InstanceId(format!("node{host}/echo")),
-            address,
+            address: ([10, 1, 0, host], 8080).into(),
             weight: 10,
             tags: vec![],
             meta: BTreeMap::new(),
@@ -51,6 +50,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
             allow: None,
             catalog: Catalog::Consul {
                 service: "echo-in-consul".into(),
+                datacenter: None,
             },
             subsets: BTreeMap::from([("v2".into(), SubsetRule::default())]),
             split: Some(Shares::parse(&["v2=1"]).unwrap()),
@@ -62,6 +62,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
                 },
                 ..Default::default()
             }),
+            gate: Default::default(),
             origin: Origin {
                 file: "config.toml".into(),
                 line: 12,
@@ -71,9 +72,15 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         split: split.map(|words| ActiveSplit {
             shares: Shares::parse(words).unwrap(),
             source: SplitSource::Cli,
+            origin: "split set".into(),
+            fallback: Vec::new(),
         }),
+        splits: Default::default(),
+        shift: None,
         panic: false,
         pending: false,
+        notes: Vec::new(),
+        routes: Default::default(),
     }
 }
 
@@ -258,8 +265,7 @@ fn a_service_without_backends_divides_by_nothing() {
     let state = state(vec![], None);
     assert_eq!(service(&state, &Counters::default()).backends_active, 0);
     let split = service_split(&state);
-    assert_eq!(split.split, None);
-    assert_eq!(split.subsets[0].share_percent, 0.0);
+    assert_eq!((split.split, split.subsets[0].share_percent), (None, 0.0));
 }
 
 #[test]
