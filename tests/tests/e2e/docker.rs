@@ -320,6 +320,30 @@ fn a_label_makes_a_balanced_service_of_a_container() {
     );
     stage.docker.remove("shop1").unwrap();
     stage.wait_for_ids(&["shop2:8080"]);
+    // A UDP port, and a container in the node's own network.
+    let talk = json!({
+        "Labels": {"SERVICE_NAME": "talk"},
+        "ExposedPorts": {"8080/udp": {}},
+        "HostConfig": {"PortBindings": {"8080/udp": [{"HostPort": "18083"}]}},
+    });
+    stage.docker.run("talk", &talk).unwrap();
+    let hosted = json!({
+        "Env": ["SERVICE_8080_NAME=hosted"], "HostConfig": {"NetworkMode": "host"},
+    });
+    stage.docker.run("hosted", &hosted).unwrap();
+    stage.wait_for_ids(&["hosted:8080", "shop2:8080", "talk:8080:udp"]);
+    let talk = stage.service("talk:8080:udp").unwrap();
+    assert_eq!(
+        (&talk["Service"], &talk["Port"]),
+        (&json!("talk"), &json!(18083))
+    );
+    assert_eq!(talk["Tags"], json!(["udp"]));
+    let hosted = stage.service("hosted:8080").unwrap();
+    assert_eq!(
+        (&hosted["Service"], &hosted["Port"]),
+        (&json!("hosted"), &json!(8080))
+    );
+    assert_eq!(hosted["Address"], "10.77.0.1");
     wait_for("one to answer", PATIENCE, || {
         let spread = stage.client().spread(address(SHOP), 40, 2);
         Ok((spread.of("shop2") == 40).then_some(()))
