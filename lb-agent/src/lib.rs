@@ -5,6 +5,7 @@
 //! - [`domain`]: the decisions, pure: services, health, splits, Maglev tables, snapshot, plan.
 //! - [`config`]: the configuration file, checked as a whole before any of it counts.
 //! - [`source`]: where services and backends come from.
+//! - [`registrar`]: registers the node's containers in Consul.
 //! - [`probe`]: asks the backends how they are.
 //! - [`state`]: what outlives the agent, on disk.
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
@@ -30,6 +31,7 @@ pub mod fragments;
 pub mod logging;
 pub mod metrics;
 pub mod probe;
+pub mod registrar;
 pub mod run;
 pub mod source;
 pub mod state;

@@ -14,18 +14,19 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::options::{consul_options, datapath_options};
+use self::options::{consul_options, datapath_options, registration_prefix};
 use crate::{
     api,
-    config::{Config, ConsulConfig, NatPorts, NewFlows, Token, XdpMode},
+    config::{Config, ConsulConfig, DockerConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
     datapath::{self, Budget, Datapath, FlowTables, Mode, Options},
-    domain::{kernel::Census, snapshot::Snapshot},
+    domain::{kernel::Census, registration::RegistrarStatus, snapshot::Snapshot},
     dtab,
     fragments::{self, FragmentStats},
-    metrics, probe,
+    metrics, probe, registrar,
     source::{
         consul::{self, ConsulOptions},
+        consul_agent::AgentRegistry,
         consul_keys::KeyWriter,
     },
     state::{self, StateDir},
@@ -134,6 +135,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (to_save, state_receiver) = watch::channel(loaded.state.clone());
     let imported = loaded.state.imported.clone();
     let (save_problem, save_problem_receiver) = watch::channel(None);
+    let (registrar_status, registrar) = watch::channel(RegistrarStatus::default());
     let (saved, saved_receiver) = watch::channel(loaded.state.shifts.clone());
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
@@ -159,6 +161,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         census: census_receiver,
         state: to_save,
         save_problem: save_problem_receiver,
+        registrar,
         saved: saved_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
@@ -194,6 +197,14 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
             consul::run(options, topics_receiver, catalog, shutdown)
                 .await
                 .map_err(anyhow::Error::from)
+        });
+    }
+    if let (Some(docker), Some(consul)) = (config.docker.clone(), &config.consul) {
+        let prefix = registration_prefix(&docker)?;
+        let registry = AgentRegistry::new(&consul_options(consul))?;
+        tasks.spawn("the registrar of containers", |shutdown| async move {
+            registrar::run(docker, prefix, registry, registrar_status, shutdown).await;
+            Ok(())
         });
     }
     let probe_stats = probes.clone();

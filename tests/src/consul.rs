@@ -115,6 +115,11 @@ impl Consul {
             .map(drop)
     }
 
+    /// `PUT path` without a body.
+    pub fn order(&self, path: &str) -> Result<()> {
+        self.put(path, "").map(drop)
+    }
+
     /// Deletes a key.
     pub fn delete_kv(&self, key: &str) -> Result<()> {
         self.delete(&format!("/v1/kv/{key}"))

@@ -17,7 +17,7 @@
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
-//! - [`agent`], [`consul`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -34,6 +34,7 @@ pub mod cleanup;
 pub mod client;
 pub mod consul;
 pub mod direct;
+pub mod docker;
 pub mod echo;
 mod exchange;
 pub mod frame;

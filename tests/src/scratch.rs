@@ -48,6 +48,7 @@ impl Scratch {
 /// Removes the directories of killed runs.
 pub(crate) fn sweep() {
     for path in stale(&std::env::temp_dir()) {
+        crate::docker::sweep(&path);
         // What cannot be removed is in nobody's way: names are unique.
         let _ = std::fs::remove_dir_all(path);
     }

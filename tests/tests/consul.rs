@@ -18,6 +18,8 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use server::{Consul, Tls};
 
+#[path = "consul/registry.rs"]
+mod registry;
 #[path = "consul/server.rs"]
 mod server;
 #[path = "consul/topics.rs"]

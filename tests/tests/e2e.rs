@@ -16,6 +16,10 @@ mod clients;
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/docker.rs"]
+mod docker;
+#[path = "e2e/docker_life.rs"]
+mod docker_life;
 #[path = "e2e/doctor.rs"]
 mod doctor;
 #[path = "e2e/entries.rs"]

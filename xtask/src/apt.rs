@@ -19,8 +19,16 @@ chmod 755 "$0"
 "$@"
 "#;
 
-/// Daemons among our packages that their installation has started at every boot.
-const BOOT_SERVICES: [&str; 3] = ["prometheus", "haproxy", "nginx"];
+/// Daemons among our packages, by package, that their installation has started at every boot. What
+/// a package brings with it counts as its own.
+const BOOT_SERVICES: [(&str, &str); 6] = [
+    ("prometheus", "prometheus.service"),
+    ("haproxy", "haproxy.service"),
+    ("nginx", "nginx.service"),
+    ("docker.io", "docker.service"),
+    ("docker.io", "docker.socket"),
+    ("docker.io", "containerd.service"),
+];
 
 /// Options that hold for every `apt-get install` of ours: no questions, nothing that was not
 /// asked for, patience while somebody else installs.
@@ -107,6 +115,7 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
 /// # Errors
 /// As for [`install`].
 pub(crate) fn install_with(options: &[String], packages: &[String]) -> Result<()> {
+    let coming = coming_with(packages);
     let mut command = if Path::new(POLICY).exists() {
         // Somebody already decides which services start here.
         Command::new("apt-get")
@@ -121,12 +130,28 @@ pub(crate) fn install_with(options: &[String], packages: &[String]) -> Result<()
         .args(options)
         .args(packages);
     run::run(&format!("install {}", packages.join(", ")), &mut command)?;
-    for service in BOOT_SERVICES {
-        if packages.iter().any(|package| package == service) {
-            keep_off(service)?;
-        }
+    for service in coming {
+        keep_off(service)?;
     }
     Ok(())
+}
+
+/// Services that these packages bring. One that is here already is somebody's, who may want it.
+fn coming_with(packages: &[String]) -> Vec<&'static str> {
+    let here = |unit: &str| {
+        ["/usr/lib", "/lib", "/etc"].iter().any(|directory| {
+            Path::new(directory)
+                .join("systemd/system")
+                .join(unit)
+                .exists()
+        })
+    };
+    BOOT_SERVICES
+        .into_iter()
+        .filter(|(package, _)| packages.iter().any(|wanted| wanted == package))
+        .map(|(_, unit)| unit)
+        .filter(|unit| !here(unit))
+        .collect()
 }
 
 /// Takes back that `service` starts at boot; where there is no systemd, nothing does that.

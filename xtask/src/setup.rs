@@ -29,8 +29,10 @@ impl Purpose {
     fn programs(self) -> Vec<Program> {
         match self {
             Self::Build | Self::Lint => Vec::new(),
-            Self::Demo | Self::Test => PROGRAMS.to_vec(),
-            Self::Bench | Self::Everything => [&PROGRAMS[..], &BENCH_PROGRAMS].concat(),
+            Self::Demo => PROGRAMS.to_vec(),
+            Self::Test => [&PROGRAMS[..], &TEST_PROGRAMS].concat(),
+            Self::Bench => [&PROGRAMS[..], &BENCH_PROGRAMS].concat(),
+            Self::Everything => [&PROGRAMS[..], &TEST_PROGRAMS, &BENCH_PROGRAMS].concat(),
         }
     }
 
@@ -79,6 +81,13 @@ const PROGRAMS: [Program; 11] = [
     ("prometheus", "prometheus", "scrapes the agent's counters"),
     ("wrk", "wrk", "makes load"),
 ];
+
+/// What the tests run besides.
+const TEST_PROGRAMS: [Program; 1] = [(
+    "dockerd",
+    "docker.io",
+    "runs the containers that the agent registers, as an engine of the test's own",
+)];
 
 /// What the benchmarks run besides.
 const BENCH_PROGRAMS: [Program; 3] = [

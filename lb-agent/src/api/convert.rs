@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+mod docker;
+
 /// Milliseconds since 1970, rounded down; negative before it.
 pub(super) fn unix_ms(at: SystemTime) -> i64 {
     let clamp = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
@@ -100,6 +102,7 @@ pub(super) fn status(
         }),
         last_apply_us: micros(status.last_apply),
         problems: status.problems.clone(),
+        docker: status.docker.as_ref().map(docker::docker),
         local_clients: status
             .local_clients
             .as_ref()

@@ -18,6 +18,7 @@ use crate::{
 mod convert;
 mod fleet;
 mod flows;
+mod history;
 mod input;
 mod naming;
 mod refusal;

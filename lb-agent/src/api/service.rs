@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Sources, convert,
     fleet::Fleet,
-    flows,
+    flows, history,
     input::{self, Prefixes},
     naming::Naming,
     proto::{self, agent_server::Agent},
@@ -385,19 +385,9 @@ impl Agent for Service {
         &self,
         request: Request<proto::BackendHistoryRequest>,
     ) -> Result<Response<proto::BackendHistoryResponse>, Status> {
-        let proto::BackendHistoryRequest { of, limit } = request.into_inner();
-        let changes = self.handle.history(of.as_deref()).await?;
-        let most = if limit == 0 {
-            usize::MAX
-        } else {
-            limit as usize
-        };
-        let older = changes.len().saturating_sub(most);
-        Ok(Response::new(proto::BackendHistoryResponse {
-            changes: changes[older..].iter().map(convert::change).collect(),
-            older: older as u64,
-            now_unix_ms: now_unix_ms(),
-        }))
+        Ok(Response::new(
+            history::answer(&self.handle, request.into_inner()).await?,
+        ))
     }
 
     async fn reload(

@@ -1,5 +1,7 @@
 //! `status`: what the agent is doing, and what is wrong.
 
+mod containers;
+
 use std::time::Duration;
 
 use super::{
@@ -30,6 +32,7 @@ fn text(status: &StatusResponse) -> String {
     if status.verdicts.iter().any(|verdict| verdict.packets > 0) {
         parts.push(verdicts(&status.verdicts));
     }
+    parts.extend(containers::warnings(status));
     parts.push(if status.problems.is_empty() {
         "healthy: nothing is known to be wrong\n".into()
     } else {
@@ -80,6 +83,7 @@ fn overview(status: &StatusResponse) -> String {
                 .clone()
                 .unwrap_or_else(|| "not configured".into()),
         ),
+        ("containers", containers::line(status)),
         (
             "services",
             format!(
@@ -287,6 +291,7 @@ mod tests {
             }),
             last_apply_us: 800,
             problems: vec!["service `dns` has no healthy backend".into()],
+            docker: None,
             local_clients: Some(LocalClients {
                 cgroup: "/sys/fs/cgroup".into(),
                 adopted: true,
@@ -305,6 +310,7 @@ agent          0.1.0, up 1m, state version 42
 interfaces     eth0 (native, adopted), eth1 (generic)
 local clients  in /sys/fs/cgroup (adopted): 12 sent to a backend, 3 refused
 consul         http://127.0.0.1:8500
+containers     not registered
 services       1 of 2 with a healthy backend
 backends       3 of 5 healthy
 evictions      7 unanswered and 2 closed flows gave way to newer ones

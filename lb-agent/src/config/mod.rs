@@ -5,13 +5,14 @@
 //! know the place of a value only where they are told to keep it.
 //!
 //! Code map: `table` asks a table for keys, `scalar` reads single values, `node`,
-//! `consul`, `dtab`, `service` with `backend`, `health` and `gate` read the sections, `clash` compares
+//! `consul`, `docker`, `dtab`, `service` with `backend`, `health` and `gate` read the sections, `clash` compares
 //! services with each other, `locate` and `error` say what was found where.
 
 mod backend;
 mod block;
 mod clash;
 mod consul;
+mod docker;
 mod dtab;
 mod error;
 mod gate;
@@ -32,6 +33,7 @@ use toml::de::DeTable;
 
 pub use self::{
     consul::{ClientIdentity, ConsulConfig, Environment, Publish, Token},
+    docker::{Addresses, DockerConfig},
     dtab::DtabConfig,
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
@@ -46,6 +48,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// Section `[consul]`; `None`: no Consul.
     pub consul: Option<ConsulConfig>,
+    /// Section `[docker]`; `None`: no container is registered. Exists only where `consul` does.
+    pub docker: Option<DockerConfig>,
     /// Section `[metrics]`.
     pub metrics: MetricsConfig,
     /// Section `[dtab]`; `None`: no such interface.
@@ -102,6 +106,9 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
     let consul = root
         .table("consul", &mut report)
         .map(|table| consul::consul(table, environment, &mut report));
+    let docker = root
+        .table("docker", &mut report)
+        .map(|table| docker::docker(table, consul.is_some(), environment, &mut report));
     let metrics = root
         .table("metrics", &mut report)
         .map(|table| node::metrics(table, &mut report))
@@ -119,6 +126,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
     report.conclude(Config {
         node,
         consul,
+        docker,
         metrics,
         dtab,
         allow,

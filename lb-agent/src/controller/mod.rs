@@ -47,6 +47,7 @@ use crate::{
     domain::{
         gate::Witness,
         kernel::{Census, Kernel, KernelError},
+        registration::RegistrarStatus,
         shift::Shift,
         snapshot::{Drain, Snapshot},
         sync::{CatalogState, Topic},
@@ -96,6 +97,8 @@ pub struct Channels {
     pub state: watch::Sender<PersistedState>,
     /// Why saving fails at present.
     pub save_problem: watch::Receiver<Option<String>>,
+    /// How the registration of containers stands.
+    pub registrar: watch::Receiver<RegistrarStatus>,
     /// The shifts that are on disk.
     pub saved: watch::Receiver<BTreeMap<String, Shift>>,
 }

@@ -6,7 +6,8 @@ use lb_common::verdict::Verdict;
 
 use super::{Controller, FlowTableUse, LocalClientsStatus, OperatorError, Status};
 use crate::domain::{
-    kernel::Kernel, service::Forwarding, snapshot::ServiceState, sync::WatchStatus,
+    kernel::Kernel, registration::RegistrarStatus, service::Forwarding, snapshot::ServiceState,
+    sync::WatchStatus,
 };
 
 /// A watch whose last trusted answer is older than this is a problem even without an error: the
@@ -32,6 +33,7 @@ impl<K: Kernel> Controller<K> {
                 .consul
                 .as_ref()
                 .map(|consul| consul.address.clone()),
+            docker: self.registrar(),
             watches: self.desired.catalog().watches.clone(),
             flows4: FlowTableUse {
                 slots: census.slots,
@@ -50,10 +52,17 @@ impl<K: Kernel> Controller<K> {
         })
     }
 
+    /// `None`: no container is to be registered.
+    fn registrar(&self) -> Option<RegistrarStatus> {
+        let configured = self.setup.config.docker.is_some();
+        configured.then(|| self.channels.registrar.borrow().clone())
+    }
+
     fn problems(&self, now: SystemTime) -> Vec<String> {
         let mut problems = self.setup.problems.clone();
         problems.extend(self.reload_problem.clone());
         problems.extend(self.channels.save_problem.borrow().clone());
+        problems.extend(self.registrar().iter().flat_map(RegistrarStatus::problems));
         if let Some(error) = self.kernel.last_error() {
             problems.push(format!("the kernel does not follow: {error}"));
         }

@@ -23,6 +23,7 @@ pub mod passive;
 pub mod plan;
 pub mod precedence;
 pub mod ramp;
+pub mod registration;
 pub mod route;
 pub mod schedule;
 pub mod service;

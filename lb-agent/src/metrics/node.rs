@@ -198,6 +198,6 @@ fn probe_results(probes: &ProbeStats) -> [Family; 2] {
 }
 
 /// Zero where the clock was set back in between.
-fn seconds_between(from: SystemTime, to: SystemTime) -> f64 {
+pub(super) fn seconds_between(from: SystemTime, to: SystemTime) -> f64 {
     to.duration_since(from).unwrap_or_default().as_secs_f64()
 }

@@ -116,6 +116,17 @@ async fn metrics_page() {
         "lb_maglev_rebuild_seconds 0.0015".into(),
         "lb_maglev_rebuild_seconds_total 2.5".into(),
         "lb_maglev_rebuilds_total 1234".into(),
+        r#"lb_docker_up{peer="docker"} 1"#.into(),
+        r#"lb_docker_up{peer="consul"} 0"#.into(),
+        r#"lb_docker_errors_total{peer="docker"} 5"#.into(),
+        r#"lb_docker_errors_total{peer="consul"} 6"#.into(),
+        r#"lb_docker_changes_total{action="register"} 7"#.into(),
+        r#"lb_docker_changes_total{action="deregister"} 8"#.into(),
+        "lb_docker_containers 3".into(),
+        "lb_docker_wanted 4".into(),
+        "lb_docker_registered 2".into(),
+        "lb_docker_warnings 2".into(),
+        "lb_docker_refusals 1".into(),
         r#"lb_consul_up{watch="health/echo"} 1"#.into(),
         r#"lb_consul_up{watch="health/stale"} 0"#.into(),
         r#"lb_consul_up{watch="health/never"} 0"#.into(),
@@ -206,7 +217,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 47, "{families:?}");
+    assert_eq!(families.len(), 56, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -70,3 +70,23 @@ pub(super) fn consul_options(config: &ConsulConfig) -> ConsulOptions {
         wait: config.wait,
     }
 }
+
+/// What the ids of this node's registrations begin with.
+///
+/// # Errors
+///
+/// The kernel does not say the node's name, or that is no part of an id.
+pub(super) fn registration_prefix(config: &DockerConfig) -> anyhow::Result<String> {
+    const FILE: &str = "/proc/sys/kernel/hostname";
+    if let Some(prefix) = &config.prefix {
+        return Ok(prefix.clone());
+    }
+    let text = std::fs::read_to_string(FILE).with_context(|| format!("reading {FILE}"))?;
+    let name = text.trim();
+    if ["", "(none)", "localhost"].contains(&name) {
+        bail!(
+            "the ids of containers begin with the node's name, which is `{name}` here, as on others; set docker.prefix"
+        );
+    }
+    Ok(format!("lb-agent:{name}:"))
+}

@@ -6,13 +6,13 @@ use std::time::Duration;
 use rand::Rng;
 
 /// Upper bound of the wait after the first failure.
-pub(super) const FLOOR: Duration = Duration::from_millis(250);
+pub(crate) const FLOOR: Duration = Duration::from_millis(250);
 /// Upper bound of every wait.
-pub(super) const CEILING: Duration = Duration::from_secs(30);
+pub(crate) const CEILING: Duration = Duration::from_secs(30);
 
 /// The wait after `failures` failures in a row (from 1): anything from nothing to a bound that
 /// doubles each time, from [`FLOOR`] to [`CEILING`].
-pub(super) fn full_jitter(failures: u32, rng: &mut impl Rng) -> Duration {
+pub(crate) fn full_jitter(failures: u32, rng: &mut impl Rng) -> Duration {
     rng.random_range(Duration::ZERO..=bound(failures))
 }
 

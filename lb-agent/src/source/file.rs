@@ -8,7 +8,7 @@ use crate::config::{self, Config, ConfigError, ConsulConfig, MetricsConfig, Node
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reloaded {
     /// What is to be in force from now on: the services of the new file under the `[node]`,
-    /// `[consul]` and `[metrics]` of the start, which do not change while the agent runs.
+    /// `[consul]`, `[docker]` and `[metrics]` of the start, which do not change while the agent runs.
     pub config: Config,
     /// One sentence for each change that was left out.
     pub at_next_start: Vec<String>,
@@ -85,6 +85,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         (Some(old), Some(new)) => keys.extend(postponed_consul(old, new)),
         _ => keys.push(("[consul]", true)),
     }
+    keys.push(("[docker]", old.docker != new.docker));
     keys.into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
@@ -148,7 +149,7 @@ mod tests {
         let section = "[consul]\n        address = \"http://127.0.0.1:8500\"";
         let address = r#"address = "http://127.0.0.1:8500""#;
         let interfaces = r#"interfaces = ["eth0"]"#;
-        let rows: [(&str, &str, &[&str]); 10] = [
+        let rows: [(&str, &str, &[&str]); 11] = [
             ("name = \"echo\"", "name = \"other\"", &[]),
             (interfaces, "interfaces = [\"eth1\"]", &["node.interfaces"]),
             (
@@ -198,6 +199,11 @@ mod tests {
                 "[consul]",
                 "[metrics]\nlisten = \"127.0.0.1:1\"\n[consul]",
                 &["metrics.listen"],
+            ),
+            (
+                "[consul]",
+                "[docker]\naddress = \"10.0.0.5\"\n[consul]",
+                &["[docker]"],
             ),
             ("10.1.0.2:8080", "10.1.0.3:8080", &[]),
         ];

@@ -1,8 +1,9 @@
 //! Where services and backends come from: the configuration file, and streams of what a catalog
 //! holds, as [`crate::domain::sync`] has it.
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod consul;
+pub mod consul_agent;
 mod consul_client;
 mod consul_entries;
 pub mod consul_keys;

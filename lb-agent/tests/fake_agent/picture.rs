@@ -92,6 +92,7 @@ pub(super) fn status(mood: Mood, blocks: usize) -> Status {
         }],
         local_clients: None,
         consul: None,
+        docker: None,
         watches: BTreeMap::new(),
         flows4: FlowTableUse::default(),
         flows6: FlowTableUse::default(),

@@ -44,7 +44,7 @@ fn backends() -> String {
 
 fn status() -> String {
     "{agent_version block_rules catalog{backends backends_healthy services services_healthy} \
-     consul_address evictions{closed half_open} flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
+     consul_address docker evictions{closed half_open} flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
      last_apply_us local_clients maglev_rebuilds{count last_us total_us} now_unix_ms problems[] \
      snapshot_version started_unix_ms verdicts[{action bytes help name packets}] watches[]}"
         .to_owned()

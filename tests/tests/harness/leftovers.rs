@@ -8,6 +8,7 @@ use std::{
 };
 
 use lb_tests::{
+    docker::Docker,
     namespace,
     process::{Process, Signal, wait_for},
     topology::Topology,
@@ -141,4 +142,41 @@ fn a_demo_that_fails_says_so_and_leaves_nothing() {
             assert!(!ours, "{} is left in {}", name.display(), place.display());
         }
     }
+}
+
+/// Not even of an engine that was killed and whose containers outlived it.
+#[test]
+fn nothing_is_left_of_an_engine_that_was_killed() {
+    let topology = Topology::new(0).unwrap();
+    let directory = topology.directory().to_owned();
+    let name = directory.file_name().unwrap().to_str().unwrap();
+    let docker = Docker::start(topology.node(), &directory).unwrap();
+    docker.run("web", &serde_json::json!({})).unwrap();
+    let container = docker.inspect("web").unwrap()["State"]["Pid"].to_string();
+    let container = Path::new("/proc").join(container);
+    let of_ours = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let lines =
+            processes.map(|entry| fs::read(entry.path().join("cmdline")).unwrap_or_default());
+        let ours = lines.filter(|line| String::from_utf8_lossy(line).contains(name));
+        ours.count()
+    };
+    let cgroups = || {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        let ours = hierarchies.filter(|entry| entry.path().join(name).exists());
+        ours.count() + usize::from(Path::new("/sys/fs/cgroup").join(name).exists())
+    };
+    docker.kill9().unwrap();
+    // What would be left is there.
+    assert!(of_ours() > 0 && cgroups() > 0 && container.exists());
+    drop(docker);
+    wait_for("the container to be gone", PATIENCE, || {
+        Ok((of_ours() == 0 && !container.exists()).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(cgroups(), 0);
+    drop(topology);
+    assert!(!directory.exists());
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(name), "{mounts}");
 }

@@ -5,6 +5,7 @@
 
 mod accepted;
 mod consul;
+mod docker;
 mod refused;
 mod refused_health;
 mod refused_services;

@@ -21,7 +21,9 @@ fn what_is_wrong_with_the_document() {
         ),
         (
             "NODE\n[▶proxy]",
-            &["unknown key `proxy`; known here are node, consul, metrics, dtab, block, service"],
+            &[
+                "unknown key `proxy`; known here are node, consul, docker, metrics, dtab, block, service",
+            ],
         ),
         (
             "NODE\n▶[service]\nname = \"a\"",

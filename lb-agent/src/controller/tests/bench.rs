@@ -89,6 +89,7 @@ impl Bench {
             census: census_receiver,
             state,
             save_problem: save_problem_receiver,
+            registrar: watch::channel(RegistrarStatus::default()).1,
             saved: saved_receiver,
         };
         let controller = Controller::start(kernel.clone(), setup, channels)

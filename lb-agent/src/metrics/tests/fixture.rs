@@ -20,6 +20,7 @@ use crate::{
         block::parse_prefix,
         health::Observed,
         kernel::Attempts,
+        registration::RegistrarStatus,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
         shift::{Phase, Shift, ShiftState},
         snapshot::{BackendState, Held, ServiceState, Snapshot},
@@ -78,6 +79,19 @@ pub(super) fn status() -> Status {
             },
         }),
         consul: None,
+        docker: Some(RegistrarStatus {
+            containers: 3,
+            wanted: Some(4),
+            registered: 2,
+            engine_errors: 5,
+            consul_error: Some("refused".into()),
+            consul_errors: 6,
+            registrations: 7,
+            deregistrations: 8,
+            warnings: ["a".to_owned(), "b".to_owned()].into(),
+            refusals: vec!["c".into()],
+            ..RegistrarStatus::default()
+        }),
         watches: BTreeMap::from([
             ("health/echo".into(), watch(Some(started), None, 4)),
             (
