@@ -24,8 +24,8 @@ use crate::domain::{
     backend::{Instance, InstanceId},
     block::BlockRule,
     block_list::Imported,
+    drain::{Drain, NodeDrain},
     health::Down,
-    snapshot::Drain,
     split::Shares,
 };
 
@@ -44,6 +44,8 @@ pub struct PersistedState {
     pub splits: BTreeMap<String, Shares>,
     /// Backends drained by a person, by service name and identity.
     pub drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// The node, drained by a person.
+    pub node_drain: Option<NodeDrain>,
     /// What people put on the block list.
     pub blocks: Vec<BlockRule>,
     /// What was imported into it; in a file of its own.

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{entry::Counter, flow::State, verdict::Verdict};
 
-use super::proto;
+use super::{drains, proto};
 use crate::{
     controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
     domain::{
@@ -91,6 +91,8 @@ pub(super) fn status(
         }),
         last_apply_us: micros(status.last_apply),
         problems: status.problems.clone(),
+        node_drain: status.node_drain.as_ref().map(drains::node),
+        drains: status.drains.iter().map(drains::drained).collect(),
         local_clients: status
             .local_clients
             .as_ref()
@@ -315,6 +317,9 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
         observed_reason: observed_reason.into(),
         observed_since_unix_ms: since.map(unix_ms),
         draining_since_unix_ms: state.drain.as_ref().map(|drain| unix_ms(drain.since)),
+        drain_deadline_unix_ms: state.drain.as_ref().and_then(|d| d.deadline.map(unix_ms)),
+        drained_by: state.drain.as_ref().and_then(|drain| drain.by.clone()),
+        drain_cut_flows: state.drain.as_ref().and_then(|drain| drain.cut),
         held_until_unix_ms: state.held.as_ref().map(|held| unix_ms(held.until)),
         ..Default::default()
     }

@@ -12,7 +12,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::{controller::Handle, domain::flow::FlowReader, watch::WatchHandle};
 
+mod caller;
 mod convert;
+mod drains;
 mod flows;
 mod input;
 mod naming;

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, convert, flows,
+    Sources, caller, convert, drains, flows,
     input::{self, Prefixes},
     naming::Naming,
     proto::{self, agent_server::Agent},
@@ -163,8 +163,15 @@ impl Agent for Service {
         &self,
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
-        let proto::DrainRequest { service, backend } = request.into_inner();
-        let backend_id = self.handle.drain(&service, &backend).await?.0;
+        let by = caller::name(&request);
+        let proto::DrainRequest {
+            service,
+            backend,
+            deadline_ms,
+            force,
+        } = request.into_inner();
+        let order = drains::order(deadline_ms, force, by)?;
+        let backend_id = self.handle.drain_by(&service, &backend, order).await?.0;
         Ok(Response::new(proto::DrainResponse {
             service,
             backend_id,
@@ -181,6 +188,44 @@ impl Agent for Service {
             service,
             backend_id,
         }))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<proto::DrainNodeRequest>,
+    ) -> Result<Response<proto::DrainNodeResponse>, Status> {
+        let by = caller::name(&request);
+        let proto::DrainNodeRequest {
+            grace_ms,
+            deadline_ms,
+        } = request.into_inner();
+        let order = drains::order(deadline_ms, false, by)?;
+        let grace = drains::grace(grace_ms)?;
+        let drain = self.handle.drain_node(order, grace).await?;
+        Ok(Response::new(proto::DrainNodeResponse {
+            drain: Some(drains::node(&drain)),
+        }))
+    }
+
+    async fn undrain_node(
+        &self,
+        _: Request<proto::UndrainNodeRequest>,
+    ) -> Result<Response<proto::UndrainNodeResponse>, Status> {
+        self.handle.undrain_node().await?;
+        Ok(Response::new(proto::UndrainNodeResponse {}))
+    }
+
+    type WatchDrainStream = ReceiverStream<Result<proto::WatchDrainResponse, Status>>;
+
+    async fn watch_drain(
+        &self,
+        request: Request<proto::WatchDrainRequest>,
+    ) -> Result<Response<Self::WatchDrainStream>, Status> {
+        let subject = drains::subject(request.into_inner())?;
+        let (messages, stream) = mpsc::channel(WAITING);
+        let (handle, flows) = (self.handle.clone(), self.flows.clone());
+        tokio::spawn(drains::watch(subject, handle, flows, messages));
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn add_blocks(

@@ -14,10 +14,11 @@ use crate::{
     config::Config,
     domain::{
         backend::{Instance, InstanceId},
+        drain::{Drain, NodeDrain},
         guard::Guard,
         health::{Down, Observed},
         service::{Catalog, ServiceSpec},
-        snapshot::{Drain, Held, Snapshot},
+        snapshot::{Held, Snapshot},
         split::Shares,
         sync::CatalogState,
         weigh::{Inputs, weigh},
@@ -45,6 +46,8 @@ pub(crate) struct Desired {
     pub(crate) splits: BTreeMap<String, Shares>,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// The node itself, drained by a person.
+    pub(crate) node_drain: Option<NodeDrain>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -85,6 +88,7 @@ impl Desired {
                 .collect(),
             splits: state.splits.clone(),
             drains: state.drains.clone(),
+            node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),
         };
         desired.set_services(&config.services);

@@ -1,5 +1,7 @@
 //! The controller as others see it: a handle with questions and commands.
 
+mod drains;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -13,10 +15,14 @@ use lb_common::{entry::Counter, socket::SocketStats, verdict::Verdict};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::blocks::{BlockOrder, Blocked};
+use super::{
+    blocks::{BlockOrder, Blocked},
+    drains::DrainView,
+};
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
+    drain::{DrainOrder, NodeDrain},
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -160,6 +166,10 @@ pub struct Status {
     pub verdicts: Vec<(Verdict, Counter)>,
     /// Rules on the block list.
     pub blocks: usize,
+    /// How the node is drained, if it is.
+    pub node_drain: Option<NodeDrain>,
+    /// Backends that are drained.
+    pub drains: Vec<DrainView>,
     /// What a person should know: each a sentence. Not empty means unhealthy.
     pub problems: Vec<String>,
     /// Seconds that the last and all rebuilds of Maglev tables took, and their number.
@@ -176,9 +186,18 @@ pub enum Command {
     /// Forget the split set on the command line.
     SplitReset(String, Reply<Option<ActiveSplit>>),
     /// Take a backend (by id or address) out without cutting its connections.
-    Drain(String, String, Reply<InstanceId>),
+    Drain(String, String, DrainOrder, Reply<InstanceId>),
     /// The reverse.
     Undrain(String, String, Reply<InstanceId>),
+    /// Tell whoever sends traffic that the node is going away, with this grace until VIPs are no
+    /// longer announced.
+    DrainNode(DrainOrder, Duration, Reply<NodeDrain>),
+    /// The reverse.
+    UndrainNode(Reply<()>),
+    /// How far a drained backend is.
+    DrainView(String, String, Reply<DrainView>),
+    /// How the node is drained, if it is.
+    NodeDrain(Reply<Option<NodeDrain>>),
     /// Add rules.
     BlockAdd(Vec<IpNet>, BlockOrder, Reply<Blocked>),
     /// Add the rules of a list, or (true) put them in the place of all imported ones.
@@ -272,18 +291,6 @@ impl Handle {
     /// Forgets the split set by [`Self::split_set`]; answers with the one that counts now.
     pub async fn split_reset(&self, service: &str) -> Result<Option<ActiveSplit>, OperatorError> {
         self.ask(|reply| Command::SplitReset(service.into(), reply))
-            .await
-    }
-
-    /// Takes a backend, named by id or address, out without cutting its connections.
-    pub async fn drain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
-        self.ask(|reply| Command::Drain(service.into(), backend.into(), reply))
-            .await
-    }
-
-    /// Puts a drained backend back.
-    pub async fn undrain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
-        self.ask(|reply| Command::Undrain(service.into(), backend.into(), reply))
             .await
     }
 

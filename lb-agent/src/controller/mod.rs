@@ -6,12 +6,14 @@
 //!
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
+//! - `drains`: what a person takes out, and when that ends.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
 //! - `blocks`: the block list. `report`: answers to questions.
 //! - `reload`: the configuration, read again.
 
 mod blocks;
 mod desired;
+mod drains;
 pub mod handle;
 mod reconcile;
 mod reload;
@@ -31,6 +33,7 @@ use tracing::{error, info};
 
 pub use self::{
     blocks::{BlockOrder, Blocked, Blocks},
+    drains::DrainView,
     handle::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
         LocalClientsStatus, Names, OperatorError, Reply, Status,
@@ -41,7 +44,7 @@ use crate::{
     config::Config,
     domain::{
         kernel::{Census, Kernel, KernelError},
-        snapshot::{Drain, Snapshot},
+        snapshot::Snapshot,
         sync::CatalogState,
     },
     probe::HealthEvent,
@@ -102,6 +105,8 @@ pub struct Controller<K> {
     started: SystemTime,
     /// A reload that failed, until one succeeds.
     reload_problem: Option<String>,
+    /// VIPs are announced, where they are to be.
+    announcing: bool,
 }
 
 impl<K: Kernel> Controller<K> {
@@ -124,6 +129,7 @@ impl<K: Kernel> Controller<K> {
             channels,
             started: now,
             reload_problem: None,
+            announcing: true,
         };
         controller
             .channels
@@ -131,6 +137,8 @@ impl<K: Kernel> Controller<K> {
             .send_replace(controller.desired.consul_services());
         let catalog = controller.channels.catalog.borrow_and_update().clone();
         controller.desired.set_catalog(catalog);
+        // Before the first VIP is written: a drained node stays silent.
+        controller.announce_or_not(now)?;
         controller.reconcile().await;
         Ok(controller)
     }
@@ -178,12 +186,14 @@ impl<K: Kernel> Controller<K> {
         info!("the controller stops; the programs stay and traffic goes on");
     }
 
-    /// Sleeps until the next rule or hold ends.
+    /// Sleeps until the next rule, hold or drain ends.
     fn sleep_until_deadline(&self) -> impl Future<Output = ()> + use<K> {
-        let next = [self.blocks.next_expiry(), self.desired.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [
+            self.blocks.next_expiry(),
+            self.desired.next_deadline(),
+            self.next_drain(),
+        ];
+        let next = next.into_iter().flatten().min();
         async move {
             match next {
                 Some(at) => {
@@ -218,7 +228,11 @@ impl<K: Kernel> Controller<K> {
             Ok(_) => self.save(),
             Err(error) => error!(%error, "an expired block rule could not be removed"),
         }
-        if self.desired.next_deadline().is_some_and(|at| at <= now) {
+        let drains_end = self.next_drain().is_some_and(|at| at <= now);
+        if drains_end {
+            self.end_drains(now);
+        }
+        if drains_end || self.desired.next_deadline().is_some_and(|at| at <= now) {
             self.reconcile().await;
         }
     }
@@ -240,6 +254,7 @@ impl<K: Kernel> Controller<K> {
         let state = PersistedState {
             splits: self.desired.splits.clone(),
             drains: self.desired.drains.clone(),
+            node_drain: self.desired.node_drain.clone(),
             blocks: self.blocks.rules().operator().cloned().collect(),
             imported: self.blocks.rules().imported().clone(),
             unlisted: Unlisted {
@@ -283,30 +298,21 @@ impl<K: Kernel> Controller<K> {
                 };
                 respond(reply, answer);
             }
-            Command::Drain(service, backend, reply) => {
-                let answer = self.desired.find_backend(&service, &backend);
-                if let Ok(id) = &answer {
-                    info!(service, backend = %id, "drained on the command line");
-                    let drains = self.desired.drains.entry(service.clone()).or_default();
-                    drains.entry(id.clone()).or_insert(Drain {
-                        since: SystemTime::now(),
-                    });
-                }
-                let applied = self.after_change(&service, |_, _| ()).await;
-                respond(reply, answer.and_then(|id| applied.map(|()| id)));
+            Command::Drain(service, backend, order, reply) => {
+                let answer = self.drain(&service, &backend, order).await;
+                respond(reply, answer);
             }
             Command::Undrain(service, backend, reply) => {
-                let answer = self.desired.find_drained(&service, &backend);
-                if let Ok(id) = &answer {
-                    info!(service, backend = %id, "put back on the command line");
-                    if let Some(drains) = self.desired.drains.get_mut(&service) {
-                        drains.remove(id);
-                    }
-                    self.desired.drains.retain(|_, drains| !drains.is_empty());
-                }
-                let applied = self.after_change(&service, |_, _| ()).await;
-                respond(reply, answer.and_then(|id| applied.map(|()| id)));
+                respond(reply, self.undrain(&service, &backend).await);
             }
+            Command::DrainNode(order, grace, reply) => {
+                respond(reply, Ok(self.drain_node(order, grace)));
+            }
+            Command::UndrainNode(reply) => respond(reply, self.undrain_node()),
+            Command::DrainView(service, backend, reply) => {
+                respond(reply, self.drain_view(&service, &backend));
+            }
+            Command::NodeDrain(reply) => respond(reply, Ok(self.desired.node_drain.clone())),
             Command::BlockAdd(prefixes, order, reply) => {
                 let (vital, now) = (self.vital(), SystemTime::now());
                 let kernel = &mut self.kernel.kernel;

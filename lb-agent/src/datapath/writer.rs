@@ -361,17 +361,26 @@ impl Kernel for Datapath {
     }
 
     fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError> {
-        match &mut self.local {
-            Some(local) => local.close(gone),
-            None => Ok(0),
-        }
+        let local = self.local.as_mut();
+        local.map_or(Ok(0), |local| local.close(gone))
+    }
+
+    fn cut_backends(&mut self, ids: &BTreeSet<u32>) -> Result<u64, KernelError> {
+        self.flows.cut_open(ids)
+    }
+
+    fn local_sockets(&self, backends: &BTreeMap<u32, KernelBackend>) -> Result<u64, KernelError> {
+        let local = self.local.as_ref();
+        local.map_or(Ok(0), |local| local.sockets_of(backends))
+    }
+
+    fn announce_vips(&mut self, on: bool) {
+        self.announcing = on;
     }
 
     fn local_stats(&self) -> Result<SocketStats, KernelError> {
-        match &self.local {
-            Some(local) => local.stats(),
-            None => Ok(SocketStats::default()),
-        }
+        let local = self.local.as_ref();
+        local.map_or_else(|| Ok(SocketStats::default()), |local| local.stats())
     }
 
     fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {

@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod block;
 pub mod block_list;
+pub mod drain;
 pub mod flow;
 pub mod fragment;
 pub mod guard;

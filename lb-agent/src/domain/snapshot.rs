@@ -9,6 +9,8 @@ use super::{
     split::ActiveSplit,
 };
 
+pub use super::drain::Drain;
+
 /// Everything the node should do, at one version.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -73,13 +75,6 @@ impl BackendState {
             || matches!(self.instance.health, CatalogHealth::Critical(_));
         unhealthy && !drains
     }
-}
-
-/// Taken out by a person without cutting its connections.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Drain {
-    /// Since when.
-    pub since: SystemTime,
 }
 
 /// Why a backend that its catalog no longer lists is still used.

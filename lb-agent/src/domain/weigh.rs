@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
+    drain::Drain,
     health::Observed,
     service::ServiceSpec,
-    snapshot::{BackendState, Drain, Held, ServiceState},
+    snapshot::{BackendState, Held, ServiceState},
     split::{ActiveSplit, Shares, SplitSource},
 };
 
@@ -164,8 +165,8 @@ fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendSt
             spec.forwarding.name()
         ));
     }
-    if backend.drain.is_some() {
-        return Standing::Out("drained by an operator".into());
+    if let Some(drain) = &backend.drain {
+        return Standing::Out(drain.reason());
     }
     if let CatalogHealth::Maintenance(reason) = &instance.health {
         return Standing::Out(with_detail("in maintenance", reason));

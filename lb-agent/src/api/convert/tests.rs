@@ -9,8 +9,9 @@ use crate::{
     controller::{InterfaceStatus, LocalClientsStatus},
     domain::{
         backend::{Instance, InstanceId},
+        drain::Drain,
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
-        snapshot::{Drain, Held},
+        snapshot::Held,
         split::SplitSource,
     },
 };
@@ -120,7 +121,11 @@ fn a_backend_carries_every_factor_of_its_weight() {
         since: at(5),
         reason: "timed out".into(),
     };
-    out.drain = Some(Drain { since: at(6) });
+    out.drain = Some(Drain {
+        deadline: Some(at(9)),
+        by: Some("root".into()),
+        ..Drain::begun(at(6))
+    });
     out.held = Some(Held {
         since: at(7),
         until: at(8),
@@ -163,6 +168,9 @@ fn a_backend_carries_every_factor_of_its_weight() {
             draining_since_unix_ms: Some(6_000),
             held_until_unix_ms: Some(8_000),
             counters: Some(proto::Counters::default()),
+            drain_deadline_unix_ms: Some(9_000),
+            drained_by: Some("root".into()),
+            drain_cut_flows: None,
         }
     );
     assert_eq!(got[1].share_percent, 100.0);
@@ -183,7 +191,7 @@ fn a_backend_carries_every_factor_of_its_weight() {
 #[test]
 fn a_service_counts_its_backends() {
     let mut drained = backend(4, "v2", 0, CatalogHealth::Passing);
-    drained.drain = Some(Drain { since: at(1) });
+    drained.drain = Some(Drain::begun(at(1)));
     let state = state(
         vec![
             backend(1, "v1", 3, CatalogHealth::Passing),
@@ -269,6 +277,8 @@ fn status_adds_up() {
     used[State::HalfOpen as usize] = 10;
     used[State::Established as usize] = 20;
     let agent = Status {
+        node_drain: None,
+        drains: Vec::new(),
         version: 7,
         started: at(100),
         interfaces: vec![InterfaceStatus {
