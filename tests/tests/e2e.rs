@@ -16,8 +16,12 @@ mod clients;
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/deploys.rs"]
+mod deploys;
 #[path = "e2e/doctor.rs"]
 mod doctor;
+#[path = "e2e/drains.rs"]
+mod drains;
 #[path = "e2e/errors.rs"]
 mod errors;
 #[path = "e2e/flows.rs"]

@@ -221,6 +221,7 @@ mod tests {
         let good = [
             "run",
             "run --config x.toml",
+            "run --replace-schema",
             "status -o json",
             "--socket /x status",
             "status --socket /x",

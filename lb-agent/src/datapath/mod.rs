@@ -32,6 +32,7 @@ mod resolver;
 mod sock_diag;
 mod sources;
 mod sysctl;
+mod takeover;
 mod trace;
 mod trial;
 mod trunk;
@@ -66,6 +67,7 @@ pub use self::{
     local::AttachedCgroup,
     pins::detach,
     resolver::Resolver,
+    takeover::Former,
     trace::Trace,
     verify::{Verified, verify},
 };
