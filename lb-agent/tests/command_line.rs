@@ -5,6 +5,8 @@ use std::{fs, process::Stdio};
 
 use serde_json::json;
 
+#[path = "command_line/draining.rs"]
+mod draining;
 mod fake_agent;
 #[path = "command_line/watching.rs"]
 mod watching;
@@ -200,70 +202,6 @@ async fn a_split_is_set_shown_and_reset() {
     assert!(ran.stdout.starts_with("echo is not split"), "{ran:?}");
     let shown = agent.json("split show echo").await;
     assert_eq!(shown["services"][0]["split"], json!(null));
-    agent.stop().await;
-}
-
-/// Whoever waits is told how it ended, by words and exit code.
-#[tokio::test]
-async fn a_drain_is_waited_for() {
-    let agent = healthy();
-    let ran = agent
-        .run("drain echo 10.1.0.3:8080 --deadline 1h --wait")
-        .await;
-    assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(
-        ran.stdout.contains("what is left of them in 1h is cut"),
-        "{ran:?}"
-    );
-    assert!(ran.stdout.contains("0 connections left"), "{ran:?}");
-    assert!(ran.stdout.contains("has no connections left"), "{ran:?}");
-
-    let ran = agent
-        .run("drain echo 10.1.0.2:8080 --wait --timeout 700ms")
-        .await;
-    assert_eq!(ran.code, 5, "{ran:?}");
-    assert!(ran.stdout.contains("250 connections left\n"), "{ran:?}");
-    let expected = "gave up after 700ms: backend 10.1.0.2:8080 of echo stays drained, with 250 \
-                    connections left; `lb-agent undrain echo 10.1.0.2:8080` puts it back";
-    assert!(ran.stderr.contains(expected), "{ran:?}");
-
-    // For programs: one object a line, and nothing else.
-    let ran = agent.run("-o json drain echo 10.1.0.3:8080 --wait").await;
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let lines = ran.stdout.lines();
-    let states: Vec<serde_json::Value> = lines
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(states[0]["state"], "draining");
-    assert_eq!(states.last().unwrap()["state"], "empty");
-
-    let ran = agent
-        .run("drain --node --grace 0s --wait --timeout 700ms")
-        .await;
-    assert_eq!(ran.code, 5, "{ran:?}");
-    assert!(
-        ran.stderr.contains("the node stays drained, with 250"),
-        "{ran:?}"
-    );
-    let ran = agent.run("undrain --node").await;
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let ran = agent.run("undrain --node").await;
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stderr.contains("the node is not drained"), "{ran:?}");
-
-    for (words, place) in [
-        (
-            "drain echo 10.1.0.2:8080 --deadline 999ms",
-            "the deadline is 999ms",
-        ),
-        ("drain echo 10.1.0.2:8080 --deadline 8d", "from 1s to 7d"),
-        ("drain --node --deadline 0s", "from 1s to 7d"),
-        ("drain --node --grace 2h", "the grace is 2h"),
-    ] {
-        let ran = agent.run(words).await;
-        assert_eq!(ran.code, 2, "{words}: {ran:?}");
-        assert!(ran.stderr.contains(place), "{words}: {ran:?}");
-    }
     agent.stop().await;
 }
 

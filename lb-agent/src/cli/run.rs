@@ -14,7 +14,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
     /// Replace the programs of an agent whose maps this one cannot read, without a gap: new
-    /// connections notice nothing, existing ones may break, and counters begin anew
+    /// connections are served all the time, those that are open in that moment may break, and
+    /// counters begin anew
     #[arg(long)]
     replace_schema: bool,
 }

@@ -57,8 +57,8 @@ impl Former {
         format!(
             "the programs in the kernel are those of another agent, whose maps (in {}) this one \
              (schema {SCHEMA}) cannot read; they go on to forward. Start once with `lb-agent run \
-             --replace-schema` to replace them without a gap: new connections notice nothing, but \
-             existing ones may break, and counters begin anew. Or go on with the other agent, or \
+             --replace-schema` to replace them without a gap: new connections are served all the \
+             time, but those that are open in that moment may break, and counters begin anew. Or go on with the other agent, or \
              take its programs off with `lb-agent detach`, which ends the traffic",
             dirs.join(", ")
         )

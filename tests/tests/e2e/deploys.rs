@@ -24,11 +24,12 @@ const PER_CONNECTION: usize = 25;
 const HEALTH: &str = "health = { kind = \"http\", path = \"/health\", interval = \"200ms\", \
                       timeout = \"200ms\", rise = 2, fall = 3 }";
 
-/// Does `work` while connections of one request and, to `kept`, connections of many come in. None of
-/// the requests may fail. Answers with who answered the former.
+/// Does `work` while connections of one request and, to `kept`, connections of many come in. No more
+/// of the requests may fail than `lost`. Answers with who answered the former.
 fn under_load(
     scene: &mut Scene,
     kept: &[&str],
+    lost: usize,
     work: impl FnOnce(&mut Agent, &mut [Backend], &Topology),
 ) -> Spread {
     let load = scene.load(200.0);
@@ -66,7 +67,7 @@ fn under_load(
     });
     let record = load.stop();
     let failures: Vec<_> = record.failures().collect();
-    assert!(failures.is_empty(), "{failures:?}");
+    assert!(failures.len() <= lost, "{failures:?}");
     let all = record.all();
     let asked = asked.into_inner();
     assert!(
@@ -74,9 +75,10 @@ fn under_load(
         "only {asked} on kept connections"
     );
     eprintln!(
-        "{} requests on connections of their own and {asked} on kept ones, none failed; the \
+        "{} requests on connections of their own and {asked} on kept ones, {} failed; the \
          longest gap was {:?}",
         all.answered(),
+        all.failed(),
         record.longest_gap(Duration::ZERO)
     );
     all
@@ -109,7 +111,8 @@ fn wait_for_answer(topology: &Topology, name: &str) {
 #[test]
 fn backends_are_replaced_one_after_another() {
     let mut scene = Scene::listed(&["v1", "v1", "v1"], HEALTH, "");
-    let all = under_load(&mut scene, &[VIP, VIP6], |agent, backends, topology| {
+    let all = under_load(&mut scene, &[VIP, VIP6], 0, |agent, backends, topology| {
+        thread::sleep(Duration::from_millis(500));
         for number in 1..=3 {
             let addresses = [
                 topology.backend_address(number).to_string(),
@@ -177,7 +180,8 @@ fn instances_in_consul_are_replaced_one_after_another() {
         topology,
     };
     scene.wait_until_served(&[VIP]);
-    let all = under_load(&mut scene, &[VIP], |agent, backends, topology| {
+    let all = under_load(&mut scene, &[VIP], 0, |agent, backends, topology| {
+        thread::sleep(Duration::from_millis(500));
         for number in 1..=3 {
             let id = format!("b{number}");
             let address = topology.backend_address(number).to_string();
@@ -220,7 +224,7 @@ fn the_agent_is_replaced() {
         let id = rest.split_whitespace().next().unwrap().to_owned();
         id.parse::<u32>().unwrap()
     };
-    under_load(&mut scene, &[VIP, VIP6], |agent, _, topology| {
+    under_load(&mut scene, &[VIP, VIP6], 0, |agent, _, topology| {
         for _ in 0..3 {
             let before = programs(topology);
             agent.stop().unwrap();
@@ -242,7 +246,9 @@ fn programs_of_another_schema_are_replaced() {
     let drained = scene.topology.backend_address6(2).to_string();
     scene.agent.command(&["drain", "echo", &drained]).unwrap();
     let schema = format!("v{}", lb_common::maps::SCHEMA);
-    under_load(&mut scene, &[], |agent, _, topology| {
+    // Each of the two clients has one request under way, whose connection is one of those that may
+    // break.
+    under_load(&mut scene, &[], 2, |agent, _, topology| {
         agent.stop().unwrap();
         let (own, other) = (agent.pins().join(&schema), agent.pins().join("v1"));
         fs::rename(&own, &other).unwrap();
