@@ -1,15 +1,17 @@
 //! Upgrades under load, of the service's backends and of the agent: no request fails.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lb_tests::{
     agent::{Agent, Setup},
-    backend::Backend,
+    backend::{Backend, program},
     client::{Client, Spread},
     consul::{Consul, Registration},
     process::wait_for,
@@ -106,35 +108,71 @@ fn wait_for_answer(topology: &Topology, name: &str) {
     .unwrap();
 }
 
-/// Each backend is drained, replaced when it has no connections left, and put back when it is
-/// healthy: as the README has it.
+/// The script of the README, as it stands there: each backend is drained, replaced when it has no
+/// connections left, and put back when it is healthy.
 #[test]
-fn backends_are_replaced_one_after_another() {
+fn backends_are_replaced_by_the_script_of_the_readme() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once("```sh\n  for backend in").unwrap();
+    let script = format!("for backend in{}", rest.split_once("```").unwrap().0);
     let mut scene = Scene::listed(&["v1", "v1", "v1"], HEALTH, "");
-    let all = under_load(&mut scene, &[VIP, VIP6], 0, |agent, backends, topology| {
+    let all = under_load(&mut scene, &[VIP, VIP], 0, |agent, backends, topology| {
         thread::sleep(Duration::from_millis(500));
-        for number in 1..=3 {
-            let addresses = [
-                topology.backend_address(number).to_string(),
-                topology.backend_address6(number).to_string(),
-            ];
-            for backend in &addresses {
-                let words = ["drain", "echo", backend, "--wait", "--timeout", "60s"];
-                agent.command(&words).unwrap();
+        let directory = topology.directory();
+        let order = directory.join("upgrade.order");
+        let tool = |name: &str, text: &str| {
+            let path = directory.join("tools").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        };
+        let binary = program("lb-agent").unwrap();
+        let (binary, socket) = (binary.display(), agent.socket().display());
+        tool(
+            "lb-agent",
+            &format!("exec {binary} --socket {socket} \"$@\""),
+        );
+        // Done here: the order is a file, which goes away when it has been carried out.
+        let file = order.display();
+        let wait = format!("while [ -e {file} ]; do sleep 0.1; done");
+        tool(
+            "upgrade",
+            &format!("echo \"$1\" > {file}.new && mv {file}.new {file}\n{wait}"),
+        );
+        let path = format!(
+            "{}:{}",
+            directory.join("tools").display(),
+            std::env::var("PATH").unwrap()
+        );
+        let mut shell = topology.node().command("sh").unwrap();
+        let mut shell = shell
+            .args(["-euc", &script])
+            .env("PATH", path)
+            .spawn()
+            .unwrap();
+        let mut orders = Vec::new();
+        let begun = Instant::now();
+        let ended = loop {
+            if let Some(status) = shell.try_wait().unwrap() {
+                break status;
             }
-            replace(topology, backends, number);
-            for backend in &addresses {
-                wait_for("the probes to like it", PATIENCE, || {
-                    let list = reply(agent, &["backend", "list", "echo"]);
-                    let mut rows = list["backends"].as_array().unwrap().iter();
-                    let row = rows.find(|row| row["address"] == backend.as_str()).unwrap();
-                    Ok((row["health"] == "healthy").then_some(()))
-                })
-                .unwrap();
-                agent.command(&["undrain", "echo", backend]).unwrap();
+            if begun.elapsed() > Duration::from_secs(120) {
+                shell.kill().unwrap();
             }
-            wait_for_answer(topology, &format!("new{number}"));
-        }
+            if let Ok(text) = fs::read_to_string(&order) {
+                let number = (1..=3)
+                    .find(|number| topology.backend_address(*number).to_string() == text.trim())
+                    .unwrap();
+                replace(topology, backends, number);
+                orders.push(number);
+                fs::remove_file(&order).unwrap();
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        assert!(ended.success(), "{ended}, after {orders:?}");
+        assert_eq!(orders, [1, 2, 3]);
+        wait_for_answer(topology, "new3");
     });
     for number in 1..=3 {
         assert!(all.of(&format!("b{number}")) > 0, "{:?}", all.backends);
