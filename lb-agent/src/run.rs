@@ -22,9 +22,13 @@ use crate::{
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
     datapath::{self, Budget, Datapath, FlowTables, Former, Mode, Options},
     domain::{kernel::Census, snapshot::Snapshot},
+    dtab,
     fragments::{self, FragmentStats},
     metrics, probe,
-    source::consul::{self, ConsulOptions},
+    source::{
+        consul::{self, ConsulOptions},
+        consul_keys::KeyWriter,
+    },
     state::{self, StateDir},
     surroundings::{consul_addresses, free_port_range, vital},
     watch::{WatchStats, channel as watch_channel},
@@ -58,6 +62,15 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
                 config.metrics.listen
             )
         })?;
+    let dtab_listener = match &config.dtab {
+        Some(dtab) => Some(TcpListener::bind(dtab.listen).await.with_context(|| {
+            format!(
+                "cannot listen on {} for delegation tables; free it, or set `listen` under [dtab]",
+                dtab.listen
+            )
+        })?),
+        None => None,
+    };
     let mut problems = Vec::new();
     let state_dir = StateDir::open(&config.node.state_dir)?;
     let loaded = state_dir.load();
@@ -129,15 +142,17 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let (commands, command_receiver) = mpsc::channel(64);
     let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog, catalog_receiver) = watch::channel(Arc::default());
-    let (consul_services, consul_services_receiver) = watch::channel(BTreeSet::new());
+    let (topics, topics_receiver) = watch::channel(BTreeSet::new());
     let (health, health_receiver) = mpsc::channel(1024);
     let (census, census_receiver) = watch::channel(Arc::new(Census::default()));
     let (to_save, state_receiver) = watch::channel(loaded.state.clone());
     let imported = loaded.state.imported.clone();
     let (save_problem, save_problem_receiver) = watch::channel(None);
+    let (saved, saved_receiver) = watch::channel(loaded.state.shifts.clone());
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
 
+    let probes = Arc::new(probe::ProbeStats::default());
     let vital_consul = consul_addresses(&config).await;
     let setup = Setup {
         config: config.clone(),
@@ -146,17 +161,19 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         problems,
         interfaces,
         local_clients,
+        witnesses: vec![probes.clone()],
         vital: Box::new(move || vital(&vital_consul)),
     };
     let channels = Channels {
         commands: command_receiver,
         snapshots,
         catalog: catalog_receiver,
-        consul_services,
+        topics,
         health: health_receiver,
         census: census_receiver,
         state: to_save,
         save_problem: save_problem_receiver,
+        saved: saved_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
 
@@ -176,6 +193,11 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         controller: handle.clone(),
         watch: watch_handle,
         flows: Arc::new(flows.clone()),
+        keys: config
+            .consul
+            .as_ref()
+            .map(|consul| KeyWriter::new(&consul_options(consul)))
+            .transpose()?,
     };
     tasks.spawn("the sweep of the flow tables", |_| async {
         Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
@@ -183,12 +205,11 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);
         tasks.spawn("the Consul source", |shutdown| async move {
-            consul::run(options, consul_services_receiver, catalog, shutdown)
+            consul::run(options, topics_receiver, catalog, shutdown)
                 .await
                 .map_err(anyhow::Error::from)
         });
     }
-    let probes = Arc::new(probe::ProbeStats::default());
     let probe_stats = probes.clone();
     tasks.spawn("the probes", |shutdown| async move {
         probe::run(targets_receiver, health, probe_stats, shutdown).await;
@@ -205,6 +226,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         state_dir,
         state_receiver,
         save_problem,
+        saved,
         imported,
     ));
     // On a thread of its own: building tables and writing maps takes its time, which probes and
@@ -214,6 +236,13 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         let run = move || runtime.block_on(controller.run(shutdown));
         Ok(tokio::task::spawn_blocking(run).await?)
     });
+    if let (Some(listener), Some(dtab)) = (dtab_listener, &config.dtab) {
+        let (handle, namespace) = (handle.clone(), dtab.namespace.clone());
+        tasks.spawn("the delegation tables", |shutdown| async move {
+            dtab::serve(listener, handle, namespace, shutdown).await;
+            Ok(())
+        });
+    }
     let metrics_handle = handle.clone();
     tasks.spawn("the metrics endpoint", |shutdown| async move {
         let sources = metrics::Sources {

@@ -24,9 +24,13 @@ use crate::domain::{
     backend::{Instance, InstanceId},
     block::BlockRule,
     block_list::Imported,
+    config_entry::{ConfigEntry, EntryKind},
     drain::{Drain, NodeDrain},
     health::Down,
+    shift::Shift,
     split::Shares,
+    sync::KeyValue,
+    vanished::Believed,
 };
 
 /// Version of the file's format. Fields may be added without raising it: a missing one takes its
@@ -42,6 +46,10 @@ const NEW_FILE: &str = "state.json.new";
 pub struct PersistedState {
     /// Splits set on the command line, by service name.
     pub splits: BTreeMap<String, Shares>,
+    /// What counts instead where the backends of those are all dead, by service name.
+    pub fallbacks: BTreeMap<String, Vec<Shares>>,
+    /// Shifts under way, by service name.
+    pub shifts: BTreeMap<String, Shift>,
     /// Backends drained by a person, by service name and identity.
     pub drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     /// The node, drained by a person.
@@ -59,6 +67,10 @@ pub struct PersistedState {
     pub catalog: BTreeMap<String, Vec<Instance>>,
     /// Backends that the probes found down, by service name.
     pub down: BTreeMap<String, Vec<Down>>,
+    /// Configuration entries of Consul that were in force.
+    pub entries: BTreeMap<EntryKind, Believed<ConfigEntry>>,
+    /// The same of the fleet's keys.
+    pub keys: Believed<KeyValue>,
 }
 
 /// Prefixes of one imported list that do not count any more.

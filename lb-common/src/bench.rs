@@ -25,8 +25,8 @@ pub struct Template {
     pub fields: [Field; FIELDS],
     /// Number of flows minus one; a power of two minus one.
     pub mask: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// See [`fold`].
+    pub fold: u32,
 }
 
 /// A number that is added to a word of the packet, which is taken to be big-endian:
@@ -44,11 +44,22 @@ pub struct Field {
     pub left: u32,
 }
 
-/// Number of the flow that the `count`th packet belongs to. The factor is odd: all flows, each
-/// once, in an order that no prefetcher follows.
+/// Number of the flow that the `count`th packet belongs to: all flows, each once, in an order
+/// that looks like chance. Equal steps would do for prefetchers; but a hash that multiplies makes
+/// equal steps of them again, and then the table's lines wait for the same bank of the memory, or
+/// never do.
 #[inline(always)]
-pub const fn flow(count: u64, mask: u32) -> u32 {
-    (count as u32).wrapping_mul(0x9e37_79b1) & mask
+pub const fn flow(count: u64, mask: u32, fold: u32) -> u32 {
+    let mut flow = (count as u32).wrapping_mul(0x9e37_79b1) & mask;
+    flow ^= flow >> (fold & 31);
+    flow = flow.wrapping_mul(0x85eb_ca6b) & mask;
+    flow ^ flow >> (fold & 31)
+}
+
+/// By how many bits [`flow`] folds the numbers up to `mask`: half of theirs, and at least one.
+pub const fn fold(mask: u32) -> u32 {
+    let half = (32 - mask.leading_zeros()) / 2;
+    if half == 0 { 1 } else { half }
 }
 
 assert_layout! {
@@ -66,7 +77,7 @@ mod tests {
         for start in [0, 1, 77_777, u64::from(u32::MAX) - 5] {
             let mut seen = [false; 1024];
             for count in start..start + 1024 {
-                let flow = flow(count, 1023) as usize;
+                let flow = flow(count, 1023, fold(1023)) as usize;
                 assert!(!seen[flow], "flow {flow} twice from {start} on");
                 seen[flow] = true;
             }

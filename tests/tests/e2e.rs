@@ -22,6 +22,8 @@ mod deploys;
 mod doctor;
 #[path = "e2e/drains.rs"]
 mod drains;
+#[path = "e2e/entries.rs"]
+mod entries;
 #[path = "e2e/errors.rs"]
 mod errors;
 #[path = "e2e/flows.rs"]
@@ -46,12 +48,16 @@ mod mishaps;
 mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
+#[path = "e2e/publish.rs"]
+mod publish;
 #[path = "e2e/raw.rs"]
 mod raw;
 #[path = "e2e/scene.rs"]
 mod scene;
 #[path = "e2e/server_return.rs"]
 mod server_return;
+#[path = "e2e/shifts.rs"]
+mod shifts;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/tc.rs"]

@@ -1,12 +1,15 @@
 //! Domain values into messages: pure, and the only place that knows both.
 
+mod splits;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use lb_common::{entry::Counter, flow::State, verdict::Verdict};
 
+pub(super) use self::splits::{service_split, shift, split};
 use super::{drains, proto};
 use crate::{
     controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
@@ -14,10 +17,11 @@ use crate::{
         backend::CatalogHealth,
         block::{BlockRule, Exception},
         health::Observed,
+        route::Text,
         service::{Catalog, ProbeKind, ProbeSpec},
         snapshot::{BackendState, ServiceState, Snapshot},
-        split::{ActiveSplit, Shares},
-        sync::WatchStatus,
+        sync::{WatchStatus, service_key},
+        tag_route::TagRoute,
     },
 };
 
@@ -165,14 +169,19 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
         origin: spec.origin.to_string(),
         consul_service: match &spec.catalog {
             Catalog::Static(_) => None,
-            Catalog::Consul { service } => Some(service.clone()),
+            Catalog::Consul {
+                service,
+                datacenter,
+            } => Some(service_key(service, datacenter.as_deref())),
         },
         probe: spec.probe.as_ref().map(probe),
-        split: state.split.as_ref().map(split),
+        split: state.split.as_ref().map(splits::split),
         backends: count(state.backends.len()),
         backends_healthy: healthy(state),
         backends_active: active(state.backends.iter()),
         panic: state.panic,
+        notes: state.notes.clone(),
+        routes: state.routes.iter().map(tag_route).collect(),
         counters: Some(traffic(counters.services.get(&spec.name))),
         affinity: spec.affinity.name().into(),
         restricted: spec.allow.is_some(),
@@ -182,6 +191,8 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
             .flatten()
             .map(ToString::to_string)
             .collect(),
+        split_layers: splits::layers(state),
+        shift: state.shift.as_ref().map(splits::shift),
     }
 }
 
@@ -207,6 +218,20 @@ fn probe(spec: &ProbeSpec) -> proto::Probe {
     probe
 }
 
+fn tag_route(route: &TagRoute) -> proto::TagRoute {
+    let (mut prefix, mut whole) = (None, None);
+    match &route.path {
+        Some(Text::Prefix(path)) => prefix = Some(path.clone()),
+        Some(Text::Exact(path)) => whole = Some(path.clone()),
+        _ => {}
+    }
+    proto::TagRoute {
+        host: route.host.clone(),
+        path_prefix: prefix,
+        path: whole,
+    }
+}
+
 fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
     let counters = counters.copied().unwrap_or_default();
     proto::Counters {
@@ -216,53 +241,6 @@ fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
         bytes_out: counters.outbound.bytes,
         flows_created: counters.flows,
         flows_live: counters.live_flows,
-    }
-}
-
-fn shares(shares: &Shares) -> BTreeMap<String, u32> {
-    shares
-        .iter()
-        .map(|(subset, share)| (subset.to_owned(), share))
-        .collect()
-}
-
-pub(super) fn split(split: &ActiveSplit) -> proto::Split {
-    proto::Split {
-        shares: shares(&split.shares),
-        source: split.source.name().into(),
-    }
-}
-
-pub(super) fn service_split(state: &ServiceState) -> proto::ServiceSplit {
-    let in_force = state.split.as_ref().map(|split| &split.shares);
-    let mut subsets: BTreeSet<String> = state.spec.subset_names();
-    subsets.extend(
-        in_force
-            .into_iter()
-            .flat_map(Shares::iter)
-            .map(|(subset, _)| subset.to_owned()),
-    );
-    subsets.extend(state.backends.iter().filter_map(|b| b.subset.clone()));
-    let total = total_weight(state);
-    let subset = |name: String| {
-        let members = || {
-            let name = &name;
-            let backends = state.backends.iter();
-            backends.filter(move |backend| backend.subset.as_ref() == Some(name))
-        };
-        proto::SubsetShare {
-            share: in_force.and_then(|shares| shares.get(&name)),
-            share_percent: percent(members().map(|b| u64::from(b.weight)).sum(), total),
-            backends: count(members().count()),
-            backends_active: active(members()),
-            subset: name,
-        }
-    };
-    proto::ServiceSplit {
-        service: state.spec.name.clone(),
-        split: state.split.as_ref().map(split),
-        configured_shares: state.spec.split.as_ref().map(shares).unwrap_or_default(),
-        subsets: subsets.into_iter().map(subset).collect(),
     }
 }
 

@@ -10,17 +10,22 @@ use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::{controller::Handle, domain::flow::FlowReader, watch::WatchHandle};
+use crate::{
+    controller::Handle, domain::flow::FlowReader, source::consul_keys::KeyWriter,
+    watch::WatchHandle,
+};
 
 mod caller;
 mod convert;
 mod drains;
+mod fleet;
 mod flows;
 mod input;
 mod naming;
 mod refusal;
 mod service;
 pub mod socket;
+mod splits;
 mod trace;
 
 /// Messages, client and server, generated from `proto/lb/v1/agent.proto`, which documents them.
@@ -51,6 +56,8 @@ pub struct Sources {
     pub watch: WatchHandle,
     /// For flows.
     pub flows: Arc<dyn FlowReader>,
+    /// For what counts on every node; absent: there is no Consul.
+    pub keys: Option<KeyWriter>,
 }
 
 /// Answers on `listener` until `shutdown` completes; requests under way are finished first.

@@ -8,11 +8,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, caller, convert, drains, flows,
+    Sources, convert, drains,
+    fleet::Fleet,
+    flows,
     input::{self, Prefixes},
     naming::Naming,
     proto::{self, agent_server::Agent},
     refusal::{find, select},
+    splits::Splits,
     trace,
 };
 use crate::{
@@ -31,11 +34,22 @@ pub(super) struct Service {
     handle: Handle,
     watch: WatchHandle,
     flows: Arc<dyn FlowReader>,
+    fleet: Arc<Fleet>,
+    splits: Splits,
 }
 
 impl Service {
     pub(super) fn new(sources: Sources) -> Self {
+        let fleet = Arc::new(Fleet {
+            handle: sources.controller.clone(),
+            writer: sources.keys,
+        });
         Self {
+            splits: Splits {
+                handle: sources.controller.clone(),
+                fleet: fleet.clone(),
+            },
+            fleet,
             handle: sources.controller,
             watch: sources.watch,
             flows: sources.flows,
@@ -56,7 +70,7 @@ impl Service {
     }
 }
 
-fn now_unix_ms() -> i64 {
+pub(super) fn now_unix_ms() -> i64 {
     convert::unix_ms(SystemTime::now())
 }
 
@@ -68,11 +82,8 @@ impl Agent for Service {
     ) -> Result<Response<proto::StatusResponse>, Status> {
         let status = self.handle.status().await?;
         let snapshot = self.handle.snapshot();
-        Ok(Response::new(convert::status(
-            &status,
-            &snapshot,
-            SystemTime::now(),
-        )))
+        let now = SystemTime::now();
+        Ok(Response::new(convert::status(&status, &snapshot, now)))
     }
 
     async fn list_services(
@@ -81,11 +92,9 @@ impl Agent for Service {
     ) -> Result<Response<proto::ListServicesResponse>, Status> {
         let counters = self.handle.counters().await?;
         let snapshot = self.handle.snapshot();
-        let services = snapshot
-            .services
-            .values()
-            .map(|state| convert::service(state, &counters))
-            .collect();
+        let services = snapshot.services.values();
+        let services = services.map(|state| convert::service(state, &counters));
+        let services = services.collect();
         Ok(Response::new(proto::ListServicesResponse { services }))
     }
 
@@ -123,122 +132,126 @@ impl Agent for Service {
         &self,
         request: Request<proto::SetSplitRequest>,
     ) -> Result<Response<proto::SetSplitResponse>, Status> {
-        let proto::SetSplitRequest { service, shares } = request.into_inner();
-        let shares = input::shares(shares)?;
-        let split = self.handle.split_set(&service, shares).await?;
-        Ok(Response::new(proto::SetSplitResponse {
-            service,
-            split: Some(convert::split(&split)),
-        }))
+        self.splits
+            .set(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn show_split(
         &self,
         request: Request<proto::ShowSplitRequest>,
     ) -> Result<Response<proto::ShowSplitResponse>, Status> {
-        let snapshot = self.handle.snapshot();
-        let name = request.get_ref().service.as_deref();
-        let services = select(&snapshot, name)?
-            .into_iter()
-            .map(convert::service_split)
-            // A service that was asked for is shown even if there is nothing to say of it.
-            .filter(|split| name.is_some() || split.split.is_some() || !split.subsets.is_empty())
-            .collect();
-        Ok(Response::new(proto::ShowSplitResponse { services }))
+        self.splits.show(&request.into_inner()).map(Response::new)
     }
 
     async fn reset_split(
         &self,
         request: Request<proto::ResetSplitRequest>,
     ) -> Result<Response<proto::ResetSplitResponse>, Status> {
-        let proto::ResetSplitRequest { service } = request.into_inner();
-        let split = self.handle.split_reset(&service).await?;
-        Ok(Response::new(proto::ResetSplitResponse {
-            service,
-            split: split.as_ref().map(convert::split),
-        }))
+        self.splits
+            .reset(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn shift_split(
+        &self,
+        request: Request<proto::ShiftSplitRequest>,
+    ) -> Result<Response<proto::ShiftSplitResponse>, Status> {
+        self.splits
+            .shift(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn promote_split(
+        &self,
+        request: Request<proto::PromoteSplitRequest>,
+    ) -> Result<Response<proto::PromoteSplitResponse>, Status> {
+        self.splits
+            .promote(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn rollback_split(
+        &self,
+        request: Request<proto::RollbackSplitRequest>,
+    ) -> Result<Response<proto::RollbackSplitResponse>, Status> {
+        self.splits
+            .rollback(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn ack_split(
+        &self,
+        request: Request<proto::AckSplitRequest>,
+    ) -> Result<Response<proto::AckSplitResponse>, Status> {
+        self.splits
+            .ack(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn drain(
         &self,
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
-        let by = caller::name(&request);
-        let proto::DrainRequest {
-            service,
-            backend,
-            deadline_ms,
-            force,
-        } = request.into_inner();
-        let order = drains::order(deadline_ms, force, by)?;
-        let backend_id = self.handle.drain_by(&service, &backend, order).await?.0;
-        Ok(Response::new(proto::DrainResponse {
-            service,
-            backend_id,
-        }))
+        drains::drain(&self.handle, request).await
     }
 
     async fn undrain(
         &self,
         request: Request<proto::UndrainRequest>,
     ) -> Result<Response<proto::UndrainResponse>, Status> {
-        let proto::UndrainRequest { service, backend } = request.into_inner();
-        let backend_id = self.handle.undrain(&service, &backend).await?.0;
-        Ok(Response::new(proto::UndrainResponse {
-            service,
-            backend_id,
-        }))
+        drains::undrain(&self.handle, request).await
     }
 
     async fn drain_node(
         &self,
         request: Request<proto::DrainNodeRequest>,
     ) -> Result<Response<proto::DrainNodeResponse>, Status> {
-        let by = caller::name(&request);
-        let proto::DrainNodeRequest {
-            grace_ms,
-            deadline_ms,
-        } = request.into_inner();
-        let order = drains::order(deadline_ms, false, by)?;
-        let grace = drains::grace(grace_ms)?;
-        let drain = self.handle.drain_node(order, grace).await?;
-        Ok(Response::new(proto::DrainNodeResponse {
-            drain: Some(drains::node(&drain)),
-        }))
+        drains::drain_node(&self.handle, request).await
     }
 
     async fn undrain_node(
         &self,
         _: Request<proto::UndrainNodeRequest>,
     ) -> Result<Response<proto::UndrainNodeResponse>, Status> {
-        self.handle.undrain_node().await?;
-        Ok(Response::new(proto::UndrainNodeResponse {}))
+        drains::undrain_node(&self.handle).await
     }
 
-    type WatchDrainStream = ReceiverStream<Result<proto::WatchDrainResponse, Status>>;
+    type WatchDrainStream = drains::Looks;
 
     async fn watch_drain(
         &self,
         request: Request<proto::WatchDrainRequest>,
     ) -> Result<Response<Self::WatchDrainStream>, Status> {
-        let subject = drains::subject(request.into_inner())?;
-        let (messages, stream) = mpsc::channel(WAITING);
-        let (handle, flows) = (self.handle.clone(), self.flows.clone());
-        tokio::spawn(drains::watch(subject, handle, flows, messages));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        drains::watch(&self.handle, &self.flows, request)
     }
 
     async fn add_blocks(
         &self,
         request: Request<proto::AddBlocksRequest>,
     ) -> Result<Response<proto::AddBlocksResponse>, Status> {
-        let proto::AddBlocksRequest { prefixes, options } = request.into_inner();
+        let proto::AddBlocksRequest {
+            prefixes,
+            options,
+            fleet,
+        } = request.into_inner();
         let prefixes = input::prefixes(&prefixes)?;
         let order = input::block_order(options)?;
-        let blocked = self.handle.block_add(prefixes, order).await?;
+        let (rules, notes) = if fleet {
+            self.fleet.block(prefixes, order).await?
+        } else {
+            let blocked = self.handle.block_add(prefixes, order).await?;
+            (blocked.rules, blocked.notes)
+        };
         Ok(Response::new(proto::AddBlocksResponse {
-            notes: blocked.notes,
-            rules: blocked.rules.iter().map(convert::block_rule).collect(),
+            notes,
+            rules: rules.iter().map(convert::block_rule).collect(),
             now_unix_ms: now_unix_ms(),
         }))
     }
@@ -248,7 +261,11 @@ impl Agent for Service {
         request: Request<proto::DeleteBlocksRequest>,
     ) -> Result<Response<proto::DeleteBlocksResponse>, Status> {
         let prefixes = input::prefixes(&request.get_ref().prefixes)?;
-        let deleted = self.handle.block_del(prefixes).await? as u64;
+        let deleted = if request.get_ref().fleet {
+            self.fleet.unblock(&prefixes).await? as u64
+        } else {
+            self.handle.block_del(prefixes).await? as u64
+        };
         Ok(Response::new(proto::DeleteBlocksResponse { deleted }))
     }
 

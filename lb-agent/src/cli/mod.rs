@@ -40,6 +40,7 @@ mod privilege;
 mod reload;
 mod run;
 mod service;
+mod shift;
 mod split;
 mod status;
 mod table;
@@ -233,6 +234,11 @@ mod tests {
             "split show",
             "split show echo",
             "split reset echo",
+            "split shift echo v2 --to 50 --step 10 --every 30s",
+            "split shift echo v2",
+            "split promote echo",
+            "split rollback echo",
+            "split ack echo",
             "drain echo 10.1.0.2:8080",
             "drain echo 10.1.0.2:8080 --deadline 60s --wait --timeout 2m --force",
             "drain --node",
@@ -276,6 +282,13 @@ mod tests {
             "service show",
             "split set echo",
             "drain",
+            "split shift echo",
+            "split shift echo v2 --to 101",
+            "split shift echo v2 --to 0",
+            "split shift echo v2 --step ten",
+            "split shift echo v2 --every soon",
+            "split promote",
+            "split ack",
             "drain echo",
             "drain echo 10.1.0.2:8080 --deadline soon",
             "drain echo 10.1.0.2:8080 --timeout 1m",

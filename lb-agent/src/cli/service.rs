@@ -9,12 +9,13 @@ use super::{
     client::{self, Agent},
     failure::Failure,
     output::{Printer, bytes, counted, span},
+    shift,
     split::shares,
     table::{Column, Table, facts},
 };
 use crate::api::proto::{
     GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Probe,
-    Service,
+    Service, TagRoute,
 };
 
 /// What can be done with services.
@@ -73,7 +74,10 @@ fn list(reply: &ListServicesResponse) -> String {
         table.row([
             service.name.clone(),
             service.protocol.clone(),
-            service.vips.join(","),
+            match service.vips.is_empty() {
+                true => "-".into(),
+                false => service.vips.join(","),
+            },
             format!("{}/{}", service.backends_healthy, service.backends),
             split.map(|split| shares(&split.shares)).unwrap_or_default(),
             counters.flows_live.to_string(),
@@ -87,7 +91,7 @@ fn list(reply: &ListServicesResponse) -> String {
 fn show(reply: &GetServiceResponse) -> String {
     let service = reply.service.clone().unwrap_or_default();
     let counters = service.counters.unwrap_or_default();
-    let mut text = facts(&[
+    let mut rows = vec![
         ("name", service.name.clone()),
         (
             "protocol",
@@ -108,7 +112,12 @@ fn show(reply: &GetServiceResponse) -> String {
         (
             "split",
             match &service.split {
-                Some(split) => format!("{} (set by {})", shares(&split.shares), split.source),
+                Some(split) => format!(
+                    "{} (set by {}: {})",
+                    shares(&split.shares),
+                    split.source,
+                    split.origin
+                ),
                 None => "none; backends share by their weights".into(),
             },
         ),
@@ -142,13 +151,40 @@ fn show(reply: &GetServiceResponse) -> String {
                 bytes(counters.bytes_out)
             ),
         ),
-    ]);
+    ];
+    let split = rows.iter().position(|(name, _)| *name == "split");
+    let mut at = split.map_or(rows.len(), |at| at + 1);
+    if let Some(others) = shift::others(&service.split_layers) {
+        rows.insert(at, ("not in force", others));
+        at += 1;
+    }
+    if let Some(shift) = &service.shift {
+        rows.insert(at, ("shift", shift::sentence(shift, reply.now_unix_ms)));
+    }
+    if !service.routes.is_empty() {
+        let routes: Vec<String> = service.routes.iter().map(route).collect();
+        rows.insert(3, ("routes", routes.join(", ")));
+    }
+    let mut text = facts(&rows);
     if service.panic {
         text.push_str("✗ no backend is healthy, so all are used\n");
+    }
+    for note in &service.notes {
+        text.push_str(&format!("! {note}\n"));
     }
     text.push('\n');
     text.push_str(&backend::table(&reply.backends));
     text
+}
+
+/// As in `web.example/admin*`.
+fn route(route: &TagRoute) -> String {
+    let host = route.host.as_deref().unwrap_or("*");
+    match (&route.path, &route.path_prefix) {
+        (Some(path), _) => format!("{host}{path}"),
+        (None, Some(prefix)) => format!("{host}{prefix}*"),
+        (None, None) => format!("{host}/*"),
+    }
 }
 
 fn catalog(service: &Service) -> String {
@@ -196,7 +232,7 @@ fn probe(probe: &Probe) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::{Counters, Split};
+    use crate::api::proto::{Counters, Shift, Split, SplitLayer};
 
     fn echo() -> Service {
         Service {
@@ -221,6 +257,23 @@ mod tests {
             split: Some(Split {
                 shares: [("v1".into(), 90), ("v2".into(), 10)].into(),
                 source: "cli".into(),
+                origin: "split set".into(),
+            }),
+            split_layers: vec![SplitLayer {
+                split: Some(Split {
+                    shares: [("v1".into(), 100)].into(),
+                    source: "file".into(),
+                    origin: "/etc/lb-agent/config.toml:12".into(),
+                }),
+                idle: None,
+                in_force: false,
+            }],
+            shift: Some(Shift {
+                subset: "v2".into(),
+                phase: "arrived".into(),
+                base_shares: [("v1".into(), 100)].into(),
+                percent: 10.0,
+                ..Default::default()
             }),
             backends: 3,
             backends_healthy: 2,
@@ -229,6 +282,8 @@ mod tests {
             affinity: "client".into(),
             restricted: true,
             allow: vec!["10.0.0.0/8".into(), "2001:db8::/32".into()],
+            notes: vec![],
+            routes: vec![],
             counters: Some(Counters {
                 packets_in: 1,
                 bytes_in: 1024,
@@ -277,7 +332,9 @@ affinity      client; its address chooses the backend
 configured    /etc/lb-agent/config.toml:12
 catalog       Consul, service echo
 probe         http GET /health expecting 200-299 on port 9000, every 2s, timeout 500ms, rise 2, fall 3
-split         v1=90 v2=10 (set by cli)
+split         v1=90 v2=10 (set by cli: split set)
+not in force  v1=100 by file (/etc/lb-agent/config.toml:12)
+shift         v2 has 10.0 % and is watched; if its gate fails, back to v1=100
 backends      2 of 3 healthy, 1 taking new flows
 flows         4 now, 9 so far
 from clients  1 packet, 1.00 KiB
@@ -288,6 +345,7 @@ there are no backends
         );
         let bare = show(&reply(Service {
             panic: true,
+            notes: vec!["service-resolver redirects it to other".into()],
             ..Default::default()
         }));
         for expected in [
@@ -295,7 +353,7 @@ there are no backends
             "allow         everybody\n",
             "probe         none; the catalog's word counts\n",
             "split         none; backends share by their weights\n",
-            "\n✗ no backend is healthy, so all are used\n",
+            "\n✗ no backend is healthy, so all are used\n! service-resolver redirects it to other\n",
         ] {
             assert!(bare.contains(expected), "{bare}");
         }

@@ -6,6 +6,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     backend::backends,
+    gate::gate,
     health::health,
     locate::Report,
     scalar,
@@ -13,6 +14,7 @@ use super::{
     treatment,
 };
 use crate::domain::{
+    filter::Filter,
     service::{Catalog, Origin, Protocol, ServiceSpec, SubsetRule},
     split::Shares,
 };
@@ -83,6 +85,10 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         subsets,
         split: None,
         probe,
+        gate: table
+            .table("gate", report)
+            .map(|table| gate(table, report))
+            .unwrap_or_default(),
         origin: Origin {
             file: report.path().into(),
             line: report.line(&table.span),
@@ -170,9 +176,13 @@ fn catalog(
                 return none();
             };
             let service = table.require("service", "{ service = \"echo\" }", report, scalar::word);
+            let datacenter = table.get("datacenter", report, scalar::word);
             table.close(report);
-            let service = service.map(Spanned::into_inner).unwrap_or_default();
-            (Catalog::Consul { service }, Vec::new())
+            let catalog = Catalog::Consul {
+                service: service.map(Spanned::into_inner).unwrap_or_default(),
+                datacenter,
+            };
+            (catalog, Vec::new())
         }
     }
 }
@@ -193,13 +203,17 @@ fn subsets(table: &mut Table, report: &mut Report) -> BTreeMap<String, SubsetRul
         let rule = SubsetRule {
             tag: table.get("tag", report, scalar::word),
             meta: words(&mut table, "meta", report),
+            filter: table.get("filter", report, |value| {
+                Filter::parse(&scalar::word(value)?).map_err(|error| error.to_string())
+            }),
+            ..SubsetRule::default()
         };
         table.close(report);
         if rule == SubsetRule::default() && report.count() == found {
             report.add(
                 &value.span(),
-                "a subset without a condition has no members; add tag = \"TAG\" or \
-                 meta = { KEY = \"VALUE\" }",
+                "a subset without a condition has no members; add tag = \"TAG\", \
+                 meta = { KEY = \"VALUE\" } or filter = \"EXPRESSION\"",
             );
         }
         subsets.insert(name.to_owned(), rule);

@@ -78,7 +78,7 @@ impl<K: Kernel> Controller<K> {
     /// Takes the node out, or gives a drain that there is another deadline and grace.
     pub(super) fn drain_node(&mut self, order: DrainOrder, grace: Duration) -> NodeDrain {
         let now = SystemTime::now();
-        let drain = self.desired.node_drain.get_or_insert_with(|| NodeDrain {
+        let drain = self.desired.node_drain.get_or_insert(NodeDrain {
             since: now,
             grace,
             deadline: None,

@@ -1,6 +1,7 @@
 //! The controller as others see it: a handle with questions and commands.
 
 mod drains;
+mod splits;
 
 use std::{
     collections::BTreeMap,
@@ -18,11 +19,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     blocks::{BlockOrder, Blocked},
     drains::DrainView,
+    fleet::FleetQuestion,
 };
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
     drain::{DrainOrder, NodeDrain},
+    dtab::Dentry,
+    shift::{InvalidShift, ShiftOrder, ShiftState},
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -65,6 +69,12 @@ pub enum OperatorError {
     /// No such exception on the allow list.
     #[error("{0} is not on the allow list; `lb-agent block allow list` shows what is")]
     NotAllowed(IpNet),
+    /// A shift that cannot be.
+    #[error(transparent)]
+    Shift(#[from] InvalidShift),
+    /// Somebody else was faster.
+    #[error("the table has changed meanwhile: its version is {0} now; read it again")]
+    Changed(String),
     /// Carrying it out would hurt the node itself.
     #[error("{0}")]
     Refused(String),
@@ -185,6 +195,16 @@ pub enum Command {
     SplitSet(String, Shares, Reply<ActiveSplit>),
     /// Forget the split set on the command line.
     SplitReset(String, Reply<Option<ActiveSplit>>),
+    /// Shift traffic of a service to a subset, step by step.
+    Shift(String, ShiftOrder, Reply<ShiftState>),
+    /// Give the subset of a shift everything, for good.
+    Promote(String, Reply<ShiftState>),
+    /// End a shift: the last good shares count again.
+    Rollback(String, Reply<Option<ActiveSplit>>),
+    /// End a shift that was given back.
+    Acknowledge(String, Reply<Option<ActiveSplit>>),
+    /// Split services by a delegation table, if the present one has this version.
+    PutDtab(Vec<Dentry>, Option<String>, Reply<()>),
     /// Take a backend (by id or address) out without cutting its connections.
     Drain(String, String, DrainOrder, Reply<InstanceId>),
     /// The reverse.
@@ -198,6 +218,8 @@ pub enum Command {
     DrainView(String, String, Reply<DrainView>),
     /// How the node is drained, if it is.
     NodeDrain(Reply<Option<NodeDrain>>),
+    /// About what counts for the whole fleet.
+    Fleet(FleetQuestion),
     /// Add rules.
     BlockAdd(Vec<IpNet>, BlockOrder, Reply<Blocked>),
     /// Add the rules of a list, or (true) put them in the place of all imported ones.
@@ -239,6 +261,8 @@ pub struct Names {
 pub struct Counters {
     /// Sum over all backends a service ever had, by service name.
     pub services: BTreeMap<String, BackendCounters>,
+    /// How often each service's traffic was given back by itself, since the agent started.
+    pub returns: BTreeMap<String, u64>,
     /// By service name and present backend.
     pub backends: BTreeMap<(String, InstanceId, SocketAddr), BackendCounters>,
 }
@@ -269,29 +293,16 @@ impl Handle {
         self.snapshots.clone()
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, OperatorError> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, OperatorError> {
         let (reply, answer) = oneshot::channel();
         self.commands
             .send(command(reply))
             .await
             .map_err(|_| OperatorError::ShuttingDown)?;
         answer.await.map_err(|_| OperatorError::ShuttingDown)?
-    }
-
-    /// Sets the split of a service; answers when the kernel follows it.
-    pub async fn split_set(
-        &self,
-        service: &str,
-        shares: Shares,
-    ) -> Result<ActiveSplit, OperatorError> {
-        self.ask(|reply| Command::SplitSet(service.into(), shares, reply))
-            .await
-    }
-
-    /// Forgets the split set by [`Self::split_set`]; answers with the one that counts now.
-    pub async fn split_reset(&self, service: &str) -> Result<Option<ActiveSplit>, OperatorError> {
-        self.ask(|reply| Command::SplitReset(service.into(), reply))
-            .await
     }
 
     /// Adds rules to the block list; answers when the kernel drops by them.

@@ -7,29 +7,34 @@
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
 //! - `drains`: what a person takes out, and when that ends.
+//! - `due`: what comes by itself when its time has come.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
-//! - `blocks`: the block list. `report`: answers to questions.
+//! - `shifts`: splits that are shifted, watched and given back.
+//! - `blocks`: the block list. `fleet`: what counts on every node. `report`: answers to questions.
 //! - `reload`: the configuration, read again.
 
 mod blocks;
 mod desired;
 mod drains;
+mod due;
+mod fleet;
 pub mod handle;
 mod reconcile;
 mod reload;
 mod report;
+mod shifts;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info};
+use tracing::info;
 
 pub use self::{
     blocks::{BlockOrder, Blocked, Blocks},
@@ -43,9 +48,11 @@ use self::{desired::Desired, reconcile::Reconciler};
 use crate::{
     config::Config,
     domain::{
+        gate::Witness,
         kernel::{Census, Kernel, KernelError},
+        shift::Shift,
         snapshot::Snapshot,
-        sync::CatalogState,
+        sync::{CatalogState, Topic},
     },
     probe::HealthEvent,
     state::{PersistedState, Unlisted},
@@ -53,9 +60,6 @@ use crate::{
 
 /// How often the kernel is compared with what is wanted without a reason.
 const TICK: Duration = Duration::from_secs(5);
-
-/// Between two looks at what is due.
-const SOONEST: Duration = Duration::from_millis(10);
 
 /// What the controller starts from.
 pub struct Setup {
@@ -71,6 +75,8 @@ pub struct Setup {
     pub interfaces: Vec<InterfaceStatus>,
     /// The cgroup whose processes are served, for the status; its counters are those of the start.
     pub local_clients: Option<LocalClientsStatus>,
+    /// Who sees how backends fare, beside the kernel.
+    pub witnesses: Vec<Arc<dyn Witness>>,
     /// Finds out what would be foolish to block.
     pub vital: Box<dyn Fn() -> crate::domain::block::Vital + Send>,
 }
@@ -83,8 +89,8 @@ pub struct Channels {
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// What Consul says.
     pub catalog: watch::Receiver<Arc<CatalogState>>,
-    /// Names to watch in Consul.
-    pub consul_services: watch::Sender<BTreeSet<String>>,
+    /// What to ask Consul for.
+    pub topics: watch::Sender<BTreeSet<Topic>>,
     /// What the probes find.
     pub health: mpsc::Receiver<HealthEvent>,
     /// The latest count of flows.
@@ -93,6 +99,8 @@ pub struct Channels {
     pub state: watch::Sender<PersistedState>,
     /// Why saving fails at present.
     pub save_problem: watch::Receiver<Option<String>>,
+    /// The shifts that are on disk.
+    pub saved: watch::Receiver<BTreeMap<String, Shift>>,
 }
 
 /// See the module's documentation.
@@ -131,10 +139,6 @@ impl<K: Kernel> Controller<K> {
             reload_problem: None,
             announcing: true,
         };
-        controller
-            .channels
-            .consul_services
-            .send_replace(controller.desired.consul_services());
         let catalog = controller.channels.catalog.borrow_and_update().clone();
         controller.desired.set_catalog(catalog);
         // Before the first VIP is written: a drained node stays silent.
@@ -173,6 +177,11 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
+                    let gated = self.desired.gated();
+                    self.kernel.note_outcomes(&gated);
+                    if !gated.is_empty() {
+                        self.reconcile().await;
+                    }
                 }
                 () = deadline => self.expire().await,
                 _ = tick.tick() => {
@@ -184,27 +193,6 @@ impl<K: Kernel> Controller<K> {
             }
         }
         info!("the controller stops; the programs stay and traffic goes on");
-    }
-
-    /// Sleeps until the next rule, hold or drain ends.
-    fn sleep_until_deadline(&self) -> impl Future<Output = ()> + use<K> {
-        let next = [
-            self.blocks.next_expiry(),
-            self.desired.next_deadline(),
-            self.next_drain(),
-        ];
-        let next = next.into_iter().flatten().min();
-        async move {
-            match next {
-                Some(at) => {
-                    let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
-                    // The wall clock may step: look again from time to time. What cannot be ended
-                    // stays due: no tight loop.
-                    tokio::time::sleep(wait.clamp(SOONEST, TICK)).await;
-                }
-                None => std::future::pending().await,
-            }
-        }
     }
 
     fn note_health(&mut self, event: HealthEvent) {
@@ -220,32 +208,31 @@ impl<K: Kernel> Controller<K> {
             .set_observed(event.service, event.id, event.address, event.observed);
     }
 
-    /// Ends what has come to its end.
-    async fn expire(&mut self) {
-        let now = SystemTime::now();
-        match self.blocks.expire(&mut self.kernel.kernel, now) {
-            Ok(0) => {}
-            Ok(_) => self.save(),
-            Err(error) => error!(%error, "an expired block rule could not be removed"),
-        }
-        let drains_end = self.next_drain().is_some_and(|at| at <= now);
-        if drains_end {
-            self.end_drains(now);
-        }
-        if drains_end || self.desired.next_deadline().is_some_and(|at| at <= now) {
-            self.reconcile().await;
-        }
-    }
-
     /// Makes a snapshot of the facts and brings the kernel there.
     async fn reconcile(&mut self) {
-        let changed = self.desired.rebuild(SystemTime::now());
+        let now = SystemTime::now();
+        let mut changed = self.desired.rebuild(now);
+        let returns = self.desired.returns.clone();
+        // A step changes what is seen, and opens a window of its own.
+        while self.steer(now) {
+            changed |= self.desired.rebuild(now);
+        }
+        let topics = self.desired.topics();
+        self.channels.topics.send_if_modified(|known| {
+            let changed = *known != topics;
+            *known = topics;
+            changed
+        });
         if changed {
+            self.save();
+            if self.desired.returns != returns {
+                self.wait_for_disk().await;
+            }
             let snapshot = self.desired.snapshot();
             self.channels.snapshots.send_replace(snapshot);
-            self.save();
         }
         let snapshot = self.desired.snapshot();
+        self.follow_fleet();
         self.kernel.bring_to(&snapshot).await;
         self.kernel.close_gone(&snapshot);
     }
@@ -253,6 +240,8 @@ impl<K: Kernel> Controller<K> {
     fn save(&mut self) {
         let state = PersistedState {
             splits: self.desired.splits.clone(),
+            fallbacks: self.desired.fallbacks.clone(),
+            shifts: self.desired.shifts_to_save(),
             drains: self.desired.drains.clone(),
             node_drain: self.desired.node_drain.clone(),
             blocks: self.blocks.rules().operator().cloned().collect(),
@@ -264,6 +253,8 @@ impl<K: Kernel> Controller<K> {
             allowed: self.blocks.allowed().clone(),
             catalog: self.desired.admitted(),
             down: self.desired.down(),
+            entries: self.desired.entries.clone(),
+            keys: self.desired.keys.clone(),
         };
         self.channels.state.send_if_modified(|saved| {
             let changed = *saved != state;
@@ -277,26 +268,22 @@ impl<K: Kernel> Controller<K> {
     async fn carry_out(&mut self, command: Command) {
         match command {
             Command::SplitSet(service, shares, reply) => {
-                let answer = match self.desired.check_split(&service, &shares) {
-                    Ok(()) => {
-                        info!(service, %shares, "split set on the command line");
-                        self.desired.splits.insert(service.clone(), shares);
-                        self.after_change(&service, Desired::split_of).await
-                    }
-                    Err(error) => Err(error),
-                };
+                let answer = self.set_split(&service, shares).await;
                 respond(reply, answer.and_then(|split| split.ok_or_else(vanished)));
             }
             Command::SplitReset(service, reply) => {
-                let answer = match self.desired.check_service(&service) {
-                    Ok(()) => {
-                        info!(service, "split of the command line forgotten");
-                        self.desired.splits.remove(&service);
-                        self.after_change(&service, Desired::split_of).await
-                    }
-                    Err(error) => Err(error),
-                };
-                respond(reply, answer);
+                respond(reply, self.reset_split(&service).await);
+            }
+            Command::Shift(service, order, reply) => {
+                respond(reply, self.shift(&service, &order).await);
+            }
+            Command::Promote(service, reply) => respond(reply, self.promote(&service).await),
+            Command::Rollback(service, reply) => respond(reply, self.roll_back(&service).await),
+            Command::Acknowledge(service, reply) => {
+                respond(reply, self.acknowledge(&service).await);
+            }
+            Command::PutDtab(dentries, version, reply) => {
+                respond(reply, self.put_dtab(dentries, version).await);
             }
             Command::Drain(service, backend, order, reply) => {
                 let answer = self.drain(&service, &backend, order).await;
@@ -351,12 +338,13 @@ impl<K: Kernel> Controller<K> {
             Command::BlockTop(most, reply) => {
                 respond(reply, self.blocks.top(&self.kernel.kernel, most));
             }
+            Command::Fleet(question) => self.answer(question),
             Command::Status(reply) => {
                 let status = self.status();
                 respond(reply, status);
             }
             Command::Counters(reply) => {
-                let counters = self.kernel.counters(&self.desired.snapshot());
+                let counters = self.counters();
                 respond(reply, counters);
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),

@@ -67,7 +67,10 @@ impl<K: Kernel> Controller<K> {
         for (name, watch) in &self.desired.catalog().watches {
             problems.extend(watch_problem(name, watch, now));
         }
+        problems.extend(self.desired.returned());
         problems.extend(self.desired.idle_splits());
+        problems.extend(self.desired.consul_problems());
+        problems.extend(self.blocks.fleet_problems().iter().cloned());
         for (name, service) in &self.desired.snapshot().services {
             let held = service
                 .backends
@@ -80,7 +83,9 @@ impl<K: Kernel> Controller<K> {
                 problems.push(format!(
                     "service {name}: no backend is healthy, so all are used"
                 ));
-            } else if service.backends.iter().all(|backend| backend.weight == 0) {
+            } else if !service.spec.vips.is_empty()
+                && service.backends.iter().all(|backend| backend.weight == 0)
+            {
                 problems.push(format!("service {name}: no backend takes new connections"));
             }
             problems.extend(self.out_of_reach(name, service));

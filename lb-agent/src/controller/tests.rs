@@ -3,7 +3,11 @@
 mod bench;
 mod blocks;
 mod drains;
+mod fleet;
+mod layers;
 mod local;
+mod returned;
+mod shifts;
 
 use std::time::Duration;
 

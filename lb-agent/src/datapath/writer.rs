@@ -103,22 +103,6 @@ impl Datapath {
         Ok(stale.len())
     }
 
-    /// Which of these addresses packets cannot be sent to yet. Asking begins their resolution.
-    ///
-    /// # Errors
-    ///
-    /// The table of next hops is full.
-    pub fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
-        let mut unresolved = Vec::new();
-        for address in addresses {
-            self.hops.index(*address)?;
-            if !self.hops.is_resolved(*address) {
-                unresolved.push(*address);
-            }
-        }
-        Ok(unresolved)
-    }
-
     fn put_table(&mut self, service: u32, recipe: &Recipe) -> Result<(), KernelError> {
         let what = || format!("writing the Maglev table of service {service}");
         if service >= MAX_SERVICES {
@@ -384,7 +368,7 @@ impl Kernel for Datapath {
     }
 
     fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
-        Datapath::unresolved(self, addresses)
+        self.hops.unresolved(addresses)
     }
 
     fn router_towards(&self, address: IpAddr) -> Option<IpAddr> {

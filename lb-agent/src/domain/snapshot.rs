@@ -1,12 +1,20 @@
 //! The desired state: one immutable value that everything else is derived from.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
+    precedence::SplitStack,
     service::ServiceSpec,
+    shift::ShiftState,
     split::ActiveSplit,
+    tag_route::TagRoute,
 };
 
 pub use super::drain::Drain;
@@ -29,10 +37,18 @@ pub struct ServiceState {
     pub backends: Vec<BackendState>,
     /// The split in force.
     pub split: Option<ActiveSplit>,
+    /// Everything that was said of its split, in force or not.
+    pub splits: SplitStack,
+    /// A shift between its subsets, and how it goes.
+    pub shift: Option<ShiftState>,
     /// No backend is healthy, so all are used: better a try than a certain refusal.
     pub panic: bool,
     /// Its catalog has never answered: what the kernel holds of it is left alone.
     pub pending: bool,
+    /// What Consul's configuration entries make of it, each a sentence.
+    pub notes: Vec<String>,
+    /// Requests that its tags ask for, of a proxy.
+    pub routes: BTreeSet<TagRoute>,
 }
 
 /// A backend, the factors of its weight, and the product.

@@ -22,6 +22,7 @@ pub(super) async fn fill_new_maps(
         problems: Vec::new(),
         interfaces: Vec::new(),
         local_clients: None,
+        witnesses: Vec::new(),
         vital: Box::new(Default::default),
     };
     // Nobody is at the other ends: what is saved already is not saved again, and nothing is asked.
@@ -29,11 +30,12 @@ pub(super) async fn fill_new_maps(
         commands: mpsc::channel(1).1,
         snapshots: watch::channel(Arc::default()).0,
         catalog: watch::channel(Arc::default()).1,
-        consul_services: watch::channel(BTreeSet::new()).0,
+        topics: watch::channel(BTreeSet::new()).0,
         health: mpsc::channel(1).1,
         census: watch::channel(Arc::default()).1,
         state: watch::channel(state.clone()).0,
         save_problem: watch::channel(None).1,
+        saved: watch::channel(state.shifts.clone()).1,
     };
     Controller::start(datapath, setup, channels).await?;
     Ok(())

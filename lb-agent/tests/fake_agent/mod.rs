@@ -228,6 +228,11 @@ impl Memory {
     }
 }
 
+/// This agent has no traffic, and refuses to shift it.
+fn nothing_shifted() -> OperatorError {
+    OperatorError::Refused("not done: no traffic is being shifted".into())
+}
+
 async fn control(
     mut inbox: mpsc::Receiver<Command>,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -244,6 +249,8 @@ async fn control(
                 let result = Memory::known(&service).map(|()| ActiveSplit {
                     shares: shares.clone(),
                     source: SplitSource::Cli,
+                    origin: "split set".into(),
+                    fallback: Vec::new(),
                 });
                 if result.is_ok() {
                     memory.split = Some(shares);
@@ -263,6 +270,21 @@ async fn control(
             | Command::UndrainNode(_)
             | Command::DrainView(..)
             | Command::NodeDrain(_) => memory.drained.carry_out(command),
+            Command::Shift(_, order, reply) => {
+                let checked = order.check().map_err(OperatorError::from);
+                Box::new(move || drop(reply.send(checked.and_then(|()| Err(nothing_shifted())))))
+            }
+            Command::Promote(_, reply) => {
+                Box::new(move || drop(reply.send(Err(nothing_shifted()))))
+            }
+            Command::Rollback(_, reply) | Command::Acknowledge(_, reply) => {
+                Box::new(move || drop(reply.send(Err(nothing_shifted()))))
+            }
+            Command::PutDtab(_, _, reply) => {
+                Box::new(move || drop(reply.send(Err(nothing_shifted()))))
+            }
+            // It has no Consul, so nobody asks before a key is written.
+            Command::Fleet(question) => Box::new(move || drop(question)),
             Command::BlockAdd(prefixes, order, reply) => {
                 let result = memory.add(prefixes, &order, block::Origin::Operator);
                 Box::new(move || drop(reply.send(result)))

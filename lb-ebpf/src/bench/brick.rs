@@ -21,6 +21,9 @@ static HASH: HashMap<Key, u64, 65_536> = HashMap::new();
 /// As many cache lines as the flow table has; the benchmark says how many.
 #[btf_map]
 static LINES: Array<[u64; 8], 1024> = Array::new();
+/// What [`lb_line_followed`] read last: zero, which the processor does not know before.
+#[btf_map]
+static READ: Array<u64, 1> = Array::new();
 
 /// One lookup in the kernel's hash map, the same each time.
 #[xdp]
@@ -82,9 +85,33 @@ pub fn lb_line_counted(ctx: XdpContext) -> u32 {
     }
 }
 
+/// The same line, and which one it is cannot be known before the line of the packet before is
+/// there. The processor runs ahead of [`lb_line`] and fetches several packets' lines at once; the
+/// programs of the datapath are too long for that, and pay what this one pays.
+#[xdp]
+pub fn lb_line_followed(ctx: XdpContext) -> u32 {
+    let Some(read) = READ.get_ptr_mut(0) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: map memory, of one test run at a time; volatile, so that it is read each time.
+    let before = unsafe { read.read_volatile() };
+    let Some(line) = line_after(&ctx, before) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: as above.
+    unsafe { read.write_volatile((*line)[0]) };
+    if before == 0 { XDP_TX } else { XDP_ABORTED }
+}
+
 /// The line that a packet leads to.
 #[inline(always)]
 fn line(ctx: &XdpContext) -> Option<*mut [u64; 8]> {
+    line_after(ctx, 0)
+}
+
+/// The line that a packet leads to after what was read `before`.
+#[inline(always)]
+fn line_after(ctx: &XdpContext, before: u64) -> Option<*mut [u64; 8]> {
     let at = ctx.data() + 26;
     if at + 12 > ctx.data_end() {
         return None;
@@ -96,7 +123,7 @@ fn line(ctx: &XdpContext) -> Option<*mut [u64; 8]> {
             ((at + 4) as *const u64).read_unaligned(),
         )
     };
-    let hash = lb_common::hash::finish(lb_common::hash::mix(saddr as u64, daddr_ports));
+    let hash = lb_common::hash::finish(lb_common::hash::mix(saddr as u64 ^ before, daddr_ports));
     let mask = LINE_MASK.load();
     LINES.get_ptr_mut((hash >> 32) as u32 & mask)
 }

@@ -62,7 +62,7 @@ pub fn lb_bench(ctx: XdpContext) -> u32 {
     }
     // SAFETY: the counter is nobody else's; the frame is long enough.
     unsafe {
-        let flow = flow(*count, template.mask);
+        let flow = flow(*count, template.mask, template.fold);
         *count += 1;
         (start as *mut u64).write_unaligned(template.first);
         let words = (start + FIRST_WORD) as *mut u64;

@@ -28,6 +28,8 @@ pub enum Bare {
     Line,
     /// The same, and adds to a word of it.
     LineCounted,
+    /// The same as the first, and none before the one before is there.
+    LineFollowed,
     /// Drops.
     Drop,
     /// Sends out of the interface that [`Driver::flood`] is told.
@@ -37,7 +39,7 @@ pub enum Bare {
 }
 
 impl Bare {
-    const ALL: [Bare; 11] = [
+    const ALL: [Bare; 12] = [
         Bare::Transmit,
         Bare::ParseTransmit,
         Bare::ParsePass,
@@ -46,6 +48,7 @@ impl Bare {
         Bare::Calls,
         Bare::Line,
         Bare::LineCounted,
+        Bare::LineFollowed,
         Bare::Drop,
         Bare::Flood,
         Bare::FloodNowhere,
@@ -61,6 +64,7 @@ impl Bare {
             Bare::Calls => "lb_calls",
             Bare::Line => "lb_line",
             Bare::LineCounted => "lb_line_counted",
+            Bare::LineFollowed => "lb_line_followed",
             Bare::Drop => "lb_drop",
             Bare::Flood => "lb_flood",
             Bare::FloodNowhere => "lb_flood_nowhere",
@@ -78,6 +82,7 @@ impl Bare {
             Bare::Calls => "eight calls",
             Bare::Line => "one line of the table",
             Bare::LineCounted => "one line added to",
+            Bare::LineFollowed => "one line after another",
             Bare::Drop => "bare XDP_DROP",
             Bare::Flood => "the flood",
             Bare::FloodNowhere => "the flood's making",

@@ -1,7 +1,7 @@
 //! Packets as the driver is told of them: one frame, and what of it follows the flow's number.
 
 use anyhow::{Result, ensure};
-use lb_common::bench::{FIELDS, FIRST_WORD, FRAME, Field, Template, WORDS};
+use lb_common::bench::{FIELDS, FIRST_WORD, FRAME, Field, Template, WORDS, fold};
 
 use crate::packet::Packet;
 
@@ -97,7 +97,7 @@ impl Traffic {
                 words,
                 fields,
                 mask: flows - 1,
-                reserved: 0,
+                fold: fold(flows - 1),
             },
             ingress,
         })

@@ -9,10 +9,9 @@ use crate::{
     controller::{InterfaceStatus, LocalClientsStatus},
     domain::{
         backend::{Instance, InstanceId},
-        drain::Drain,
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
-        snapshot::Held,
-        split::SplitSource,
+        snapshot::{Drain, Held},
+        split::{ActiveSplit, Shares, SplitSource},
     },
 };
 
@@ -21,11 +20,10 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> BackendState {
-    let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));
     BackendState {
         instance: Instance {
             id: InstanceId(format!("node{host}/echo")),
-            address,
+            address: ([10, 1, 0, host], 8080).into(),
             weight: 10,
             tags: vec![],
             meta: BTreeMap::new(),
@@ -52,6 +50,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
             allow: None,
             catalog: Catalog::Consul {
                 service: "echo-in-consul".into(),
+                datacenter: None,
             },
             subsets: BTreeMap::from([("v2".into(), SubsetRule::default())]),
             split: Some(Shares::parse(&["v2=1"]).unwrap()),
@@ -63,6 +62,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
                 },
                 ..Default::default()
             }),
+            gate: Default::default(),
             origin: Origin {
                 file: "config.toml".into(),
                 line: 12,
@@ -72,9 +72,15 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         split: split.map(|words| ActiveSplit {
             shares: Shares::parse(words).unwrap(),
             source: SplitSource::Cli,
+            origin: "split set".into(),
+            fallback: Vec::new(),
         }),
+        splits: Default::default(),
+        shift: None,
         panic: false,
         pending: false,
+        notes: Vec::new(),
+        routes: Default::default(),
     }
 }
 
@@ -121,11 +127,7 @@ fn a_backend_carries_every_factor_of_its_weight() {
         since: at(5),
         reason: "timed out".into(),
     };
-    out.drain = Some(Drain {
-        deadline: Some(at(9)),
-        by: Some("root".into()),
-        ..Drain::begun(at(6))
-    });
+    out.drain = Some(Drain::begun(at(6)));
     out.held = Some(Held {
         since: at(7),
         until: at(8),
@@ -156,8 +158,6 @@ fn a_backend_carries_every_factor_of_its_weight() {
             address: "10.1.0.2:8080".into(),
             subset: Some("v1".into()),
             registered_weight: 10,
-            weight: 0,
-            share_percent: 0.0,
             reason: "weight 0".into(),
             health: "unhealthy".into(),
             catalog_health: "critical".into(),
@@ -168,13 +168,10 @@ fn a_backend_carries_every_factor_of_its_weight() {
             draining_since_unix_ms: Some(6_000),
             held_until_unix_ms: Some(8_000),
             counters: Some(proto::Counters::default()),
-            drain_deadline_unix_ms: Some(9_000),
-            drained_by: Some("root".into()),
-            drain_cut_flows: None,
+            ..Default::default()
         }
     );
-    assert_eq!(got[1].share_percent, 100.0);
-    assert_eq!(got[1].subset, None);
+    assert_eq!((got[1].share_percent, &got[1].subset), (100.0, &None));
     assert_eq!(
         got[1].counters,
         Some(proto::Counters {

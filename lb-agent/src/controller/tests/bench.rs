@@ -7,11 +7,13 @@ use crate::{
     datapath::fake::FakeKernel,
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
+        config_entry::{ConfigEntry, EntryKind},
         health::Observed,
+        sync::{KeyValue, Listed},
     },
 };
 
-const CONFIG: &str = r#"
+pub(super) const CONFIG: &str = r#"
 [node]
 interfaces = ["eth0"]
 
@@ -35,25 +37,36 @@ backends = [{ address = "10.2.0.1:80" }, { address = "10.2.0.2:80", weight = 3 }
 pub(super) struct Bench {
     pub(super) handle: Handle,
     pub(super) kernel: FakeKernel,
-    catalog: watch::Sender<Arc<CatalogState>>,
+    pub(super) catalog: watch::Sender<Arc<CatalogState>>,
     health: mpsc::Sender<HealthEvent>,
     pub(super) state: watch::Receiver<PersistedState>,
-    _census: watch::Sender<Arc<Census>>,
+    pub(super) census: watch::Sender<Arc<Census>>,
+    /// The shifts on the disk, which the test is.
+    pub(super) disk: watch::Sender<BTreeMap<String, Shift>>,
     _save_problem: watch::Sender<Option<String>>,
     pub(super) task: tokio::task::JoinHandle<()>,
 }
 
 impl Bench {
     pub(super) async fn start(kernel: FakeKernel, saved: PersistedState) -> Self {
-        let config = crate::config::parse_in(CONFIG, Path::new("test.toml"), &|_| None).unwrap();
+        Self::configured(CONFIG, kernel, saved).await
+    }
+
+    pub(super) async fn configured(
+        config: &str,
+        kernel: FakeKernel,
+        saved: PersistedState,
+    ) -> Self {
+        let config = crate::config::parse_in(config, Path::new("test.toml"), &|_| None).unwrap();
         let (commands, command_receiver) = mpsc::channel(8);
         let (snapshots, snapshot_receiver) = watch::channel(Arc::default());
         let (catalog, catalog_receiver) = watch::channel(Arc::default());
-        let (consul_services, _) = watch::channel(BTreeSet::new());
+        let (topics, _) = watch::channel(BTreeSet::new());
         let (health, health_receiver) = mpsc::channel(8);
         let (census, census_receiver) = watch::channel(Arc::default());
         let (state, state_receiver) = watch::channel(saved.clone());
         let (save_problem, save_problem_receiver) = watch::channel(None);
+        let (disk, saved_receiver) = watch::channel(saved.shifts.clone());
         let setup = Setup {
             config,
             config_path: "test.toml".into(),
@@ -61,6 +74,7 @@ impl Bench {
             problems: Vec::new(),
             interfaces: Vec::new(),
             local_clients: None,
+            witnesses: vec![],
             vital: Box::new(|| crate::domain::block::Vital {
                 addresses: vec![("192.0.2.1".parse().unwrap(), "the Consul server".into())],
             }),
@@ -69,11 +83,12 @@ impl Bench {
             commands: command_receiver,
             snapshots,
             catalog: catalog_receiver,
-            consul_services,
+            topics,
             health: health_receiver,
             census: census_receiver,
             state,
             save_problem: save_problem_receiver,
+            saved: saved_receiver,
         };
         let controller = Controller::start(kernel.clone(), setup, channels)
             .await
@@ -85,7 +100,8 @@ impl Bench {
             catalog,
             health,
             state: state_receiver,
-            _census: census,
+            census,
+            disk,
             _save_problem: save_problem,
             task,
         }
@@ -101,9 +117,38 @@ impl Bench {
             .iter()
             .map(|(number, tag)| instance(*number, tag))
             .collect();
-        let mut state = CatalogState::default();
-        state.services.insert("echo".into(), Arc::new(instances));
-        self.catalog.send_replace(Arc::new(state));
+        self.change(|state| {
+            state.services.insert("echo".into(), Arc::new(instances));
+        })
+        .await;
+    }
+
+    /// Consul has these keys of the fleet, without their prefix, at this index.
+    pub(super) async fn keys(&self, index: u64, rows: &[(&str, &str)]) {
+        let values = rows.iter().map(|(key, text)| {
+            let text = (*text).to_owned();
+            ((*key).to_owned(), KeyValue { text, index })
+        });
+        let values = Arc::new(values.collect());
+        self.change(|state| state.keys = Some(Listed { index, values }))
+            .await;
+    }
+
+    /// Consul has this entry of `echo` at this index, and no other of its kind.
+    pub(super) async fn entry(&self, kind: EntryKind, index: u64, entry: Option<ConfigEntry>) {
+        let values = entry.map(|entry| ("echo".to_owned(), entry));
+        let values = Arc::new(values.into_iter().collect());
+        self.change(|state| {
+            state.entries.insert(kind, Listed { index, values });
+        })
+        .await;
+    }
+
+    /// Changes what Consul says; the rest stays.
+    async fn change(&self, change: impl FnOnce(&mut CatalogState)) {
+        let mut changed = CatalogState::clone(&self.catalog.borrow());
+        change(&mut changed);
+        self.catalog.send_replace(Arc::new(changed));
         self.settle().await;
     }
 
@@ -131,7 +176,7 @@ impl Bench {
     }
 
     /// Lets the controller handle what was sent.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }

@@ -182,6 +182,11 @@ fn floors() -> Result<Group> {
             tcp.requests(65_536, ACK)?,
             Bare::LineCounted,
         ),
+        bare(
+            "one line of 262,144 after another, 64k in turn",
+            tcp.requests(65_536, ACK)?,
+            Bare::LineFollowed,
+        ),
     ];
     Ok(Group {
         name: "the floors".into(),
@@ -272,6 +277,10 @@ fn known_flows(flows: Population) -> Result<Group> {
             (
                 "one line of 2,097,152 added to, 512k in turn",
                 Bare::LineCounted,
+            ),
+            (
+                "one line of 2,097,152 after another, 512k in turn",
+                Bare::LineFollowed,
             ),
         ];
         let lines = lines.map(|(name, program)| bare(name, traffic.clone(), program));
