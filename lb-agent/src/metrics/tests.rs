@@ -206,7 +206,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 43, "{families:?}");
+    assert_eq!(families.len(), 45, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.
