@@ -18,6 +18,7 @@ use lb_tests::{
     topology::Topology,
 };
 
+use crate::local_clients::{Local, both};
 use crate::scene::{Conversation, PATIENCE, Scene, VIP, VIP6, address, config, hosts, reply};
 
 /// Requests on a connection before a client opens another.
@@ -329,4 +330,33 @@ fn programs_of_another_schema_are_replaced() {
         .command(&["detach", "--bpf-dir", &pins])
         .unwrap();
     assert!(!scene.agent.pins().exists());
+}
+
+/// The same of local clients: calls are sent to backends all the time, and what is connected stays.
+#[test]
+fn local_clients_outlive_another_schema() {
+    let mut local = Local::new(2, |topology| both(topology, &[(1, 1), (2, 1)]));
+    let talker = local.talker(local.topology.node(), "talker");
+    assert_eq!(talker.request(&format!("tcp t {VIP}")).unwrap(), VIP);
+    let name = talker.request("ask t").unwrap();
+    local.agent.stop().unwrap();
+    let own = local
+        .agent
+        .pins()
+        .join(format!("v{}", lb_common::maps::SCHEMA));
+    fs::rename(&own, local.agent.pins().join("v1")).unwrap();
+    assert_eq!(talker.request(&format!("tcp n {VIP}")).unwrap(), VIP);
+    local.agent.restart_with(&["--replace-schema"]).unwrap();
+    let status = local.agent.command(&["status"]).unwrap();
+    assert!(
+        status.contains("(adopted): 0 sent to a backend"),
+        "{status}"
+    );
+    assert_eq!(talker.request("ask t").unwrap(), name);
+    assert_eq!(talker.request(&format!("tcp n {VIP}")).unwrap(), VIP);
+    let status = local.agent.command(&["status"]).unwrap();
+    assert!(
+        status.contains("(adopted): 1 sent to a backend"),
+        "{status}"
+    );
 }

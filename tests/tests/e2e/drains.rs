@@ -6,6 +6,7 @@ use std::{thread, time::Duration};
 use lb_tests::{agent::Setup, client::Client, process::wait_for, topology::Topology};
 use serde_json::Value;
 
+use crate::local_clients::{Local, both};
 use crate::scene::{
     Conversation, METRICS, PATIENCE, Scene, VIP, address, config, entry, reply, sample,
 };
@@ -181,4 +182,29 @@ fn a_node_is_drained() {
         Ok(is_found().then_some(()))
     })
     .unwrap();
+}
+
+/// A local client's connection has no flow, and counts all the same; at the deadline it is closed.
+#[test]
+fn local_clients_are_waited_for_and_cut() {
+    let local = Local::new(2, |topology| both(topology, &[(1, 1), (2, 1)]));
+    let talker = local.talker(local.topology.node(), "talker");
+    talker.request(&format!("tcp t {VIP}")).unwrap();
+    let name = talker.request("ask t").unwrap();
+    let number = name.trim_start_matches('b').parse().unwrap();
+    let backend = local.topology.backend_address(number).to_string();
+    let words = ["drain", "echo", &backend, "--deadline", "3s", "--wait"];
+    let output = local.agent.cli(&words).unwrap();
+    assert_eq!(output.code, 5, "{output:?}");
+    assert!(
+        output
+            .stdout
+            .contains("0 connections left, and 1 of local clients, "),
+        "{output:?}"
+    );
+    assert!(
+        output.stderr.contains("1 connection of backend"),
+        "{output:?}"
+    );
+    assert!(talker.request("ask t").is_err());
 }
