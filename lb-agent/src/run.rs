@@ -1,6 +1,7 @@
 //! The composition root: makes every part, wires them with channels, and ends them in order.
 
 mod options;
+mod takeover;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
     api,
     config::{Config, ConsulConfig, DockerConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
-    datapath::{self, Budget, Datapath, FlowTables, Mode, Options},
+    datapath::{self, Budget, Datapath, FlowTables, Former, Mode, Options},
     domain::{kernel::Census, registration::RegistrarStatus, snapshot::Snapshot},
     dtab,
     fragments::{self, FragmentStats},
@@ -38,12 +39,13 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The
-/// programs stay attached; traffic goes on.
+/// programs stay attached; traffic goes on. Programs whose maps are of another schema are replaced
+/// if `replace_schema` says so.
 ///
 /// # Errors
 ///
 /// What keeps it from starting: the kernel's refusal, an address in use, another agent.
-pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
+pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %config_path.display(),
@@ -76,8 +78,20 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     problems.extend(loaded.problem);
 
     let options = datapath_options(&config)?;
+    let former = Former::find(&options.bpf_dir)?;
+    if let Some(former) = &former {
+        if !replace_schema {
+            bail!("{}", former.refusal());
+        }
+        takeover::fill_new_maps(&config, config_path, &loaded.state, &options).await?;
+        former.hand_over()?;
+    }
     // Verification and calibration block; nothing else runs yet.
     let mut datapath = Datapath::open(&options)?;
+    if let Some(former) = former {
+        former.remove()?;
+        info!("replaced the programs of another schema; the flow tables are new");
+    }
     if datapath.flow_slots() != options.flow_slots {
         problems.push(format!(
             "flow_slots is {} but the tables in the kernel have {}; `lb-agent detach` and a start make new ones",

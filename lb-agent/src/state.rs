@@ -25,9 +25,9 @@ use crate::domain::{
     block::BlockRule,
     block_list::Imported,
     config_entry::{ConfigEntry, EntryKind},
+    drain::{Drain, NodeDrain},
     health::Down,
     shift::Shift,
-    snapshot::Drain,
     split::Shares,
     sync::KeyValue,
     vanished::Believed,
@@ -52,6 +52,8 @@ pub struct PersistedState {
     pub shifts: BTreeMap<String, Shift>,
     /// Backends drained by a person, by service name and identity.
     pub drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// The node, drained by a person.
+    pub node_drain: Option<NodeDrain>,
     /// What people put on the block list.
     pub blocks: Vec<BlockRule>,
     /// What was imported into it; in a file of its own.

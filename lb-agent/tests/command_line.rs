@@ -5,6 +5,8 @@ use std::{fs, process::Stdio};
 
 use serde_json::json;
 
+#[path = "command_line/draining.rs"]
+mod draining;
 mod fake_agent;
 #[path = "command_line/watching.rs"]
 mod watching;

@@ -119,7 +119,7 @@ impl<'a> Setup<'a> {
         writeln!(text, "{}\n{}", self.node, self.config)?;
         write_config(&files.config, &text)?;
         let agent = Agent {
-            process: launch(&binary, &namespace, &files)?,
+            process: launch(&binary, &namespace, &files, &[])?,
             binary,
             namespace,
             files,
@@ -207,8 +207,13 @@ impl Agent {
 
     /// Starts it again after [`Agent::kill9`] or [`Agent::stop`], and waits until it answers.
     pub fn restart(&mut self) -> Result<()> {
+        self.restart_with(&[])
+    }
+
+    /// The same with further arguments for `lb-agent run`.
+    pub fn restart_with(&mut self, args: &[&str]) -> Result<()> {
         self.process.stop()?;
-        self.process = launch(&self.binary, &self.namespace, &self.files)?;
+        self.process = launch(&self.binary, &self.namespace, &self.files, args)?;
         self.wait_until_ready()
     }
 
@@ -253,9 +258,10 @@ impl Agent {
     }
 }
 
-fn launch(binary: &Path, namespace: &Entry, files: &Files) -> Result<Process> {
+fn launch(binary: &Path, namespace: &Entry, files: &Files, args: &[&str]) -> Result<Process> {
     let mut command = command(namespace, binary)?;
     command.arg("run").arg("--config").arg(&files.config);
+    command.args(args);
     Process::start("lb-agent", command, &files.log)
 }
 

@@ -16,12 +16,16 @@ mod clients;
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/deploys.rs"]
+mod deploys;
 #[path = "e2e/docker.rs"]
 mod docker;
 #[path = "e2e/docker_life.rs"]
 mod docker_life;
 #[path = "e2e/doctor.rs"]
 mod doctor;
+#[path = "e2e/drains.rs"]
+mod drains;
 #[path = "e2e/entries.rs"]
 mod entries;
 #[path = "e2e/errors.rs"]

@@ -14,7 +14,7 @@ pub(super) use self::{
     health::change,
     splits::{service_split, shift, split},
 };
-use super::proto;
+use super::{drains, proto};
 use crate::{
     controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
     domain::{
@@ -103,6 +103,8 @@ pub(super) fn status(
         last_apply_us: micros(status.last_apply),
         problems: status.problems.clone(),
         docker: status.docker.as_ref().map(docker::docker),
+        node_drain: status.node_drain.as_ref().map(drains::node),
+        drains: status.drains.iter().map(drains::drained).collect(),
         local_clients: status
             .local_clients
             .as_ref()
@@ -294,6 +296,9 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
             .map(|ejection| ejection.reason.clone())
             .unwrap_or_default(),
         slow_start_percent: state.ramp.map(|part| part * 100 / ramp::STEPS),
+        drain_deadline_unix_ms: state.drain.as_ref().and_then(|d| d.deadline.map(unix_ms)),
+        drained_by: state.drain.as_ref().and_then(|drain| drain.by.clone()),
+        drain_cut_flows: state.drain.as_ref().and_then(|drain| drain.cut),
         held_until_unix_ms: state.held.as_ref().map(|held| unix_ms(held.until)),
         ..Default::default()
     }

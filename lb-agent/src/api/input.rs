@@ -44,6 +44,18 @@ pub(super) enum InvalidRequest {
         humantime::format_duration(*.0)
     )]
     Ttl(Duration),
+    #[error(
+        "the deadline is {} away; it must be from 1s to 7d (leave it out to wait for good)",
+        humantime::format_duration(*.0)
+    )]
+    Deadline(Duration),
+    #[error(
+        "the grace is {}; it must be at most 1h",
+        humantime::format_duration(*.0)
+    )]
+    Grace(Duration),
+    #[error("name both the service and the backend, or neither for the node")]
+    HalfABackend,
     #[error("the reason is {0} bytes long; at most {MAX_REASON} are kept")]
     LongReason(usize),
     #[error("the reason contains a control character; write it on one line")]

@@ -15,7 +15,9 @@ use crate::{
     watch::WatchHandle,
 };
 
+mod caller;
 mod convert;
+mod drains;
 mod fleet;
 mod flows;
 mod history;

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, convert,
+    Sources, convert, drains,
     fleet::Fleet,
     flows, history,
     input::{self, Prefixes},
@@ -82,11 +82,8 @@ impl Agent for Service {
     ) -> Result<Response<proto::StatusResponse>, Status> {
         let status = self.handle.status().await?;
         let snapshot = self.handle.snapshot();
-        Ok(Response::new(convert::status(
-            &status,
-            &snapshot,
-            SystemTime::now(),
-        )))
+        let now = SystemTime::now();
+        Ok(Response::new(convert::status(&status, &snapshot, now)))
     }
 
     async fn list_services(
@@ -95,11 +92,9 @@ impl Agent for Service {
     ) -> Result<Response<proto::ListServicesResponse>, Status> {
         let counters = self.handle.counters().await?;
         let snapshot = self.handle.snapshot();
-        let services = snapshot
-            .services
-            .values()
-            .map(|state| convert::service(state, &counters))
-            .collect();
+        let services = snapshot.services.values();
+        let services = services.map(|state| convert::service(state, &counters));
+        let services = services.collect();
         Ok(Response::new(proto::ListServicesResponse { services }))
     }
 
@@ -204,24 +199,37 @@ impl Agent for Service {
         &self,
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
-        let proto::DrainRequest { service, backend } = request.into_inner();
-        let backend_id = self.handle.drain(&service, &backend).await?.0;
-        Ok(Response::new(proto::DrainResponse {
-            service,
-            backend_id,
-        }))
+        drains::drain(&self.handle, request).await
     }
 
     async fn undrain(
         &self,
         request: Request<proto::UndrainRequest>,
     ) -> Result<Response<proto::UndrainResponse>, Status> {
-        let proto::UndrainRequest { service, backend } = request.into_inner();
-        let backend_id = self.handle.undrain(&service, &backend).await?.0;
-        Ok(Response::new(proto::UndrainResponse {
-            service,
-            backend_id,
-        }))
+        drains::undrain(&self.handle, request).await
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<proto::DrainNodeRequest>,
+    ) -> Result<Response<proto::DrainNodeResponse>, Status> {
+        drains::drain_node(&self.handle, request).await
+    }
+
+    async fn undrain_node(
+        &self,
+        _: Request<proto::UndrainNodeRequest>,
+    ) -> Result<Response<proto::UndrainNodeResponse>, Status> {
+        drains::undrain_node(&self.handle).await
+    }
+
+    type WatchDrainStream = drains::Looks;
+
+    async fn watch_drain(
+        &self,
+        request: Request<proto::WatchDrainRequest>,
+    ) -> Result<Response<Self::WatchDrainStream>, Status> {
+        drains::watch(&self.handle, &self.flows, request)
     }
 
     async fn add_blocks(

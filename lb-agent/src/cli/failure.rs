@@ -28,6 +28,10 @@ pub(super) enum Failure {
     Unreachable(Unreachable),
     /// The agent has problems, which were printed.
     Unhealthy,
+    /// What was waited for has not come: there are flows left, or had to be cut.
+    Remaining(String),
+    /// Ctrl-C ended the waiting; what stays as it is.
+    Interrupted(String),
     /// Something on this side failed.
     Run(anyhow::Error),
     /// The reader of the output went away, as `head` does: not worth a word.
@@ -46,6 +50,9 @@ impl Failure {
             Failure::Invalid(_) | Failure::Configuration(_) => 2,
             Failure::Unhealthy => 3,
             Failure::Unreachable(_) => 4,
+            Failure::Remaining(_) => 5,
+            // As a shell tells of a command that SIGINT ended.
+            Failure::Interrupted(_) => 130,
         }
     }
 
@@ -74,7 +81,9 @@ impl fmt::Display for Failure {
                 }
             }
             Failure::Configuration(error) => error.fmt(f),
-            Failure::Refused(sentence) => f.write_str(sentence),
+            Failure::Refused(sentence)
+            | Failure::Remaining(sentence)
+            | Failure::Interrupted(sentence) => f.write_str(sentence),
             Failure::Unreachable(error) => error.fmt(f),
             // The problems have been printed, and a closed pipe has no reader.
             Failure::Unhealthy | Failure::OutputClosed => Ok(()),

@@ -29,6 +29,8 @@ mod client;
 mod detach;
 mod doctor;
 mod drain;
+mod drain_wait;
+mod drained;
 mod failure;
 mod flow;
 mod history;
@@ -51,7 +53,8 @@ Exit codes:
   1  failed at run time
   2  wrong usage, or an invalid configuration or argument
   3  unhealthy: `status` lists problems
-  4  the agent cannot be reached";
+  4  the agent cannot be reached
+  5  connections are left, or had to be cut: `drain --wait`";
 
 /// Balances TCP and UDP services and blocks addresses inside the kernel of this node.
 #[derive(Debug, Parser)]
@@ -113,10 +116,13 @@ enum Remote {
     /// Show or shift the shares of a service's subsets
     #[command(subcommand)]
     Split(split::Command),
-    /// Take a backend out for new connections; the existing ones go on
+    /// Take a backend out for new connections, or the node; the existing ones go on
+    ///
+    /// A drain outlives the agent, with its deadline. To drain again what is drained changes
+    /// nothing, unless it gives another deadline, which counts from now.
     Drain(drain::Args),
-    /// Put a drained backend back
-    Undrain(drain::Args),
+    /// Put back what is drained
+    Undrain(drain::Subject),
     /// Block addresses in the kernel
     #[command(subcommand)]
     Block(block::Command),
@@ -182,7 +188,7 @@ impl Remote {
             Remote::Backend(command) => command.execute(agent, printer).await,
             Remote::Split(command) => command.execute(agent, printer).await,
             Remote::Drain(args) => drain::drain(args, agent, printer).await,
-            Remote::Undrain(args) => drain::undrain(args, agent, printer).await,
+            Remote::Undrain(args) => drain::undrain(&args, agent, printer).await,
             Remote::Block(command) => command.execute(agent, printer).await,
             Remote::Trace(args) => trace::execute(args, agent, printer).await,
             Remote::Capture(args) => capture::execute(args, agent, printer).await,
@@ -217,6 +223,7 @@ mod tests {
         let good = [
             "run",
             "run --config x.toml",
+            "run --replace-schema",
             "status -o json",
             "--socket /x status",
             "status --socket /x",
@@ -237,7 +244,11 @@ mod tests {
             "split rollback echo",
             "split ack echo",
             "drain echo 10.1.0.2:8080",
+            "drain echo 10.1.0.2:8080 --deadline 60s --wait --timeout 2m --force",
+            "drain --node",
+            "drain --node --grace 0s --deadline 10m --wait",
             "undrain echo 10.1.0.2:8080",
+            "undrain --node",
             "block add 192.0.2.7 2001:db8::/32 --ttl 15m --reason scan --force",
             "block del 192.0.2.7",
             "block list",
@@ -274,6 +285,7 @@ mod tests {
             "service",
             "service show",
             "split set echo",
+            "drain",
             "split shift echo",
             "split shift echo v2 --to 101",
             "split shift echo v2 --to 0",
@@ -283,6 +295,14 @@ mod tests {
             "split ack",
             "drain echo",
             "backend history --limit -1",
+            "drain echo 10.1.0.2:8080 --deadline soon",
+            "drain echo 10.1.0.2:8080 --timeout 1m",
+            "drain echo 10.1.0.2:8080 --grace 1s",
+            "drain echo 10.1.0.2:8080 --node",
+            "drain --node --force",
+            "undrain",
+            "undrain echo",
+            "undrain --node --wait",
             "block add",
             "block add 192.0.2.7 --ttl soon",
             "block del",

@@ -13,6 +13,11 @@ pub(super) struct Args {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
+    /// Replace the programs of an agent whose maps this one cannot read, without a gap: new
+    /// connections are served all the time, those that are open in that moment may break, and
+    /// counters begin anew
+    #[arg(long)]
+    replace_schema: bool,
 }
 
 pub(super) async fn execute(args: &Args) -> Result<(), Failure> {
@@ -20,7 +25,7 @@ pub(super) async fn execute(args: &Args) -> Result<(), Failure> {
     privilege::check()?;
     crate::doctor::kernel::check().map_err(Failure::Refused)?;
     crate::logging::start();
-    crate::run::run(config, &args.config)
+    crate::run::run(config, &args.config, args.replace_schema)
         .await
         .map_err(Failure::Run)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{
     client::{self, Agent},
+    drained,
     failure::Failure,
     output::{Printer, between, bytes, counted, one_line, percent, span},
     table::{Column, Table, facts},
@@ -25,6 +26,7 @@ pub(super) async fn execute(agent: Agent<'_>, printer: &mut Printer<'_>) -> Resu
 
 fn text(status: &StatusResponse) -> String {
     let mut parts = vec![overview(status)];
+    parts.extend(drained::text(status));
     if !status.watches.is_empty() {
         parts.push(watches(&status.watches, status.now_unix_ms));
     }
@@ -298,6 +300,7 @@ mod tests {
                 translated: 12,
                 refused: 3,
             }),
+            ..Default::default()
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     domain::{
         backend::{Instance, InstanceId},
         config_entry::{ConfigEntry, EntryKind},
+        drain::NodeDrain,
         fleet::Fleet,
         guard::Guard,
         health::{Down, Observed},
@@ -77,6 +78,8 @@ pub(crate) struct Desired {
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     health: HealthFacts,
+    /// The node itself, drained by a person.
+    pub(crate) node_drain: Option<NodeDrain>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -132,6 +135,7 @@ impl Desired {
             returns: BTreeMap::new(),
             drains: state.drains.clone(),
             health: HealthFacts::default(),
+            node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),
         };
         desired.set_services(&config.services);

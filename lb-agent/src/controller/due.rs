@@ -1,4 +1,4 @@
-//! What comes by itself when its time has come: rules and holds that end, steps of shifts.
+//! What comes by itself when its time has come: rules, holds and drains that end, steps of shifts.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,12 +11,14 @@ use crate::domain::kernel::Kernel;
 const SOONEST: Duration = Duration::from_millis(10);
 
 impl<K: Kernel> Controller<K> {
-    /// Sleeps until the next rule or hold ends.
+    /// Sleeps until the next rule, hold or drain ends.
     pub(super) fn sleep_until_deadline(&self) -> impl Future<Output = ()> + use<K> {
-        let next = [self.blocks.next_expiry(), self.desired.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [
+            self.blocks.next_expiry(),
+            self.desired.next_deadline(),
+            self.next_drain(),
+        ];
+        let next = next.into_iter().flatten().min();
         async move {
             match next {
                 Some(at) => {
@@ -38,7 +40,11 @@ impl<K: Kernel> Controller<K> {
             Ok(_) => self.save(),
             Err(error) => error!(%error, "an expired block rule could not be removed"),
         }
-        if self.desired.next_deadline().is_some_and(|at| at <= now) {
+        let drains_end = self.next_drain().is_some_and(|at| at <= now);
+        if drains_end {
+            self.end_drains(now);
+        }
+        if drains_end || self.desired.next_deadline().is_some_and(|at| at <= now) {
             self.reconcile().await;
         }
     }

@@ -1,9 +1,10 @@
 //! The controller as others see it: a handle with questions and commands.
 
 mod answer;
+mod drains;
 mod splits;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use lb_common::entry::Counter;
@@ -16,11 +17,13 @@ pub use self::answer::{
 };
 use super::{
     blocks::{BlockOrder, Blocked},
+    drains::DrainView,
     fleet::FleetQuestion,
 };
 use crate::domain::{
     backend::InstanceId,
     block::Exception,
+    drain::{DrainOrder, NodeDrain},
     dtab::Dentry,
     history::Change,
     shift::{InvalidShift, ShiftOrder, ShiftState},
@@ -119,9 +122,18 @@ pub enum Command {
     /// Split services by a delegation table, if the present one has this version.
     PutDtab(Vec<Dentry>, Option<String>, Reply<()>),
     /// Take a backend (by id or address) out without cutting its connections.
-    Drain(String, String, Reply<InstanceId>),
+    Drain(String, String, DrainOrder, Reply<InstanceId>),
     /// The reverse.
     Undrain(String, String, Reply<InstanceId>),
+    /// Tell whoever sends traffic that the node is going away, with this grace until VIPs are no
+    /// longer announced.
+    DrainNode(DrainOrder, Duration, Reply<NodeDrain>),
+    /// The reverse.
+    UndrainNode(Reply<()>),
+    /// How far a drained backend is.
+    DrainView(String, String, Reply<DrainView>),
+    /// How the node is drained, if it is.
+    NodeDrain(Reply<Option<NodeDrain>>),
     /// About what counts for the whole fleet.
     Fleet(FleetQuestion),
     /// Add rules.
@@ -193,18 +205,6 @@ impl Handle {
             .await
             .map_err(|_| OperatorError::ShuttingDown)?;
         answer.await.map_err(|_| OperatorError::ShuttingDown)?
-    }
-
-    /// Takes a backend, named by id or address, out without cutting its connections.
-    pub async fn drain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
-        self.ask(|reply| Command::Drain(service.into(), backend.into(), reply))
-            .await
-    }
-
-    /// Puts a drained backend back.
-    pub async fn undrain(&self, service: &str, backend: &str) -> Result<InstanceId, OperatorError> {
-        self.ask(|reply| Command::Undrain(service.into(), backend.into(), reply))
-            .await
     }
 
     /// Adds rules to the block list; answers when the kernel drops by them.

@@ -6,6 +6,7 @@
 //!
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
+//! - `drains`: what a person takes out, and when that ends.
 //! - `due`: what comes by itself when its time has come.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
 //! - `shifts`: splits that are shifted, watched and given back.
@@ -14,6 +15,7 @@
 
 mod blocks;
 mod desired;
+mod drains;
 mod due;
 mod fleet;
 pub mod handle;
@@ -36,6 +38,7 @@ use tracing::info;
 
 pub use self::{
     blocks::{BlockOrder, Blocked, Blocks},
+    drains::DrainView,
     handle::{
         BackendCounters, BlockEntry, Command, Counters, FlowTableUse, Handle, InterfaceStatus,
         LocalClientsStatus, Names, OperatorError, Reply, Status,
@@ -49,7 +52,7 @@ use crate::{
         kernel::{Census, Kernel, KernelError},
         registration::RegistrarStatus,
         shift::Shift,
-        snapshot::{Drain, Snapshot},
+        snapshot::Snapshot,
         sync::{CatalogState, Topic},
     },
     probe::HealthEvent,
@@ -113,6 +116,8 @@ pub struct Controller<K> {
     started: SystemTime,
     /// A reload that failed, until one succeeds.
     reload_problem: Option<String>,
+    /// VIPs are announced, where they are to be.
+    announcing: bool,
 }
 
 impl<K: Kernel> Controller<K> {
@@ -135,9 +140,12 @@ impl<K: Kernel> Controller<K> {
             channels,
             started: now,
             reload_problem: None,
+            announcing: true,
         };
         let catalog = controller.channels.catalog.borrow_and_update().clone();
         controller.desired.set_catalog(catalog);
+        // Before the first VIP is written: a drained node stays silent.
+        controller.announce_or_not(now)?;
         controller.reconcile().await;
         Ok(controller)
     }
@@ -230,6 +238,7 @@ impl<K: Kernel> Controller<K> {
             fallbacks: self.desired.fallbacks.clone(),
             shifts: self.desired.shifts_to_save(),
             drains: self.desired.drains.clone(),
+            node_drain: self.desired.node_drain.clone(),
             blocks: self.blocks.rules().operator().cloned().collect(),
             imported: self.blocks.rules().imported().clone(),
             unlisted: Unlisted {
@@ -271,30 +280,21 @@ impl<K: Kernel> Controller<K> {
             Command::PutDtab(dentries, version, reply) => {
                 respond(reply, self.put_dtab(dentries, version).await);
             }
-            Command::Drain(service, backend, reply) => {
-                let answer = self.desired.find_backend(&service, &backend);
-                if let Ok(id) = &answer {
-                    info!(service, backend = %id, "drained on the command line");
-                    let drains = self.desired.drains.entry(service.clone()).or_default();
-                    drains.entry(id.clone()).or_insert(Drain {
-                        since: SystemTime::now(),
-                    });
-                }
-                let applied = self.after_change(&service, |_, _| ()).await;
-                respond(reply, answer.and_then(|id| applied.map(|()| id)));
+            Command::Drain(service, backend, order, reply) => {
+                let answer = self.drain(&service, &backend, order).await;
+                respond(reply, answer);
             }
             Command::Undrain(service, backend, reply) => {
-                let answer = self.desired.find_drained(&service, &backend);
-                if let Ok(id) = &answer {
-                    info!(service, backend = %id, "put back on the command line");
-                    if let Some(drains) = self.desired.drains.get_mut(&service) {
-                        drains.remove(id);
-                    }
-                    self.desired.drains.retain(|_, drains| !drains.is_empty());
-                }
-                let applied = self.after_change(&service, |_, _| ()).await;
-                respond(reply, answer.and_then(|id| applied.map(|()| id)));
+                respond(reply, self.undrain(&service, &backend).await);
             }
+            Command::DrainNode(order, grace, reply) => {
+                respond(reply, Ok(self.drain_node(order, grace)));
+            }
+            Command::UndrainNode(reply) => respond(reply, self.undrain_node()),
+            Command::DrainView(service, backend, reply) => {
+                respond(reply, self.drain_view(&service, &backend));
+            }
+            Command::NodeDrain(reply) => respond(reply, Ok(self.desired.node_drain.clone())),
             Command::BlockAdd(prefixes, order, reply) => {
                 let (vital, now) = (self.vital(), SystemTime::now());
                 let kernel = &mut self.kernel.kernel;

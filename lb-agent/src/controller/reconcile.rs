@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{BackendCounters, Counters, Names, OperatorError};
 use crate::domain::{
-    kernel::{Attempts, Census, Kernel, KernelError, KernelView, Step, VipKey},
+    kernel::{Attempts, Census, Kernel, KernelBackend, KernelError, KernelView, Step, VipKey},
     plan::{ServiceIds, advance, plan},
     service::ServiceSpec,
     signal::Signal,
@@ -124,6 +124,24 @@ impl<K: Kernel> Reconciler<K> {
     /// Why the kernel does not follow at present.
     pub(crate) fn last_error(&self) -> Option<&str> {
         self.error.as_deref()
+    }
+
+    /// What the kernel holds of a service's backend at this address.
+    pub(crate) fn held(&self, service: &str, address: SocketAddr) -> BTreeMap<u32, KernelBackend> {
+        let ids: BTreeSet<u32> = [false, true]
+            .into_iter()
+            .filter_map(|v6| self.ids.get(&(service.to_owned(), v6)).copied())
+            .collect();
+        let all = self.view.backends.iter();
+        all.filter(|(_, held)| held.address == address && ids.contains(&held.service))
+            .map(|(id, held)| (*id, *held))
+            .collect()
+    }
+
+    /// Has the VIPs announced, or no longer.
+    pub(crate) fn announce_vips(&mut self, on: bool) -> Result<(), KernelError> {
+        self.kernel.announce_vips(on);
+        self.kernel.set_filter(&self.view)
     }
 
     pub(crate) fn refresh_sources(&mut self) {

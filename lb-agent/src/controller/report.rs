@@ -46,6 +46,8 @@ impl<K: Kernel> Controller<K> {
             evictions: self.kernel.kernel.evictions().map_err(failed)?,
             verdicts: Verdict::ALL.iter().copied().zip(verdicts).collect(),
             blocks: self.blocks.len(),
+            node_drain: self.desired.node_drain.clone(),
+            drains: self.drain_views().map_err(failed)?,
             problems: self.problems(SystemTime::now()),
             maglev_rebuilds: self.kernel.rebuilds,
             last_apply: self.kernel.last_apply,

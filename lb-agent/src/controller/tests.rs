@@ -2,6 +2,7 @@
 
 mod bench;
 mod blocks;
+mod drains;
 mod fleet;
 mod health;
 mod layers;

@@ -26,7 +26,7 @@ impl Datapath {
     /// The VIPs that the programs tell the link address of. The kernel itself answers for addresses
     /// of the node.
     pub(super) fn announced(&self, view: &KernelView) -> BTreeSet<IpAddr> {
-        if self.announce.is_empty() {
+        if self.announce.is_empty() || !self.announcing {
             return BTreeSet::new();
         }
         view.vips

@@ -28,6 +28,10 @@ pub(crate) struct Inside {
     pub(crate) allowed: BTreeSet<IpNet>,
     /// How often the flows of blocked clients were cut.
     pub(crate) cuts: usize,
+    /// Backends whose flows were cut, each time anew.
+    pub(crate) cut_backends: Vec<u32>,
+    /// VIPs are not announced.
+    pub(crate) silent: bool,
     /// Backends whose local clients' sockets were closed, each time anew.
     pub(crate) closed: Vec<SocketAddr>,
     /// Closes no sockets, and says so.
@@ -181,6 +185,23 @@ impl Kernel for FakeKernel {
         let addresses = gone.values().map(|backend| backend.address);
         inside.closed.extend(addresses);
         Ok(0)
+    }
+
+    fn cut_backends(&mut self, ids: &BTreeSet<u32>) -> Result<u64, KernelError> {
+        let mut inside = self.inside();
+        if let Some(reason) = &inside.failing {
+            return Err(KernelError::new("cutting flows", reason.clone()));
+        }
+        inside.cut_backends.extend(ids);
+        Ok(ids.len() as u64)
+    }
+
+    fn local_sockets(&self, _backends: &BTreeMap<u32, KernelBackend>) -> Result<u64, KernelError> {
+        Ok(0)
+    }
+
+    fn announce_vips(&mut self, on: bool) {
+        self.inside().silent = !on;
     }
 
     fn local_stats(&self) -> Result<SocketStats, KernelError> {

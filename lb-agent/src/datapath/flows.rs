@@ -3,6 +3,7 @@
 //! A window instead of the whole, because mapped pages count as the agent's resident memory: a
 //! table of a million flows would look like a leak.
 
+mod cut;
 mod judged;
 mod list;
 mod sweep;

@@ -119,7 +119,7 @@ pub(crate) fn load(
     let meta = adopted.unwrap_or_else(|| Meta {
         schema: SCHEMA,
         flow_slots: options.flow_slots,
-        seed: rand::random(),
+        seed: super::takeover::seed_of_others(&options.bpf_dir).unwrap_or_else(rand::random),
     });
     let held = if adopted.is_some() {
         read_positions(&dir)?

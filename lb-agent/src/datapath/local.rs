@@ -175,6 +175,16 @@ impl LocalClients {
         first.map_or(Ok(closed), Err)
     }
 
+    /// The number of sockets that were sent to one of these backends.
+    pub(crate) fn sockets_of(
+        &self,
+        backends: &BTreeMap<u32, KernelBackend>,
+    ) -> Result<u64, KernelError> {
+        let doomed = self.doomed(backends)?;
+        let orders = doomed.values().flatten();
+        Ok(orders.map(|order| order.cookies.len() as u64).sum())
+    }
+
     /// The sockets that were sent to one of these backends, by namespace, backend and protocol.
     fn doomed(
         &self,

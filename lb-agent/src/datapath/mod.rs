@@ -32,6 +32,7 @@ mod resolver;
 mod sock_diag;
 mod sources;
 mod sysctl;
+mod takeover;
 mod trace;
 mod trial;
 mod trunk;
@@ -66,6 +67,7 @@ pub use self::{
     local::AttachedCgroup,
     pins::detach,
     resolver::Resolver,
+    takeover::Former,
     trace::Trace,
     verify::{Verified, verify},
 };
@@ -88,6 +90,8 @@ pub struct Datapath {
     eviction_stats: PerCpuArray<MapData, EvictionStats>,
     /// Interfaces that VIPs are announced on.
     announce: Vec<String>,
+    /// VIPs are announced there; not while the node is drained.
+    announcing: bool,
     /// VIPs that the neighbours have been told of.
     told: BTreeSet<std::net::IpAddr>,
     hops: nexthop::Hops,
@@ -181,6 +185,7 @@ impl Datapath {
         );
         let mut datapath = Self {
             announce: options.announce.clone(),
+            announcing: true,
             told: BTreeSet::new(),
             services: take(&mut ebpf, name::SERVICES)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,

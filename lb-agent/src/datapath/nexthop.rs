@@ -68,6 +68,22 @@ struct Interface {
 }
 
 impl Hops {
+    /// Which of these addresses packets cannot be sent to yet. Asking begins their resolution.
+    ///
+    /// # Errors
+    ///
+    /// The table of next hops is full.
+    pub(super) fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
+        let mut unresolved = Vec::new();
+        for address in addresses {
+            self.index(*address)?;
+            if !self.is_resolved(*address) {
+                unresolved.push(*address);
+            }
+        }
+        Ok(unresolved)
+    }
+
     /// A table over `map`; `taken` are the entries that a former agent's backends use,
     /// `addresses` holds the node's own ones by
     /// position, `interfaces` the names and indices of those that the programs run on.

@@ -216,15 +216,10 @@ pub(crate) fn link_pins(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
 /// A pin that cannot be removed.
 pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
     let mut removed = Vec::new();
-    let Ok(entries) = fs::read_dir(bpf_dir) else {
+    let dirs = schema_dirs(bpf_dir);
+    if dirs.is_empty() && !bpf_dir.exists() {
         return Ok(removed);
-    };
-    let mut dirs: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| is_schema_dir(path))
-        .collect();
-    dirs.sort();
+    }
     for dir in dirs {
         for pin in link_pins(&dir)? {
             remove_link(&pin)?;
@@ -234,19 +229,35 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, KernelError> {
             0 => {}
             count => removed.push(format!("{count} programs for local clients")),
         }
-        let what = || format!("listing {}", dir.display());
-        let mut maps = 0;
-        for entry in fs::read_dir(&dir).map_err(|e| KernelError::new(what(), e))? {
-            remove(&entry.map_err(|e| KernelError::new(what(), e))?.path())?;
-            maps += 1;
-        }
-        fs::remove_dir(&dir)
-            .map_err(|e| KernelError::new(format!("removing {}", dir.display()), e))?;
+        let maps = remove_all(&dir)?;
         removed.push(format!("{maps} maps in {}", dir.display()));
     }
     // Left in place if something else lies in it.
     let _ = fs::remove_dir(bpf_dir);
     Ok(removed)
+}
+
+/// Directories of pins, of whatever schema, in order; none where there is nothing.
+pub(crate) fn schema_dirs(bpf_dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(bpf_dir).into_iter().flatten().flatten();
+    let mut dirs: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| is_schema_dir(path))
+        .collect();
+    dirs.sort();
+    dirs
+}
+
+/// Removes a directory of pins that holds only maps; answers with their number.
+pub(crate) fn remove_all(dir: &Path) -> Result<usize, KernelError> {
+    let what = || format!("listing {}", dir.display());
+    let mut maps = 0;
+    for entry in fs::read_dir(dir).map_err(|e| KernelError::new(what(), e))? {
+        remove(&entry.map_err(|e| KernelError::new(what(), e))?.path())?;
+        maps += 1;
+    }
+    fs::remove_dir(dir).map_err(|e| KernelError::new(format!("removing {}", dir.display()), e))?;
+    Ok(maps)
 }
 
 fn is_schema_dir(path: &Path) -> bool {

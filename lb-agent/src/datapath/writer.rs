@@ -103,22 +103,6 @@ impl Datapath {
         Ok(stale.len())
     }
 
-    /// Which of these addresses packets cannot be sent to yet. Asking begins their resolution.
-    ///
-    /// # Errors
-    ///
-    /// The table of next hops is full.
-    pub fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
-        let mut unresolved = Vec::new();
-        for address in addresses {
-            self.hops.index(*address)?;
-            if !self.hops.is_resolved(*address) {
-                unresolved.push(*address);
-            }
-        }
-        Ok(unresolved)
-    }
-
     fn put_table(&mut self, service: u32, recipe: &Recipe) -> Result<(), KernelError> {
         let what = || format!("writing the Maglev table of service {service}");
         if service >= MAX_SERVICES {
@@ -361,21 +345,30 @@ impl Kernel for Datapath {
     }
 
     fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError> {
-        match &mut self.local {
-            Some(local) => local.close(gone),
-            None => Ok(0),
-        }
+        let local = self.local.as_mut();
+        local.map_or(Ok(0), |local| local.close(gone))
+    }
+
+    fn cut_backends(&mut self, ids: &BTreeSet<u32>) -> Result<u64, KernelError> {
+        self.flows.cut_open(ids)
+    }
+
+    fn local_sockets(&self, backends: &BTreeMap<u32, KernelBackend>) -> Result<u64, KernelError> {
+        let local = self.local.as_ref();
+        local.map_or(Ok(0), |local| local.sockets_of(backends))
+    }
+
+    fn announce_vips(&mut self, on: bool) {
+        self.announcing = on;
     }
 
     fn local_stats(&self) -> Result<SocketStats, KernelError> {
-        match &self.local {
-            Some(local) => local.stats(),
-            None => Ok(SocketStats::default()),
-        }
+        let local = self.local.as_ref();
+        local.map_or_else(|| Ok(SocketStats::default()), |local| local.stats())
     }
 
     fn unresolved(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
-        Datapath::unresolved(self, addresses)
+        self.hops.unresolved(addresses)
     }
 
     fn router_towards(&self, address: IpAddr) -> Option<IpAddr> {

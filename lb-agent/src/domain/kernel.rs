@@ -322,6 +322,26 @@ pub trait Kernel: Send {
     /// A map that cannot be read, or a socket that cannot be closed.
     fn close_local(&mut self, gone: &BTreeMap<u32, KernelBackend>) -> Result<usize, KernelError>;
 
+    /// Ends the open flows of these backends at once; answers with their number. What is kept of
+    /// flows that have ended stays.
+    ///
+    /// # Errors
+    ///
+    /// A table that cannot be mapped.
+    fn cut_backends(&mut self, ids: &BTreeSet<u32>) -> Result<u64, KernelError>;
+
+    /// Connected sockets of local clients that were sent to one of these backends (by id, with the
+    /// address that they were sent to).
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn local_sockets(&self, backends: &BTreeMap<u32, KernelBackend>) -> Result<u64, KernelError>;
+
+    /// Whether VIPs are announced where the configuration says so; takes effect with the next
+    /// [`Kernel::set_filter`].
+    fn announce_vips(&mut self, on: bool);
+
     /// Totals of local clients; zero where there are none.
     ///
     /// # Errors

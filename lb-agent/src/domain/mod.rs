@@ -7,6 +7,7 @@ pub mod backend;
 pub mod block;
 pub mod block_list;
 pub mod config_entry;
+pub mod drain;
 pub mod dtab;
 pub mod filter;
 pub mod fleet;

@@ -18,6 +18,8 @@ use super::{
     tag_route::TagRoute,
 };
 
+pub use super::drain::Drain;
+
 /// Everything the node should do, at one version.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -95,13 +97,6 @@ impl BackendState {
             || matches!(self.instance.health, CatalogHealth::Critical(_));
         unhealthy && !drains
     }
-}
-
-/// Taken out by a person without cutting its connections.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Drain {
-    /// Since when.
-    pub since: SystemTime,
 }
 
 /// Why a backend that its catalog no longer lists is still used.

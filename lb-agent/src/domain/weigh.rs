@@ -19,13 +19,14 @@ use self::{
 };
 use super::{
     backend::{Instance, InstanceId},
+    drain::Drain,
     health::Observed,
     passive::Ejection,
     precedence::SplitStack,
     ramp,
     service::ServiceSpec,
     shift::ShiftState,
-    snapshot::{BackendState, Drain, Held, ServiceState},
+    snapshot::{BackendState, Held, ServiceState},
     split::{ActiveSplit, Shares},
 };
 

@@ -46,10 +46,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long answers under way may take once the agent shuts down.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Serves `GET /metrics` and `GET /healthz` until `shutdown` completes.
+/// Serves `GET /metrics`, `GET /healthz` and `GET /readyz` until `shutdown` completes.
 ///
 /// `/metrics` answers 200 with the Prometheus text format. `/healthz` answers 200 and `ok`, or
-/// 503 and the problems, one on each line. Both answer 503 and a sentence while the controller
+/// 503 and the problems, one on each line. `/readyz` is for whoever sends traffic to the node: it
+/// answers 200 and `ready`, or 503 while the node is drained; what is wrong with a single service
+/// is no reason to send the others' traffic elsewhere. All answer 503 and a sentence while the controller
 /// does not answer.
 pub async fn serve(
     listener: TcpListener,
@@ -59,6 +61,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .fallback(not_found)
         .with_state(sources);
     let (stopping, stopped) = oneshot::channel();
@@ -113,10 +116,19 @@ async fn healthz(State(sources): State<Sources>) -> Result<Response, Unavailable
     Ok((StatusCode::SERVICE_UNAVAILABLE, lines).into_response())
 }
 
+async fn readyz(State(sources): State<Sources>) -> Result<Response, Unavailable> {
+    let Some(drain) = in_time(sources.handle.node_drain()).await? else {
+        return Ok("ready\n".into_response());
+    };
+    let since = humantime::format_rfc3339_seconds(drain.since);
+    let line = format!("the node is drained since {since}\n");
+    Ok((StatusCode::SERVICE_UNAVAILABLE, line).into_response())
+}
+
 async fn not_found() -> impl IntoResponse {
     (
         StatusCode::NOT_FOUND,
-        "nothing here; ask for /metrics or /healthz\n",
+        "nothing here; ask for /metrics, /healthz or /readyz\n",
     )
 }
 

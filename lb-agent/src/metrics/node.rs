@@ -57,6 +57,16 @@ fn agent(status: &Status) -> Vec<Family> {
             "Problems that a person should know of; lb-agent status and /healthz name them.",
         )
         .with(status.problems.len() as f64),
+        Family::gauge(
+            "lb_node_drained",
+            "1 while the node is drained: /readyz fails; else 0.",
+        )
+        .with(f64::from(u8::from(status.node_drain.is_some()))),
+        Family::gauge(
+            "lb_drained_backends",
+            "Backends that people have taken out; lb-agent status lists them.",
+        )
+        .with(status.drains.len() as f64),
         Family::gauge("lb_snapshot_version", "Version of the desired state.")
             .with(status.version as f64),
         Family::gauge(

@@ -15,7 +15,10 @@ use tokio::{
 
 use self::fixture::{all_counters, blocked, snapshot, status};
 use super::*;
-use crate::controller::{Command, Status};
+use crate::{
+    controller::{Command, Status},
+    domain::drain::NodeDrain,
+};
 
 /// A server over a controller that gives these answers until it is dropped.
 struct Rig {
@@ -32,6 +35,9 @@ impl Rig {
             while let Some(command) = asked.recv().await {
                 match command {
                     Command::Status(reply) => reply.send(Ok(status.clone())).unwrap(),
+                    Command::NodeDrain(reply) => {
+                        reply.send(Ok(status.node_drain.clone())).unwrap();
+                    }
                     Command::Counters(reply) => reply.send(Ok(all_counters())).unwrap(),
                     Command::BlockTop(most, reply) => {
                         let top = blocks.iter().copied().take(most).collect();
@@ -217,7 +223,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 56, "{families:?}");
+    assert_eq!(families.len(), 58, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.
@@ -253,9 +259,15 @@ async fn health_page_and_others() {
     let (header, body) = rig.get("/healthz").await;
     assert!(header.starts_with("http/1.1 200 "), "{header}");
     assert_eq!(body, "ok\n");
+    let (header, body) = rig.get("/readyz").await;
+    assert!(header.starts_with("http/1.1 200 "), "{header}");
+    assert_eq!(body, "ready\n");
     let (header, body) = rig.get("/").await;
     assert!(header.starts_with("http/1.1 404 "), "{header}");
-    assert_eq!(body, "nothing here; ask for /metrics or /healthz\n");
+    assert_eq!(
+        body,
+        "nothing here; ask for /metrics, /healthz or /readyz\n"
+    );
 
     let ill = Status {
         problems: vec!["Consul is gone".into(), "eth0 is down".into()],
@@ -267,6 +279,30 @@ async fn health_page_and_others() {
     assert_eq!(body, "Consul is gone\neth0 is down\n");
     let (_, body) = rig.get("/metrics").await;
     assert!(body.contains("\nlb_problems 2\n"));
+    let (header, _) = rig.get("/readyz").await;
+    assert!(header.starts_with("http/1.1 200 "), "{header}");
+}
+
+/// A drained node is well, but not ready.
+#[tokio::test]
+async fn a_drained_node_is_not_ready() {
+    let drained = Status {
+        node_drain: Some(NodeDrain {
+            since: SystemTime::UNIX_EPOCH,
+            grace: Duration::ZERO,
+            deadline: None,
+            by: None,
+        }),
+        ..status()
+    };
+    let rig = Rig::start(drained, Vec::new()).await;
+    let (header, body) = rig.get("/readyz").await;
+    assert!(header.starts_with("http/1.1 503 "), "{header}");
+    assert_eq!(body, "the node is drained since 1970-01-01T00:00:00Z\n");
+    let (header, _) = rig.get("/healthz").await;
+    assert!(header.starts_with("http/1.1 200 "), "{header}");
+    let (_, body) = rig.get("/metrics").await;
+    assert!(body.contains("\nlb_node_drained 1\n"));
 }
 
 /// A controller that is gone is reported as such.
@@ -275,7 +311,7 @@ async fn controller_is_gone() {
     let (commands, _) = mpsc::channel(4);
     let (_publish, snapshots) = watch::channel(Arc::default());
     let rig = Rig::over(Handle::new(commands, snapshots)).await;
-    for path in ["/metrics", "/healthz"] {
+    for path in ["/metrics", "/healthz", "/readyz"] {
         let (header, body) = rig.get(path).await;
         assert!(header.starts_with("http/1.1 503 "), "{header}");
         assert_eq!(body, "the agent is shutting down\n");

@@ -16,7 +16,7 @@ fn sample() -> PersistedState {
         subset: None,
         health: CatalogHealth::Warning("disk: 91 %".into()),
     };
-    let drains = BTreeMap::from([(instance.id.clone(), Drain { since: time })]);
+    let drains = BTreeMap::from([(instance.id.clone(), Drain::begun(time))]);
     let down = Down {
         id: instance.id.clone(),
         address: instance.address,

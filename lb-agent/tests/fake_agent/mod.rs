@@ -1,6 +1,7 @@
 //! An agent without kernel: the real API on a real socket, before a controller that keeps its
 //! state in memory.
 
+mod drains;
 mod picture;
 
 use std::{
@@ -11,7 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use self::picture::{counters, snapshot, status};
+use self::{
+    drains::Drained,
+    picture::{counters, snapshot, status},
+};
 use ipnet::IpNet;
 use lb_agent::{
     api,
@@ -145,7 +149,7 @@ impl FakeAgent {
 #[derive(Default)]
 struct Memory {
     split: Option<Shares>,
-    drains: BTreeMap<InstanceId, Drain>,
+    drained: Drained,
     blocks: BTreeMap<IpNet, BlockRule>,
     allowed: BTreeMap<IpNet, SystemTime>,
 }
@@ -158,17 +162,6 @@ impl Memory {
         Err(OperatorError::UnknownService {
             name: service.into(),
             known: vec!["dns".into(), "echo".into()],
-        })
-    }
-
-    fn backend(service: &str, name: &str) -> Result<InstanceId, OperatorError> {
-        Self::known(service)?;
-        if ["10.1.0.2:8080", "10.1.0.3:8080"].contains(&name) {
-            return Ok(InstanceId(name.into()));
-        }
-        Err(OperatorError::UnknownBackend {
-            service: service.into(),
-            name: name.into(),
         })
     }
 
@@ -272,6 +265,12 @@ async fn control(
                 }
                 Box::new(move || drop(reply.send(result)))
             }
+            Command::Drain(..)
+            | Command::Undrain(..)
+            | Command::DrainNode(..)
+            | Command::UndrainNode(_)
+            | Command::DrainView(..)
+            | Command::NodeDrain(_) => memory.drained.carry_out(command),
             Command::Shift(_, order, reply) => {
                 let checked = order.check().map_err(OperatorError::from);
                 Box::new(move || drop(reply.send(checked.and_then(|()| Err(nothing_shifted())))))
@@ -284,21 +283,6 @@ async fn control(
             }
             Command::PutDtab(_, _, reply) => {
                 Box::new(move || drop(reply.send(Err(nothing_shifted()))))
-            }
-            Command::Drain(service, name, reply) => {
-                let result = Memory::backend(&service, &name);
-                if let Ok(id) = &result {
-                    let since = SystemTime::now();
-                    memory.drains.insert(id.clone(), Drain { since });
-                }
-                Box::new(move || drop(reply.send(result)))
-            }
-            Command::Undrain(service, name, reply) => {
-                let result = Memory::backend(&service, &name);
-                if let Ok(id) = &result {
-                    memory.drains.remove(id);
-                }
-                Box::new(move || drop(reply.send(result)))
             }
             // It has no Consul, so nobody asks before a key is written.
             Command::Fleet(question) => Box::new(move || drop(question)),
@@ -367,7 +351,10 @@ async fn control(
                 drop(reply.send(Err(OperatorError::Refused(refusal.into()))));
             }),
         };
-        snapshots.send_replace(Arc::new(snapshot(&memory.drains, memory.split.as_ref())));
+        snapshots.send_replace(Arc::new(snapshot(
+            &memory.drained.backends,
+            memory.split.as_ref(),
+        )));
         answer();
     }
 }

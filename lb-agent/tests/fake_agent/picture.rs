@@ -83,6 +83,8 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
 
 pub(super) fn status(mood: Mood, blocks: usize) -> Status {
     Status {
+        node_drain: None,
+        drains: Vec::new(),
         version: 1,
         started: SystemTime::now(),
         interfaces: vec![InterfaceStatus {

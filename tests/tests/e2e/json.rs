@@ -35,17 +35,18 @@ fn service() -> String {
 fn backends() -> String {
     format!(
         "backends[{{address catalog_detail catalog_health counters{COUNTERS} \
-         disabled_reason draining_since_unix_ms ejected_reason ejected_until_unix_ms enabled health \
-         held_until_unix_ms id observed observed_reason observed_since_unix_ms reason \
-         registered_weight service share_percent slow_start_percent subset weight}}] \
+         disabled_reason drain_cut_flows drain_deadline_unix_ms drained_by draining_since_unix_ms \
+         ejected_reason ejected_until_unix_ms enabled health held_until_unix_ms id observed \
+         observed_reason observed_since_unix_ms reason registered_weight service share_percent \
+         slow_start_percent subset weight}}] \
          now_unix_ms"
     )
 }
 
 fn status() -> String {
     "{agent_version block_rules catalog{backends backends_healthy services services_healthy} \
-     consul_address docker evictions{closed half_open} flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
-     last_apply_us local_clients maglev_rebuilds{count last_us total_us} now_unix_ms problems[] \
+     consul_address docker drains[] evictions{closed half_open} flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
+     last_apply_us local_clients maglev_rebuilds{count last_us total_us} node_drain now_unix_ms problems[] \
      snapshot_version started_unix_ms verdicts[{action bytes help name packets}] watches[]}"
         .to_owned()
 }
@@ -87,8 +88,18 @@ fn replies_have_the_keys_that_programs_rely_on() {
     let list = list.display().to_string();
     let config = scene.agent.config_file().display().to_string();
     let service = service();
+    let drained = status()
+        .replace(
+            "drains[]",
+            "drains[{address backend_id by cut_flows deadline_unix_ms flows local_connections \
+             service since_unix_ms}]",
+        )
+        .replace(
+            "node_drain",
+            "node_drain{by deadline_unix_ms leaves_unix_ms since_unix_ms}",
+        );
     let backends = backends();
-    let rows: [(&[&str], String); 22] = [
+    let rows: [(&[&str], String); 25] = [
         (&["status"], status()),
         (&["service", "list"], format!("{{services[{service}]}}")),
         (
@@ -125,6 +136,12 @@ fn replies_have_the_keys_that_programs_rely_on() {
             format!("{{service split{SPLIT}}}"),
         ),
         (&["drain", "echo", &b1], "{backend_id service}".to_owned()),
+        (
+            &["drain", "--node"],
+            "{drain{by deadline_unix_ms leaves_unix_ms since_unix_ms}}".to_owned(),
+        ),
+        (&["status"], drained),
+        (&["undrain", "--node"], "{}".to_owned()),
         (&["undrain", "echo", &b1], "{backend_id service}".to_owned()),
         (
             &["backend", "history", "echo"],

@@ -238,6 +238,13 @@ impl Conversation {
         Self(stream)
     }
 
+    /// Asks once more, and whether nobody answers any more.
+    pub(crate) fn is_cut(&mut self) -> bool {
+        let request = b"GET / HTTP/1.1\r\nhost: echo\r\n\r\n";
+        let asked = self.0.write_all(request);
+        asked.is_err() || !matches!(self.0.read(&mut [0; 1024]), Ok(length) if length > 0)
+    }
+
     /// Asks once more; who answers.
     pub(crate) fn ask(&mut self) -> String {
         self.0

@@ -113,7 +113,7 @@ fn a_backend_carries_every_factor_of_its_weight() {
         since: at(5),
         reason: "timed out".into(),
     };
-    out.drain = Some(Drain { since: at(6) });
+    out.drain = Some(Drain::begun(at(6)));
     out.held = Some(Held {
         since: at(7),
         until: at(8),
@@ -152,8 +152,6 @@ fn a_backend_carries_every_factor_of_its_weight() {
             address: "10.1.0.2:8080".into(),
             subset: Some("v1".into()),
             registered_weight: 10,
-            weight: 0,
-            share_percent: 0.0,
             reason: "weight 0".into(),
             health: "unhealthy".into(),
             catalog_health: "critical".into(),
@@ -169,10 +167,10 @@ fn a_backend_carries_every_factor_of_its_weight() {
             ejected_until_unix_ms: Some(33_000),
             ejected_reason: "5 connections in a row failed: refused".into(),
             slow_start_percent: Some(30),
+            ..Default::default()
         }
     );
-    assert_eq!(got[1].share_percent, 100.0);
-    assert_eq!(got[1].subset, None);
+    assert_eq!((got[1].share_percent, &got[1].subset), (100.0, &None));
     assert_eq!(
         got[1].counters,
         Some(proto::Counters {
@@ -191,7 +189,7 @@ fn a_backend_carries_every_factor_of_its_weight() {
 #[test]
 fn a_service_counts_its_backends() {
     let mut drained = backend(4, "v2", 0, CatalogHealth::Passing);
-    drained.drain = Some(Drain { since: at(1) });
+    drained.drain = Some(Drain::begun(at(1)));
     let state = state(
         vec![
             backend(1, "v1", 3, CatalogHealth::Passing),

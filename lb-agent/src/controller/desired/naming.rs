@@ -6,7 +6,7 @@ use super::{super::OperatorError, Desired};
 use crate::domain::{
     backend::InstanceId,
     service::ServiceSpec,
-    snapshot::ServiceState,
+    snapshot::{BackendState, ServiceState},
     split::{ActiveSplit, Shares, SplitSource},
 };
 
@@ -97,7 +97,50 @@ impl Desired {
             })
     }
 
-    /// The same among the drained ones, which may have vanished since.
+    /// Identity and address of a backend that is to be drained. The last one of its address family
+    /// that takes new connections is refused, unless it is drained by `force`.
+    pub(crate) fn find_to_drain(
+        &self,
+        service: &str,
+        backend: &str,
+        force: bool,
+    ) -> Result<(InstanceId, SocketAddr), OperatorError> {
+        let id = self.find_backend(service, backend)?;
+        let state = self.state_of(service)?;
+        let takes = |one: &&BackendState| one.weight > 0;
+        let mut backends = state.backends.iter();
+        let unknown = || OperatorError::UnknownBackend {
+            service: service.to_owned(),
+            name: backend.to_owned(),
+        };
+        let own = backends.find(|one| *one.id() == id).ok_or_else(unknown)?;
+        let mut others = state.backends.iter().filter(takes);
+        let is_last = takes(&own)
+            && !others.any(|other| {
+                *other.id() != id && other.address().is_ipv6() == own.address().is_ipv6()
+            });
+        if is_last && !force {
+            return Err(OperatorError::Refused(format!(
+                "not drained: {id} is the last backend of service `{service}` that takes new {} \
+                 connections, so the VIP would refuse them; --force drains it all the same",
+                if own.address().is_ipv6() {
+                    "IPv6"
+                } else {
+                    "IPv4"
+                }
+            )));
+        }
+        Ok((id, own.address()))
+    }
+
+    /// Where a backend listens; `None`: it is not listed any more.
+    pub(crate) fn address_of(&self, service: &str, id: &InstanceId) -> Option<SocketAddr> {
+        let state = self.snapshot.services.get(service)?;
+        let mut backends = state.backends.iter();
+        Some(backends.find(|one| one.id() == id)?.address())
+    }
+
+    /// A backend as above, among the drained ones, which may have vanished since.
     pub(crate) fn find_drained(
         &self,
         service: &str,

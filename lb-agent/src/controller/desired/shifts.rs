@@ -149,7 +149,8 @@ fn sight(state: &ServiceState, subset: &str, mut readings: Readings) -> Sight {
         if backend.drain.is_none() && !maintained {
             let weight = u64::from(backend.instance.weight);
             all += weight;
-            healthy += if backend.is_dead() { 0 } else { weight };
+            let ill = backend.is_dead() || backend.ejection.is_some();
+            healthy += if ill { 0 } else { weight };
         }
     }
     if all > 0 {
@@ -295,7 +296,7 @@ mod tests {
         };
         assert_eq!(healthy(&mut desired), 1.0);
         let id = |number: u8| crate::domain::backend::InstanceId(format!("10.0.0.{number}:80"));
-        let drain = Drain { since: at(0) };
+        let drain = Drain::begun(at(0));
         let drains = desired.drains.entry("echo".into()).or_default();
         drains.insert(id(2), drain.clone());
         assert_eq!(healthy(&mut desired), 1.0, "the other one is well");

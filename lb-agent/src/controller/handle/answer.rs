@@ -9,9 +9,12 @@ use std::{
 
 use lb_common::{entry::Counter, flow::State, socket::SocketStats, verdict::Verdict};
 
-use crate::domain::{
-    backend::InstanceId, block::BlockRule, kernel::Attempts, registration::RegistrarStatus,
-    sync::WatchStatus,
+use crate::{
+    controller::drains::DrainView,
+    domain::{
+        backend::InstanceId, block::BlockRule, drain::NodeDrain, kernel::Attempts,
+        registration::RegistrarStatus, sync::WatchStatus,
+    },
 };
 
 /// A rule with what it has caught.
@@ -96,6 +99,10 @@ pub struct Status {
     pub verdicts: Vec<(Verdict, Counter)>,
     /// Rules on the block list.
     pub blocks: usize,
+    /// How the node is drained, if it is.
+    pub node_drain: Option<NodeDrain>,
+    /// Backends that are drained.
+    pub drains: Vec<DrainView>,
     /// What a person should know: each a sentence. Not empty means unhealthy.
     pub problems: Vec<String>,
     /// Seconds that the last and all rebuilds of Maglev tables took, and their number.

@@ -112,9 +112,9 @@ async fn history() {
     assert_eq!(all(None).await, []);
     bench.probe(1, false).await;
     bench.probe(1, false).await;
-    bench.handle.drain("echo", "node/echo-2").await.unwrap();
+    bench.handle.drain("echo", "node/echo-1").await.unwrap();
     bench.handle.drain("fixed", "10.2.0.1:80").await.unwrap();
-    bench.handle.undrain("echo", "node/echo-2").await.unwrap();
+    bench.handle.undrain("echo", "node/echo-1").await.unwrap();
     bench.list(&[(1, ""), (2, ""), (3, "")]).await;
     bench.list(&[(1, ""), (2, "")]).await;
     let expected = [

@@ -48,8 +48,8 @@ pub(super) fn standing(
             spec.forwarding.name()
         ));
     }
-    if backend.drain.is_some() {
-        return Standing::Out("drained by an operator".into());
+    if let Some(drain) = &backend.drain {
+        return Standing::Out(drain.reason());
     }
     if let CatalogHealth::Maintenance(reason) = &instance.health {
         return Standing::Out(with_detail("in maintenance", reason));

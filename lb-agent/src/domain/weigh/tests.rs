@@ -71,12 +71,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         .map(|(index, (subset, weight, special))| {
             let id = InstanceId(format!("n/{index}"));
             if matches!(special, Drained) {
-                drains.insert(
-                    id.clone(),
-                    Drain {
-                        since: SystemTime::UNIX_EPOCH,
-                    },
-                );
+                drains.insert(id.clone(), Drain::begun(SystemTime::UNIX_EPOCH));
             }
             let instance = Instance {
                 id,

@@ -63,6 +63,8 @@ pub(super) fn status() -> Status {
     used[flow::State::Free as usize] = 900;
     used[flow::State::Established as usize] = 24;
     Status {
+        node_drain: None,
+        drains: Vec::new(),
         version: 17,
         started,
         interfaces: vec![InterfaceStatus {

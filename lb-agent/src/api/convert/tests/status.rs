@@ -9,6 +9,8 @@ fn status_adds_up() {
     used[State::HalfOpen as usize] = 10;
     used[State::Established as usize] = 20;
     let agent = Status {
+        node_drain: None,
+        drains: Vec::new(),
         version: 7,
         started: at(100),
         interfaces: vec![InterfaceStatus {
