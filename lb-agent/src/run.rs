@@ -2,6 +2,7 @@
 
 mod options;
 mod takeover;
+mod tasks;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -9,13 +10,16 @@ use anyhow::{Context as _, bail};
 use lb_common::{flow::Lifetimes, socket::SocketStats};
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
 use tracing::{error, info, warn};
 
-use self::options::{consul_options, datapath_options, registration_prefix};
+use self::{
+    options::{consul_options, datapath_options, registration_prefix},
+    tasks::{Tasks, wait_for_end},
+};
 use crate::{
     api,
     config::{Config, ConsulConfig, DockerConfig, NatPorts, NewFlows, Token, XdpMode},
@@ -288,61 +292,6 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     }
     info!("stopped; the programs stay attached and traffic goes on");
     result
-}
-
-/// The agent's tasks, all of which end with `stopped`.
-struct Tasks {
-    set: JoinSet<(&'static str, anyhow::Result<()>)>,
-    stopped: watch::Receiver<bool>,
-}
-
-impl Tasks {
-    fn spawn<F>(&mut self, name: &'static str, task: impl FnOnce(Shutdown) -> F)
-    where
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        let mut stopped = self.stopped.clone();
-        let shutdown: Shutdown = Box::pin(async move {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        });
-        let future = task(shutdown);
-        self.set.spawn(async move { (name, future.await) });
-    }
-}
-
-type Shutdown = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Waits for a signal to stop, reloading on SIGHUP meanwhile; or for a part that ends by itself,
-/// which none should.
-async fn wait_for_end(
-    tasks: &mut Tasks,
-    handle: &Handle,
-    mut hangup: Signal,
-) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {
-                info!("SIGTERM received");
-                return Ok(());
-            }
-            _ = interrupt.recv() => {
-                info!("SIGINT received");
-                return Ok(());
-            }
-            _ = hangup.recv() => {
-                let handle = handle.clone();
-                // The controller logs how it went; a signal to stop need not wait for it.
-                tokio::spawn(async move { handle.reload().await });
-            }
-            Some(ended) = tasks.set.join_next() => {
-                let (name, result) = ended.context("a part of the agent failed")?;
-                result.with_context(|| format!("{name} failed"))?;
-                bail!("{name} ended unexpectedly");
-            }
-        }
-    }
 }
 
 /// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.

@@ -15,6 +15,7 @@ use crate::{
     watch::WatchHandle,
 };
 
+mod blocks;
 mod caller;
 mod convert;
 mod drains;

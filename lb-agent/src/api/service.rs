@@ -1,17 +1,15 @@
 //! The service itself: each call asks the controller once or twice and converts the answer.
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
-use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, convert, drains,
+    Sources, blocks, convert, drains,
     fleet::Fleet,
-    flows, history,
-    input::{self, Prefixes},
+    flows, history, input,
     naming::Naming,
     proto::{self, agent_server::Agent},
     refusal::{find, select},
@@ -24,8 +22,6 @@ use crate::{
     watch::WatchHandle,
 };
 
-/// Rules in one part of a list; the controller does other work between two parts.
-const PAGE: usize = 4096;
 /// Messages of a stream that wait for their receiver.
 const WAITING: usize = 16;
 
@@ -236,81 +232,30 @@ impl Agent for Service {
         &self,
         request: Request<proto::AddBlocksRequest>,
     ) -> Result<Response<proto::AddBlocksResponse>, Status> {
-        let proto::AddBlocksRequest {
-            prefixes,
-            options,
-            fleet,
-        } = request.into_inner();
-        let prefixes = input::prefixes(&prefixes)?;
-        let order = input::block_order(options)?;
-        let (rules, notes) = if fleet {
-            self.fleet.block(prefixes, order).await?
-        } else {
-            let blocked = self.handle.block_add(prefixes, order).await?;
-            (blocked.rules, blocked.notes)
-        };
-        Ok(Response::new(proto::AddBlocksResponse {
-            notes,
-            rules: rules.iter().map(convert::block_rule).collect(),
-            now_unix_ms: now_unix_ms(),
-        }))
+        blocks::add(&self.handle, &self.fleet, request).await
     }
 
     async fn delete_blocks(
         &self,
         request: Request<proto::DeleteBlocksRequest>,
     ) -> Result<Response<proto::DeleteBlocksResponse>, Status> {
-        let prefixes = input::prefixes(&request.get_ref().prefixes)?;
-        let deleted = if request.get_ref().fleet {
-            self.fleet.unblock(&prefixes).await? as u64
-        } else {
-            self.handle.block_del(prefixes).await? as u64
-        };
-        Ok(Response::new(proto::DeleteBlocksResponse { deleted }))
+        blocks::delete(&self.handle, &self.fleet, request).await
     }
 
-    type ListBlocksStream =
-        Pin<Box<dyn Stream<Item = Result<proto::ListBlocksResponse, Status>> + Send>>;
+    type ListBlocksStream = blocks::Pages;
 
     async fn list_blocks(
         &self,
         _: Request<proto::ListBlocksRequest>,
     ) -> Result<Response<Self::ListBlocksStream>, Status> {
-        let pages = stream::try_unfold((self.handle.clone(), None), |(handle, last)| async move {
-            let entries = handle.block_list(last, PAGE).await?;
-            let Some(end) = entries.last().map(|entry| entry.rule.prefix) else {
-                return Ok(None);
-            };
-            let page = proto::ListBlocksResponse {
-                blocks: entries.iter().map(convert::block_entry).collect(),
-                now_unix_ms: now_unix_ms(),
-            };
-            Ok(Some((page, (handle, Some(end)))))
-        });
-        Ok(Response::new(Box::pin(pages)))
+        Ok(Response::new(blocks::list(&self.handle)))
     }
 
     async fn import_blocks(
         &self,
         request: Request<Streaming<proto::ImportBlocksRequest>>,
     ) -> Result<Response<proto::ImportBlocksResponse>, Status> {
-        let mut parts = request.into_inner();
-        let mut prefixes = Prefixes::default();
-        let mut first = None;
-        while let Some(part) = parts.message().await? {
-            if first.is_none() {
-                first = Some((input::block_order(part.options)?, part.replace));
-            }
-            prefixes.extend(&part.prefixes)?;
-        }
-        let prefixes = prefixes.finish()?;
-        let (order, replace) = first.unwrap_or_default();
-        let blocked = self.handle.block_import(prefixes, order, replace).await?;
-        Ok(Response::new(proto::ImportBlocksResponse {
-            imported: blocked.count as u64,
-            total: blocked.total as u64,
-            notes: blocked.notes,
-        }))
+        blocks::import(&self.handle, request).await
     }
 
     async fn add_allowed(

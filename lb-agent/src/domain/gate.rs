@@ -103,7 +103,8 @@ pub trait Witness: Send + Sync {
 /// A service at one moment, as seen from a subset.
 #[derive(Clone, Debug, Default)]
 pub struct Sight {
-    /// Healthy part of the subset's registered weight, from 0 to 1; 0 where it has no backend.
+    /// Healthy part of the subset's registered weight, from 0 to 1, in the family where that is less;
+    /// 0 where it has no backend.
     pub healthy: f64,
     /// The subset's backends.
     pub subset: Readings,

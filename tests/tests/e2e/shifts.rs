@@ -371,7 +371,8 @@ fn tables_are_put_by_curl_and_conflicts_are_refused() {
     assert_eq!(put("*", "/svc/echo => /#/x/v2 | /#/x/v1").0, 204);
     check_share(&scene, 100);
     let drained = scene.topology.backend_address(2).to_string();
-    scene.agent.command(&["drain", "echo", &drained]).unwrap();
+    let drain = ["drain", "echo", &drained, "--force"];
+    scene.agent.command(&drain).unwrap();
     check_share(&scene, 0);
     scene.agent.command(&["undrain", "echo", &drained]).unwrap();
     check_share(&scene, 100);

@@ -133,7 +133,8 @@ impl Desired {
 fn sight(state: &ServiceState, subset: &str, mut readings: Readings) -> Sight {
     let is_own = |backend: &BackendState| backend.subset.as_deref() == Some(subset);
     let mut sight = Sight::default();
-    let (mut healthy, mut all) = (0_u64, 0_u64);
+    // Each family's VIPs have their own backends: the worse one counts.
+    let mut families = [(0_u64, 0_u64); 2];
     for backend in &state.backends {
         let key = (backend.id().clone(), backend.address());
         let outcomes = readings.remove(&key).unwrap_or_default();
@@ -148,14 +149,15 @@ fn sight(state: &ServiceState, subset: &str, mut readings: Readings) -> Sight {
         let maintained = matches!(backend.instance.health, CatalogHealth::Maintenance(_));
         if backend.drain.is_none() && !maintained {
             let weight = u64::from(backend.instance.weight);
-            all += weight;
+            let (healthy, all) = &mut families[usize::from(backend.address().is_ipv6())];
+            *all += weight;
             let ill = backend.is_dead() || backend.ejection.is_some();
-            healthy += if ill { 0 } else { weight };
+            *healthy += if ill { 0 } else { weight };
         }
     }
-    if all > 0 {
-        sight.healthy = healthy as f64 / all as f64;
-    }
+    let shares = families.into_iter().filter(|(_, all)| *all > 0);
+    let shares = shares.map(|(healthy, all)| healthy as f64 / all as f64);
+    sight.healthy = shares.reduce(f64::min).unwrap_or(0.0);
     sight
 }
 

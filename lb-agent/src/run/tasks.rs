@@ -1,0 +1,66 @@
+//! The agent's parts as tasks, and what ends them.
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+use tracing::info;
+
+use crate::controller::Handle;
+
+/// The agent's tasks, all of which end with `stopped`.
+pub(super) struct Tasks {
+    pub(super) set: JoinSet<(&'static str, anyhow::Result<()>)>,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+impl Tasks {
+    pub(super) fn spawn<F>(&mut self, name: &'static str, task: impl FnOnce(Shutdown) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let mut stopped = self.stopped.clone();
+        let shutdown: Shutdown = Box::pin(async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        });
+        let future = task(shutdown);
+        self.set.spawn(async move { (name, future.await) });
+    }
+}
+
+pub(super) type Shutdown = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits for a signal to stop, reloading on SIGHUP meanwhile; or for a part that ends by itself,
+/// which none should.
+pub(super) async fn wait_for_end(
+    tasks: &mut Tasks,
+    handle: &Handle,
+    mut hangup: Signal,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                info!("SIGTERM received");
+                return Ok(());
+            }
+            _ = interrupt.recv() => {
+                info!("SIGINT received");
+                return Ok(());
+            }
+            _ = hangup.recv() => {
+                let handle = handle.clone();
+                // The controller logs how it went; a signal to stop need not wait for it.
+                tokio::spawn(async move { handle.reload().await });
+            }
+            Some(ended) = tasks.set.join_next() => {
+                let (name, result) = ended.context("a part of the agent failed")?;
+                result.with_context(|| format!("{name} failed"))?;
+                bail!("{name} ended unexpectedly");
+            }
+        }
+    }
+}
