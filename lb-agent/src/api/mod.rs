@@ -15,7 +15,9 @@ use crate::{
     watch::WatchHandle,
 };
 
+mod author;
 mod convert;
+mod explain;
 mod fleet;
 mod flows;
 mod input;

@@ -35,6 +35,7 @@ impl From<OperatorError> for Status {
             OperatorError::UnknownService { .. }
             | OperatorError::UnknownBackend { .. }
             | OperatorError::UnknownSubset { .. }
+            | OperatorError::NothingThere(_)
             | OperatorError::NotBlocked(_)
             | OperatorError::NotAllowed(_) => Code::NotFound,
             OperatorError::Shift(InvalidShift::Percent { .. } | InvalidShift::Every(_)) => {

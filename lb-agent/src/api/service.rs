@@ -8,7 +8,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, convert,
+    Sources,
+    author::author,
+    convert, explain,
     fleet::Fleet,
     flows,
     input::{self, Prefixes},
@@ -53,6 +55,22 @@ impl Service {
             handle: sources.controller,
             watch: sources.watch,
             flows: sources.flows,
+        }
+    }
+
+    /// A handle with which this request's author gives commands.
+    fn by<T>(&self, request: &Request<T>) -> Handle {
+        match author(request) {
+            Some(author) => self.handle.by(author),
+            None => self.handle.clone(),
+        }
+    }
+
+    /// Splits as this request's author sets them.
+    fn splits_by<T>(&self, request: &Request<T>) -> Splits {
+        Splits {
+            handle: self.by(request),
+            fleet: self.fleet.clone(),
         }
     }
 
@@ -114,7 +132,16 @@ impl Agent for Service {
             service: Some(convert::service(state, &counters)),
             backends: convert::backends(state, &counters),
             now_unix_ms: now_unix_ms(),
+            explanation: explain::of_service(&self.handle, &request.get_ref().name).await?,
         }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::ExplainResponse>, Status> {
+        let answer = explain::answer(&self.handle, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_backends(
@@ -137,7 +164,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::SetSplitRequest>,
     ) -> Result<Response<proto::SetSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .set(request.into_inner())
             .await
             .map(Response::new)
@@ -154,7 +181,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::ResetSplitRequest>,
     ) -> Result<Response<proto::ResetSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .reset(request.into_inner())
             .await
             .map(Response::new)
@@ -164,7 +191,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::ShiftSplitRequest>,
     ) -> Result<Response<proto::ShiftSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .shift(request.into_inner())
             .await
             .map(Response::new)
@@ -174,7 +201,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::PromoteSplitRequest>,
     ) -> Result<Response<proto::PromoteSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .promote(request.into_inner())
             .await
             .map(Response::new)
@@ -184,7 +211,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::RollbackSplitRequest>,
     ) -> Result<Response<proto::RollbackSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .rollback(request.into_inner())
             .await
             .map(Response::new)
@@ -194,7 +221,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::AckSplitRequest>,
     ) -> Result<Response<proto::AckSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .ack(request.into_inner())
             .await
             .map(Response::new)
@@ -204,8 +231,9 @@ impl Agent for Service {
         &self,
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
+        let handle = self.by(&request);
         let proto::DrainRequest { service, backend } = request.into_inner();
-        let backend_id = self.handle.drain(&service, &backend).await?.0;
+        let backend_id = handle.drain(&service, &backend).await?.0;
         Ok(Response::new(proto::DrainResponse {
             service,
             backend_id,
@@ -216,8 +244,9 @@ impl Agent for Service {
         &self,
         request: Request<proto::UndrainRequest>,
     ) -> Result<Response<proto::UndrainResponse>, Status> {
+        let handle = self.by(&request);
         let proto::UndrainRequest { service, backend } = request.into_inner();
-        let backend_id = self.handle.undrain(&service, &backend).await?.0;
+        let backend_id = handle.undrain(&service, &backend).await?.0;
         Ok(Response::new(proto::UndrainResponse {
             service,
             backend_id,

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use super::{
     backend,
     client::{self, Agent},
+    explain,
     failure::Failure,
     output::{Printer, bytes, counted, span},
     shift,
@@ -174,6 +175,16 @@ fn show(reply: &GetServiceResponse) -> String {
     }
     text.push('\n');
     text.push_str(&backend::table(&reply.backends));
+    if let Some(explanation) = &reply.explanation {
+        text.push('\n');
+        let sections = explain::sections;
+        text.push_str(&sections(
+            &service,
+            &reply.backends,
+            explanation,
+            reply.now_unix_ms,
+        ));
+    }
     text
 }
 
@@ -320,6 +331,7 @@ echo  tcp       198.51.100.10:80,[2001:db8::10]:80       2/3  v1=90 v2=10      4
             service: Some(service),
             backends: vec![],
             now_unix_ms: 0,
+            explanation: None,
         };
         assert_eq!(
             show(&reply(echo())),

@@ -19,6 +19,7 @@ mod health;
 mod held;
 mod locate;
 mod node;
+mod place;
 mod scalar;
 mod service;
 mod table;
@@ -26,7 +27,7 @@ mod table;
 mod tests;
 mod treatment;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use toml::de::DeTable;
 
@@ -35,6 +36,7 @@ pub use self::{
     dtab::DtabConfig,
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
+    place::ServicePlaces,
 };
 use self::{locate::Report, table::Table};
 use crate::domain::service::ServiceSpec;
@@ -55,6 +57,8 @@ pub struct Config {
     /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
     /// protocol. One that takes its backends from Consul exists only where `consul` does.
     pub services: Vec<Arc<ServiceSpec>>,
+    /// Lines of what the services say, by name.
+    pub places: Arc<BTreeMap<String, ServicePlaces>>,
 }
 
 /// Reads a configuration file, with the process's environment behind it.
@@ -116,12 +120,14 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
     let services = service::services(&mut root, consul.is_some(), &mut report);
     clash::clashes(&services, &mut report);
     root.close(&mut report);
+    let places = place::places(&services, &report);
     report.conclude(Config {
         node,
         consul,
         metrics,
         dtab,
         allow,
+        places: Arc::new(places),
         services: services
             .into_iter()
             .map(|read| Arc::new(read.spec))

@@ -2,6 +2,7 @@
 
 mod chain;
 mod naming;
+mod origin;
 mod publish;
 mod shifts;
 
@@ -15,6 +16,7 @@ use std::{
 use crate::{
     config::{Config, Publish},
     domain::{
+        author::Authors,
         backend::{Instance, InstanceId},
         config_entry::{ConfigEntry, EntryKind},
         fleet::Fleet,
@@ -69,6 +71,8 @@ pub(crate) struct Desired {
     pub(crate) shifts: BTreeMap<String, Steering>,
     /// How often each service's traffic was given back.
     pub(crate) returns: BTreeMap<String, u64>,
+    /// Who set the splits and drained the backends.
+    pub(crate) authors: Authors,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     snapshot: Arc<Snapshot>,
@@ -123,6 +127,7 @@ impl Desired {
             fallbacks: state.fallbacks.clone(),
             shifts: shifts::resumed(&state.shifts),
             returns: BTreeMap::new(),
+            authors: state.authors.clone(),
             drains: state.drains.clone(),
             snapshot: Arc::default(),
         };

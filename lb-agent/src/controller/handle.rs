@@ -20,9 +20,12 @@ use super::{
     fleet::FleetQuestion,
 };
 use crate::domain::{
+    author::Author,
     backend::InstanceId,
     block::{BlockRule, Exception},
+    drift::DriftRecord,
     dtab::Dentry,
+    explain::{Explained, Subject},
     shift::{InvalidShift, ShiftOrder, ShiftState},
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
@@ -60,6 +63,9 @@ pub enum OperatorError {
         /// The subsets there are.
         known: Vec<String>,
     },
+    /// Nothing to explain.
+    #[error("{0}")]
+    NothingThere(String),
     /// No such rule on the block list.
     #[error("{0} is not on the block list; `lb-agent block list` shows what is")]
     NotBlocked(IpNet),
@@ -175,6 +181,8 @@ pub struct Status {
     pub blocks: usize,
     /// What a person should know: each a sentence. Not empty means unhealthy.
     pub problems: Vec<String>,
+    /// Where the kernel differed from what was written there, and was mended.
+    pub drift: DriftRecord,
     /// Seconds that the last and all rebuilds of Maglev tables took, and their number.
     pub maglev_rebuilds: (Duration, Duration, u64),
     /// Time from a command's or a change's arrival to the kernel's maps, of the last apply.
@@ -220,6 +228,10 @@ pub enum Command {
     Disallow(Vec<IpNet>, Reply<usize>),
     /// List exceptions.
     AllowList(Reply<Vec<Exception>>),
+    /// Another command, by this person.
+    By(Author, Box<Command>),
+    /// Why backends have their weights, and what the kernel holds.
+    Explain(Subject, Reply<Vec<Explained>>),
     /// The agent at this moment.
     Status(Reply<Status>),
     /// Counters by service name, backend id and address.
@@ -256,6 +268,7 @@ pub struct Counters {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    author: Option<Author>,
 }
 
 impl Handle {
@@ -264,7 +277,21 @@ impl Handle {
         Self {
             commands,
             snapshots,
+            author: None,
         }
+    }
+
+    /// The same, with commands that are given by this person.
+    pub fn by(&self, author: Author) -> Self {
+        Self {
+            author: Some(author),
+            ..self.clone()
+        }
+    }
+
+    /// Why the backends of these services have their weights, and what the kernel holds of them.
+    pub async fn explain(&self, subject: Subject) -> Result<Vec<Explained>, OperatorError> {
+        self.ask(|reply| Command::Explain(subject, reply)).await
     }
 
     /// The desired state at this moment.
@@ -282,8 +309,12 @@ impl Handle {
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, OperatorError> {
         let (reply, answer) = oneshot::channel();
+        let command = match &self.author {
+            Some(author) => Command::By(author.clone(), Box::new(command(reply))),
+            None => command(reply),
+        };
         self.commands
-            .send(command(reply))
+            .send(command)
             .await
             .map_err(|_| OperatorError::ShuttingDown)?;
         answer.await.map_err(|_| OperatorError::ShuttingDown)?

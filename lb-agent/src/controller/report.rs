@@ -45,6 +45,7 @@ impl<K: Kernel> Controller<K> {
             verdicts: Verdict::ALL.iter().copied().zip(verdicts).collect(),
             blocks: self.blocks.len(),
             problems: self.problems(SystemTime::now()),
+            drift: self.comparison.record.clone(),
             maglev_rebuilds: self.kernel.rebuilds,
             last_apply: self.kernel.last_apply,
         })
@@ -57,6 +58,7 @@ impl<K: Kernel> Controller<K> {
         if let Some(error) = self.kernel.last_error() {
             problems.push(format!("the kernel does not follow: {error}"));
         }
+        problems.extend(self.comparison.record.problems.iter().cloned());
         for name in self.kernel.kernel.lost_interfaces() {
             problems.push(format!(
                 "interface {name} is gone, so nothing arrives there; restart the agent once it is back, or take it out of `interfaces`"

@@ -22,6 +22,7 @@ use lb_agent::{
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
         block::{self, BlockRule, Exception},
+        explain::{Explained, Subject},
         health::Observed,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
         snapshot::{BackendState, Drain, ServiceState, Snapshot},
@@ -235,6 +236,19 @@ impl Memory {
     }
 }
 
+/// A service without anything to tell of.
+fn explained(name: &str) -> Explained {
+    Explained {
+        service: name.into(),
+        matched: "name",
+        because: String::new(),
+        layers: Vec::new(),
+        backends: Vec::new(),
+        ids: Vec::new(),
+        held: Default::default(),
+    }
+}
+
 /// This agent has no traffic, and refuses to shift it.
 fn nothing_shifted() -> OperatorError {
     OperatorError::Refused("not done: no traffic is being shifted".into())
@@ -250,6 +264,11 @@ async fn control(
     }
     let mut memory = Memory::default();
     while let Some(command) = inbox.recv().await {
+        // Who gives a command makes no difference to this agent.
+        let command = match command {
+            Command::By(_, command) => *command,
+            command => command,
+        };
         // Answers go out after the snapshot, as the agent's do.
         let answer: Box<dyn FnOnce() + Send> = match command {
             Command::SplitSet(service, shares, reply) => {
@@ -269,6 +288,16 @@ async fn control(
                 if result.is_ok() {
                     memory.split = None;
                 }
+                Box::new(move || drop(reply.send(result)))
+            }
+            Command::By(..) => unreachable!("nobody gives a command by two persons"),
+            Command::Explain(subject, reply) => {
+                let result = match subject {
+                    Subject::Service(name) => Memory::known(&name).map(|()| vec![explained(&name)]),
+                    other => Err(OperatorError::NothingThere(format!(
+                        "nothing is known of {other:?}"
+                    ))),
+                };
                 Box::new(move || drop(reply.send(result)))
             }
             Command::Shift(_, order, reply) => {

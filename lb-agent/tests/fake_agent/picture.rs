@@ -80,6 +80,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
 
 pub(super) fn status(mood: Mood, blocks: usize) -> Status {
     Status {
+        drift: Default::default(),
         version: 1,
         started: SystemTime::now(),
         interfaces: vec![InterfaceStatus {

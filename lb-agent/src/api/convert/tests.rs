@@ -276,6 +276,7 @@ fn status_adds_up() {
     used[State::HalfOpen as usize] = 10;
     used[State::Established as usize] = 20;
     let agent = Status {
+        drift: Default::default(),
         version: 7,
         started: at(100),
         interfaces: vec![InterfaceStatus {
