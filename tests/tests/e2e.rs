@@ -18,10 +18,14 @@ mod connections;
 mod consul;
 #[path = "e2e/doctor.rs"]
 mod doctor;
+#[path = "e2e/drift.rs"]
+mod drift;
 #[path = "e2e/entries.rs"]
 mod entries;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/explain.rs"]
+mod explain;
 #[path = "e2e/flows.rs"]
 mod flows;
 #[path = "e2e/json.rs"]
