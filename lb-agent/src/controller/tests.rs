@@ -2,6 +2,7 @@
 
 mod bench;
 mod blocks;
+mod drift;
 mod fleet;
 mod layers;
 mod local;

@@ -219,7 +219,8 @@ impl Kernel for FakeKernel {
         let inside = self.inside();
         let mut found = Vec::new();
         let mut note = |place, text: &str| found.push(Difference::new(place, text));
-        for id in inside.view.backends.keys().chain(view.backends.keys()) {
+        let ids = inside.view.backends.keys().chain(view.backends.keys());
+        for id in ids.collect::<BTreeSet<_>>() {
             if !part.has(*id) {
                 continue;
             }

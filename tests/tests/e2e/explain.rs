@@ -56,7 +56,7 @@ fn files_and_people_are_named() {
     let expected = format!("{file}:{}", line_of("split ="));
     assert_eq!(text(&split["origin"]["text"]), expected);
     // The table of the kernel is counted, not computed.
-    for (backend, share) in [(0, 90.0), (2, 10.0)] {
+    for (backend, share) in [(0, 90.0), (1, 10.0)] {
         let backend = &explained["explanation"]["backends"][backend];
         assert_eq!(backend["expected_percent"], share);
         let held = backend["slots_percent"].as_f64().unwrap();
