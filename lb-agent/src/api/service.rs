@@ -1,5 +1,7 @@
 //! The service itself: each call asks the controller once or twice and converts the answer.
 
+mod caller;
+
 use std::{pin::Pin, sync::Arc, time::SystemTime};
 
 use futures_util::{Stream, stream};
@@ -8,9 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources,
-    author::author,
-    convert, explain,
+    Sources, convert, explain,
     fleet::Fleet,
     flows,
     input::{self, Prefixes},
@@ -20,11 +20,7 @@ use super::{
     splits::Splits,
     trace,
 };
-use crate::{
-    controller::Handle,
-    domain::flow::{FlowFilter, FlowReader},
-    watch::WatchHandle,
-};
+use crate::{controller::Handle, domain::flow::FlowReader, watch::WatchHandle};
 
 /// Rules in one part of a list; the controller does other work between two parts.
 const PAGE: usize = 4096;
@@ -56,35 +52,6 @@ impl Service {
             watch: sources.watch,
             flows: sources.flows,
         }
-    }
-
-    /// A handle with which this request's author gives commands.
-    fn by<T>(&self, request: &Request<T>) -> Handle {
-        match author(request) {
-            Some(author) => self.handle.by(author),
-            None => self.handle.clone(),
-        }
-    }
-
-    /// Splits as this request's author sets them.
-    fn splits_by<T>(&self, request: &Request<T>) -> Splits {
-        Splits {
-            handle: self.by(request),
-            fleet: self.fleet.clone(),
-        }
-    }
-
-    /// The filter for flows, and the names for what it finds.
-    async fn flow_filter(
-        &self,
-        asked: Option<proto::FlowFilter>,
-    ) -> Result<(FlowFilter, Naming), Status> {
-        let asked = asked.unwrap_or_default();
-        if let Some(service) = &asked.service {
-            find(&self.handle.snapshot(), service)?;
-        }
-        let naming = Naming::new(&self.handle).await?;
-        Ok((flows::filter(&asked, &naming)?, naming))
     }
 }
 

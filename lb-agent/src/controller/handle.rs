@@ -1,5 +1,6 @@
 //! The controller as others see it: a handle with questions and commands.
 
+mod explain;
 mod splits;
 
 use std::{
@@ -279,19 +280,6 @@ impl Handle {
             snapshots,
             author: None,
         }
-    }
-
-    /// The same, with commands that are given by this person.
-    pub fn by(&self, author: Author) -> Self {
-        Self {
-            author: Some(author),
-            ..self.clone()
-        }
-    }
-
-    /// Why the backends of these services have their weights, and what the kernel holds of them.
-    pub async fn explain(&self, subject: Subject) -> Result<Vec<Explained>, OperatorError> {
-        self.ask(|reply| Command::Explain(subject, reply)).await
     }
 
     /// The desired state at this moment.

@@ -13,9 +13,9 @@ use lb_common::maps::{MAX_BACKENDS, name};
 use memmap2::MmapOptions;
 
 use super::{
-    Datapath, cgroup, classifier, detour, encode, loader, local,
+    Datapath, backends, cgroup, classifier, detour, encode, loader, local,
     object::{self, Attachment},
-    pins, writer,
+    pins,
 };
 use crate::domain::{
     drift::{Difference, Part, Place},
@@ -110,9 +110,9 @@ impl Datapath {
         part: Part,
         found: &mut Vec<Difference>,
     ) -> Result<(), KernelError> {
-        let memory = writer::map_backends(&self.backend_memory)?;
+        let memory = backends::map_backends(&self.backend_memory)?;
         for id in part.range(MAX_BACKENDS) {
-            let held = writer::entry(&memory, id);
+            let held = backends::entry(&memory, id);
             let Some((backend, source)) = self.written.get(&id) else {
                 if held.family != 0 {
                     let text = format!("backend {id}, which nobody asked for");

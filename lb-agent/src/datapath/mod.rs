@@ -5,6 +5,7 @@
 
 mod addresses;
 mod announce;
+mod backends;
 mod block;
 mod budget;
 mod cgroup;
@@ -182,7 +183,7 @@ impl Datapath {
         let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
         let maglev_slots = descriptor(&ebpf, name::MAGLEV)?;
         let backend_memory = descriptor(&ebpf, name::BACKENDS)?;
-        let (written, taken) = writer::read_backends(&backend_memory)?;
+        let (written, taken) = backends::read_backends(&backend_memory)?;
         let hops = nexthop::Hops::new(
             nexthops,
             addresses,

@@ -1,140 +1,26 @@
 //! Why a backend has the weight that it has: each factor with its value and where that comes from;
 //! and what the kernel holds at this moment, to be compared with.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::SystemTime,
-};
+mod held;
+mod request;
+mod source;
+#[cfg(test)]
+mod tests;
 
+use std::net::SocketAddr;
+
+pub use self::{
+    held::{HeldBackend, HeldByKernel, HeldTable, HeldVip},
+    request::Request,
+    source::Source,
+};
 use super::{
     author::Author,
     backend::CatalogHealth,
     health::Observed,
-    kernel::{KernelBackend, KernelVip, VipKey},
-    route::Text,
     snapshot::{BackendState, ServiceState},
     split::Shares,
-    tag_route::TagRoute,
 };
-
-/// Where a fact comes from. Made when somebody asks, not kept with each fact: a hundred thousand
-/// backends need no such memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A file, and a line in it (0: it is not known which).
-    File {
-        /// The file.
-        path: PathBuf,
-        /// From 1.
-        line: usize,
-    },
-    /// An instance of a service in Consul.
-    ConsulService {
-        /// Name of the service, with its datacenter if that is another.
-        service: String,
-        /// `NODE/SERVICE-ID`.
-        instance: String,
-        /// Consul's index of the answer that it stands in.
-        index: u64,
-    },
-    /// A key in Consul.
-    ConsulKey {
-        /// The whole key.
-        key: String,
-        /// Its `ModifyIndex`.
-        index: u64,
-    },
-    /// A configuration entry in Consul.
-    ConsulEntry {
-        /// As in `service-splitter`.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// Consul's index of the list that it stands in.
-        index: u64,
-    },
-    /// A person.
-    Cli(Author),
-    /// The agent's own probes, since then.
-    Probe(Option<SystemTime>),
-    /// What everybody gets who says nothing.
-    Default,
-}
-
-impl Source {
-    /// Its kind in one word.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Source::File { .. } => "file",
-            Source::ConsulService { .. } => "consul-service",
-            Source::ConsulKey { .. } => "consul-key",
-            Source::ConsulEntry { .. } => "consul-entry",
-            Source::Cli(_) => "cli",
-            Source::Probe(_) => "probe",
-            Source::Default => "default",
-        }
-    }
-
-    /// Consul's index; `None`: it is not from there.
-    pub fn index(&self) -> Option<u64> {
-        match self {
-            Source::ConsulService { index, .. }
-            | Source::ConsulKey { index, .. }
-            | Source::ConsulEntry { index, .. } => Some(*index),
-            _ => None,
-        }
-    }
-
-    /// When it came about, as far as that is known.
-    pub fn at(&self) -> Option<SystemTime> {
-        match self {
-            Source::Cli(author) => Some(author.at),
-            Source::Probe(since) => *since,
-            _ => None,
-        }
-    }
-}
-
-/// Without the time, which whoever prints it puts into words.
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::File { path, line: 0 } => write!(f, "{}", path.display()),
-            Source::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Source::ConsulService {
-                service,
-                instance,
-                index,
-            } => write!(
-                f,
-                "Consul service {service}, instance {instance}, {}",
-                Index(*index)
-            ),
-            Source::ConsulKey { key, index } => write!(f, "Consul key {key}, {}", Index(*index)),
-            Source::ConsulEntry { kind, name, index } => {
-                write!(f, "Consul {kind} {name}, {}", Index(*index))
-            }
-            Source::Cli(author) => write!(f, "command line, {}", author.user),
-            Source::Probe(_) => f.write_str("the agent's probes"),
-            Source::Default => f.write_str("default"),
-        }
-    }
-}
-
-/// Consul's index; 0: Consul has not answered since the agent started.
-struct Index(u64);
-
-impl fmt::Display for Index {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("as saved, for Consul has not answered yet"),
-            index => write!(f, "index {index}"),
-        }
-    }
-}
 
 /// One factor of a weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,7 +46,7 @@ pub struct Sources<'a> {
 }
 
 /// The shares that count among the backends of the family: those of the split, or of a fallback.
-fn shares_in_use<'a>(state: &'a ServiceState, v6: bool) -> Option<&'a Shares> {
+fn shares_in_use(state: &ServiceState, v6: bool) -> Option<&Shares> {
     let split = state.split.as_ref()?;
     let weighty = |shares: &&Shares| {
         state.backends.iter().any(|backend| {
@@ -331,55 +217,6 @@ fn with_detail(what: &str, detail: &str) -> String {
     }
 }
 
-/// What the kernel holds of some services at one moment, as read from its maps.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HeldByKernel {
-    /// By VIP; `None`: there is no such entry.
-    pub vips: BTreeMap<VipKey, Option<HeldVip>>,
-    /// By service id; `None`: there is no table.
-    pub tables: BTreeMap<u32, Option<HeldTable>>,
-    /// By backend id; `None`: there is no such entry.
-    pub backends: BTreeMap<u32, Option<HeldBackend>>,
-}
-
-/// The entry of a VIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeldVip {
-    /// What it says.
-    pub vip: KernelVip,
-    /// Its flags, as they stand there.
-    pub flags: u32,
-}
-
-/// A Maglev table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeldTable {
-    /// Number of the kernel's map.
-    pub map: u32,
-    /// Slots in it.
-    pub slots: u32,
-    /// Slots of each backend id, counted.
-    pub by_backend: BTreeMap<u32, u32>,
-}
-
-/// The entry of a backend.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeldBackend {
-    /// What it says.
-    pub backend: KernelBackend,
-    /// The address that the backend sees as the client.
-    pub source: IpAddr,
-    /// Interface that frames leave by; `None`: it is not known how to get there.
-    pub interface: Option<String>,
-    /// Link address that frames are sent to, as in `02:00:00:00:00:01`; `None`: the kernel finds it
-    /// with the packet in hand, or the address is the node's own.
-    pub mac: Option<String>,
-    /// MTU of the interface.
-    pub mtu: u32,
-    /// The router that it is behind.
-    pub router: Option<IpAddr>,
-}
-
 /// A service explained.
 #[derive(Clone, Debug)]
 pub struct Explained {
@@ -424,75 +261,3 @@ pub enum Subject {
     /// Requests for a path of a host.
     Request(Request),
 }
-
-/// Requests for a path of a host, as far as tags and routers decide on them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// In small letters, without a port.
-    pub host: String,
-    /// Begins with a slash.
-    pub path: String,
-}
-
-impl fmt::Display for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.host, self.path)
-    }
-}
-
-impl Request {
-    /// Whether a tag's route asks for them.
-    pub fn fits(&self, route: &TagRoute) -> bool {
-        let host = match route.host.as_deref() {
-            None => true,
-            Some(host) => match host.strip_prefix("*.") {
-                // One label or more in the place of the star.
-                Some(domain) => self
-                    .host
-                    .strip_suffix(domain)
-                    .and_then(|rest| rest.strip_suffix('.'))
-                    .is_some_and(|labels| !labels.is_empty()),
-                None => host == self.host,
-            },
-        };
-        host && self.path_fits(&route.path)
-    }
-
-    /// Whether a condition on paths holds.
-    pub fn path_fits(&self, path: &Option<Text>) -> bool {
-        match path {
-            None | Some(Text::Present) => true,
-            Some(Text::Exact(text)) => *text == self.path,
-            Some(Text::Prefix(text)) => self.path.starts_with(text),
-            Some(Text::Suffix(text)) => self.path.ends_with(text),
-            // Consul's routers mean all of the path.
-            Some(Text::Regex(text)) => regex::Regex::new(&format!("^(?:{text})$"))
-                .is_ok_and(|one| one.is_match(&self.path)),
-        }
-    }
-
-    /// Whether the host is a service's name, by itself or as the first part of one.
-    pub fn names(&self, service: &str) -> bool {
-        let rest = self.host.strip_prefix(&service.to_ascii_lowercase());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    }
-
-    /// How particular a route is: a whole name before a star before none, a long path before a
-    /// short one.
-    pub fn rank(route: &TagRoute) -> (u8, usize) {
-        let host = match route.host.as_deref() {
-            None => 0,
-            Some(host) if host.starts_with("*.") => 1,
-            Some(_) => 2,
-        };
-        let path = match &route.path {
-            Some(Text::Exact(text)) => text.len() * 2 + 1,
-            Some(Text::Prefix(text) | Text::Suffix(text) | Text::Regex(text)) => text.len() * 2,
-            _ => 0,
-        };
-        (host, path)
-    }
-}
-
-#[cfg(test)]
-mod tests;

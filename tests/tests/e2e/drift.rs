@@ -5,6 +5,7 @@ use std::{fs, thread, time::Duration};
 
 use lb_tests::{process::wait_for, tamper::Tamper};
 
+use crate::local_clients::{Local, both};
 use crate::scene::{Conversation, PATIENCE, Scene, VIP, VIP6, address, reply, sample, udp_service};
 
 /// How many differences of a kind the metrics count.
@@ -132,6 +133,22 @@ fn programs_are_attached_again() {
     let status = scene.agent.command(&["status"]).unwrap();
     assert!(status.contains("drift "), "{status}");
     assert!(status.contains("program="), "{status}");
+}
+
+/// The same of the programs on socket calls, which `status` finds missing at once.
+#[test]
+fn local_clients_are_served_again() {
+    let local = Local::new(1, |topology| both(topology, &[(1, 1)]));
+    let tamper = Tamper::new(local.agent.pins());
+    let talker = local.talker(local.topology.node(), "talker");
+    let vip = "198.51.100.10:80";
+    assert_eq!(talker.request(&format!("tcp a {vip}")).unwrap(), vip);
+    thread::sleep(Duration::from_millis(300));
+    let link = tamper.links("cgroup_connect4_").unwrap().remove(0);
+    tamper.detach(&link).unwrap();
+    let status = reply(&local.agent, &["status"]);
+    assert_eq!(status["drift"]["repairs"]["program"], 1, "{status}");
+    assert_eq!(talker.request(&format!("tcp b {vip}")).unwrap(), vip);
 }
 
 /// Whoever asks for the status does not wait for the next comparison.

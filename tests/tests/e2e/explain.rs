@@ -28,7 +28,7 @@ fn explain(scene: &Scene, words: &[&str]) -> Vec<Value> {
     answer["services"].as_array().unwrap().clone()
 }
 
-fn text<'a>(value: &'a Value) -> &'a str {
+fn text(value: &Value) -> &str {
     value
         .as_str()
         .unwrap_or_else(|| panic!("{value} is no text"))

@@ -143,7 +143,7 @@ impl Desired {
                 routed.push((name.clone(), "name", format!("the host is named {name}")));
             }
         }
-        tagged.sort_by(|one, other| other.0.cmp(&one.0));
+        tagged.sort_by_key(|one| std::cmp::Reverse(one.0));
         let tagged = tagged
             .into_iter()
             .map(|(_, name, because)| (name, "tag", because));

@@ -1,6 +1,9 @@
 //! Tests of `explain`.
 
+use std::time::SystemTime;
+
 use super::*;
+use crate::domain::{route::Text, tag_route::TagRoute};
 
 fn request(host: &str, path: &str) -> Request {
     Request {
