@@ -21,6 +21,7 @@ use thiserror::Error;
 
 pub use self::keep::keep_saved;
 use crate::domain::{
+    author::Authors,
     backend::{Instance, InstanceId},
     block::BlockRule,
     block_list::Imported,
@@ -71,6 +72,8 @@ pub struct PersistedState {
     pub entries: BTreeMap<EntryKind, Believed<ConfigEntry>>,
     /// The same of the fleet's keys.
     pub keys: Believed<KeyValue>,
+    /// Who set the splits and drained the backends.
+    pub authors: Authors,
 }
 
 /// Prefixes of one imported list that do not count any more.

@@ -53,6 +53,7 @@ pub mod prometheus;
 pub mod scratch;
 pub mod stats;
 pub mod talk;
+pub mod tamper;
 pub mod topology;
 pub mod transfer;
 pub mod unpinned;

@@ -26,10 +26,14 @@ mod docker_life;
 mod doctor;
 #[path = "e2e/drains.rs"]
 mod drains;
+#[path = "e2e/drift.rs"]
+mod drift;
 #[path = "e2e/entries.rs"]
 mod entries;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/explain.rs"]
+mod explain;
 #[path = "e2e/flows.rs"]
 mod flows;
 #[path = "e2e/health.rs"]

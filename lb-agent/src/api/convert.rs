@@ -20,6 +20,7 @@ use crate::{
     domain::{
         backend::CatalogHealth,
         block::{BlockRule, Exception},
+        drift::Place,
         health::Observed,
         ramp,
         route::Text,
@@ -105,6 +106,18 @@ pub(super) fn status(
         docker: status.docker.as_ref().map(docker::docker),
         node_drain: status.node_drain.as_ref().map(drains::node),
         drains: status.drains.iter().map(drains::drained).collect(),
+        drift: Some(proto::Drift {
+            repairs: Place::KINDS
+                .into_iter()
+                .map(|kind| {
+                    let count = status.drift.repairs.get(kind).copied();
+                    (kind.to_owned(), count.unwrap_or(0))
+                })
+                .collect(),
+            compared_unix_ms: status.drift.compared.map(unix_ms),
+            last_unix_ms: status.drift.last.as_ref().map(|(at, _)| unix_ms(*at)),
+            last: status.drift.last.as_ref().map(|(_, text)| text.clone()),
+        }),
         local_clients: status
             .local_clients
             .as_ref()
@@ -317,7 +330,7 @@ fn total_weight(state: &ServiceState) -> u64 {
     state.backends.iter().map(|b| u64::from(b.weight)).sum()
 }
 
-fn percent(part: u64, whole: u64) -> f64 {
+pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
     } else {

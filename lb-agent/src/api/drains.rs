@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{caller, convert::unix_ms, input::InvalidRequest, proto};
+use super::{author, convert::unix_ms, input::InvalidRequest, proto};
 use crate::{
     controller::{DrainView, Handle},
     domain::{
@@ -35,7 +35,7 @@ pub(super) async fn drain(
     handle: &Handle,
     request: Request<proto::DrainRequest>,
 ) -> Result<Response<proto::DrainResponse>, Status> {
-    let by = caller::name(&request);
+    let by = author::user(&request);
     let asked = request.into_inner();
     let order = order(asked.deadline_ms, asked.force, by)?;
     let drained = handle.drain_by(&asked.service, &asked.backend, order).await;
@@ -63,7 +63,7 @@ pub(super) async fn drain_node(
     handle: &Handle,
     request: Request<proto::DrainNodeRequest>,
 ) -> Result<Response<proto::DrainNodeResponse>, Status> {
-    let by = caller::name(&request);
+    let by = author::user(&request);
     let asked = request.into_inner();
     let order = order(asked.deadline_ms, false, by)?;
     let drain = handle.drain_node(order, grace(asked.grace_ms)?).await?;

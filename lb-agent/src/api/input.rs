@@ -32,6 +32,8 @@ const NAMED: usize = 20;
 pub(super) enum InvalidRequest {
     #[error("give at least one address or prefix")]
     NoPrefix,
+    #[error("{0}")]
+    Subject(String),
     #[error("{}", list_prefixes(.0))]
     Prefixes(Vec<InvalidPrefix>),
     #[error(

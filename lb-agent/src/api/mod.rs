@@ -15,10 +15,11 @@ use crate::{
     watch::WatchHandle,
 };
 
+mod author;
 mod blocks;
-mod caller;
 mod convert;
 mod drains;
+mod explain;
 mod fleet;
 mod flows;
 mod history;

@@ -36,6 +36,7 @@ impl From<OperatorError> for Status {
             | OperatorError::UnknownBackend { .. }
             | OperatorError::UnknownSubset { .. }
             | OperatorError::UnknownSubject(_)
+            | OperatorError::NothingThere(_)
             | OperatorError::NotBlocked(_)
             | OperatorError::NotAllowed(_) => Code::NotFound,
             OperatorError::Shift(InvalidShift::Percent { .. } | InvalidShift::Every(_)) => {

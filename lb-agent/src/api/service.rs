@@ -1,5 +1,7 @@
 //! The service itself: each call asks the controller once or twice and converts the answer.
 
+mod caller;
+
 use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::mpsc;
@@ -7,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, blocks, convert, drains,
+    Sources, blocks, convert, drains, explain,
     fleet::Fleet,
     flows, history, input,
     naming::Naming,
@@ -16,11 +18,7 @@ use super::{
     splits::Splits,
     trace,
 };
-use crate::{
-    controller::Handle,
-    domain::flow::{FlowFilter, FlowReader},
-    watch::WatchHandle,
-};
+use crate::{controller::Handle, domain::flow::FlowReader, watch::WatchHandle};
 
 /// Messages of a stream that wait for their receiver.
 const WAITING: usize = 16;
@@ -50,19 +48,6 @@ impl Service {
             watch: sources.watch,
             flows: sources.flows,
         }
-    }
-
-    /// The filter for flows, and the names for what it finds.
-    async fn flow_filter(
-        &self,
-        asked: Option<proto::FlowFilter>,
-    ) -> Result<(FlowFilter, Naming), Status> {
-        let asked = asked.unwrap_or_default();
-        if let Some(service) = &asked.service {
-            find(&self.handle.snapshot(), service)?;
-        }
-        let naming = Naming::new(&self.handle).await?;
-        Ok((flows::filter(&asked, &naming)?, naming))
     }
 }
 
@@ -105,7 +90,16 @@ impl Agent for Service {
             service: Some(convert::service(state, &counters)),
             backends: convert::backends(state, &counters),
             now_unix_ms: now_unix_ms(),
+            explanation: explain::of_service(&self.handle, &request.get_ref().name).await?,
         }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::ExplainResponse>, Status> {
+        let answer = explain::answer(&self.handle, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_backends(
@@ -128,7 +122,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::SetSplitRequest>,
     ) -> Result<Response<proto::SetSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .set(request.into_inner())
             .await
             .map(Response::new)
@@ -145,7 +139,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::ResetSplitRequest>,
     ) -> Result<Response<proto::ResetSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .reset(request.into_inner())
             .await
             .map(Response::new)
@@ -155,7 +149,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::ShiftSplitRequest>,
     ) -> Result<Response<proto::ShiftSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .shift(request.into_inner())
             .await
             .map(Response::new)
@@ -165,7 +159,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::PromoteSplitRequest>,
     ) -> Result<Response<proto::PromoteSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .promote(request.into_inner())
             .await
             .map(Response::new)
@@ -175,7 +169,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::RollbackSplitRequest>,
     ) -> Result<Response<proto::RollbackSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .rollback(request.into_inner())
             .await
             .map(Response::new)
@@ -185,7 +179,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::AckSplitRequest>,
     ) -> Result<Response<proto::AckSplitResponse>, Status> {
-        self.splits
+        self.splits_by(&request)
             .ack(request.into_inner())
             .await
             .map(Response::new)

@@ -31,6 +31,7 @@ mod doctor;
 mod drain;
 mod drain_wait;
 mod drained;
+mod explain;
 mod failure;
 mod flow;
 mod history;
@@ -123,6 +124,11 @@ enum Remote {
     Drain(drain::Args),
     /// Put back what is drained
     Undrain(drain::Subject),
+    /// Tell why backends have their weights: each factor, who says it, what the kernel holds
+    ///
+    /// Of a service, of whatever has an address, or of those that ask for requests (by tags of fabio
+    /// and Traefik, or service-router entries in Consul).
+    Explain(explain::Args),
     /// Block addresses in the kernel
     #[command(subcommand)]
     Block(block::Command),
@@ -189,6 +195,7 @@ impl Remote {
             Remote::Split(command) => command.execute(agent, printer).await,
             Remote::Drain(args) => drain::drain(args, agent, printer).await,
             Remote::Undrain(args) => drain::undrain(&args, agent, printer).await,
+            Remote::Explain(args) => explain::execute(args, agent, printer).await,
             Remote::Block(command) => command.execute(agent, printer).await,
             Remote::Trace(args) => trace::execute(args, agent, printer).await,
             Remote::Capture(args) => capture::execute(args, agent, printer).await,
@@ -249,6 +256,9 @@ mod tests {
             "drain --node --grace 0s --deadline 10m --wait",
             "undrain echo 10.1.0.2:8080",
             "undrain --node",
+            "explain echo",
+            "explain 198.51.100.10:80/udp -o json",
+            "explain web.example /admin",
             "block add 192.0.2.7 2001:db8::/32 --ttl 15m --reason scan --force",
             "block del 192.0.2.7",
             "block list",
@@ -286,6 +296,8 @@ mod tests {
             "service show",
             "split set echo",
             "drain",
+            "explain",
+            "explain a /b c",
             "split shift echo",
             "split shift echo v2 --to 101",
             "split shift echo v2 --to 0",

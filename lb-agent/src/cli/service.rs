@@ -7,6 +7,7 @@ use clap::Subcommand;
 use super::{
     backend,
     client::{self, Agent},
+    explain,
     failure::Failure,
     output::{Printer, bytes, counted, span},
     shift,
@@ -176,6 +177,16 @@ fn show(reply: &GetServiceResponse) -> String {
     }
     text.push('\n');
     text.push_str(&backend::table(&reply.backends));
+    if let Some(explanation) = &reply.explanation {
+        text.push('\n');
+        let sections = explain::sections;
+        text.push_str(&sections(
+            &service,
+            &reply.backends,
+            explanation,
+            reply.now_unix_ms,
+        ));
+    }
     text
 }
 

@@ -112,6 +112,7 @@ fn overview(status: &StatusResponse) -> String {
         ),
         ("block list", counted(status.block_rules, "rule")),
         ("maglev", rebuilds),
+        ("drift", drift(status)),
         (
             "last change",
             format!(
@@ -120,6 +121,33 @@ fn overview(status: &StatusResponse) -> String {
             ),
         ),
     ])
+}
+
+/// Where the kernel differed from what was written there.
+fn drift(status: &StatusResponse) -> String {
+    let Some(drift) = &status.drift else {
+        return "not compared yet".into();
+    };
+    let age = |at: i64| span(whole_seconds(between(at, status.now_unix_ms)));
+    let compared = match drift.compared_unix_ms {
+        Some(at) => format!("compared {} ago", age(at)),
+        None => "not compared yet".into(),
+    };
+    let repairs: Vec<String> = drift
+        .repairs
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(kind, count)| format!("{kind}={count}"))
+        .collect();
+    match (&drift.last, drift.last_unix_ms) {
+        (Some(last), Some(at)) => format!(
+            "mended {}; {} ago: {}; {compared}",
+            repairs.join(" "),
+            age(at),
+            one_line(last)
+        ),
+        _ => format!("none; {compared}"),
+    }
 }
 
 fn interface(interface: &Interface) -> String {
@@ -221,7 +249,7 @@ fn verdicts(verdicts: &[VerdictCount]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::{CatalogCounts, Evictions, LocalClients, MaglevRebuilds};
+    use crate::api::proto::{CatalogCounts, Drift, Evictions, LocalClients, MaglevRebuilds};
 
     fn busy() -> StatusResponse {
         let verdict = |action: &str, name: &str, packets| VerdictCount {
@@ -292,6 +320,12 @@ mod tests {
                 total_us: 3000,
             }),
             last_apply_us: 800,
+            drift: Some(Drift {
+                repairs: [("backend".into(), 2), ("service".into(), 0)].into(),
+                compared_unix_ms: Some(998_000),
+                last_unix_ms: Some(940_000),
+                last: Some("backend 7 was nothing".into()),
+            }),
             problems: vec!["service `dns` has no healthy backend".into()],
             docker: None,
             local_clients: Some(LocalClients {
@@ -319,6 +353,7 @@ backends       3 of 5 healthy
 evictions      7 unanswered and 2 closed flows gave way to newer ones
 block list     1 rule
 maglev         2 rebuilds, the last took 1ms
+drift          mended backend=2; 1m ago: backend 7 was nothing; compared 2s ago
 last change    in the kernel after 800µs
 
 WATCH        ANSWERED  CHANGED  ERRORS  LAST ERROR
@@ -346,12 +381,17 @@ forward  request       12  1.17 KiB  A sentence.
         status.local_clients = None;
         status.maglev_rebuilds = None;
         status.problems.clear();
+        status.drift = Some(Drift {
+            compared_unix_ms: Some(999_000),
+            ..Default::default()
+        });
         let text = text(&status);
         for expected in [
             "interfaces     none\n",
             "local clients  not served\n",
             "consul         not configured\n",
             "maglev         none built yet\n",
+            "drift          none; compared 1s ago\n",
             "\nhealthy: nothing is known to be wrong\n",
         ] {
             assert!(text.contains(expected), "{text}");

@@ -20,6 +20,7 @@ mod health;
 mod held;
 mod locate;
 mod node;
+mod place;
 mod scalar;
 mod service;
 mod table;
@@ -27,7 +28,7 @@ mod table;
 mod tests;
 mod treatment;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use toml::de::DeTable;
 
@@ -37,6 +38,7 @@ pub use self::{
     dtab::DtabConfig,
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
+    place::ServicePlaces,
 };
 use self::{locate::Report, table::Table};
 use crate::domain::service::ServiceSpec;
@@ -59,6 +61,8 @@ pub struct Config {
     /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
     /// protocol. One that takes its backends from Consul exists only where `consul` does.
     pub services: Vec<Arc<ServiceSpec>>,
+    /// Lines of what the services say, by name.
+    pub places: Arc<BTreeMap<String, ServicePlaces>>,
 }
 
 /// Reads a configuration file, with the process's environment behind it.
@@ -123,6 +127,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
     let services = service::services(&mut root, consul.is_some(), &mut report);
     clash::clashes(&services, &mut report);
     root.close(&mut report);
+    let places = place::places(&services, &report);
     report.conclude(Config {
         node,
         consul,
@@ -130,6 +135,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         metrics,
         dtab,
         allow,
+        places: Arc::new(places),
         services: services
             .into_iter()
             .map(|read| Arc::new(read.spec))

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -19,6 +20,9 @@ use super::{
 
 /// Longest name of an interface: `IFNAMSIZ` of `linux/if.h`, less the final zero.
 const MAX_INTERFACE_NAME: usize = 15;
+
+/// How often the kernel is compared with what was written there, unless told otherwise.
+const DRIFT_CHECK: Duration = Duration::from_secs(10);
 
 /// Section `[node]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct NodeConfig {
     /// Where such packets may come from, of each family that there are such VIPs of; empty: from
     /// anywhere.
     pub decapsulate_from: Vec<IpNet>,
+    /// How often all that the kernel holds is compared with what was written there.
+    pub drift_check: Duration,
 }
 
 impl NodeConfig {
@@ -151,6 +157,11 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
         cgroup: table.get("cgroup", report, scalar::path),
         decapsulate,
         decapsulate_from,
+        drift_check: table
+            .get("drift_check", report, |value| {
+                scalar::duration(value, Duration::from_secs(1)..=Duration::from_secs(3600))
+            })
+            .unwrap_or(DRIFT_CHECK),
     };
     table.close(report);
     config

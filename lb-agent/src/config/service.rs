@@ -8,7 +8,7 @@ use super::{
     backend::backends,
     gate::gate,
     health::health,
-    locate::Report,
+    locate::{Report, Span},
     scalar,
     table::{Table, elements, kind, read_at},
     treatment,
@@ -29,6 +29,8 @@ pub(super) struct Read {
     pub(super) vips: Vec<Spanned<SocketAddr>>,
     /// The backends listed here that could be read.
     pub(super) backends: Vec<Spanned<SocketAddr>>,
+    /// Where the split stands.
+    pub(super) split: Option<Span>,
 }
 
 /// Reads every element of `service`.
@@ -96,9 +98,11 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
             line: report.line(&table.span),
         },
     };
+    let place = table.value("split").map(|value| value.span());
     spec.split = split(&mut table, &spec, report);
     table.close(report);
     Read {
+        split: place,
         spec,
         name,
         vips,

@@ -4,6 +4,7 @@ mod chain;
 mod changes;
 mod health;
 mod naming;
+mod origin;
 mod publish;
 mod shifts;
 
@@ -18,6 +19,7 @@ use self::health::HealthFacts;
 use crate::{
     config::{Config, Publish},
     domain::{
+        author::Authors,
         backend::{Instance, InstanceId},
         config_entry::{ConfigEntry, EntryKind},
         drain::NodeDrain,
@@ -75,6 +77,8 @@ pub(crate) struct Desired {
     pub(crate) shifts: BTreeMap<String, Steering>,
     /// How often each service's traffic was given back.
     pub(crate) returns: BTreeMap<String, u64>,
+    /// Who set the splits and drained the backends.
+    pub(crate) authors: Authors,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     health: HealthFacts,
@@ -133,6 +137,7 @@ impl Desired {
             fallbacks: state.fallbacks.clone(),
             shifts: shifts::resumed(&state.shifts),
             returns: BTreeMap::new(),
+            authors: state.authors.clone(),
             drains: state.drains.clone(),
             health: HealthFacts::default(),
             node_drain: state.node_drain.clone(),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod drains;
+mod explain;
 mod splits;
 
 use std::{sync::Arc, time::Duration};
@@ -21,10 +22,12 @@ use super::{
     fleet::FleetQuestion,
 };
 use crate::domain::{
+    author::Author,
     backend::InstanceId,
     block::Exception,
     drain::{DrainOrder, NodeDrain},
     dtab::Dentry,
+    explain::{Explained, Subject},
     history::Change,
     shift::{InvalidShift, ShiftOrder, ShiftState},
     signal::Signal,
@@ -69,6 +72,9 @@ pub enum OperatorError {
          shows them"
     )]
     UnknownSubject(String),
+    /// Nothing to explain.
+    #[error("{0}")]
+    NothingThere(String),
     /// No such rule on the block list.
     #[error("{0} is not on the block list; `lb-agent block list` shows what is")]
     NotBlocked(IpNet),
@@ -152,6 +158,10 @@ pub enum Command {
     Disallow(Vec<IpNet>, Reply<usize>),
     /// List exceptions.
     AllowList(Reply<Vec<Exception>>),
+    /// Another command, by this person.
+    By(Author, Box<Command>),
+    /// Why backends have their weights, and what the kernel holds.
+    Explain(Subject, Reply<Vec<Explained>>),
     /// The agent at this moment.
     Status(Reply<Status>),
     /// Counters by service name, backend id and address.
@@ -174,6 +184,7 @@ pub type Reply<T> = oneshot::Sender<Result<T, OperatorError>>;
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    author: Option<Author>,
 }
 
 impl Handle {
@@ -182,6 +193,7 @@ impl Handle {
         Self {
             commands,
             snapshots,
+            author: None,
         }
     }
 
@@ -200,8 +212,12 @@ impl Handle {
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, OperatorError> {
         let (reply, answer) = oneshot::channel();
+        let command = match &self.author {
+            Some(author) => Command::By(author.clone(), Box::new(command(reply))),
+            None => command(reply),
+        };
         self.commands
-            .send(command(reply))
+            .send(command)
             .await
             .map_err(|_| OperatorError::ShuttingDown)?;
         answer.await.map_err(|_| OperatorError::ShuttingDown)?

@@ -7,16 +7,21 @@
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
 //! - `drains`: what a person takes out, and when that ends.
+//! - `drift`: the kernel compared with what was written there. `explain`: why a weight is what it is.
+//! - `author`: who gave an order.
 //! - `due`: what comes by itself when its time has come.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
 //! - `shifts`: splits that are shifted, watched and given back.
 //! - `blocks`: the block list. `fleet`: what counts on every node. `report`: answers to questions.
 //! - `reload`: the configuration, read again.
 
+mod author;
 mod blocks;
 mod desired;
 mod drains;
+mod drift;
 mod due;
+mod explain;
 mod fleet;
 pub mod handle;
 mod reconcile;
@@ -118,6 +123,7 @@ pub struct Controller<K> {
     reload_problem: Option<String>,
     /// VIPs are announced, where they are to be.
     announcing: bool,
+    comparison: drift::Comparison,
 }
 
 impl<K: Kernel> Controller<K> {
@@ -141,6 +147,7 @@ impl<K: Kernel> Controller<K> {
             started: now,
             reload_problem: None,
             announcing: true,
+            comparison: drift::Comparison::default(),
         };
         let catalog = controller.channels.catalog.borrow_and_update().clone();
         controller.desired.set_catalog(catalog);
@@ -156,12 +163,15 @@ impl<K: Kernel> Controller<K> {
         tokio::pin!(shutdown);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let part = self.setup.config.node.drift_check / drift::PARTS;
+        let mut compare = tokio::time::interval_at(tokio::time::Instant::now() + part, part);
+        compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let deadline = self.sleep_until_deadline();
             tokio::select! {
                 () = &mut shutdown => break,
                 command = self.channels.commands.recv() => match command {
-                    Some(command) => self.carry_out(command).await,
+                    Some(command) => self.carry_out_by(command).await,
                     None => break,
                 },
                 Ok(()) = self.channels.catalog.changed() => {
@@ -188,6 +198,7 @@ impl<K: Kernel> Controller<K> {
                     }
                 }
                 () = deadline => self.expire().await,
+                _ = compare.tick() => self.compare_next(),
                 _ = tick.tick() => {
                     // Under a stream of commands the deadline never comes.
                     self.expire().await;
@@ -250,6 +261,7 @@ impl<K: Kernel> Controller<K> {
             down: self.desired.down(),
             entries: self.desired.entries.clone(),
             keys: self.desired.keys.clone(),
+            authors: self.desired.authors.clone(),
         };
         self.channels.state.send_if_modified(|saved| {
             let changed = *saved != state;
@@ -334,7 +346,14 @@ impl<K: Kernel> Controller<K> {
                 respond(reply, self.blocks.top(&self.kernel.kernel, most));
             }
             Command::Fleet(question) => self.answer(question),
+            // Who gave it was noted before; nobody gives a command by two persons.
+            Command::By(_, command) => drop(command),
+            Command::Explain(subject, reply) => {
+                let answer = self.explain(&subject);
+                respond(reply, answer);
+            }
             Command::Status(reply) => {
+                self.compare_all();
                 let status = self.status();
                 respond(reply, status);
             }

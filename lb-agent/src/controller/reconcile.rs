@@ -33,8 +33,8 @@ const PROOF: u64 = 3;
 
 pub(crate) struct Reconciler<K> {
     pub(crate) kernel: K,
-    view: KernelView,
-    ids: ServiceIds,
+    pub(super) view: KernelView,
+    pub(super) ids: ServiceIds,
     census: Arc<Census>,
     /// By id of a backend taken out: the pass of the latest census at that time.
     taken_out: BTreeMap<u32, u64>,
@@ -181,7 +181,7 @@ impl<K: Kernel> Reconciler<K> {
         debug!(steps = steps.len(), took = ?self.last_apply, version = snapshot.version, "applied");
     }
 
-    fn carry_out(&mut self, steps: &[Step]) -> Result<(), KernelError> {
+    pub(super) fn carry_out(&mut self, steps: &[Step]) -> Result<(), KernelError> {
         // Before the first VIP is written its address must pass the filter; what is removed may
         // pass it a moment longer.
         let mut coming = self.view.clone();

@@ -49,6 +49,7 @@ impl<K: Kernel> Controller<K> {
             node_drain: self.desired.node_drain.clone(),
             drains: self.drain_views().map_err(failed)?,
             problems: self.problems(SystemTime::now()),
+            drift: self.comparison.record.clone(),
             maglev_rebuilds: self.kernel.rebuilds,
             last_apply: self.kernel.last_apply,
         })
@@ -68,6 +69,7 @@ impl<K: Kernel> Controller<K> {
         if let Some(error) = self.kernel.last_error() {
             problems.push(format!("the kernel does not follow: {error}"));
         }
+        problems.extend(self.comparison.record.problems.iter().cloned());
         for name in self.kernel.kernel.lost_interfaces() {
             problems.push(format!(
                 "interface {name} is gone, so nothing arrives there; restart the agent once it is back, or take it out of `interfaces`"

@@ -3,6 +3,7 @@
 mod bench;
 mod blocks;
 mod drains;
+mod drift;
 mod fleet;
 mod health;
 mod layers;

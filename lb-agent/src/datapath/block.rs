@@ -30,7 +30,10 @@ use lb_common::{
 
 use self::{bucket::Rule, table::Table};
 use super::{descriptor, encode, loader::map_error, take};
-use crate::domain::kernel::KernelError;
+use crate::domain::{
+    drift::{Difference, Place},
+    kernel::KernelError,
+};
 
 /// The maps of the block list.
 pub(crate) struct BlockList {
@@ -85,24 +88,31 @@ fn by_family<'a>(prefixes: impl IntoIterator<Item = &'a IpNet>) -> [Vec<Rule>; 2
     rules
 }
 
+/// The exceptions in the maps.
+fn read_allowed(
+    allow4: &LpmTrie<MapData, u32, u32>,
+    allow6: &LpmTrie<MapData, [u32; 4], u32>,
+) -> Result<BTreeSet<IpNet>, KernelError> {
+    let mut allowed = BTreeSet::new();
+    for key in allow4.keys() {
+        let key = key.map_err(|error| map_error(name::ALLOW4, error))?;
+        let ip = encode::ip([key.data(), 0, 0, 0], false);
+        allowed.extend(IpNet::new(ip, key.prefix_len() as u8));
+    }
+    for key in allow6.keys() {
+        let key = key.map_err(|error| map_error(name::ALLOW6, error))?;
+        let ip = encode::ip(key.data(), true);
+        allowed.extend(IpNet::new(ip, key.prefix_len() as u8));
+    }
+    Ok(allowed)
+}
+
 impl BlockList {
     /// Takes the maps, and takes over what a former agent left in them.
     pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         let allow4: LpmTrie<MapData, u32, u32> = take(ebpf, name::ALLOW4)?;
         let allow6: LpmTrie<MapData, [u32; 4], u32> = take(ebpf, name::ALLOW6)?;
-        let mut allowed = BTreeSet::new();
-        for key in allow4.keys() {
-            let key = key.map_err(|error| map_error(name::ALLOW4, error))?;
-            let ip = encode::ip([key.data(), 0, 0, 0], false);
-            allowed.extend(IpNet::new(ip, key.prefix_len() as u8));
-        }
-        for key in allow6.keys() {
-            let key = key.map_err(|error| map_error(name::ALLOW6, error))?;
-            allowed.extend(IpNet::new(
-                encode::ip(key.data(), true),
-                key.prefix_len() as u8,
-            ));
-        }
+        let allowed = read_allowed(&allow4, &allow6)?;
         let mut table = |name, v6| {
             let fd = descriptor(ebpf, name)?;
             Table::open(take(ebpf, name)?, fd, name, v6)
@@ -218,6 +228,60 @@ impl BlockList {
         }
         self.allowed.clone_from(allowed);
         Ok(())
+    }
+
+    /// Where the maps lead to other pages, or hold other exceptions, than was written.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    pub(crate) fn differences(&self) -> Result<Vec<Difference>, KernelError> {
+        let mut found = Vec::new();
+        for table in [&self.v4, &self.v6] {
+            if !table.is_installed()? {
+                let family = if table.is_v6() { "IPv6" } else { "IPv4" };
+                let text = format!("pages of the {family} block list were missing or others");
+                found.push(Difference::new(Place::Blocks, text));
+            }
+        }
+        if self.held_allowed()? != self.allowed {
+            let text = "the exceptions from the block list were others";
+            found.push(Difference::new(Place::Allowed, text));
+        }
+        Ok(found)
+    }
+
+    /// Leads the maps to the pages of the rules again.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be written.
+    pub(crate) fn install(&mut self) -> Result<(), KernelError> {
+        self.tables()
+            .into_iter()
+            .try_for_each(|table| table.install())
+    }
+
+    /// Writes the exceptions anew, as far as they differ.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read or written.
+    pub(crate) fn rewrite_allowed(&mut self) -> Result<(), KernelError> {
+        let wanted = std::mem::take(&mut self.allowed);
+        let held = self.held_allowed();
+        self.allowed = match held {
+            Ok(held) => held,
+            Err(error) => {
+                self.allowed = wanted;
+                return Err(error);
+            }
+        };
+        self.allow(&wanted)
+    }
+
+    fn held_allowed(&self) -> Result<BTreeSet<IpNet>, KernelError> {
+        read_allowed(&self.allow4, &self.allow6)
     }
 
     /// What each of these rules has dropped; nothing for those that are not there.

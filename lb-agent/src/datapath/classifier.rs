@@ -245,7 +245,7 @@ fn filter(interface: &str, role: Role) -> std::io::Result<SchedClassifierLink> {
 }
 
 /// Owner, role and interface of a pin, by its name.
-fn parse(path: &Path) -> Option<(Owner, Role, u32)> {
+pub(crate) fn parse(path: &Path) -> Option<(Owner, Role, u32)> {
     let name = path.file_name()?.to_str()?;
     let owners = [Owner::Configuration, Owner::NextHop];
     let (owner, rest) = owners

@@ -106,6 +106,16 @@ pub(crate) fn vip(entry: &ServiceEntry) -> KernelVip {
     }
 }
 
+/// Map value of a VIP.
+pub(crate) fn service_entry(vip: &KernelVip) -> ServiceEntry {
+    ServiceEntry {
+        id: vip.service,
+        maglev_slots: vip.slots,
+        flags: service_flags(vip.treatment),
+        reserved: 0,
+    }
+}
+
 /// The reverse of [`service_flags`].
 fn treatment(bits: u32) -> Treatment {
     Treatment {

@@ -15,7 +15,9 @@ use lb_common::{
 };
 
 use crate::domain::{
-    kernel::{Census, Kernel, KernelBackend, KernelError, KernelView, Step},
+    drift::{Difference, Part, Place},
+    explain::{HeldBackend, HeldByKernel, HeldTable, HeldVip},
+    kernel::{Census, Kernel, KernelBackend, KernelError, KernelView, Step, VipKey},
     plan::advance,
 };
 
@@ -40,6 +42,8 @@ pub(crate) struct Inside {
     pub(crate) lost_interfaces: Vec<String>,
     /// Routers that addresses are behind.
     pub(crate) routers: BTreeMap<IpAddr, IpAddr>,
+    /// Somebody has taken a program off.
+    pub(crate) detached: bool,
     /// Refuses the next steps, with this reason.
     pub(crate) failing: Option<String>,
     /// Has no room for this backend.
@@ -226,5 +230,91 @@ impl Kernel for FakeKernel {
 
     fn sweep(&self) -> Result<Census, KernelError> {
         Ok(Census::default())
+    }
+
+    fn differences(
+        &mut self,
+        view: &KernelView,
+        part: Part,
+    ) -> Result<Vec<Difference>, KernelError> {
+        let inside = self.inside();
+        let mut found = Vec::new();
+        let mut note = |place, text: &str| found.push(Difference::new(place, text));
+        let ids = inside.view.backends.keys().chain(view.backends.keys());
+        for id in ids.collect::<BTreeSet<_>>() {
+            if !part.has(*id) {
+                continue;
+            }
+            match (inside.view.backends.get(id), view.backends.get(id)) {
+                (held, wanted) if held == wanted => {}
+                (_, Some(_)) => note(Place::Backend(*id), "a backend was another one"),
+                (_, None) => note(Place::ForeignBackend(*id), "a backend too many"),
+            }
+        }
+        for (id, recipe) in &view.tables {
+            if part.has(*id) && inside.view.tables.get(id) != Some(recipe) {
+                note(Place::Table(*id), "a table was another one");
+            }
+        }
+        if part.index == 0 {
+            for (key, vip) in &view.vips {
+                if inside.view.vips.get(key) != Some(vip) {
+                    note(Place::Vip(*key), "a VIP was gone");
+                }
+            }
+            if inside.detached {
+                note(Place::Program("xdp_native_1".into()), "it was taken off");
+            }
+        }
+        Ok(found)
+    }
+
+    fn mend(&mut self, place: &Place, _view: &KernelView) -> Result<(), KernelError> {
+        let mut inside = self.inside();
+        if let Some(reason) = &inside.failing {
+            return Err(KernelError::new("mending", reason.clone()));
+        }
+        if matches!(place, Place::Program(_)) {
+            inside.detached = false;
+        }
+        Ok(())
+    }
+
+    fn held(
+        &self,
+        vips: &[VipKey],
+        services: &BTreeSet<u32>,
+        backends: &BTreeSet<u32>,
+    ) -> Result<HeldByKernel, KernelError> {
+        let inside = self.inside();
+        let view = &inside.view;
+        let vip = |key: &VipKey| {
+            let vip = view.vips.get(key).copied();
+            vip.map(|vip| HeldVip { vip, flags: 0 })
+        };
+        let table = |id: &u32| {
+            let recipe = view.tables.get(id)?;
+            Some(HeldTable {
+                map: 1000 + id,
+                slots: recipe.weights.iter().map(|(_, weight)| weight).sum(),
+                by_backend: recipe.weights.iter().copied().collect(),
+            })
+        };
+        let backend = |id: &u32| {
+            let backend = *view.backends.get(id)?;
+            Some(HeldBackend {
+                backend,
+                source: "192.0.2.1".parse().ok()?,
+                interface: Some("eth0".into()),
+                mac: Some("02:00:00:00:00:01".into()),
+                mtu: 1500,
+                router: None,
+            })
+        };
+        Ok(HeldByKernel {
+            vips: vips.iter().map(|key| (*key, vip(key))).collect(),
+            tables: services.iter().map(|id| (*id, table(id))).collect(),
+            backends: backends.iter().map(|id| (*id, backend(id))).collect(),
+        })
     }
 }

@@ -66,19 +66,33 @@ impl Datapath {
 
     /// Writes the filter anew: for `view`, and for what flows may still be sent to.
     pub(super) fn write_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
-        let mut filter = DestinationFilter {
-            words: [0; FILTER_WORDS],
-        };
         // While a backend of its service is there, flows may be to what is no longer given.
         let serving: BTreeSet<u32> = self.written.values().map(|(b, _)| b.service).collect();
         self.retired.retain(|_, service| serving.contains(service));
+        let filter = self.wanted_filter(view);
+        self.filter.set(0, filter, 0).map_err(filter_error)
+    }
+
+    /// Whether the filter stops anything that it must let pass. More than that does no harm, and
+    /// comes about while sources change.
+    pub(super) fn lacks_in_filter(&self, view: &KernelView) -> Result<bool, KernelError> {
+        let held = self.filter.get(&0, 0).map_err(filter_error)?;
+        let wanted = self.wanted_filter(view);
+        let mut words = wanted.words.iter().zip(&held.words);
+        Ok(words.any(|(wanted, held)| wanted & !held != 0))
+    }
+
+    fn wanted_filter(&self, view: &KernelView) -> DestinationFilter {
+        let mut filter = DestinationFilter {
+            words: [0; FILTER_WORDS],
+        };
         for vip in view.vips.keys().chain(self.retired.keys()) {
             set_destination(&mut filter, vip);
         }
         for (backend, source) in self.written.values() {
             set_source(&mut filter, *source, backend.address);
         }
-        self.filter.set(0, filter, 0).map_err(filter_error)
+        filter
     }
 }
 

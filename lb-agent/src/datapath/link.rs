@@ -80,7 +80,7 @@ pub(crate) fn replace(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// A descriptor of what is pinned at `path`.
-fn open(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(path.as_os_str().as_bytes())?;
     let get = ObjGet {
         pathname: pathname.as_ptr() as u64,

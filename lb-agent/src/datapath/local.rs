@@ -261,6 +261,38 @@ fn address_link(program: &mut CgroupSockAddr, cgroup: &Cgroup) -> Result<FdLink,
     FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)))
 }
 
+/// The program that a pin is of; `None`: it is no local clients'.
+pub(crate) fn program_of(pin: &Path) -> Option<&'static str> {
+    let rest = pin.file_name()?.to_str()?.strip_prefix(PIN)?;
+    let (name, _) = rest.rsplit_once('_')?;
+    PROGRAMS.into_iter().find(|program| *program == name)
+}
+
+/// Attaches a program that was taken off its cgroup.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(crate) fn attach_again(
+    ebpf: &mut Ebpf,
+    name: &str,
+    cgroup: &Cgroup,
+    pin: &Path,
+) -> Result<(), KernelError> {
+    let what = || format!("attaching {name} to the cgroup {}", cgroup.path.display());
+    let program = ebpf
+        .program_mut(&format!("lb_{name}"))
+        .ok_or_else(|| KernelError::new(what(), "the object has no such program"))?;
+    let attached = match program {
+        Program::CgroupSock(program) => release_link(program, cgroup),
+        Program::CgroupSockAddr(program) => address_link(program, cgroup),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    let link = attached.map_err(|error| KernelError::new(what(), error))?;
+    let pinned = link.pin(pin).map(drop);
+    pinned.map_err(|error| KernelError::new(what(), error))
+}
+
 /// The pinned links of local clients, those first that send sockets to backends: they are to go
 /// before those that show the VIP.
 pub(crate) fn pinned(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod announce;
+mod backends;
 mod block;
 mod budget;
 mod cgroup;
@@ -13,6 +14,7 @@ mod clock;
 mod coverage;
 mod decapsulate;
 mod detour;
+mod drift;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -21,12 +23,14 @@ mod features;
 mod filter;
 mod flows;
 mod held;
+mod inspect;
 mod link;
 mod load;
 mod loader;
 mod local;
 mod netns;
 mod nexthop;
+mod object;
 mod pins;
 mod resolver;
 mod sock_diag;
@@ -103,6 +107,17 @@ pub struct Datapath {
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
+    /// Maglev tables as they were written, by service id.
+    tables: BTreeMap<u32, drift::WrittenTable>,
+    /// A descriptor of the map of Maglev tables, whose slots are looked at.
+    maglev_slots: std::os::fd::OwnedFd,
+    /// A descriptor of the backend map, whose memory is looked at.
+    backend_memory: std::os::fd::OwnedFd,
+    detours: drift::Detours,
+    /// What each pinned link is about.
+    links: BTreeMap<std::path::PathBuf, Option<object::Attachment>>,
+    cursor: drift::Cursor,
+    options: Options,
     /// What flows may still be sent to, though new ones are not, with the service each belongs to:
     /// deleted VIPs, and addresses and ports of the node that are no longer given.
     retired: BTreeMap<VipKey, u32>,
@@ -135,6 +150,7 @@ impl Datapath {
         let coverage = coverage::Coverage::adopt(Arc::clone(&datapath.classifiers), &configured)?;
         datapath.hops.attach_by(coverage);
         datapath.serve_local_clients(cgroup.as_ref(), &options.bpf_dir)?;
+        datapath.note_links()?;
         Ok(datapath)
     }
 
@@ -166,10 +182,12 @@ impl Datapath {
             loader::pin_dir(&options.bpf_dir),
             options.tc_filters,
         )?;
-        detour::load(&mut ebpf)?;
+        let detours = detour::load(&mut ebpf)?;
         let nexthops: Array<MapData, NextHop> = take(&mut ebpf, name::NEXTHOPS)?;
         let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
-        let (written, taken) = writer::read_backends(&descriptor(&ebpf, name::BACKENDS)?)?;
+        let maglev_slots = descriptor(&ebpf, name::MAGLEV)?;
+        let backend_memory = descriptor(&ebpf, name::BACKENDS)?;
+        let (written, taken) = backends::read_backends(&backend_memory)?;
         let hops = nexthop::Hops::new(
             nexthops,
             addresses,
@@ -206,6 +224,13 @@ impl Datapath {
             local: None,
             meta,
             written,
+            tables: BTreeMap::new(),
+            maglev_slots,
+            backend_memory,
+            detours,
+            links: BTreeMap::new(),
+            cursor: drift::Cursor::default(),
+            options: options.clone(),
             retired: BTreeMap::new(),
         };
         datapath.keep_destinations(options.ports)?;

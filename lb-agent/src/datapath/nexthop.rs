@@ -3,6 +3,8 @@
 //!
 //! The programs read the entries; the resolver writes them.
 
+mod check;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr, UdpSocket},

@@ -267,7 +267,43 @@ fn is_schema_dir(path: &Path) -> bool {
         .is_some_and(|version| version.parse::<u32>().is_ok())
 }
 
-fn describe_link(pin: &Path) -> String {
+/// Index of the interface that a pin is about; `None`: it is about none.
+pub(crate) fn interface_of(pin: &Path) -> Option<u32> {
+    if let Some((_, _, ifindex)) = classifier::parse(pin) {
+        return Some(ifindex);
+    }
+    let name = pin.file_name()?.to_str()?;
+    let (_, ifindex) = name.strip_prefix(XDP)?.rsplit_once('_')?;
+    ifindex.parse().ok()
+}
+
+/// Whether the pin is of an interface that only backends are behind.
+pub(crate) fn is_for_next_hop(pin: &Path) -> bool {
+    matches!(classifier::parse(pin), Some((Owner::NextHop, ..)))
+}
+
+/// Attaches the XDP program to an interface that it was taken off.
+///
+/// # Errors
+///
+/// The kernel refuses, say because another program has taken the place.
+pub(crate) fn attach_xdp_again(
+    program: &mut Xdp,
+    dir: &Path,
+    mode: Mode,
+    name: &str,
+    ifindex: u32,
+) -> Result<(), KernelError> {
+    match attach_xdp(program, dir, mode, name, ifindex)? {
+        Some(_) => Ok(()),
+        None => Err(KernelError::new(
+            format!("attaching to {name} in XDP again"),
+            "the kernel refuses it; another program may have taken the place",
+        )),
+    }
+}
+
+pub(crate) fn describe_link(pin: &Path) -> String {
     if let Some(words) = classifier::describe(pin) {
         return words;
     }

@@ -32,6 +32,18 @@ impl Sources {
     pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         let v4: LpmTrie<MapData, Source<u32>, u32> = take(ebpf, name::SOURCES4)?;
         let v6: LpmTrie<MapData, Source<[u32; 4]>, u32> = take(ebpf, name::SOURCES6)?;
+        let held = BTreeMap::new();
+        let mut sources = Self { v4, v6, held };
+        sources.reread()?;
+        Ok(sources)
+    }
+
+    /// Reads anew what is in the maps; whether it is what was known.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    pub(crate) fn reread(&mut self) -> Result<bool, KernelError> {
         let mut held: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
         let mut note = |service, ip, length: u32| {
             let length = length.saturating_sub(SOURCE_SERVICE_BITS) as u8;
@@ -39,18 +51,20 @@ impl Sources {
                 .or_default()
                 .extend(IpNet::new(ip, length));
         };
-        for key in v4.keys() {
+        for key in self.v4.keys() {
             let key = key.map_err(|error| map_error(name::SOURCES4, error))?;
             let Source { service, addr } = key.data();
             let ip = encode::ip([addr, 0, 0, 0], false);
             note(service, ip, key.prefix_len());
         }
-        for key in v6.keys() {
+        for key in self.v6.keys() {
             let key = key.map_err(|error| map_error(name::SOURCES6, error))?;
             let Source { service, addr } = key.data();
             note(service, encode::ip(addr, true), key.prefix_len());
         }
-        Ok(Self { v4, v6, held })
+        let same = held == self.held;
+        self.held = held;
+        Ok(same)
     }
 
     /// By service id; not empty.

@@ -1,6 +1,9 @@
 //! Addresses of VIPs: whose echo requests the programs answer, and whose link address they tell.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use aya::maps::MapError;
 use lb_common::entry::{AddressKey, vip_flags};
@@ -23,11 +26,7 @@ impl Datapath {
             .map(|key| key.address.ip())
             .map(|address| (encode::address_key(address), flags(&address)))
             .collect();
-        let written: HashMap<AddressKey, u32> = self
-            .vips
-            .iter()
-            .collect::<Result<_, MapError>>()
-            .map_err(vips_error)?;
+        let written = self.held_vips()?;
         for key in written.keys().filter(|key| !wanted.contains_key(key)) {
             self.vips.remove(key).map_err(vips_error)?;
         }
@@ -38,6 +37,22 @@ impl Datapath {
         }
         self.announce(&announced);
         Ok(())
+    }
+
+    fn held_vips(&self) -> Result<HashMap<AddressKey, u32>, KernelError> {
+        let held = self.vips.iter().collect::<Result<_, MapError>>();
+        held.map_err(vips_error)
+    }
+
+    /// Whether the map has other addresses than those of the VIPs of `view`.
+    pub(super) fn differs_in_vips(&self, view: &KernelView) -> Result<bool, KernelError> {
+        let held = self.held_vips()?;
+        let wanted: HashSet<AddressKey> = view
+            .vips
+            .keys()
+            .map(|key| encode::address_key(key.address.ip()))
+            .collect();
+        Ok(held.len() != wanted.len() || held.keys().any(|key| !wanted.contains(key)))
     }
 }
 

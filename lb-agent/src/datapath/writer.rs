@@ -9,15 +9,17 @@ use std::{
 use aya::maps::{MapData, PerCpuValues};
 use ipnet::IpNet;
 use lb_common::{
-    entry::{BackendEntry, BackendStats, Counter, EvictionStats, ServiceEntry},
+    entry::{BackendEntry, BackendStats, Counter, EvictionStats},
     maps::{MAX_BACKENDS, MAX_SERVICES, name},
     socket::SocketStats,
     verdict::Verdict,
 };
 use memmap2::MmapOptions;
 
-use super::{Datapath, encode, nexthop, sum_counters};
+use super::{Datapath, drift, encode, nexthop, object, sum_counters};
 use crate::domain::{
+    drift::{Difference, Part, Place},
+    explain::HeldByKernel,
     kernel::{
         Census, Kernel, KernelBackend, KernelError, KernelView, KernelVip, Recipe, Step, VipKey,
     },
@@ -26,33 +28,6 @@ use crate::domain::{
 
 /// `BPF_F_MMAPABLE | BPF_F_INNER_MAP`, as the inner map is declared in the program.
 const MAGLEV_FLAGS: u32 = 1 << 10 | 1 << 12;
-
-/// Backends in the map by id, each with its source address; and the next hop of each address.
-type Written = BTreeMap<u32, (KernelBackend, IpAddr)>;
-
-/// Reads the backend map of a former agent. All of it: a gap may be of any length, and the id of a
-/// backend that is overlooked would be given away while it has flows.
-pub(crate) fn read_backends(
-    map: &impl AsRawFd,
-) -> Result<(Written, BTreeMap<IpAddr, u32>), KernelError> {
-    let memory = MmapOptions::new()
-        .len(MAX_BACKENDS as usize * size_of::<BackendEntry>())
-        .map_raw_read_only(map.as_raw_fd())
-        .map_err(|error| KernelError::new("mapping the backends", error))?;
-    let mut written = BTreeMap::new();
-    let mut hops = BTreeMap::new();
-    for id in 0..MAX_BACKENDS {
-        // SAFETY: within the mapping, which is page-aligned; only this agent writes the map.
-        let entry = unsafe { *memory.as_ptr().cast::<BackendEntry>().add(id as usize) };
-        let Some(backend) = encode::backend(&entry) else {
-            continue;
-        };
-        let source = encode::ip(entry.source, backend.address.is_ipv6());
-        hops.insert(backend.address.ip(), entry.hop);
-        written.insert(id, (backend, source));
-    }
-    Ok((written, hops))
-}
 
 impl Datapath {
     fn put_backend(&mut self, id: u32, backend: &KernelBackend) -> Result<(), KernelError> {
@@ -143,18 +118,21 @@ impl Datapath {
         fill(&table, &slots).map_err(|error| KernelError::new(what(), error))?;
         self.maglev
             .set(service, &table, 0)
-            .map_err(|error| KernelError::new(what(), error))
+            .map_err(|error| KernelError::new(what(), error))?;
+        let map = object::number(std::os::fd::AsFd::as_fd(table.fd()))
+            .map_err(|error| KernelError::new(what(), error))?;
+        let written = drift::WrittenTable {
+            map,
+            slots: slots.len() as u32,
+            fingerprint: drift::fingerprint(&slots),
+        };
+        self.tables.insert(service, written);
+        Ok(())
     }
 
     fn put_vip(&mut self, key: &VipKey, vip: &KernelVip) -> Result<(), KernelError> {
-        let entry = ServiceEntry {
-            id: vip.service,
-            maglev_slots: vip.slots,
-            flags: encode::service_flags(vip.treatment),
-            reserved: 0,
-        };
         self.services
-            .insert(encode::service_key(key), entry, 0)
+            .insert(encode::service_key(key), encode::service_entry(vip), 0)
             .map_err(|error| KernelError::new(format!("writing VIP {}", key.address), error))?;
         self.retired.remove(key);
         Ok(())
@@ -385,5 +363,26 @@ impl Kernel for Datapath {
 
     fn sweep(&self) -> Result<Census, KernelError> {
         self.flows.sweep()
+    }
+
+    fn differences(
+        &mut self,
+        view: &KernelView,
+        part: Part,
+    ) -> Result<Vec<Difference>, KernelError> {
+        self.find_differences(view, part)
+    }
+
+    fn mend(&mut self, place: &Place, view: &KernelView) -> Result<(), KernelError> {
+        self.mend_place(place, view)
+    }
+
+    fn held(
+        &self,
+        vips: &[VipKey],
+        services: &BTreeSet<u32>,
+        backends: &BTreeSet<u32>,
+    ) -> Result<HeldByKernel, KernelError> {
+        self.inspect(vips, services, backends)
     }
 }

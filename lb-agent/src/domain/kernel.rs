@@ -11,7 +11,11 @@ use lb_common::{
     flow::State,
 };
 
-use super::service::{Affinity, Forwarding, Protocol};
+use super::{
+    drift::{Difference, Part, Place},
+    explain::HeldByKernel,
+    service::{Affinity, Forwarding, Protocol},
+};
 
 /// Where clients connect to: the identity of a service port in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -381,4 +385,35 @@ pub trait Kernel: Send {
     ///
     /// A table that cannot be mapped.
     fn sweep(&self) -> Result<Census, KernelError>;
+
+    /// Compares what the kernel holds with what was written there last: `view`, and what the
+    /// implementation knows by itself.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn differences(
+        &mut self,
+        view: &KernelView,
+        part: Part,
+    ) -> Result<Vec<Difference>, KernelError>;
+
+    /// Writes anew what no [`Step`] does.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be written or attached.
+    fn mend(&mut self, place: &Place, view: &KernelView) -> Result<(), KernelError>;
+
+    /// What the kernel holds at this moment under these VIPs, services and backends.
+    ///
+    /// # Errors
+    ///
+    /// A map that cannot be read.
+    fn held(
+        &self,
+        vips: &[VipKey],
+        services: &BTreeSet<u32>,
+        backends: &BTreeSet<u32>,
+    ) -> Result<HeldByKernel, KernelError>;
 }

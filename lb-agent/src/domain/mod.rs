@@ -3,12 +3,15 @@
 //! Nothing here knows tokio, aya, hyper or tonic; `now` is always an argument. `cargo xtask tidy`
 //! keeps it so.
 
+pub mod author;
 pub mod backend;
 pub mod block;
 pub mod block_list;
 pub mod config_entry;
 pub mod drain;
+pub mod drift;
 pub mod dtab;
+pub mod explain;
 pub mod filter;
 pub mod fleet;
 pub mod flow;

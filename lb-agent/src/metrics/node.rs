@@ -15,6 +15,7 @@ use lb_common::{
 use super::family::Family;
 use crate::{
     controller::{FlowTableUse, LocalClientsStatus, Status},
+    domain::drift::{DriftRecord, Place},
     probe::ProbeStats,
 };
 
@@ -28,6 +29,7 @@ pub(super) fn families(status: &Status, probes: &ProbeStats, now: SystemTime) ->
         ("ipv6", &status.flows6),
     ]));
     families.push(evictions(status.evictions));
+    families.push(drift(&status.drift));
     families.extend(maglev(status.maglev_rebuilds));
     families.extend(consul(status, now));
     families.extend(probe_results(probes));
@@ -153,6 +155,18 @@ fn evictions(evictions: EvictionStats) -> Family {
     );
     family.add(&[("state", "closed")], evictions.closed as f64);
     family.add(&[("state", "half_open")], evictions.half_open as f64);
+    family
+}
+
+fn drift(record: &DriftRecord) -> Family {
+    let mut family = Family::counter(
+        "lb_drift_repairs_total",
+        "Places where the kernel differed from what was written there, and was mended.",
+    );
+    for kind in Place::KINDS {
+        let count = record.repairs.get(kind).copied().unwrap_or(0);
+        family.add(&[("what", kind)], count as f64);
+    }
     family
 }
 

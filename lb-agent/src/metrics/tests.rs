@@ -119,6 +119,8 @@ async fn metrics_page() {
         r#"lb_flow_slots_used{family="ipv4",state="established"} 24"#.into(),
         r#"lb_flow_slots_used{family="ipv6",state="reset"} 0"#.into(),
         r#"lb_flow_evictions_total{state="half_open"} 7"#.into(),
+        r#"lb_drift_repairs_total{what="backend"} 2"#.into(),
+        r#"lb_drift_repairs_total{what="maglev"} 0"#.into(),
         "lb_maglev_rebuild_seconds 0.0015".into(),
         "lb_maglev_rebuild_seconds_total 2.5".into(),
         "lb_maglev_rebuilds_total 1234".into(),
@@ -223,7 +225,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 58, "{families:?}");
+    assert_eq!(families.len(), 59, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -30,6 +30,7 @@ fn merge(new: Config, in_force: &Config) -> Reloaded {
         .collect();
     let config = Config {
         services: new.services,
+        places: new.places,
         ..in_force.clone()
     };
     Reloaded {
@@ -55,6 +56,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         cgroup,
         decapsulate,
         decapsulate_from,
+        drift_check,
     } = &old.node;
     let MetricsConfig { listen } = &old.metrics;
     let mut keys = vec![
@@ -77,6 +79,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
             "node.decapsulate_from",
             *decapsulate_from != new.node.decapsulate_from,
         ),
+        ("node.drift_check", *drift_check != new.node.drift_check),
         ("metrics.listen", *listen != new.metrics.listen),
         ("[dtab]", old.dtab != new.dtab),
     ];

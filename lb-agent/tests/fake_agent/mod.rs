@@ -26,6 +26,7 @@ use lb_agent::{
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
         block::{self, BlockRule, Exception},
+        explain::{Explained, Subject},
         health::Observed,
         history::{Change, Source},
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
@@ -229,6 +230,19 @@ impl Memory {
     }
 }
 
+/// A service without anything to tell of.
+fn explained(name: &str) -> Explained {
+    Explained {
+        service: name.into(),
+        matched: "name",
+        because: String::new(),
+        layers: Vec::new(),
+        backends: Vec::new(),
+        ids: Vec::new(),
+        held: Default::default(),
+    }
+}
+
 /// This agent has no traffic, and refuses to shift it.
 fn nothing_shifted() -> OperatorError {
     OperatorError::Refused("not done: no traffic is being shifted".into())
@@ -244,6 +258,11 @@ async fn control(
     }
     let mut memory = Memory::default();
     while let Some(command) = inbox.recv().await {
+        // Who gives a command makes no difference to this agent.
+        let command = match command {
+            Command::By(_, command) => *command,
+            command => command,
+        };
         // Answers go out after the snapshot, as the agent's do.
         let answer: Box<dyn FnOnce() + Send> = match command {
             Command::SplitSet(service, shares, reply) => {
@@ -271,6 +290,16 @@ async fn control(
             | Command::UndrainNode(_)
             | Command::DrainView(..)
             | Command::NodeDrain(_) => memory.drained.carry_out(command),
+            Command::By(..) => unreachable!("nobody gives a command by two persons"),
+            Command::Explain(subject, reply) => {
+                let result = match subject {
+                    Subject::Service(name) => Memory::known(&name).map(|()| vec![explained(&name)]),
+                    other => Err(OperatorError::NothingThere(format!(
+                        "nothing is known of {other:?}"
+                    ))),
+                };
+                Box::new(move || drop(reply.send(result)))
+            }
             Command::Shift(_, order, reply) => {
                 let checked = order.check().map_err(OperatorError::from);
                 Box::new(move || drop(reply.send(checked.and_then(|()| Err(nothing_shifted())))))

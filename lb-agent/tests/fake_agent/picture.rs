@@ -85,6 +85,7 @@ pub(super) fn status(mood: Mood, blocks: usize) -> Status {
     Status {
         node_drain: None,
         drains: Vec::new(),
+        drift: Default::default(),
         version: 1,
         started: SystemTime::now(),
         interfaces: vec![InterfaceStatus {

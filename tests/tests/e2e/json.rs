@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::scene::{Scene, reply};
 
 /// Objects whose keys are data: names of subsets, states.
-const MAPS: [&str; 4] = [
+const MAPS: [&str; 5] = [
+    "repairs",
     "shares",
     "base_shares",
     "configured_shares",
@@ -20,6 +21,7 @@ const SPLIT: &str = "{origin shares source}";
 const LAYERS: &str = "[{idle in_force split{origin shares source}}]";
 const SHIFT: &str = "{base_shares began_unix_ms ended_unix_ms every_ms failed_windows last_reason \
                      last_window next_unix_ms percent phase reason step_percent subset to_percent}";
+const ORIGIN: &str = "origin{at_unix_ms index kind text user}";
 const RULE: &str = "{added_unix_ms expires_unix_ms origin prefix reason}";
 
 fn service() -> String {
@@ -43,9 +45,19 @@ fn backends() -> String {
     )
 }
 
+fn explanation() -> String {
+    let origin = ORIGIN.strip_prefix("origin").unwrap();
+    format!(
+        "explanation{{backends[{{address expected_percent factors[{{name note {ORIGIN} value}}] \
+         flows kernel{{active address id interface mac present router service source}} slots \
+         slots_percent}}] split_origins[{origin}] tables[{{foreign map present service slots}}] \
+         vips[{{flags present service slots vip}}]}}"
+    )
+}
+
 fn status() -> String {
     "{agent_version block_rules catalog{backends backends_healthy services services_healthy} \
-     consul_address docker drains[] evictions{closed half_open} flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
+     consul_address docker drains[] drift{compared_unix_ms last last_unix_ms repairs} evictions{closed half_open} flow_tables[{family slots used used_by_state}] interfaces[{adopted mode name}] \
      last_apply_us local_clients maglev_rebuilds{count last_us total_us} node_drain now_unix_ms problems[] \
      snapshot_version started_unix_ms verdicts[{action bytes help name packets}] watches[]}"
         .to_owned()
@@ -99,12 +111,23 @@ fn replies_have_the_keys_that_programs_rely_on() {
             "node_drain{by deadline_unix_ms leaves_unix_ms since_unix_ms}",
         );
     let backends = backends();
-    let rows: [(&[&str], String); 25] = [
+    let explanation = explanation();
+    let rows: [(&[&str], String); 26] = [
         (&["status"], status()),
         (&["service", "list"], format!("{{services[{service}]}}")),
         (
             &["service", "show", "echo"],
-            format!("{{{backends} service{service}}}"),
+            format!(
+                "{{{} {explanation} now_unix_ms service{service}}}",
+                backends.strip_suffix(" now_unix_ms").unwrap()
+            ),
+        ),
+        (
+            &["explain", "echo"],
+            format!(
+                "{{now_unix_ms services[{{{} because {explanation} matched service{service}}}]}}",
+                backends.strip_suffix(" now_unix_ms").unwrap()
+            ),
         ),
         (&["backend", "list"], format!("{{{backends}}}")),
         (&["backend", "list", "echo"], format!("{{{backends}}}")),

@@ -142,7 +142,6 @@ fn a_backend_carries_every_factor_of_its_weight() {
     let mut counters = Counters::default();
     let key = ("echo".to_owned(), fine.id().clone(), fine.address());
     counters.backends.insert(key, traffic);
-
     let got = backends(&state(vec![out, fine], None), &counters);
     assert_eq!(
         got[0],

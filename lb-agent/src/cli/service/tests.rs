@@ -100,6 +100,7 @@ fn a_service_is_shown_with_all_that_is_configured() {
         service: Some(service),
         backends: vec![],
         now_unix_ms: 0,
+        explanation: None,
     };
     assert_eq!(
             show(&reply(echo())),

@@ -42,7 +42,8 @@ fn every_key_of_the_node_is_read() {
                 announce = [\"eth0\"]\nstate_dir = \"/a\"\nruntime_dir = \"/b\"\nbpf_dir = \"/c\"\nflow_slots = 4096\nnew_flows = 50000\n\
                 nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n\
                 decapsulate = [\"198.51.100.10\", \"2001:db8::10\"]\n\
-                decapsulate_from = [\"10.0.0.1/8\", \"::/0\"]\n[metrics]\nlisten = \"[::]:9180\"";
+                decapsulate_from = [\"10.0.0.1/8\", \"::/0\"]\n\
+                drift_check = \"30s\"\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
         config.node,
@@ -66,6 +67,7 @@ fn every_key_of_the_node_is_read() {
                 "2001:db8::10".parse().unwrap()
             ],
             decapsulate_from: vec!["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()],
+            drift_check: Duration::from_secs(30),
         }
     );
     assert_eq!(config.metrics.listen.to_string(), "[::]:9180");

@@ -12,8 +12,8 @@ use lb_common::{entry::Counter, flow::State, socket::SocketStats, verdict::Verdi
 use crate::{
     controller::drains::DrainView,
     domain::{
-        backend::InstanceId, block::BlockRule, drain::NodeDrain, kernel::Attempts,
-        registration::RegistrarStatus, sync::WatchStatus,
+        backend::InstanceId, block::BlockRule, drain::NodeDrain, drift::DriftRecord,
+        kernel::Attempts, registration::RegistrarStatus, sync::WatchStatus,
     },
 };
 
@@ -105,6 +105,8 @@ pub struct Status {
     pub drains: Vec<DrainView>,
     /// What a person should know: each a sentence. Not empty means unhealthy.
     pub problems: Vec<String>,
+    /// Where the kernel differed from what was written there, and was mended.
+    pub drift: DriftRecord,
     /// Seconds that the last and all rebuilds of Maglev tables took, and their number.
     pub maglev_rebuilds: (Duration, Duration, u64),
     /// Time from a command's or a change's arrival to the kernel's maps, of the last apply.

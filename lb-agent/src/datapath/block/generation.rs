@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -13,6 +13,7 @@ use lb_common::block::{
 };
 
 use super::{
+    super::object,
     bucket::{Bucket, Place, Rule},
     pages::{self, Change, Memory},
     reader::Reader,
@@ -162,6 +163,18 @@ impl Generation {
             .zip(&self.pages)
             .map(|(index, page)| Change::Set(index, page.as_raw_fd()))
             .collect()
+    }
+
+    /// The slots that its pages belong into, each with the number of the page.
+    pub(super) fn slots(&self) -> io::Result<Vec<(u32, u32)>> {
+        let mut slots = Vec::new();
+        for (slot, page) in (self.layout.first_page..).zip(&self.pages) {
+            slots.push((slot, object::number(page.as_fd())?));
+        }
+        if let Some((_, first)) = slots.first().copied() {
+            slots.push((0, first));
+        }
+        Ok(slots)
     }
 
     /// The change that puts it in force.

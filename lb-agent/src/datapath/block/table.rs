@@ -14,6 +14,7 @@ use lb_common::{
 };
 
 use super::{
+    super::object,
     bucket::{Place, Rule},
     generation::{Full, Generation, Half},
     pages::{self, Change},
@@ -239,6 +240,43 @@ impl Table {
             done
         }));
         Ok(())
+    }
+
+    /// Whether the map leads to the pages of the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub(super) fn is_installed(&self) -> Result<bool, KernelError> {
+        let failed = |error| self.failed("reading", error);
+        let wanted = self.generation.as_ref().map(Generation::slots);
+        let Some(wanted) = wanted.transpose().map_err(failed)? else {
+            let root = object::in_slot(self.map.as_fd(), 0).map_err(failed)?;
+            return Ok(root.is_none());
+        };
+        for (slot, page) in wanted {
+            if object::in_slot(self.map.as_fd(), slot).map_err(failed)? != Some(page) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Leads the map to the pages of the generation in force again.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub(super) fn install(&self) -> Result<(), KernelError> {
+        let mut changes = Vec::new();
+        match &self.generation {
+            Some(generation) => {
+                changes.extend(generation.installation());
+                changes.extend(generation.inauguration());
+            }
+            None => changes.push(Change::Clear(0)),
+        }
+        pages::change(self.map.as_raw_fd(), &changes).map_err(|error| self.failed("writing", error))
     }
 
     /// Marks where exceptions are near.

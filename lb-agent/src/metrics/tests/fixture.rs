@@ -18,6 +18,7 @@ use crate::{
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
         block::parse_prefix,
+        drift::DriftRecord,
         health::Observed,
         kernel::Attempts,
         registration::RegistrarStatus,
@@ -119,6 +120,10 @@ pub(super) fn status() -> Status {
             Duration::from_millis(2500),
             1234,
         ),
+        drift: DriftRecord {
+            repairs: BTreeMap::from([("backend", 2)]),
+            ..DriftRecord::default()
+        },
         last_apply: Duration::from_millis(3),
     }
 }

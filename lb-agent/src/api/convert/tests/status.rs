@@ -9,6 +9,7 @@ fn status_adds_up() {
     used[State::HalfOpen as usize] = 10;
     used[State::Established as usize] = 20;
     let agent = Status {
+        drift: Default::default(),
         node_drain: None,
         drains: Vec::new(),
         version: 7,

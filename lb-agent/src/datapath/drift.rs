@@ -1,0 +1,398 @@
+//! Compares what the maps hold and where the programs are with what was written and attached, and
+//! writes and attaches anew what the steps of a plan do not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::PathBuf,
+};
+
+use aya::maps::MapData;
+use lb_common::maps::{MAX_BACKENDS, name};
+use memmap2::MmapOptions;
+
+use super::{
+    Datapath, backends, cgroup, classifier, detour, encode, loader, local,
+    object::{self, Attachment},
+    pins,
+};
+use crate::domain::{
+    drift::{Difference, Part, Place},
+    kernel::{KernelError, KernelView, VipKey},
+};
+
+/// Slots of Maglev tables whose contents are looked at in one part. Which table it is costs little,
+/// what is in it does not, so large installations are gone through more slowly.
+const SLOTS_AT_ONCE: usize = 262_144;
+/// Next hops that are looked at in one part.
+const HOPS_AT_ONCE: usize = 1024;
+
+/// A Maglev table as it was written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WrittenTable {
+    /// Number of the map.
+    pub(super) map: u32,
+    pub(super) slots: u32,
+    pub(super) fingerprint: u64,
+}
+
+/// What the next part begins with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    tables: usize,
+    hops: usize,
+}
+
+impl Datapath {
+    pub(super) fn find_differences(
+        &mut self,
+        view: &KernelView,
+        part: Part,
+    ) -> Result<Vec<Difference>, KernelError> {
+        let mut found = Vec::new();
+        self.compare_backends(part, &mut found)?;
+        self.compare_tables(view, part, &mut found)?;
+        let hops = self.hops.differences(self.cursor.hops, HOPS_AT_ONCE);
+        let (next, hops) = hops?;
+        self.cursor.hops = next;
+        found.extend(hops);
+        if part.index == 0 {
+            self.compare_vips(view, &mut found)?;
+            self.compare_sources(view, &mut found)?;
+            self.compare_filter(view, &mut found)?;
+            found.extend(self.blocks.differences()?);
+            self.compare_detours(&mut found)?;
+            self.compare_links(&mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn compare_vips(
+        &self,
+        view: &KernelView,
+        found: &mut Vec<Difference>,
+    ) -> Result<(), KernelError> {
+        let mut missing: BTreeSet<&VipKey> = view.vips.keys().collect();
+        for entry in self.services.iter() {
+            let (key, held) = entry.map_err(|error| KernelError::new("reading the VIPs", error))?;
+            let vip = encode::vip_key(&key);
+            let Some(wanted) = view.vips.get(&vip) else {
+                let text = format!("VIP {}, which nobody asked for", vip.address);
+                found.push(Difference::new(Place::ForeignVip(vip), text));
+                continue;
+            };
+            missing.remove(&vip);
+            let wanted = encode::service_entry(wanted);
+            if held != wanted {
+                let text = format!(
+                    "the entry of VIP {}: service {} with {} slots and flags {:#x} instead of service {} with {} and {:#x}",
+                    vip.address,
+                    held.id,
+                    held.maglev_slots,
+                    held.flags,
+                    wanted.id,
+                    wanted.maglev_slots,
+                    wanted.flags
+                );
+                found.push(Difference::new(Place::Vip(vip), text));
+            }
+        }
+        found.extend(missing.into_iter().map(|vip| {
+            let text = format!("VIP {} was gone", vip.address);
+            Difference::new(Place::Vip(*vip), text)
+        }));
+        Ok(())
+    }
+
+    fn compare_backends(
+        &mut self,
+        part: Part,
+        found: &mut Vec<Difference>,
+    ) -> Result<(), KernelError> {
+        let memory = backends::map_backends(&self.backend_memory)?;
+        for id in part.range(MAX_BACKENDS) {
+            let held = backends::entry(&memory, id);
+            let Some((backend, source)) = self.written.get(&id) else {
+                if held.family != 0 {
+                    let text = format!("backend {id}, which nobody asked for");
+                    found.push(Difference::new(Place::ForeignBackend(id), text));
+                }
+                continue;
+            };
+            let hop = self.hops.index(backend.address.ip())?;
+            if held == encode::backend_entry(backend, *source, hop) {
+                continue;
+            }
+            let instead = match encode::backend(&held) {
+                None => "nothing".to_owned(),
+                Some(other) => {
+                    let state = if other.active { "active" } else { "not active" };
+                    format!("{} of service {}, {state}", other.address, other.service)
+                }
+            };
+            let text = format!("backend {id} ({}) was {instead}", backend.address);
+            found.push(Difference::new(Place::Backend(id), text));
+        }
+        Ok(())
+    }
+
+    fn compare_tables(
+        &mut self,
+        view: &KernelView,
+        part: Part,
+        found: &mut Vec<Difference>,
+    ) -> Result<(), KernelError> {
+        let mut left = SLOTS_AT_ONCE;
+        let own: Vec<(u32, WrittenTable)> = self
+            .tables
+            .iter()
+            .filter(|(service, _)| part.has(**service) && view.tables.contains_key(service))
+            .map(|(service, table)| (*service, *table))
+            .collect();
+        let mut looked_at = 0;
+        for index in 0..own.len() {
+            let (service, written) = own[(index + self.cursor.tables) % own.len()];
+            let what = |error| {
+                KernelError::new(
+                    format!("reading the Maglev table of service {service}"),
+                    error,
+                )
+            };
+            let map = object::in_slot(self.maglev_slots.as_fd(), service).map_err(what)?;
+            let text = match map {
+                None => "was gone",
+                Some(map) if map != written.map => "was another one",
+                Some(_) if left < written.slots as usize => continue,
+                Some(map) => {
+                    left -= written.slots as usize;
+                    looked_at += 1;
+                    let slots = read_table(map, written.slots).map_err(what)?;
+                    if fingerprint(&slots) == written.fingerprint {
+                        continue;
+                    }
+                    "had other contents"
+                }
+            };
+            let text = format!("the Maglev table of service {service} {text}");
+            found.push(Difference::new(Place::Table(service), text));
+        }
+        // Parts have their own tables; where all fit, it does not matter which is the first.
+        self.cursor.tables = self.cursor.tables.wrapping_add(looked_at);
+        Ok(())
+    }
+
+    fn compare_sources(
+        &mut self,
+        view: &KernelView,
+        found: &mut Vec<Difference>,
+    ) -> Result<(), KernelError> {
+        if self.sources.reread()? {
+            return Ok(());
+        }
+        let held = self.sources.held();
+        let services: BTreeSet<u32> = held.keys().chain(view.sources.keys()).copied().collect();
+        for service in services {
+            if held.get(&service) != view.sources.get(&service) {
+                let text = format!("the sources that service {service} admits were others");
+                found.push(Difference::new(Place::Sources(service), text));
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_filter(
+        &self,
+        view: &KernelView,
+        found: &mut Vec<Difference>,
+    ) -> Result<(), KernelError> {
+        if self.lacks_in_filter(view)? {
+            let text = "the filter of destinations lacked some of the node's";
+            found.push(Difference::new(Place::Filter, text));
+        } else if self.differs_in_vips(view)? {
+            let text = "the list of addresses of VIPs was another one";
+            found.push(Difference::new(Place::Filter, text));
+        }
+        Ok(())
+    }
+
+    fn compare_detours(&self, found: &mut Vec<Difference>) -> Result<(), KernelError> {
+        for one in &self.detours {
+            if !one.is_in_place(&loader::pin_dir(&self.options.bpf_dir))? {
+                let text = format!("a program was missing from {}", one.map);
+                found.push(Difference::new(Place::Detour(one.map), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what the links are about now; from here on they are to stay so.
+    pub(super) fn note_links(&mut self) -> Result<(), KernelError> {
+        self.links = self.read_links()?;
+        Ok(())
+    }
+
+    /// The pinned links, and what each is about; none where it cannot be told, as of filters.
+    fn read_links(&self) -> Result<BTreeMap<PathBuf, Option<Attachment>>, KernelError> {
+        let dir = loader::pin_dir(&self.options.bpf_dir);
+        let mut links = BTreeMap::new();
+        let pins = pins::link_pins(&dir)?
+            .into_iter()
+            .chain(local::pinned(&dir)?);
+        for path in pins {
+            let about = object::attachment(&path).ok();
+            links.insert(path, about);
+        }
+        Ok(links)
+    }
+
+    fn compare_links(&mut self, found: &mut Vec<Difference>) -> Result<(), KernelError> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        let now = self.read_links()?;
+        // Interfaces that backends are behind come and go by themselves.
+        let (mut known, links) = (BTreeMap::new(), std::mem::take(&mut self.links));
+        for (path, before) in links {
+            let ifindex = pins::interface_of(&path);
+            let exists = ifindex.is_none_or(|index| pins::interface_name(index).is_some());
+            let by_itself = pins::is_for_next_hop(&path) && !now.contains_key(&path);
+            if !exists || by_itself {
+                continue;
+            }
+            if now.get(&path).copied() != Some(before) {
+                let state = match now.get(&path) {
+                    None => "its pin was gone",
+                    Some(Some(about)) if about.target == 0 => "it was taken off",
+                    Some(_) => "it was another program",
+                };
+                let pin = path.file_name().unwrap_or_default().to_string_lossy();
+                let text = format!("the program on {}: {state}", pins::describe_link(&path));
+                found.push(Difference::new(Place::Program(pin.into_owned()), text));
+            }
+            known.insert(path, before);
+        }
+        for (path, about) in now {
+            let attached = about.is_none_or(|about| about.target != 0);
+            if attached {
+                known.entry(path).or_insert(about);
+            }
+        }
+        self.links = known;
+        Ok(())
+    }
+
+    pub(super) fn mend_place(
+        &mut self,
+        place: &Place,
+        view: &KernelView,
+    ) -> Result<(), KernelError> {
+        match place {
+            Place::Filter => {
+                self.write_filter(view)?;
+                self.write_vips(view)
+            }
+            Place::Hop(address) => self.hops.rewrite(*address),
+            Place::Blocks => self.blocks.install(),
+            Place::Allowed => self.blocks.rewrite_allowed(),
+            Place::Detour(map) => {
+                let dir = loader::pin_dir(&self.options.bpf_dir);
+                let own = self.detours.iter().filter(|one| one.map == *map);
+                own.into_iter().try_for_each(|one| one.put(&dir))
+            }
+            Place::Program(pin) => self.attach_again(pin),
+            // Steps do these.
+            _ => Ok(()),
+        }
+    }
+
+    /// Attaches what should be behind the pin.
+    fn attach_again(&mut self, pin: &str) -> Result<(), KernelError> {
+        let dir = loader::pin_dir(&self.options.bpf_dir);
+        let path = dir.join(pin);
+        if path.exists() {
+            pins::remove_link(&path)?;
+        }
+        if let Some(program) = local::program_of(&path) {
+            let cgroup = self
+                .local
+                .as_ref()
+                .map(|local| local.attached().path.clone());
+            let Some(cgroup) = cgroup else { return Ok(()) };
+            let cgroup = cgroup::Cgroup::open(&cgroup)?;
+            local::attach_again(&mut self.ebpf, program, &cgroup, &path)?;
+        } else if let Some(ifindex) = pins::interface_of(&path) {
+            let Some(interface) = pins::interface_name(ifindex) else {
+                return Ok(());
+            };
+            let classifiers = self.classifiers.clone();
+            let mut classifiers = classifiers
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            match classifier::parse(&path) {
+                Some((owner, role, _)) => {
+                    classifiers.attach(owner, role, &interface, ifindex)?;
+                }
+                None => {
+                    let program = super::xdp(&mut self.ebpf, name::PROGRAM_XDP)?;
+                    pins::attach_xdp_again(program, &dir, self.options.mode, &interface, ifindex)?;
+                }
+            }
+        }
+        let about = object::attachment(&path).ok();
+        self.links.insert(path, about);
+        Ok(())
+    }
+}
+
+/// The slots of a table, by the number of its map.
+pub(super) fn read_table(map: u32, slots: u32) -> io::Result<Vec<u32>> {
+    // The kernel lays out array elements at multiples of eight bytes (kernel/bpf/arraymap.c).
+    const STRIDE: usize = 8;
+    let table = MapData::from_id(map).map_err(io::Error::other)?;
+    let memory = MmapOptions::new()
+        .len(slots as usize * STRIDE)
+        .map_raw_read_only(table.fd().as_fd().as_raw_fd())?;
+    let word = |slot: usize| {
+        // SAFETY: within the mapping, which is as long as the table; its elements are aligned.
+        unsafe {
+            memory
+                .as_ptr()
+                .add(slot * STRIDE)
+                .cast::<u32>()
+                .read_volatile()
+        }
+    };
+    Ok((0..slots as usize).map(word).collect())
+}
+
+/// How many slots a table has, by the number of its map.
+pub(super) fn slots_of(map: u32) -> io::Result<u32> {
+    let table = MapData::from_id(map).map_err(io::Error::other)?;
+    let info = table.info().map_err(io::Error::other)?;
+    Ok(info.max_entries())
+}
+
+/// A number that tells tables apart, in all likelihood.
+pub(super) fn fingerprint(slots: &[u32]) -> u64 {
+    // The constant of Fibonacci hashing: 2^64 over the golden ratio.
+    slots.iter().fold(slots.len() as u64, |sum, slot| {
+        (sum.rotate_left(5) ^ u64::from(*slot)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    })
+}
+
+/// The detours as they are to be.
+pub(super) type Detours = Vec<detour::Detour>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_contents_order_and_length() {
+        let rows: [&[u32]; 5] = [&[1, 2, 3], &[1, 3, 2], &[1, 2, 4], &[1, 2], &[0, 1, 2, 3]];
+        let prints: BTreeSet<u64> = rows.iter().map(|row| fingerprint(row)).collect();
+        assert_eq!(prints.len(), rows.len());
+        assert_eq!(fingerprint(&[7; 9]), fingerprint(&[7; 9]));
+    }
+}
