@@ -23,7 +23,10 @@ use crate::{
     domain::{kernel::Census, snapshot::Snapshot},
     fragments::{self, FragmentStats},
     metrics, probe,
-    source::consul::{self, ConsulOptions},
+    source::{
+        consul::{self, ConsulOptions},
+        consul_keys::KeyWriter,
+    },
     state::{self, StateDir},
     surroundings::{consul_addresses, free_port_range, vital},
     watch::{WatchStats, channel as watch_channel},
@@ -115,7 +118,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (commands, command_receiver) = mpsc::channel(64);
     let (snapshots, snapshot_receiver) = watch::channel(Arc::new(Snapshot::default()));
     let (catalog, catalog_receiver) = watch::channel(Arc::default());
-    let (consul_services, consul_services_receiver) = watch::channel(BTreeSet::new());
+    let (topics, topics_receiver) = watch::channel(BTreeSet::new());
     let (health, health_receiver) = mpsc::channel(1024);
     let (census, census_receiver) = watch::channel(Arc::new(Census::default()));
     let (to_save, state_receiver) = watch::channel(loaded.state.clone());
@@ -138,7 +141,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         commands: command_receiver,
         snapshots,
         catalog: catalog_receiver,
-        consul_services,
+        topics,
         health: health_receiver,
         census: census_receiver,
         state: to_save,
@@ -162,6 +165,11 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         controller: handle.clone(),
         watch: watch_handle,
         flows: Arc::new(flows.clone()),
+        keys: config
+            .consul
+            .as_ref()
+            .map(|consul| KeyWriter::new(&consul_options(consul)))
+            .transpose()?,
     };
     tasks.spawn("the sweep of the flow tables", |_| async {
         Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
@@ -169,7 +177,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);
         tasks.spawn("the Consul source", |shutdown| async move {
-            consul::run(options, consul_services_receiver, catalog, shutdown)
+            consul::run(options, topics_receiver, catalog, shutdown)
                 .await
                 .map_err(anyhow::Error::from)
         });

@@ -24,9 +24,12 @@ use crate::domain::{
     backend::{Instance, InstanceId},
     block::BlockRule,
     block_list::Imported,
+    config_entry::{ConfigEntry, EntryKind},
     health::Down,
     snapshot::Drain,
     split::Shares,
+    sync::KeyValue,
+    vanished::Believed,
 };
 
 /// Version of the file's format. Fields may be added without raising it: a missing one takes its
@@ -57,6 +60,10 @@ pub struct PersistedState {
     pub catalog: BTreeMap<String, Vec<Instance>>,
     /// Backends that the probes found down, by service name.
     pub down: BTreeMap<String, Vec<Down>>,
+    /// Configuration entries of Consul that were in force.
+    pub entries: BTreeMap<EntryKind, Believed<ConfigEntry>>,
+    /// The same of the fleet's keys.
+    pub keys: Believed<KeyValue>,
 }
 
 /// Prefixes of one imported list that do not count any more.

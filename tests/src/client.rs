@@ -113,6 +113,11 @@ impl Client {
         self.request(Method::PUT, to, path, body.into())
     }
 
+    /// `DELETE path`.
+    pub fn delete(&self, to: SocketAddr, path: &str) -> Result<Response, RequestError> {
+        self.request(Method::DELETE, to, path, Bytes::new())
+    }
+
     fn request(
         &self,
         method: Method,

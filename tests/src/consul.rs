@@ -115,6 +115,21 @@ impl Consul {
             .map(drop)
     }
 
+    /// Deletes a key.
+    pub fn delete_kv(&self, key: &str) -> Result<()> {
+        self.delete(&format!("/v1/kv/{key}"))
+    }
+
+    /// Writes a configuration entry (with `Kind` and `Name`).
+    pub fn put_entry(&self, entry: &Value) -> Result<()> {
+        self.put("/v1/config", entry.to_string()).map(drop)
+    }
+
+    /// Deletes a configuration entry.
+    pub fn delete_entry(&self, kind: &str, name: &str) -> Result<()> {
+        self.delete(&format!("/v1/config/{kind}/{name}"))
+    }
+
     /// `GET path`, decoded.
     pub fn get(&self, path: &str) -> Result<Value> {
         let body = self.get_bytes(path)?;
@@ -202,6 +217,14 @@ impl Consul {
             .get(address(), path)
             .with_context(|| format!("Consul did not answer GET {path}"))?;
         accepted(response, path)
+    }
+
+    fn delete(&self, path: &str) -> Result<()> {
+        let response = self
+            .client()
+            .delete(address(), path)
+            .with_context(|| format!("Consul did not answer DELETE {path}"))?;
+        accepted(response, path).map(drop)
     }
 
     fn put(&self, path: &str, body: impl Into<Bytes>) -> Result<Bytes> {

@@ -10,7 +10,7 @@ use std::{
 use lb_agent::{
     domain::{
         backend::{CatalogHealth, Instance},
-        sync::{CatalogState, WatchStatus},
+        sync::{CatalogState, Topic, WatchStatus},
     },
     source::consul::{ConsulOptions, run},
 };
@@ -20,16 +20,25 @@ use server::{Consul, Tls};
 
 #[path = "consul/server.rs"]
 mod server;
+#[path = "consul/topics.rs"]
+mod topics;
 
 /// How soon a change must be seen.
 const SOON: Duration = Duration::from_secs(1);
 /// How soon a source must recover that has failed a few times.
 const LATER: Duration = Duration::from_secs(15);
 
+fn watches<S: ToString>(services: &[S]) -> BTreeSet<Topic> {
+    let services = services.iter().map(S::to_string);
+    services
+        .map(|service| Topic::instances(&service, None))
+        .collect()
+}
+
 /// A running source.
 struct Source {
     state: watch::Receiver<Arc<CatalogState>>,
-    _services: watch::Sender<BTreeSet<String>>,
+    _services: watch::Sender<BTreeSet<Topic>>,
     task: JoinHandle<()>,
 }
 
@@ -41,7 +50,11 @@ impl Drop for Source {
 
 impl Source {
     fn start<S: ToString>(options: ConsulOptions, services: &[S]) -> Self {
-        let (services, names) = watch::channel(services.iter().map(S::to_string).collect());
+        Self::follow(options, watches(services))
+    }
+
+    fn follow(options: ConsulOptions, topics: BTreeSet<Topic>) -> Self {
+        let (services, names) = watch::channel(topics);
         let (out, state) = watch::channel(Arc::default());
         let task = tokio::spawn(async move {
             run(options, names, out, std::future::pending())

@@ -18,6 +18,8 @@ mod connections;
 mod consul;
 #[path = "e2e/doctor.rs"]
 mod doctor;
+#[path = "e2e/entries.rs"]
+mod entries;
 #[path = "e2e/errors.rs"]
 mod errors;
 #[path = "e2e/flows.rs"]

@@ -17,7 +17,7 @@ use crate::{
         service::{Catalog, ProbeKind, ProbeSpec},
         snapshot::{BackendState, ServiceState, Snapshot},
         split::{ActiveSplit, Shares},
-        sync::WatchStatus,
+        sync::{WatchStatus, service_key},
     },
 };
 
@@ -163,7 +163,10 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
         origin: spec.origin.to_string(),
         consul_service: match &spec.catalog {
             Catalog::Static(_) => None,
-            Catalog::Consul { service } => Some(service.clone()),
+            Catalog::Consul {
+                service,
+                datacenter,
+            } => Some(service_key(service, datacenter.as_deref())),
         },
         probe: spec.probe.as_ref().map(probe),
         split: state.split.as_ref().map(split),
@@ -171,6 +174,7 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
         backends_healthy: healthy(state),
         backends_active: active(state.backends.iter()),
         panic: state.panic,
+        notes: state.notes.clone(),
         counters: Some(traffic(counters.services.get(&spec.name))),
         affinity: spec.affinity.name().into(),
         restricted: spec.allow.is_some(),

@@ -10,9 +10,13 @@ use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::{controller::Handle, domain::flow::FlowReader, watch::WatchHandle};
+use crate::{
+    controller::Handle, domain::flow::FlowReader, source::consul_keys::KeyWriter,
+    watch::WatchHandle,
+};
 
 mod convert;
+mod fleet;
 mod flows;
 mod input;
 mod naming;
@@ -49,6 +53,8 @@ pub struct Sources {
     pub watch: WatchHandle,
     /// For flows.
     pub flows: Arc<dyn FlowReader>,
+    /// For what counts on every node; absent: there is no Consul.
+    pub keys: Option<KeyWriter>,
 }
 
 /// Answers on `listener` until `shutdown` completes; requests under way are finished first.

@@ -8,7 +8,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Sources, convert, flows,
+    Sources, convert,
+    fleet::Fleet,
+    flows,
     input::{self, Prefixes},
     naming::Naming,
     proto::{self, agent_server::Agent},
@@ -31,11 +33,17 @@ pub(super) struct Service {
     handle: Handle,
     watch: WatchHandle,
     flows: Arc<dyn FlowReader>,
+    fleet: Fleet,
 }
 
 impl Service {
     pub(super) fn new(sources: Sources) -> Self {
+        let fleet = Fleet {
+            handle: sources.controller.clone(),
+            writer: sources.keys,
+        };
         Self {
+            fleet,
             handle: sources.controller,
             watch: sources.watch,
             flows: sources.flows,
@@ -123,12 +131,22 @@ impl Agent for Service {
         &self,
         request: Request<proto::SetSplitRequest>,
     ) -> Result<Response<proto::SetSplitResponse>, Status> {
-        let proto::SetSplitRequest { service, shares } = request.into_inner();
+        let proto::SetSplitRequest {
+            service,
+            shares,
+            fleet,
+        } = request.into_inner();
         let shares = input::shares(shares)?;
-        let split = self.handle.split_set(&service, shares).await?;
+        let split = if fleet {
+            self.fleet.set_split(&service, shares).await?;
+            // A split of this node's command line goes before.
+            find(&self.handle.snapshot(), &service)?.split.clone()
+        } else {
+            Some(self.handle.split_set(&service, shares).await?)
+        };
         Ok(Response::new(proto::SetSplitResponse {
             service,
-            split: Some(convert::split(&split)),
+            split: split.as_ref().map(convert::split),
         }))
     }
 
@@ -151,8 +169,17 @@ impl Agent for Service {
         &self,
         request: Request<proto::ResetSplitRequest>,
     ) -> Result<Response<proto::ResetSplitResponse>, Status> {
-        let proto::ResetSplitRequest { service } = request.into_inner();
-        let split = self.handle.split_reset(&service).await?;
+        let proto::ResetSplitRequest { service, fleet } = request.into_inner();
+        let split = if fleet {
+            self.fleet.reset_split(&service).await?;
+            let snapshot = self.handle.snapshot();
+            snapshot
+                .services
+                .get(&service)
+                .and_then(|state| state.split.clone())
+        } else {
+            self.handle.split_reset(&service).await?
+        };
         Ok(Response::new(proto::ResetSplitResponse {
             service,
             split: split.as_ref().map(convert::split),
@@ -187,13 +214,22 @@ impl Agent for Service {
         &self,
         request: Request<proto::AddBlocksRequest>,
     ) -> Result<Response<proto::AddBlocksResponse>, Status> {
-        let proto::AddBlocksRequest { prefixes, options } = request.into_inner();
+        let proto::AddBlocksRequest {
+            prefixes,
+            options,
+            fleet,
+        } = request.into_inner();
         let prefixes = input::prefixes(&prefixes)?;
         let order = input::block_order(options)?;
-        let blocked = self.handle.block_add(prefixes, order).await?;
+        let (rules, notes) = if fleet {
+            self.fleet.block(prefixes, order).await?
+        } else {
+            let blocked = self.handle.block_add(prefixes, order).await?;
+            (blocked.rules, blocked.notes)
+        };
         Ok(Response::new(proto::AddBlocksResponse {
-            notes: blocked.notes,
-            rules: blocked.rules.iter().map(convert::block_rule).collect(),
+            notes,
+            rules: rules.iter().map(convert::block_rule).collect(),
             now_unix_ms: now_unix_ms(),
         }))
     }
@@ -203,7 +239,11 @@ impl Agent for Service {
         request: Request<proto::DeleteBlocksRequest>,
     ) -> Result<Response<proto::DeleteBlocksResponse>, Status> {
         let prefixes = input::prefixes(&request.get_ref().prefixes)?;
-        let deleted = self.handle.block_del(prefixes).await? as u64;
+        let deleted = if request.get_ref().fleet {
+            self.fleet.unblock(&prefixes).await? as u64
+        } else {
+            self.handle.block_del(prefixes).await? as u64
+        };
         Ok(Response::new(proto::DeleteBlocksResponse { deleted }))
     }
 

@@ -34,12 +34,18 @@ pub(super) enum Command {
         prefixes: Vec<String>,
         #[command(flatten)]
         options: Options,
+        /// On every node that follows the same Consul
+        #[arg(long)]
+        fleet: bool,
     },
     /// Unblock addresses or prefixes, as `block list` shows them; all of them or none
     Del {
         /// Address or prefix
         #[arg(required = true, value_name = "CIDR")]
         prefixes: Vec<String>,
+        /// What `block add --fleet` added, on every node
+        #[arg(long)]
+        fleet: bool,
     },
     /// List what is blocked, and what each rule has dropped
     List,
@@ -97,8 +103,13 @@ impl Command {
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
         match self {
-            Command::Add { prefixes, options } => {
+            Command::Add {
+                prefixes,
+                options,
+                fleet,
+            } => {
                 let request = AddBlocksRequest {
+                    fleet,
                     prefixes: canonical(&prefixes)?,
                     options: Some(options.into()),
                 };
@@ -106,10 +117,10 @@ impl Command {
                 let reply = client::reply(client.add_blocks(request)).await?;
                 printer.print(&reply, added)?;
             }
-            Command::Del { prefixes } => {
+            Command::Del { prefixes, fleet } => {
                 let prefixes = canonical(&prefixes)?;
                 let mut client = agent.connect().await?;
-                let request = DeleteBlocksRequest { prefixes };
+                let request = DeleteBlocksRequest { prefixes, fleet };
                 let reply = client::reply(client.delete_blocks(request)).await?;
                 printer.print(&reply, |reply| {
                     format!("{} deleted", counted(reply.deleted, "rule"))

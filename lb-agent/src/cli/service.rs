@@ -146,6 +146,9 @@ fn show(reply: &GetServiceResponse) -> String {
     if service.panic {
         text.push_str("✗ no backend is healthy, so all are used\n");
     }
+    for note in &service.notes {
+        text.push_str(&format!("! {note}\n"));
+    }
     text.push('\n');
     text.push_str(&backend::table(&reply.backends));
     text
@@ -229,6 +232,7 @@ mod tests {
             affinity: "client".into(),
             restricted: true,
             allow: vec!["10.0.0.0/8".into(), "2001:db8::/32".into()],
+            notes: vec![],
             counters: Some(Counters {
                 packets_in: 1,
                 bytes_in: 1024,
@@ -288,6 +292,7 @@ there are no backends
         );
         let bare = show(&reply(Service {
             panic: true,
+            notes: vec!["service-resolver redirects it to other".into()],
             ..Default::default()
         }));
         for expected in [
@@ -295,7 +300,7 @@ there are no backends
             "allow         everybody\n",
             "probe         none; the catalog's word counts\n",
             "split         none; backends share by their weights\n",
-            "\n✗ no backend is healthy, so all are used\n",
+            "\n✗ no backend is healthy, so all are used\n! service-resolver redirects it to other\n",
         ] {
             assert!(bare.contains(expected), "{bare}");
         }

@@ -31,6 +31,9 @@ pub(super) enum Command {
         /// Share of a subset, a whole number from 0 to 10000
         #[arg(required = true, value_name = "SUBSET=SHARE")]
         shares: Vec<String>,
+        /// On every node that follows the same Consul; a split of a node's own goes before it
+        #[arg(long)]
+        fleet: bool,
     },
     /// Show the splits in force, and what each subset takes as things are
     Show {
@@ -41,6 +44,9 @@ pub(super) enum Command {
     Reset {
         /// Name of the service
         service: String,
+        /// What `split set --fleet` said, on every node
+        #[arg(long)]
+        fleet: bool,
     },
 }
 
@@ -51,10 +57,18 @@ impl Command {
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
         match self {
-            Command::Set { service, shares } => {
+            Command::Set {
+                service,
+                shares,
+                fleet,
+            } => {
                 let shares = Shares::parse(&shares).map_err(Failure::invalid)?.into();
                 let mut client = agent.connect().await?;
-                let request = SetSplitRequest { service, shares };
+                let request = SetSplitRequest {
+                    service,
+                    shares,
+                    fleet,
+                };
                 let reply = client::reply(client.set_split(request)).await?;
                 printer.print(&reply, |reply| {
                     sentence(&reply.service, reply.split.as_ref())
@@ -66,9 +80,9 @@ impl Command {
                 let reply = client::reply(client.show_split(request)).await?;
                 printer.print(&reply, splits)?;
             }
-            Command::Reset { service } => {
+            Command::Reset { service, fleet } => {
                 let mut client = agent.connect().await?;
-                let request = ResetSplitRequest { service };
+                let request = ResetSplitRequest { service, fleet };
                 let reply = client::reply(client.reset_split(request)).await?;
                 printer.print(&reply, |reply| {
                     sentence(&reply.service, reply.split.as_ref())

@@ -6,13 +6,15 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use hyper::http::uri::Authority;
+use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
 use super::{
     locate::{Report, Span},
     scalar,
-    table::{Table, read_at},
+    table::{Table, Value, elements, read_at},
 };
+use crate::domain::block::parse_prefix;
 
 const DEFAULT_AUTHORITY: &str = "127.0.0.1:8500";
 const MIN_WAIT: Duration = Duration::from_secs(1);
@@ -42,6 +44,8 @@ pub struct ConsulConfig {
     pub datacenter: Option<String>,
     /// How long a blocking query may wait for a change.
     pub wait: Duration,
+    /// Which services publish themselves, by `lb-vip` in the meta of their instances.
+    pub auto_publish: Publish,
     /// How long a removal that is not believed is held back; zero: everything is believed.
     pub hold: Duration,
 }
@@ -68,6 +72,18 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Whose word counts on what this node balances, besides the file's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Publish {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// That of everybody who may register a service, for any address.
+    Anywhere,
+    /// The same, for addresses in these prefixes.
+    Within(Vec<IpNet>),
+}
+
 /// Certificate and key for TLS towards Consul, both PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientIdentity {
@@ -83,11 +99,6 @@ pub(super) fn consul(
     environment: &Environment,
     report: &mut Report,
 ) -> ConsulConfig {
-    table.refuse(
-        "auto_publish",
-        "`auto_publish` is not available in this version; list each service under [[service]]",
-        report,
-    );
     // Consul's tools take an empty variable for an absent one.
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
     let config = ConsulConfig {
@@ -106,6 +117,10 @@ pub(super) fn consul(
                 scalar::duration(value, MIN_WAIT..=MAX_WAIT)
             })
             .unwrap_or(MAX_WAIT),
+        auto_publish: table
+            .value("auto_publish")
+            .map(|value| publish(value, report))
+            .unwrap_or_default(),
         hold: table
             .get("hold", report, |value| {
                 scalar::duration(value, Duration::ZERO..=MAX_HOLD)
@@ -149,6 +164,24 @@ fn address(table: &mut Table, variable: &Environment, report: &mut Report) -> St
             String::new()
         }
     }
+}
+
+/// `true`, `false`, or a list of prefixes.
+fn publish(value: &Value, report: &mut Report) -> Publish {
+    let DeValue::Array(array) = value.get_ref() else {
+        return match read_at(value, report, scalar::boolean).map(Spanned::into_inner) {
+            Some(true) => Publish::Anywhere,
+            Some(false) | None => Publish::Nobody,
+        };
+    };
+    let prefix =
+        |value: &DeValue| parse_prefix(&scalar::string(value)?).map_err(|error| error.to_string());
+    let prefixes = elements(value, report, prefix).unwrap_or_default();
+    if array.is_empty() {
+        let text = "must be true, false, or a list of prefixes such as [\"198.51.100.0/24\"]";
+        report.add(&value.span(), text);
+    }
+    Publish::Within(prefixes.into_iter().map(Spanned::into_inner).collect())
 }
 
 #[derive(Clone, Copy)]

@@ -29,7 +29,7 @@ use std::{path::Path, sync::Arc};
 use toml::de::DeTable;
 
 pub use self::{
-    consul::{ClientIdentity, ConsulConfig, Environment, Token},
+    consul::{ClientIdentity, ConsulConfig, Environment, Publish, Token},
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
 };

@@ -13,6 +13,7 @@ use super::{
     treatment,
 };
 use crate::domain::{
+    filter::Filter,
     service::{Catalog, Origin, Protocol, ServiceSpec, SubsetRule},
     split::Shares,
 };
@@ -170,9 +171,13 @@ fn catalog(
                 return none();
             };
             let service = table.require("service", "{ service = \"echo\" }", report, scalar::word);
+            let datacenter = table.get("datacenter", report, scalar::word);
             table.close(report);
-            let service = service.map(Spanned::into_inner).unwrap_or_default();
-            (Catalog::Consul { service }, Vec::new())
+            let catalog = Catalog::Consul {
+                service: service.map(Spanned::into_inner).unwrap_or_default(),
+                datacenter,
+            };
+            (catalog, Vec::new())
         }
     }
 }
@@ -193,13 +198,17 @@ fn subsets(table: &mut Table, report: &mut Report) -> BTreeMap<String, SubsetRul
         let rule = SubsetRule {
             tag: table.get("tag", report, scalar::word),
             meta: words(&mut table, "meta", report),
+            filter: table.get("filter", report, |value| {
+                Filter::parse(&scalar::word(value)?).map_err(|error| error.to_string())
+            }),
+            ..SubsetRule::default()
         };
         table.close(report);
         if rule == SubsetRule::default() && report.count() == found {
             report.add(
                 &value.span(),
-                "a subset without a condition has no members; add tag = \"TAG\" or \
-                 meta = { KEY = \"VALUE\" }",
+                "a subset without a condition has no members; add tag = \"TAG\", \
+                 meta = { KEY = \"VALUE\" } or filter = \"EXPRESSION\"",
             );
         }
         subsets.insert(name.to_owned(), rule);

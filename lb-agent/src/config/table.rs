@@ -17,8 +17,6 @@ pub(super) struct Table<'a> {
     /// The header, or the whole inline table.
     pub(super) span: Span,
     asked: Vec<&'static str>,
-    /// Keys that have had their finding and are not to be proposed.
-    refused: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
@@ -27,7 +25,6 @@ impl<'a> Table<'a> {
             entries,
             span,
             asked: Vec::new(),
-            refused: Vec::new(),
         }
     }
 
@@ -93,14 +90,6 @@ impl<'a> Table<'a> {
         self.locate(key, report, read)
     }
 
-    /// Refuses a key that people have reason to expect, with a finding that says why.
-    pub(super) fn refuse(&mut self, key: &'static str, reason: &str, report: &mut Report) {
-        if let Some((found, _)) = self.entries.get_key_value(key) {
-            report.add(&found.span(), reason);
-            self.refused.push(key);
-        }
-    }
-
     /// The table under a key.
     pub(super) fn table(&mut self, key: &'static str, report: &mut Report) -> Option<Table<'a>> {
         Table::of(self.value(key)?, report)
@@ -116,7 +105,7 @@ impl<'a> Table<'a> {
     /// Reports every key that was not asked for.
     pub(super) fn close(self, report: &mut Report) {
         for (key, span, _) in self.entries() {
-            if self.asked.contains(&key) || self.refused.contains(&key) {
+            if self.asked.contains(&key) {
                 continue;
             }
             let near = self

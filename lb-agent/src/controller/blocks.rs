@@ -1,6 +1,7 @@
 //! The block list: what people want, and its copy in the kernel.
 
 mod allow;
+mod fleet;
 mod restore;
 
 use std::{
@@ -16,6 +17,7 @@ use super::{BlockEntry, Controller, OperatorError};
 use crate::domain::{
     block::{BlockRule, Origin, Vital},
     block_list::{BlockRules, Section, Terms},
+    fleet::FleetBlock,
     kernel::{Kernel, KernelError},
 };
 
@@ -30,6 +32,10 @@ pub struct Blocks {
     configured: BTreeSet<IpNet>,
     /// By commands, and since when.
     allowed: BTreeMap<IpNet, SystemTime>,
+    /// What the fleet's keys said when they were last followed.
+    followed: BTreeMap<IpNet, FleetBlock>,
+    /// What of it is not followed, each a sentence.
+    fleet_problems: Vec<String>,
 }
 
 /// How rules are to be added.
@@ -209,11 +215,24 @@ impl Blocks {
         prefixes: &[IpNet],
     ) -> Result<usize, OperatorError> {
         let prefixes: BTreeSet<IpNet> = prefixes.iter().copied().collect();
-        let missing = prefixes.iter().find(|prefix| !self.rules.contains(prefix));
+        let missing = prefixes
+            .iter()
+            .find(|prefix| !self.rules.contains_own(prefix));
         if let Some(missing) = missing {
+            if self.rules.fleet().contains_key(missing) {
+                return Err(OperatorError::Refused(format!(
+                    "{missing} is blocked for the whole fleet; `lb-agent block del --fleet {missing}` ends that on all nodes"
+                )));
+            }
             return Err(OperatorError::NotBlocked(*missing));
         }
-        let all: Vec<IpNet> = prefixes.iter().copied().collect();
+        // What the fleet blocks as well stays blocked.
+        let stays = |prefix: &&IpNet| self.rules.fleet().contains_key(*prefix);
+        let all: Vec<IpNet> = prefixes
+            .iter()
+            .filter(|each| !stays(each))
+            .copied()
+            .collect();
         kernel
             .unblock(&all)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;

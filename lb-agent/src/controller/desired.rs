@@ -1,9 +1,11 @@
 //! The facts that decide what the node should do, and the snapshot made of them.
 
+mod chain;
 mod naming;
+mod publish;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -11,15 +13,18 @@ use std::{
 
 use self::naming::foreign_subset;
 use crate::{
-    config::Config,
+    config::{Config, Publish},
     domain::{
         backend::{Instance, InstanceId},
+        config_entry::{ConfigEntry, EntryKind},
+        fleet::Fleet,
         guard::Guard,
         health::{Down, Observed},
         service::{Catalog, ServiceSpec},
         snapshot::{Drain, Held, Snapshot},
         split::Shares,
-        sync::CatalogState,
+        sync::{CatalogState, KeyValue, service_key},
+        vanished::Believed,
         weigh::{Inputs, weigh},
     },
     state::PersistedState,
@@ -30,8 +35,22 @@ type ObservedKey = (String, InstanceId, SocketAddr);
 /// All facts, and the latest snapshot.
 pub(crate) struct Desired {
     services: BTreeMap<String, Arc<ServiceSpec>>,
+    /// Services that publish themselves in Consul.
+    offered: BTreeMap<String, Arc<ServiceSpec>>,
+    /// Which may; `None`: there is no Consul.
+    auto_publish: Option<Publish>,
     catalog: Arc<CatalogState>,
-    /// By the service's name in Consul.
+    /// Configuration entries of Consul, as far as they are believed.
+    pub(crate) entries: BTreeMap<EntryKind, Believed<ConfigEntry>>,
+    /// The fleet's keys, the same.
+    pub(crate) keys: Believed<KeyValue>,
+    /// What they say.
+    fleet: Fleet,
+    /// What a person should know of all that comes from Consul, each a sentence.
+    consul_problems: Vec<String>,
+    /// The same of services that publish themselves.
+    offer_problems: Vec<String>,
+    /// By the service's key ([`service_key`](crate::domain::sync::service_key)).
     guards: BTreeMap<String, Guard>,
     /// The same; what the guards let through when last asked.
     admitted: BTreeMap<String, Vec<(Instance, Option<Held>)>>,
@@ -69,7 +88,17 @@ impl Desired {
             .collect();
         let mut desired = Self {
             services: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            auto_publish: config
+                .consul
+                .as_ref()
+                .map(|consul| consul.auto_publish.clone()),
             catalog: Arc::default(),
+            entries: state.entries.clone(),
+            fleet: Fleet::read(state.keys.values()),
+            keys: state.keys.clone(),
+            consul_problems: Vec::new(),
+            offer_problems: Vec::new(),
             guards,
             admitted,
             hold: config
@@ -96,7 +125,13 @@ impl Desired {
             .iter()
             .map(|spec| (spec.name.clone(), spec.clone()))
             .collect();
-        let watched = self.consul_services();
+        self.forget_unwatched();
+    }
+
+    /// Drops what is known of services in Consul that nobody takes backends from any more.
+    fn forget_unwatched(&mut self) {
+        self.find_offers();
+        let watched = self.watched();
         self.guards.retain(|service, _| watched.contains(service));
         self.admitted.retain(|service, _| watched.contains(service));
         self.unremembered
@@ -105,28 +140,19 @@ impl Desired {
 
     /// Of the services that nothing is known of, notes those that the kernel has backends of.
     pub(crate) fn distrust_emptiness(&mut self, in_kernel: impl Fn(&ServiceSpec) -> bool) {
-        let unknown = |service: &&str| !self.admitted.contains_key(*service);
+        let unknown = |service: &String| !self.admitted.contains_key(service);
         self.unremembered = self
             .services
             .values()
             .filter(|spec| in_kernel(spec))
-            .filter_map(|spec| consul_name(spec).filter(unknown))
-            .map(|service| (service.to_owned(), None))
+            .filter_map(|spec| consul_key(spec).filter(unknown))
+            .map(|service| (service, None))
             .collect();
     }
 
-    /// Names that are to be watched in Consul.
-    pub(crate) fn consul_services(&self) -> BTreeSet<String> {
-        self.services
-            .values()
-            .filter_map(|spec| consul_name(spec))
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// Takes in what the source says; answers whether any instance differs.
+    /// Takes in what the source says; answers whether any of it differs.
     pub(crate) fn set_catalog(&mut self, catalog: Arc<CatalogState>) -> bool {
-        let changed = self.catalog.services != catalog.services;
+        let changed = self.catalog.differs(&catalog);
         self.catalog = catalog;
         changed
     }
@@ -187,34 +213,42 @@ impl Desired {
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
         let guards = self.guards.values().filter_map(Guard::next_deadline);
         let unremembered = self.unremembered.values().flatten().copied();
-        guards.chain(unremembered).min()
+        let entries = self.entries.values().filter_map(Believed::next_deadline);
+        let keys = self.keys.next_deadline();
+        guards.chain(unremembered).chain(entries).chain(keys).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
     pub(crate) fn rebuild(&mut self, now: SystemTime) -> bool {
+        self.believe(now);
         self.admit(now);
+        self.forget_unwatched();
         let mut services = BTreeMap::new();
-        for (name, spec) in &self.services {
-            let (instances, pending) = self.instances_of(spec);
+        let mut problems = Vec::new();
+        for (name, spec) in self.services.iter().chain(&self.offered) {
             let observed = |instance: &Instance| {
                 // What was observed before a reload took the probe away counts no longer.
                 let key = (name.clone(), instance.id.clone(), instance.address);
                 let found = spec.probe.as_ref().and_then(|_| self.observed.get(&key));
                 found.cloned().unwrap_or(Observed::Unknown)
             };
+            let chain = self.chain(spec, &observed);
+            problems.extend(chain.problems);
             let mut state = weigh(
-                spec,
+                &chain.spec,
                 Inputs {
-                    instances,
+                    instances: chain.instances,
                     observed: &observed,
                     drains: self.drains.get(name),
                     cli_split: self
                         .splits
                         .get(name)
-                        .filter(|shares| foreign_subset(spec, shares).is_none()),
+                        .filter(|shares| foreign_subset(&chain.spec, shares).is_none()),
+                    consul_split: chain.split,
                 },
             );
-            state.pending = pending;
+            state.pending = chain.pending;
+            state.notes = chain.notes;
             // What has not changed stays the same value, so that others can tell by the pointer.
             let state = match self.snapshot.services.get(name) {
                 Some(former) if **former == state => former.clone(),
@@ -222,6 +256,7 @@ impl Desired {
             };
             services.insert(name.clone(), state);
         }
+        self.consul_problems = problems;
         let unchanged = services.len() == self.snapshot.services.len()
             && services.iter().all(|(name, state)| {
                 self.snapshot
@@ -242,6 +277,7 @@ impl Desired {
 
     /// Asks the guards what to believe of the catalog.
     fn admit(&mut self, now: SystemTime) {
+        let users = self.users();
         for (service, listed) in &self.catalog.services {
             if let Some(until) = self.unremembered.get_mut(service) {
                 let latest = now + self.hold;
@@ -253,16 +289,10 @@ impl Desired {
                 self.unremembered.remove(service);
             }
             let believes_dead = |instance: &Instance| {
-                self.services.values().any(|spec| {
-                    consul_name(spec) == Some(service)
-                        && matches!(
-                            self.observed.get(&(
-                                spec.name.clone(),
-                                instance.id.clone(),
-                                instance.address
-                            )),
-                            Some(Observed::Unhealthy { .. })
-                        )
+                users.get(service).into_iter().flatten().any(|name| {
+                    let key = (name.clone(), instance.id.clone(), instance.address);
+                    let observed = self.observed.get(&key);
+                    matches!(observed, Some(Observed::Unhealthy { .. }))
                 })
             };
             let guard = self.guards.entry(service.clone()).or_default();
@@ -288,23 +318,6 @@ impl Desired {
         }
     }
 
-    /// Instances of a service; and whether nothing is known of them yet.
-    fn instances_of(&self, spec: &ServiceSpec) -> (Vec<(Instance, Option<Held>)>, bool) {
-        match &spec.catalog {
-            Catalog::Static(instances) => (
-                instances
-                    .iter()
-                    .map(|instance| (instance.clone(), None))
-                    .collect(),
-                false,
-            ),
-            Catalog::Consul { service } => match self.admitted.get(service) {
-                Some(instances) => (instances.clone(), false),
-                None => (Vec::new(), true),
-            },
-        }
-    }
-
     /// Drops what is known of backends that are gone.
     fn forget_vanished(&mut self) {
         let snapshot = &self.snapshot;
@@ -319,9 +332,13 @@ impl Desired {
     }
 }
 
-fn consul_name(spec: &ServiceSpec) -> Option<&str> {
+/// What the instances of a service are filed under, if they come from Consul.
+fn consul_key(spec: &ServiceSpec) -> Option<String> {
     match &spec.catalog {
-        Catalog::Consul { service } => Some(service),
+        Catalog::Consul {
+            service,
+            datacenter,
+        } => Some(service_key(service, datacenter.as_deref())),
         Catalog::Static(_) => None,
     }
 }

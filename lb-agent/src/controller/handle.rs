@@ -13,7 +13,10 @@ use lb_common::{entry::Counter, socket::SocketStats, verdict::Verdict};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::blocks::{BlockOrder, Blocked};
+use super::{
+    blocks::{BlockOrder, Blocked},
+    fleet::FleetQuestion,
+};
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
@@ -179,6 +182,8 @@ pub enum Command {
     Drain(String, String, Reply<InstanceId>),
     /// The reverse.
     Undrain(String, String, Reply<InstanceId>),
+    /// About what counts for the whole fleet.
+    Fleet(FleetQuestion),
     /// Add rules.
     BlockAdd(Vec<IpNet>, BlockOrder, Reply<Blocked>),
     /// Add the rules of a list, or (true) put them in the place of all imported ones.
@@ -250,7 +255,10 @@ impl Handle {
         self.snapshots.clone()
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, OperatorError> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, OperatorError> {
         let (reply, answer) = oneshot::channel();
         self.commands
             .send(command(reply))

@@ -7,11 +7,12 @@
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
-//! - `blocks`: the block list. `report`: answers to questions.
+//! - `blocks`: the block list. `fleet`: what counts on every node. `report`: answers to questions.
 //! - `reload`: the configuration, read again.
 
 mod blocks;
 mod desired;
+mod fleet;
 pub mod handle;
 mod reconcile;
 mod reload;
@@ -42,7 +43,7 @@ use crate::{
     domain::{
         kernel::{Census, Kernel, KernelError},
         snapshot::{Drain, Snapshot},
-        sync::CatalogState,
+        sync::{CatalogState, Topic},
     },
     probe::HealthEvent,
     state::{PersistedState, Unlisted},
@@ -80,8 +81,8 @@ pub struct Channels {
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// What Consul says.
     pub catalog: watch::Receiver<Arc<CatalogState>>,
-    /// Names to watch in Consul.
-    pub consul_services: watch::Sender<BTreeSet<String>>,
+    /// What to ask Consul for.
+    pub topics: watch::Sender<BTreeSet<Topic>>,
     /// What the probes find.
     pub health: mpsc::Receiver<HealthEvent>,
     /// The latest count of flows.
@@ -125,10 +126,6 @@ impl<K: Kernel> Controller<K> {
             started: now,
             reload_problem: None,
         };
-        controller
-            .channels
-            .consul_services
-            .send_replace(controller.desired.consul_services());
         let catalog = controller.channels.catalog.borrow_and_update().clone();
         controller.desired.set_catalog(catalog);
         controller.reconcile().await;
@@ -226,12 +223,19 @@ impl<K: Kernel> Controller<K> {
     /// Makes a snapshot of the facts and brings the kernel there.
     async fn reconcile(&mut self) {
         let changed = self.desired.rebuild(SystemTime::now());
+        let topics = self.desired.topics();
+        self.channels.topics.send_if_modified(|known| {
+            let changed = *known != topics;
+            *known = topics;
+            changed
+        });
         if changed {
             let snapshot = self.desired.snapshot();
             self.channels.snapshots.send_replace(snapshot);
             self.save();
         }
         let snapshot = self.desired.snapshot();
+        self.follow_fleet();
         self.kernel.bring_to(&snapshot).await;
         self.kernel.close_gone(&snapshot);
     }
@@ -249,6 +253,8 @@ impl<K: Kernel> Controller<K> {
             allowed: self.blocks.allowed().clone(),
             catalog: self.desired.admitted(),
             down: self.desired.down(),
+            entries: self.desired.entries.clone(),
+            keys: self.desired.keys.clone(),
         };
         self.channels.state.send_if_modified(|saved| {
             let changed = *saved != state;
@@ -345,6 +351,7 @@ impl<K: Kernel> Controller<K> {
             Command::BlockTop(most, reply) => {
                 respond(reply, self.blocks.top(&self.kernel.kernel, most));
             }
+            Command::Fleet(question) => self.answer(question),
             Command::Status(reply) => {
                 let status = self.status();
                 respond(reply, status);

@@ -27,9 +27,6 @@ impl<K: Kernel> Controller<K> {
                 if let Err(error) = self.blocks.configure(&mut self.kernel.kernel, allow) {
                     error!(%error, "the allow list could not be put in force");
                 }
-                self.channels
-                    .consul_services
-                    .send_replace(self.desired.consul_services());
                 self.reconcile().await;
                 info!(
                     services = self.setup.config.services.len(),

@@ -66,6 +66,8 @@ impl<K: Kernel> Controller<K> {
             problems.extend(watch_problem(name, watch, now));
         }
         problems.extend(self.desired.idle_splits());
+        problems.extend(self.desired.consul_problems());
+        problems.extend(self.blocks.fleet_problems().iter().cloned());
         for (name, service) in &self.desired.snapshot().services {
             let held = service
                 .backends

@@ -2,6 +2,7 @@
 
 mod bench;
 mod blocks;
+mod fleet;
 mod local;
 
 use std::time::Duration;

@@ -34,6 +34,8 @@ pub enum Origin {
     Operator,
     /// A list, by `block import`.
     Import,
+    /// A key in Consul, by `block add --fleet`.
+    Fleet,
 }
 
 impl Origin {
@@ -42,6 +44,7 @@ impl Origin {
         match self {
             Origin::Operator => "operator",
             Origin::Import => "import",
+            Origin::Fleet => "fleet",
         }
     }
 }

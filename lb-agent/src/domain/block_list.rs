@@ -108,7 +108,7 @@ pub struct Imported {
     pub sections: Vec<Section>,
 }
 
-/// All rules. No prefix has two.
+/// All rules. No prefix has two of this node's.
 #[derive(Clone, Debug, Default)]
 pub struct BlockRules {
     /// By [`Origin::Operator`].
@@ -116,6 +116,8 @@ pub struct BlockRules {
     imported: Arc<Imported>,
     /// Prefixes of `imported` that no longer come from there.
     unlisted: BTreeSet<IpNet>,
+    /// By [`Origin::Fleet`]. A prefix may have such a rule beside one of the others.
+    fleet: BTreeMap<IpNet, BlockRule>,
 }
 
 impl BlockRules {
@@ -156,7 +158,11 @@ impl BlockRules {
     /// Number of rules.
     pub fn len(&self) -> usize {
         let imported: usize = self.imported.sections.iter().map(Section::len).sum();
-        self.operator.len() + imported - self.unlisted.len()
+        let alone = self
+            .fleet
+            .keys()
+            .filter(|prefix| !self.contains_own(prefix));
+        self.operator.len() + imported - self.unlisted.len() + alone.count()
     }
 
     /// Whether there is no rule.
@@ -175,11 +181,21 @@ impl BlockRules {
     /// The rule of a prefix.
     pub fn get(&self, prefix: &IpNet) -> Option<BlockRule> {
         let imported = || self.section_of(prefix).map(|section| section.rule(*prefix));
-        self.operator.get(prefix).cloned().or_else(imported)
+        let fleet = || self.fleet.get(prefix).cloned();
+        self.operator
+            .get(prefix)
+            .cloned()
+            .or_else(fleet)
+            .or_else(imported)
     }
 
     /// Whether the prefix has a rule.
     pub fn contains(&self, prefix: &IpNet) -> bool {
+        self.fleet.contains_key(prefix) || self.contains_own(prefix)
+    }
+
+    /// Whether the prefix has a rule of this node's.
+    pub fn contains_own(&self, prefix: &IpNet) -> bool {
         self.operator.contains_key(prefix) || self.section_of(prefix).is_some()
     }
 
@@ -193,7 +209,17 @@ impl BlockRules {
         self.operator.insert(rule.prefix, rule);
     }
 
-    /// Removes the rule of a prefix; whether there was one.
+    /// What holds for the whole fleet.
+    pub fn fleet(&self) -> &BTreeMap<IpNet, BlockRule> {
+        &self.fleet
+    }
+
+    /// Puts other rules in the place of those for the whole fleet; answers with the former.
+    pub fn set_fleet(&mut self, rules: BTreeMap<IpNet, BlockRule>) -> BTreeMap<IpNet, BlockRule> {
+        std::mem::replace(&mut self.fleet, rules)
+    }
+
+    /// Removes this node's rule of a prefix; whether there was one.
     pub fn remove(&mut self, prefix: &IpNet) -> bool {
         self.operator.remove(prefix).is_some() || self.unlist(*prefix)
     }
@@ -220,6 +246,7 @@ impl BlockRules {
             operator: self.operator.clone(),
             imported: Arc::new(Imported { id, sections }),
             unlisted: BTreeSet::new(),
+            fleet: self.fleet.clone(),
         }
     }
 
@@ -234,6 +261,16 @@ impl BlockRules {
         let mut due: Vec<IpNet> = due.collect();
         for prefix in &due {
             self.operator.remove(prefix);
+        }
+        let over: Vec<IpNet> = self
+            .fleet
+            .values()
+            .filter(is_over)
+            .map(|rule| rule.prefix)
+            .collect();
+        for prefix in over {
+            self.fleet.remove(&prefix);
+            due.push(prefix);
         }
         if self
             .imported
@@ -252,6 +289,10 @@ impl BlockRules {
             }
             self.imported = Arc::new(Imported { id, sections });
         }
+        // Another rule may still want it.
+        due.retain(|prefix| !self.contains(prefix));
+        due.sort_unstable();
+        due.dedup();
         due
     }
 
@@ -260,14 +301,17 @@ impl BlockRules {
         let sections = self.imported.sections.iter();
         let imported = sections.filter_map(|section| section.terms.expires);
         let operator = self.operator.values().filter_map(|rule| rule.expires);
-        operator.chain(imported).min()
+        let fleet = self.fleet.values().filter_map(|rule| rule.expires);
+        operator.chain(imported).chain(fleet).min()
     }
 
     /// All prefixes, in no particular order.
     pub fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
         let imported = self.imported.sections.iter().flat_map(Section::prefixes);
         let listed = imported.filter(|prefix| !self.unlisted.contains(prefix));
-        self.operator.keys().copied().chain(listed)
+        let fleet = self.fleet.keys().copied();
+        let fleet = fleet.filter(|prefix| !self.contains_own(prefix));
+        self.operator.keys().copied().chain(listed).chain(fleet)
     }
 
     /// The `most` rules that follow `prefix` (or the first ones) in the order of prefixes.
@@ -278,9 +322,17 @@ impl BlockRules {
         );
         let operator = self.operator.range(bounds).map(|(_, rule)| rule.clone());
         let mut rules: Vec<BlockRule> = operator.take(most).collect();
+        let fleet = self.fleet.range(bounds).map(|(_, rule)| rule.clone());
+        rules.extend(
+            fleet
+                .filter(|rule| !self.operator.contains_key(&rule.prefix))
+                .take(most),
+        );
         for section in &self.imported.sections {
             let listed = section.after(prefix);
-            let listed = listed.filter(|prefix| !self.unlisted.contains(prefix));
+            let listed = listed.filter(|prefix| {
+                !self.unlisted.contains(prefix) && !self.fleet.contains_key(prefix)
+            });
             rules.extend(listed.take(most).map(|prefix| section.rule(prefix)));
         }
         rules.sort_by_key(|rule| rule.prefix);

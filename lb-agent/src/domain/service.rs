@@ -11,7 +11,11 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{backend::Instance, split::Shares};
+use super::{
+    backend::{CatalogHealth, Instance},
+    filter::Filter,
+    split::Shares,
+};
 
 /// What a service speaks, as far as the node needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -111,6 +115,8 @@ pub enum Catalog {
     Consul {
         /// Name of the service in Consul.
         service: String,
+        /// Its datacenter, if not that of `[consul]`.
+        datacenter: Option<String>,
     },
 }
 
@@ -121,13 +127,23 @@ pub struct SubsetRule {
     pub tag: Option<String>,
     /// Meta entries that the instance carries, with equal values.
     pub meta: BTreeMap<String, String>,
+    /// An expression that holds for the instance.
+    pub filter: Option<Filter>,
+    /// No condition at all: everybody is a member. A rule without conditions has none otherwise.
+    pub everybody: bool,
+    /// The catalog must find nothing wrong with the instance.
+    pub only_passing: bool,
 }
 
 impl SubsetRule {
     /// Whether the instance meets every condition. A rule without conditions matches nothing.
     pub fn matches(&self, instance: &Instance) -> bool {
-        let any = self.tag.is_some() || !self.meta.is_empty();
-        any && self.tag.iter().all(|tag| instance.tags.contains(tag))
+        let any =
+            self.tag.is_some() || !self.meta.is_empty() || self.filter.is_some() || self.everybody;
+        let passing = !self.only_passing || instance.health == CatalogHealth::Passing;
+        any && passing
+            && self.tag.iter().all(|tag| instance.tags.contains(tag))
+            && self.filter.iter().all(|filter| filter.matches(instance))
             && self
                 .meta
                 .iter()
@@ -184,15 +200,18 @@ pub enum ProbeKind {
 /// Where a fact was written, for the answer to "who said so?".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The configuration file.
+    /// The configuration file, or what else it was.
     pub file: PathBuf,
-    /// Line in it, from 1.
+    /// Line in it, from 1; 0: there are none.
     pub line: usize,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self.line {
+            0 => write!(f, "{}", self.file.display()),
+            line => write!(f, "{}:{line}", self.file.display()),
+        }
     }
 }
 

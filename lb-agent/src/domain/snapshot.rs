@@ -31,6 +31,8 @@ pub struct ServiceState {
     pub panic: bool,
     /// Its catalog has never answered: what the kernel holds of it is left alone.
     pub pending: bool,
+    /// What Consul's configuration entries make of it, each a sentence.
+    pub notes: Vec<String>,
 }
 
 /// A backend, the factors of its weight, and the product.

@@ -124,8 +124,14 @@ impl fmt::Display for Shares {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplitSource {
+    /// The default subset of Consul's service-resolver.
+    ServiceResolver,
     /// The configuration file.
     File,
+    /// Consul's service-splitter.
+    ServiceSplitter,
+    /// A key in Consul, for the whole fleet.
+    ConsulKv,
     /// A person, on the command line of this node.
     Cli,
 }
@@ -134,7 +140,10 @@ impl SplitSource {
     /// As shown to people.
     pub fn name(self) -> &'static str {
         match self {
+            SplitSource::ServiceResolver => "service-resolver",
             SplitSource::File => "file",
+            SplitSource::ServiceSplitter => "service-splitter",
+            SplitSource::ConsulKv => "consul-kv",
             SplitSource::Cli => "cli",
         }
     }

@@ -24,6 +24,8 @@ pub struct Inputs<'a> {
     pub drains: Option<&'a BTreeMap<InstanceId, Drain>>,
     /// Shares that a person set.
     pub cli_split: Option<&'a Shares>,
+    /// The best of what Consul says.
+    pub consul_split: Option<ActiveSplit>,
 }
 
 /// Units that one percent point of a hundred is divided into among a subset's backends. Times
@@ -32,17 +34,17 @@ const SHARE_UNITS: u64 = 100_000;
 
 /// Weighs the backends of a service.
 pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
-    let split = match (inputs.cli_split, &spec.split) {
-        (Some(shares), _) => Some(ActiveSplit {
-            shares: shares.clone(),
-            source: SplitSource::Cli,
-        }),
-        (None, Some(shares)) => Some(ActiveSplit {
-            shares: shares.clone(),
-            source: SplitSource::File,
-        }),
-        (None, None) => None,
+    let own = |shares: &Shares, source| ActiveSplit {
+        shares: shares.clone(),
+        source,
     };
+    let cli = inputs.cli_split.map(|shares| own(shares, SplitSource::Cli));
+    let file = spec
+        .split
+        .as_ref()
+        .map(|shares| own(shares, SplitSource::File));
+    let all = [cli, file, inputs.consul_split].into_iter().flatten();
+    let split = all.max_by_key(|split| split.source);
     let mut backends: Vec<BackendState> = inputs
         .instances
         .into_iter()
@@ -132,6 +134,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         split,
         panic: in_panic[0] || in_panic[1],
         pending: false,
+        notes: Vec::new(),
     }
 }
 

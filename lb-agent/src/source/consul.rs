@@ -1,7 +1,8 @@
-//! Follows services in Consul: one watch each, all into one [`CatalogState`].
+//! Follows topics (services, configuration entries, keys) in Consul: one watch each, all into one
+//! [`CatalogState`].
 //!
 //! Watches hold a question open at Consul and cost a connection each. Consul resets what goes
-//! beyond its limit per client, so only so many services have a watch; the others are asked in
+//! beyond its limit per client, so only so many topics have a watch; the others are asked in
 //! turn. Nothing here judges what an answer means: an empty list is passed on as an empty list.
 
 use std::{
@@ -21,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::consul_client::{Client, SLACK};
 pub use super::consul_options::{ConsulOptions, InvalidOptions};
-use crate::domain::sync::CatalogState;
+use crate::domain::sync::{CatalogState, Topic};
 use follow::{Event, Follower, Mode};
 use news::News;
 use seats::{Move, Seats};
@@ -34,13 +35,15 @@ mod seats;
 /// The numbers that shape the traffic to Consul.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Services with a watch. Consul allows 200 connections per client address; the rest is left
+    /// Topics with a watch. Consul allows 200 connections per client address; the rest is left
     /// to polls, to other watches and to whoever else runs on this node.
     watches: usize,
     /// Questions of polls under way at once.
     polls: usize,
-    /// From one poll of a service to the next.
+    /// From one poll of a topic to the next.
     poll_period: Duration,
+    /// The same of what is only glanced at.
+    glance_period: Duration,
     /// For how long what changes nothing (times, counts), and the log, may be kept back.
     flush: Duration,
     /// By how much an answer that Consul holds may be late.
@@ -51,33 +54,33 @@ const LIMITS: Limits = Limits {
     watches: 128,
     polls: 8,
     poll_period: Duration::from_secs(5),
+    glance_period: Duration::from_secs(10),
     flush: Duration::from_secs(1),
     slack: SLACK,
 };
 
-/// Follows the services named by `services` (which may change at any time) until `shutdown`, and
-/// publishes what Consul lists of them in `out`: at once where instances or errors change, within
+/// Follows `topics` (which may change at any time) until `shutdown`, and
+/// publishes what Consul lists of them in `out`: at once where values or errors change, within
 /// a second where only times and counts do.
 ///
-/// A service whose name is withdrawn loses its entries. One that Consul cannot be asked about
-/// keeps its last instances; its [`WatchStatus`](crate::domain::sync::WatchStatus), named
-/// `health/SERVICE`, says what is wrong. Failures are retried for ever.
+/// A topic that is withdrawn loses what is known of it. One that Consul cannot be asked about
+/// keeps its last answer; its [`WatchStatus`](crate::domain::sync::WatchStatus) says what is wrong. Failures are retried for ever.
 ///
 /// # Errors
 ///
 /// The options are unusable, before anything was asked.
 pub async fn run(
     options: ConsulOptions,
-    services: watch::Receiver<BTreeSet<String>>,
+    topics: watch::Receiver<BTreeSet<Topic>>,
     out: watch::Sender<Arc<CatalogState>>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), InvalidOptions> {
-    run_with(options, services, out, shutdown, LIMITS).await
+    run_with(options, topics, out, shutdown, LIMITS).await
 }
 
 async fn run_with(
     options: ConsulOptions,
-    mut services: watch::Receiver<BTreeSet<String>>,
+    mut topics: watch::Receiver<BTreeSet<Topic>>,
     out: watch::Sender<Arc<CatalogState>>,
     shutdown: impl Future<Output = ()>,
     limits: Limits,
@@ -100,14 +103,14 @@ async fn run_with(
     let mut batch = Vec::with_capacity(EVENTS);
     let mut shutdown = pin!(shutdown);
 
-    let wanted = services.borrow_and_update().clone();
+    let wanted = topics.borrow_and_update().clone();
     source.arrange(&wanted);
     loop {
         tokio::select! {
             () = &mut shutdown => return Ok(()),
             // An error means that nobody can change the names any more; those known stay.
-            Ok(()) = services.changed() => {
-                let wanted = services.borrow_and_update().clone();
+            Ok(()) = topics.changed() => {
+                let wanted = topics.borrow_and_update().clone();
                 source.arrange(&wanted);
             }
             _ = events.recv_many(&mut batch, EVENTS) => {
@@ -139,7 +142,7 @@ struct Source {
     limits: Limits,
     polls: Arc<Semaphore>,
     seats: Seats,
-    followers: BTreeMap<String, Task>,
+    followers: BTreeMap<Topic, Task>,
     events: mpsc::Sender<Event>,
     news: News,
     /// Shared with `out` between two changes.
@@ -158,22 +161,25 @@ impl Drop for Task {
 
 impl Source {
     /// Starts and stops followers until they are those wanted.
-    fn arrange(&mut self, wanted: &BTreeSet<String>) {
+    fn arrange(&mut self, wanted: &BTreeSet<Topic>) {
         let mut dropped = false;
         for step in self.seats.arrange(wanted) {
             match step {
-                Move::Stop(service) => {
-                    self.followers.remove(&service);
-                    record::forget(Arc::make_mut(&mut self.state), &service);
+                Move::Stop(topic) => {
+                    self.followers.remove(&topic);
+                    record::forget(Arc::make_mut(&mut self.state), &topic);
                     dropped = true;
                 }
-                Move::Watch(service) => self.follow(service, Mode::Watch),
-                Move::Poll(service) => {
+                Move::Watch(topic) => self.follow(topic, Mode::Watch),
+                Move::Poll(topic) => {
                     let mode = Mode::Poll {
                         turns: self.polls.clone(),
-                        period: self.limits.poll_period,
+                        period: match topic {
+                            Topic::Glance(_) => self.limits.glance_period,
+                            _ => self.limits.poll_period,
+                        },
                     };
-                    self.follow(service, mode);
+                    self.follow(topic, mode);
                 }
             }
         }
@@ -182,39 +188,39 @@ impl Source {
         }
     }
 
-    /// Follows a service in this mode, no longer in another.
-    fn follow(&mut self, service: String, mode: Mode) {
+    /// Follows a topic in this mode, no longer in another.
+    fn follow(&mut self, topic: Topic, mode: Mode) {
         let follower = Follower {
             client: self.client.clone(),
-            service: service.clone(),
+            topic: topic.clone(),
             mode,
             events: self.events.clone(),
         };
         let task = Task(tokio::spawn(follower.run()));
-        self.followers.insert(service, task);
+        self.followers.insert(topic, task);
     }
 
     /// Records what a follower found out; `true` if others need to know at once.
     fn take(&mut self, event: Event) -> bool {
-        let Event { service, outcome } = event;
+        let Event { topic, outcome } = event;
         // It may have been on its way when its follower was stopped.
-        if !self.followers.contains_key(&service) {
+        if !self.followers.contains_key(&topic) {
             return false;
         }
         let change = record::record(
             Arc::make_mut(&mut self.state),
-            &service,
+            &topic,
             outcome,
             SystemTime::now(),
         );
         if let Some(error) = &change.error {
-            debug!(service, error, "watch");
-            self.news.note(&service, error.as_deref());
+            debug!(%topic, error, "watch");
+            self.news.note(&topic.to_string(), error.as_deref());
         }
-        if let Some(instances) = change.instances {
-            debug!(service, instances, "instances changed");
+        if let Some(values) = change.values {
+            debug!(%topic, values, "what Consul lists has changed");
         }
-        change.error.is_some() || change.instances.is_some()
+        change.error.is_some() || change.values.is_some()
     }
 
     /// Logs which watches began to fail, and which work again.

@@ -1,19 +1,25 @@
 //! Asks Consul over HTTP, and says of each failure what a person can do about it.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use reqwest::{
-    StatusCode,
+    Method, StatusCode,
     header::{HeaderMap, HeaderValue},
 };
 use thiserror::Error;
 
 use super::{
+    consul_entries::{self, InvalidEntry},
     consul_options::{
         CONNECT_TIMEOUT, ConsulOptions, Endpoint, InvalidOptions, Unresolved, chain, innermost,
     },
     consul_token::{Token, TokenError},
     consul_wire::{self, Listing},
+};
+use crate::domain::{
+    config_entry::ConfigEntry,
+    fleet,
+    sync::{KeyValue, Topic},
 };
 
 /// How long an answer may take that Consul does not hold back. Above the seconds for which a
@@ -32,13 +38,27 @@ pub(super) struct Answer {
     /// `X-Consul-Index`, as it came.
     pub(super) index: u64,
     /// What is listed.
-    pub(super) listing: Listing,
+    pub(super) body: Body,
+}
+
+/// What an answer lists, in the form of its question.
+#[derive(Debug, PartialEq)]
+pub(super) enum Body {
+    /// To [`Topic::Instances`] and [`Topic::Glance`].
+    Instances(Listing),
+    /// To [`Topic::Entries`]: the usable ones by the service's name, and the others.
+    Entries(BTreeMap<String, ConfigEntry>, Vec<InvalidEntry>),
+    /// To [`Topic::Keys`]: by key without the prefix.
+    Keys(BTreeMap<String, KeyValue>),
+    /// To [`Topic::Names`]: tags by name.
+    Names(BTreeMap<String, Vec<String>>),
 }
 
 /// A question without a trusted answer.
 #[derive(Debug, Error)]
-#[error("GET {path} from {server}: {cause}")]
+#[error("{method} {path} from {server}: {cause}")]
 pub(super) struct RequestError {
+    method: Method,
     path: String,
     server: Arc<str>,
     #[source]
@@ -66,7 +86,7 @@ enum Cause {
         "the connection broke ({0}); Consul's log and its limit http_max_conns_per_client may say why"
     )]
     Broken(String),
-    #[error("permission denied{}; the token lacks service:read or node:read", in_brackets(.0))]
+    #[error("permission denied{}; the token lacks a right (service:read, node:read, or key:read for keys)", in_brackets(.0))]
     Denied(String),
     #[error("there is nothing at this path; check that the address is that of Consul's HTTP API")]
     NotFound,
@@ -127,30 +147,80 @@ impl Client {
         })))
     }
 
-    /// The instances of a service, healthy or not. With an `index` above 0 Consul holds the answer
-    /// until something newer than that index happens, or the wait is over.
-    pub(super) async fn health(&self, service: &str, index: u64) -> Result<Answer, RequestError> {
-        self.ask(service, index).await.map_err(|cause| {
+    /// Asks for what there is of a topic. With an `index` above 0 Consul holds the answer until
+    /// something newer than that index happens, or the wait is over.
+    pub(super) async fn ask(&self, topic: &Topic, index: u64) -> Result<Answer, RequestError> {
+        self.try_ask(topic, index).await.map_err(|cause| {
             if matches!(cause, Cause::Denied(_)) {
                 self.0.token.refused();
             }
             RequestError {
-                path: health_path(service),
+                method: Method::GET,
+                path: path(topic),
                 server: self.0.server.clone(),
                 cause,
             }
         })
     }
 
-    async fn ask(&self, service: &str, index: u64) -> Result<Answer, Cause> {
+    /// Sends any other question or order; answers with status and body, whatever the status.
+    pub(super) async fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: String,
+    ) -> Result<(StatusCode, String), RequestError> {
         let inner = &*self.0;
         let mut url = inner.endpoint.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments
-                .pop_if_empty()
-                .extend(["v1", "health", "service", service]);
+            segments.pop_if_empty().extend(path);
         }
-        if let Some(datacenter) = &inner.datacenter {
+        let datacenter = inner.datacenter.iter().map(|name| ("dc", name.as_str()));
+        for (key, value) in query.iter().copied().chain(datacenter) {
+            url.query_pairs_mut().append_pair(key, value);
+        }
+        let sent = async {
+            let request = inner.endpoint.http.request(method.clone(), url);
+            let mut request = request.timeout(ANSWER_TIMEOUT).body(body);
+            if let Some(token) = inner.token.current()? {
+                request = request.header("X-Consul-Token", token);
+            }
+            let failed = |error| explain(&error, ANSWER_TIMEOUT);
+            let response = request.send().await.map_err(failed)?;
+            let status = response.status();
+            let body = response.bytes().await.map_err(failed)?;
+            Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        };
+        let answer: Result<_, Cause> = sent.await;
+        if matches!(answer, Ok((StatusCode::FORBIDDEN, _))) {
+            inner.token.refused();
+        }
+        answer.map_err(|cause| RequestError {
+            method: method.clone(),
+            path: format!("/{}", path.join("/")),
+            server: inner.server.clone(),
+            cause,
+        })
+    }
+
+    async fn try_ask(&self, topic: &Topic, index: u64) -> Result<Answer, Cause> {
+        let inner = &*self.0;
+        let mut url = inner.endpoint.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(segments_of(topic));
+        }
+        if *topic == Topic::Keys {
+            url.query_pairs_mut().append_pair("recurse", "true");
+        }
+        let datacenter = match topic {
+            Topic::Instances {
+                datacenter: Some(datacenter),
+                ..
+            } => Some(datacenter),
+            _ => inner.datacenter.as_ref(),
+        };
+        if let Some(datacenter) = datacenter {
             url.query_pairs_mut().append_pair("dc", datacenter);
         }
         let mut timeout = ANSWER_TIMEOUT;
@@ -172,6 +242,11 @@ impl Client {
         match status {
             StatusCode::OK => {}
             StatusCode::FORBIDDEN => return Err(Cause::Denied(excerpt(&body))),
+            // No key has the prefix; everything else is as with a list.
+            StatusCode::NOT_FOUND if *topic == Topic::Keys && body.is_empty() => {
+                let (index, body) = (trusted_index(&headers)?, Body::Keys(BTreeMap::new()));
+                return Ok(Answer { index, body });
+            }
             StatusCode::NOT_FOUND => return Err(Cause::NotFound),
             status => {
                 let text = excerpt(&body);
@@ -179,14 +254,38 @@ impl Client {
             }
         }
         let index = trusted_index(&headers)?;
-        let listing = consul_wire::parse(&body)?;
-        Ok(Answer { index, listing })
+        let body = match topic {
+            Topic::Instances { .. } | Topic::Glance(_) => {
+                Body::Instances(consul_wire::parse(&body)?)
+            }
+            Topic::Entries(kind) => {
+                let (entries, invalid) = consul_entries::parse(*kind, &body)?;
+                Body::Entries(entries, invalid)
+            }
+            Topic::Keys => Body::Keys(consul_entries::parse_keys(&body)?),
+            Topic::Names => Body::Names(consul_entries::parse_names(&body)?),
+        };
+        Ok(Answer { index, body })
     }
 }
 
-/// The path that is asked for a service's instances, as shown to people.
-pub(super) fn health_path(service: &str) -> String {
-    format!("/v1/health/service/{service}")
+/// The path that is asked, as shown to people.
+pub(super) fn path(topic: &Topic) -> String {
+    format!("/{}", segments_of(topic).join("/"))
+}
+
+fn segments_of(topic: &Topic) -> Vec<&str> {
+    match topic {
+        Topic::Instances { service, .. } | Topic::Glance(service) => {
+            vec!["v1", "health", "service", service]
+        }
+        Topic::Entries(kind) => vec!["v1", "config", kind.name()],
+        Topic::Keys => {
+            let prefix = fleet::PREFIX.split('/');
+            ["v1", "kv"].into_iter().chain(prefix).collect()
+        }
+        Topic::Names => vec!["v1", "catalog", "services"],
+    }
 }
 
 /// How long an answer may take that Consul may hold for `wait`: it adds up to a sixteenth, so that

@@ -89,7 +89,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         .collect()
 }
 
-fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, bool); 8] {
+fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, bool); 9] {
     let ConsulConfig {
         address,
         token,
@@ -98,6 +98,7 @@ fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, b
         tls_server_name,
         datacenter,
         wait,
+        auto_publish,
         hold,
     } = old;
     [
@@ -114,6 +115,7 @@ fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, b
         ),
         ("consul.datacenter", *datacenter != new.datacenter),
         ("consul.wait", *wait != new.wait),
+        ("consul.auto_publish", *auto_publish != new.auto_publish),
         ("consul.hold", *hold != new.hold),
     ]
 }

@@ -4,6 +4,8 @@
 mod backoff;
 pub mod consul;
 mod consul_client;
+mod consul_entries;
+pub mod consul_keys;
 mod consul_options;
 mod consul_token;
 mod consul_wire;

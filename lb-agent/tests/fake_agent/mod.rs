@@ -279,6 +279,8 @@ async fn control(
                 }
                 Box::new(move || drop(reply.send(result)))
             }
+            // It has no Consul, so nobody asks before a key is written.
+            Command::Fleet(question) => Box::new(move || drop(question)),
             Command::BlockAdd(prefixes, order, reply) => {
                 let result = memory.add(prefixes, &order, block::Origin::Operator);
                 Box::new(move || drop(reply.send(result)))

@@ -28,6 +28,7 @@ pub(crate) fn sources(controller: Handle) -> api::Sources {
         controller,
         watch,
         flows: Arc::new(FakeFlows),
+        keys: None,
     }
 }
 

@@ -21,11 +21,16 @@ const WATCH: &str = "watch=\"health/echo\"";
 
 /// Hosts with `count` backends, none of them registered, and the agent.
 fn scene(count: usize, service: &str) -> (Consul, Scene) {
+    scene_with(count, service, "")
+}
+
+/// The same with further keys of `[consul]`.
+pub(crate) fn scene_with(count: usize, service: &str, keys: &str) -> (Consul, Scene) {
     let (topology, backends) = hosts(count);
     let consul = Consul::start(topology.node(), topology.directory()).unwrap();
     let config = config(
         &format!("consul = {{ service = \"echo\" }}\n{service}"),
-        "[consul]\naddress = \"http://127.0.0.1:8500\"\n",
+        &format!("[consul]\naddress = \"http://127.0.0.1:8500\"\n{keys}\n"),
     );
     let agent = Setup::new(&topology).config(&config).start().unwrap();
     let scene = Scene {
@@ -37,7 +42,7 @@ fn scene(count: usize, service: &str) -> (Consul, Scene) {
 }
 
 /// Backend `number` as a registration, named `b<number>` and on IPv4 only.
-fn instance<'a>(scene: &Scene, id: &'a str) -> Registration<'a> {
+pub(crate) fn instance<'a>(scene: &Scene, id: &'a str) -> Registration<'a> {
     let number = id.trim_start_matches('b').parse().unwrap();
     Registration {
         service: "echo",

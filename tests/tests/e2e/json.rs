@@ -16,7 +16,7 @@ const RULE: &str = "{added_unix_ms expires_unix_ms origin prefix reason}";
 fn service() -> String {
     format!(
         "{{affinity allow[] backends backends_active backends_healthy consul_service \
-         counters{COUNTERS} forwarding name origin panic probe{{fall host interval_ms kind path \
+         counters{COUNTERS} forwarding name notes[] origin panic probe{{fall host interval_ms kind path \
          port rise status_max status_min timeout_ms}} protocol restricted split{SPLIT} vips[]}}"
     )
 }

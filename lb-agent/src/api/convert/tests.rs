@@ -51,6 +51,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
             allow: None,
             catalog: Catalog::Consul {
                 service: "echo-in-consul".into(),
+                datacenter: None,
             },
             subsets: BTreeMap::from([("v2".into(), SubsetRule::default())]),
             split: Some(Shares::parse(&["v2=1"]).unwrap()),
@@ -74,6 +75,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         }),
         panic: false,
         pending: false,
+        notes: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    super::{NatPorts, NewFlows, NodeConfig, XdpMode},
+    super::{NatPorts, NewFlows, NodeConfig, Publish, XdpMode},
     EXAMPLE, NODE, expand, read,
 };
 use crate::domain::{
@@ -66,6 +66,29 @@ fn every_key_of_the_node_is_read() {
     assert_eq!(config.metrics.listen.to_string(), "[::]:9180");
 }
 
+#[test]
+fn filters_and_datacenters() {
+    let text = format!(
+        "{NODE}\n[consul]\nauto_publish = [\"198.51.100.0/24\"]\n[[service]]\nname = \"echo\"\n\
+         vip = [\"198.51.100.10:80\"]\nconsul = {{ service = \"echo\", datacenter = \"dc2\" }}\n\
+         subsets = {{ v1 = {{ filter = \"v1 in Service.Tags\", tag = \"a\" }} }}"
+    );
+    let config = read(&text, &[]).unwrap();
+    let within = Publish::Within(vec!["198.51.100.0/24".parse().unwrap()]);
+    assert_eq!(config.consul.unwrap().auto_publish, within);
+    let service = &config.services[0];
+    let catalog = Catalog::Consul {
+        service: "echo".into(),
+        datacenter: Some("dc2".into()),
+    };
+    assert_eq!(service.catalog, catalog);
+    let rule = &service.subsets["v1"];
+    assert_eq!(
+        rule.filter.as_ref().unwrap().to_string(),
+        "v1 in Service.Tags"
+    );
+}
+
 /// The example of the documentation, with what this version has.
 #[test]
 fn the_example_is_valid() {
@@ -81,15 +104,16 @@ fn the_example_is_valid() {
     assert_eq!(service.allow, None);
     let catalog = Catalog::Consul {
         service: "echo".into(),
+        datacenter: None,
     };
     assert_eq!(service.catalog, catalog);
     let v1 = SubsetRule {
         tag: Some("v1".into()),
-        meta: BTreeMap::new(),
+        ..SubsetRule::default()
     };
     let v2 = SubsetRule {
-        tag: None,
         meta: BTreeMap::from([("version".into(), "2".into())]),
+        ..SubsetRule::default()
     };
     let subsets = BTreeMap::from([("v1".into(), v1), ("v2".into(), v2)]);
     assert_eq!(service.subsets, subsets);

@@ -233,8 +233,16 @@ fn what_is_wrong_with_consul() {
         ("NODE\n[consul]\nwait = ▶30", &["from 1s to 30s"]),
         ("NODE\n[consul]\nhold = ▶\"2days\"", &["from 0s to 1day"]),
         (
-            "NODE\n[consul]\n▶auto_publish = true",
-            &["not available in this version"],
+            "NODE\n[consul]\nauto_publish = ▶\"yes\"",
+            &["must be true or false"],
+        ),
+        (
+            "NODE\n[consul]\nauto_publish = ▶[]",
+            &["or a list of prefixes"],
+        ),
+        (
+            "NODE\n[consul]\nauto_publish = [▶\"everywhere\"]",
+            &["`everywhere` is neither an IP address nor a prefix"],
         ),
         (
             "NODE\n[consul]\n▶proxy = 1",

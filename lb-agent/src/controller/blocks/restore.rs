@@ -11,6 +11,7 @@ use crate::{
     domain::{
         block::{BlockRule, Origin},
         block_list::{BlockRules, Section, Terms},
+        fleet::Fleet,
         kernel::{Kernel, KernelError},
     },
     state::PersistedState,
@@ -47,7 +48,9 @@ impl Blocks {
             rules: BlockRules::new(saved.blocks.clone(), saved.imported.clone(), unlisted),
             configured: configured.iter().copied().collect(),
             allowed: saved.allowed.clone(),
+            ..Self::default()
         };
+        blocks.remember_fleet(&Fleet::read(saved.keys.values()).blocks, now);
         // Before rules come: who is allowed is not dropped for a moment either.
         kernel.allow(&blocks.all_allowed())?;
         let expired = blocks.rules.take_expired(rand::random(), now);

@@ -17,7 +17,7 @@ impl Desired {
             .get(service)
             .ok_or_else(|| OperatorError::UnknownService {
                 name: service.to_owned(),
-                known: self.services.keys().cloned().collect(),
+                known: self.snapshot.services.keys().cloned().collect(),
             })
     }
 
@@ -51,7 +51,7 @@ impl Desired {
     /// a sentence. They are not in force.
     pub(crate) fn idle_splits(&self) -> impl Iterator<Item = String> {
         self.splits.iter().filter_map(|(name, shares)| {
-            let subset = foreign_subset(self.services.get(name)?, shares)?;
+            let subset = foreign_subset(&self.snapshot.services.get(name)?.spec, shares)?;
             Some(format!(
                 "service {name}: the split {shares} of the command line is not in force, for there is no subset {subset} any more; `lb-agent split reset {name}` forgets it"
             ))

@@ -35,7 +35,7 @@ backends = [{ address = "10.2.0.1:80" }, { address = "10.2.0.2:80", weight = 3 }
 pub(super) struct Bench {
     pub(super) handle: Handle,
     pub(super) kernel: FakeKernel,
-    catalog: watch::Sender<Arc<CatalogState>>,
+    pub(super) catalog: watch::Sender<Arc<CatalogState>>,
     health: mpsc::Sender<HealthEvent>,
     pub(super) state: watch::Receiver<PersistedState>,
     _census: watch::Sender<Arc<Census>>,
@@ -49,7 +49,7 @@ impl Bench {
         let (commands, command_receiver) = mpsc::channel(8);
         let (snapshots, snapshot_receiver) = watch::channel(Arc::default());
         let (catalog, catalog_receiver) = watch::channel(Arc::default());
-        let (consul_services, _) = watch::channel(BTreeSet::new());
+        let (topics, _) = watch::channel(BTreeSet::new());
         let (health, health_receiver) = mpsc::channel(8);
         let (census, census_receiver) = watch::channel(Arc::default());
         let (state, state_receiver) = watch::channel(saved.clone());
@@ -69,7 +69,7 @@ impl Bench {
             commands: command_receiver,
             snapshots,
             catalog: catalog_receiver,
-            consul_services,
+            topics,
             health: health_receiver,
             census: census_receiver,
             state,
@@ -131,7 +131,7 @@ impl Bench {
     }
 
     /// Lets the controller handle what was sent.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }

@@ -132,3 +132,46 @@ fn pages_follow_each_other() {
         assert_eq!(paged, all);
     }
 }
+
+/// What holds for the fleet stands beside this node's own rules, and neither ends the other.
+#[test]
+fn rules_of_the_fleet_and_own_ones_of_the_same_prefix() {
+    let fleet = |prefix: &str, expires| BlockRule {
+        reason: "fleet".into(),
+        expires,
+        origin: Origin::Fleet,
+        ..by_hand(prefix)
+    };
+    let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+    let mut rules = BlockRules::default();
+    let all = [
+        fleet("192.0.2.1/32", None),
+        fleet("192.0.2.2/32", Some(at(5))),
+        fleet("192.0.2.3/32", Some(at(5))),
+        fleet("192.0.2.4/32", None),
+    ];
+    let all = all.map(|rule| (rule.prefix, rule));
+    assert!(rules.set_fleet(all.into()).is_empty());
+    rules.insert(by_hand("192.0.2.1/32"));
+    rules.insert(by_hand("192.0.2.3/32"));
+    let mut rules = rules.with_import(1, section("list", None, &["192.0.2.4/32"]), false);
+    expect(
+        &rules,
+        &[
+            ("192.0.2.1/32", "by hand"),
+            ("192.0.2.2/32", "fleet"),
+            ("192.0.2.3/32", "by hand"),
+            ("192.0.2.4/32", "fleet"),
+        ],
+    );
+    // What ends for the fleet stays blocked where this node wants it.
+    assert_eq!(rules.next_expiry(), Some(at(5)));
+    assert_eq!(rules.take_expired(2, at(5)), [net("192.0.2.2/32")]);
+    assert!(rules.remove(&net("192.0.2.1/32")) && !rules.remove(&net("192.0.2.1/32")));
+    assert!(rules.contains(&net("192.0.2.1/32")) && !rules.contains_own(&net("192.0.2.1/32")));
+    rules.set_fleet(BTreeMap::new());
+    expect(
+        &rules,
+        &[("192.0.2.3/32", "by hand"), ("192.0.2.4/32", "list")],
+    );
+}

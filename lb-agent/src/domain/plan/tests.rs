@@ -53,6 +53,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         split: None,
         panic: false,
         pending: false,
+        notes: Vec::new(),
     })
 }
 

@@ -86,6 +86,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
             observed: &observed,
             drains: Some(&drains),
             cli_split: cli.as_ref(),
+            consul_split: None,
         },
     )
 }
@@ -314,6 +315,7 @@ fn families_are_apart() {
             observed: &|_| Observed::Unknown,
             drains: None,
             cli_split: None,
+            consul_split: None,
         },
     );
     let of = |v6: bool| -> Vec<u32> {

@@ -186,6 +186,7 @@ pub(super) fn snapshot() -> Snapshot {
         }),
         panic: true,
         pending: false,
+        notes: Vec::new(),
     };
     Snapshot {
         version: 17,

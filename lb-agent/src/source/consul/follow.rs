@@ -1,4 +1,4 @@
-//! Follows one service: asks, hands the outcome on, decides when and from which index to ask again.
+//! Follows one topic: asks, hands the outcome on, decides when and from which index to ask again.
 
 use std::{
     sync::Arc,
@@ -7,12 +7,15 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::source::{
-    backoff::full_jitter,
-    consul_client::{Answer, Client, RequestError},
+use crate::{
+    domain::sync::Topic,
+    source::{
+        backoff::full_jitter,
+        consul_client::{Answer, Client, RequestError},
+    },
 };
 
-/// How a service is followed.
+/// How a topic is followed.
 pub(super) enum Mode {
     /// By questions that Consul holds until something changes.
     Watch,
@@ -28,14 +31,14 @@ pub(super) enum Mode {
 /// What a question led to.
 #[derive(Debug)]
 pub(super) struct Event {
-    pub(super) service: String,
+    pub(super) topic: Topic,
     pub(super) outcome: Result<Answer, RequestError>,
 }
 
-/// Follows one service until it is dropped or nobody listens.
+/// Follows one topic until it is dropped or nobody listens.
 pub(super) struct Follower {
     pub(super) client: Client,
-    pub(super) service: String,
+    pub(super) topic: Topic,
     pub(super) mode: Mode,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -54,8 +57,8 @@ impl Follower {
                 Ok(_) => 0,
                 Err(_) => failures + 1,
             };
-            let service = self.service.clone();
-            if self.events.send(Event { service, outcome }).await.is_err() {
+            let topic = self.topic.clone();
+            if self.events.send(Event { topic, outcome }).await.is_err() {
                 return;
             }
             let pause = match &self.mode {
@@ -69,11 +72,11 @@ impl Follower {
 
     async fn ask(&self, index: u64) -> Result<Answer, RequestError> {
         match &self.mode {
-            Mode::Watch => self.client.health(&self.service, index).await,
+            Mode::Watch => self.client.ask(&self.topic, index).await,
             Mode::Poll { turns, .. } => {
                 // Nobody closes it; without a turn the question would only be less orderly.
                 let _turn = turns.acquire().await;
-                self.client.health(&self.service, 0).await
+                self.client.ask(&self.topic, 0).await
             }
         }
     }

@@ -24,8 +24,8 @@ pub(super) struct Recovered {
 }
 
 impl News {
-    /// Notes that the error of a service's watch is another: none any more, or this one.
-    pub(super) fn note(&mut self, service: &str, error: Option<&str>) {
+    /// Notes that the error of a watch is another: none any more, or this one.
+    pub(super) fn note(&mut self, watch: &str, error: Option<&str>) {
         match (error, &mut self.failed, &mut self.recovered) {
             (Some(_), Some(failed), _) => failed.others += 1,
             (Some(error), none, _) => {
@@ -34,7 +34,7 @@ impl News {
             }
             (None, _, Some(recovered)) => recovered.others += 1,
             (None, _, none) => {
-                let first = service.to_owned();
+                let first = watch.to_owned();
                 *none = Some(Recovered { first, others: 0 });
             }
         }

@@ -15,6 +15,7 @@ const QUICK: Limits = Limits {
     watches: 4,
     polls: 1,
     poll_period: Duration::from_millis(50),
+    glance_period: Duration::from_millis(50),
     flush: Duration::from_millis(20),
     slack: Duration::from_millis(100),
 };
@@ -23,7 +24,7 @@ const QUICK: Limits = Limits {
 struct Rig {
     fake: Fake,
     state: watch::Receiver<Arc<CatalogState>>,
-    services: watch::Sender<BTreeSet<String>>,
+    services: watch::Sender<BTreeSet<Topic>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), InvalidOptions>>,
 }
@@ -91,8 +92,11 @@ impl Rig {
 
 const HELD_7: &str = "index=7&wait=1000ms";
 
-fn set(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(ToString::to_string).collect()
+fn set(names: &[&str]) -> BTreeSet<Topic> {
+    names
+        .iter()
+        .map(|name| Topic::instances(name, None))
+        .collect()
 }
 
 /// Ports of the instances of `echo`.

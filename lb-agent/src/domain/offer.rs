@@ -1,0 +1,264 @@
+//! Services that publish themselves: their instances carry `lb-vip` and the like in their meta.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    backend::Instance,
+    block::parse_prefix,
+    service::{Affinity, Catalog, Forwarding, Origin, ProbeKind, ProbeSpec, Protocol, ServiceSpec},
+};
+
+/// The meta entry that makes the difference.
+pub const VIP: &str = "lb-vip";
+
+/// Tags by which fabio and Traefik find routes.
+const ROUTE_TAGS: [&str; 2] = ["urlprefix-", "traefik.http.routers."];
+
+/// A tag that asks for a route of the HTTP proxy, if one of these does.
+pub fn route_tag(tags: &[String]) -> Option<&str> {
+    let asks = |tag: &&String| {
+        ROUTE_TAGS.iter().any(|prefix| tag.starts_with(prefix))
+            && (tag.starts_with(ROUTE_TAGS[0]) || tag.contains(".rule="))
+    };
+    tags.iter().find(asks).map(String::as_str)
+}
+
+/// The specification that the instances of a Consul service ask for; `None`: they ask for nothing.
+///
+/// The first instance (by identity) that carries `lb-vip` speaks for all.
+///
+/// # Errors
+///
+/// What it asks for cannot be done; a sentence.
+pub fn read<'a>(
+    service: &str,
+    instances: impl IntoIterator<Item = &'a Instance>,
+) -> Option<Result<ServiceSpec, String>> {
+    let speaker = instances
+        .into_iter()
+        .filter(|instance| instance.meta.contains_key(VIP))
+        .min_by(|a, b| a.id.cmp(&b.id))?;
+    let origin = format!("consul meta of {}", speaker.id);
+    let spec = specify(service, &speaker.meta, &origin);
+    Some(spec.map_err(|reason| {
+        format!("the service {service} in Consul is not published: {reason} ({origin})")
+    }))
+}
+
+fn specify(
+    service: &str,
+    meta: &BTreeMap<String, String>,
+    origin: &str,
+) -> Result<ServiceSpec, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if !(1..=63).contains(&service.len()) || !service.chars().all(fits) {
+        return Err("its name is not of 1 to 63 letters, digits, `_`, `.` or `-`".into());
+    }
+    let health = |key: &String| key.strip_prefix("lb-health-").map(str::to_owned);
+    let unknown = meta.keys().filter_map(health);
+    if let Some(key) = unknown
+        .into_iter()
+        .find(|key| !HEALTH_KEYS.contains(&key.as_str()))
+    {
+        let known = HEALTH_KEYS.join(", ");
+        return Err(format!(
+            "`lb-health-{key}` means nothing; there are {known}"
+        ));
+    }
+    let vips = vips(&meta[VIP])?;
+    Ok(ServiceSpec {
+        name: service.to_owned(),
+        protocol: match meta.get("lb-protocol").map(String::as_str) {
+            None | Some("tcp") => Protocol::Tcp,
+            Some("udp") => Protocol::Udp,
+            Some(other) => {
+                return Err(format!("lb-protocol is `{other}`; it must be tcp or udp"));
+            }
+        },
+        forwarding: forwarding(meta.get("lb-forwarding").map(String::as_str), &vips)?,
+        affinity: match meta.get("lb-affinity").map(String::as_str) {
+            None | Some("connection") => Affinity::Connection,
+            Some("client") => Affinity::Client,
+            Some(other) => {
+                return Err(format!(
+                    "lb-affinity is `{other}`; it must be connection or client"
+                ));
+            }
+        },
+        allow: match meta.get("lb-allow") {
+            None => None,
+            Some(text) => Some(allow(text, &vips)?),
+        },
+        vips,
+        catalog: Catalog::Consul {
+            service: service.to_owned(),
+            datacenter: None,
+        },
+        subsets: BTreeMap::new(),
+        split: None,
+        probe: probe(meta)?,
+        origin: Origin {
+            file: PathBuf::from(origin),
+            line: 0,
+        },
+    })
+}
+
+fn forwarding(text: Option<&str>, vips: &[SocketAddr]) -> Result<Forwarding, String> {
+    let text = text.unwrap_or(Forwarding::Nat.name());
+    let all = [Forwarding::Nat, Forwarding::DsrL2, Forwarding::DsrIpip];
+    let Some(found) = all.into_iter().find(|one| one.name() == text) else {
+        let names = all.map(Forwarding::name).join(", ");
+        return Err(format!(
+            "lb-forwarding is `{text}`; it must be one of {names}"
+        ));
+    };
+    let ports: BTreeSet<u16> = vips.iter().map(SocketAddr::port).collect();
+    if found.keeps_port() && ports.len() > 1 {
+        return Err(format!(
+            "lb-forwarding is `{text}`, which cannot translate ports, so all of {VIP} need the same"
+        ));
+    }
+    Ok(found)
+}
+
+/// The source ranges that may connect: of each family that there are VIPs of.
+fn allow(text: &str, vips: &[SocketAddr]) -> Result<BTreeSet<IpNet>, String> {
+    let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+    let prefixes: Result<BTreeSet<IpNet>, _> = words.map(parse_prefix).collect();
+    let prefixes = prefixes.map_err(|error| format!("lb-allow: {error}"))?;
+    for vip in vips {
+        let mut same = prefixes.iter().map(|prefix| prefix.addr().is_ipv6());
+        if !same.any(|v6| v6 == vip.is_ipv6()) {
+            return Err(format!(
+                "lb-allow names no clients that could reach {vip}; leave it out to let all"
+            ));
+        }
+    }
+    Ok(prefixes)
+}
+
+/// What may follow `lb-health-`.
+const HEALTH_KEYS: [&str; 9] = [
+    "kind", "path", "host", "status", "port", "interval", "timeout", "rise", "fall",
+];
+
+fn vips(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let mut vips = Vec::new();
+    for word in text.split([',', ' ']).filter(|word| !word.is_empty()) {
+        let vip: SocketAddr = word
+            .parse()
+            .map_err(|_| format!("`{word}` in {VIP} is not of the form ADDRESS:PORT"))?;
+        let ip = vip.ip().to_canonical();
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || vip.port() == 0 {
+            return Err(format!(
+                "{vip} in {VIP} is no address that clients can send to"
+            ));
+        }
+        vips.push(SocketAddr::new(ip, vip.port()));
+    }
+    vips.sort_unstable();
+    vips.dedup();
+    match vips.is_empty() {
+        true => Err(format!("{VIP} is empty")),
+        false => Ok(vips),
+    }
+}
+
+fn probe(meta: &BTreeMap<String, String>) -> Result<Option<ProbeSpec>, String> {
+    let get = |key: &str| meta.get(&format!("lb-health-{key}")).map(String::as_str);
+    let number = |key: &str, min: u32, max: u32| match get(key) {
+        None => Ok(None),
+        Some(text) => match text.parse::<u32>() {
+            Ok(value) if (min..=max).contains(&value) => Ok(Some(value)),
+            _ => Err(format!(
+                "lb-health-{key} is `{text}`; it must be a whole number from {min} to {max}"
+            )),
+        },
+    };
+    let time = |key: &str| match get(key) {
+        None => Ok(None),
+        Some(text) => match humantime::parse_duration(text) {
+            Ok(time) if (SHORTEST..=LONGEST).contains(&time) => Ok(Some(time)),
+            _ => Err(format!(
+                "lb-health-{key} is `{text}`; it must be a time from 50ms to 1h, as in 2s"
+            )),
+        },
+    };
+    let kind = match get("kind") {
+        // Any other entry alone says that there should be a probe.
+        None if !HEALTH_KEYS.iter().any(|key| get(key).is_some()) => return Ok(None),
+        None if get("path").is_some() => "http",
+        None => "tcp",
+        Some(kind) => kind,
+    };
+    let defaults = ProbeSpec::default();
+    let interval = time("interval")?.unwrap_or(defaults.interval);
+    let timeout = time("timeout")?.unwrap_or(defaults.timeout.min(interval));
+    if timeout > interval {
+        return Err("lb-health-timeout is longer than lb-health-interval".into());
+    }
+    let port = number("port", 1, u32::from(u16::MAX))?;
+    Ok(Some(ProbeSpec {
+        kind: match kind {
+            "tcp" => ProbeKind::Tcp,
+            "http" => http(get("path"), get("host"), get("status"))?,
+            other => {
+                return Err(format!(
+                    "lb-health-kind is `{other}`; it must be tcp or http"
+                ));
+            }
+        },
+        interval,
+        timeout,
+        rise: number("rise", 1, 100)?.unwrap_or(defaults.rise),
+        fall: number("fall", 1, 100)?.unwrap_or(defaults.fall),
+        port: port.and_then(|port| u16::try_from(port).ok()),
+    }))
+}
+
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(3600);
+
+fn http(path: Option<&str>, host: Option<&str>, status: Option<&str>) -> Result<ProbeKind, String> {
+    let path = path.unwrap_or("/");
+    let fits = |c: char| c.is_ascii_graphic() && c != '#';
+    if !path.starts_with('/') || !path.chars().all(fits) {
+        return Err(format!(
+            "lb-health-path is `{path}`, which is no path of a request"
+        ));
+    }
+    let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    if let Some(host) = host
+        && (host.is_empty() || !host.chars().all(is_host))
+    {
+        return Err(format!("lb-health-host is `{host}`, which is no host"));
+    }
+    let status = match status {
+        None => (200, 399),
+        Some(text) => {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let range = first.parse().ok().zip(last.parse().ok());
+            range
+                .filter(|(first, last)| 100 <= *first && first <= last && *last <= 599)
+                .ok_or_else(|| {
+                    format!("lb-health-status is `{text}`; it must be as in 200 or 200-399")
+                })?
+        }
+    };
+    Ok(ProbeKind::Http {
+        path: path.to_owned(),
+        host: host.map(str::to_owned),
+        status,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Tests of `offer`: meta in, specification or sentence out.
+
+use super::*;
+use crate::domain::backend::{CatalogHealth, InstanceId};
+
+fn instance(id: &str, meta: &[(&str, &str)]) -> Instance {
+    Instance {
+        id: InstanceId(id.into()),
+        address: "10.0.0.7:8080".parse().unwrap(),
+        weight: 1,
+        tags: Vec::new(),
+        meta: meta
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        subset: None,
+        health: CatalogHealth::Passing,
+    }
+}
+
+#[test]
+fn without_a_vip_nothing_is_asked_for() {
+    assert_eq!(read("web", []), None);
+    let other = instance("n/1", &[("lb-protocol", "udp")]);
+    assert_eq!(read("web", [&other]), None);
+}
+
+#[test]
+fn the_first_that_carries_a_vip_speaks() {
+    let instances = [
+        instance("n/3", &[("lb-vip", "198.51.100.9:1")]),
+        instance("n/1", &[]),
+        instance(
+            "n/2",
+            &[
+                ("lb-vip", "198.51.100.10:53, [2001:db8::1]:53"),
+                ("lb-protocol", "udp"),
+                ("lb-forwarding", "nat"),
+                ("lb-health-path", "/health"),
+                ("lb-health-port", "8081"),
+                ("lb-health-interval", "2s"),
+                ("lb-health-status", "200-299"),
+                ("lb-health-rise", "1"),
+                ("lb-health-fall", "5"),
+                ("lb-health-host", "web.example:80"),
+            ],
+        ),
+    ];
+    let spec = read("web", &instances).unwrap().unwrap();
+    let vips: Vec<String> = spec.vips.iter().map(ToString::to_string).collect();
+    assert_eq!(vips, ["198.51.100.10:53", "[2001:db8::1]:53"]);
+    assert_eq!(spec.protocol, Protocol::Udp);
+    assert_eq!(spec.origin.to_string(), "consul meta of n/2");
+    let probe = spec.probe.unwrap();
+    assert_eq!((probe.rise, probe.fall, probe.port), (1, 5, Some(8081)));
+    assert_eq!(probe.interval, Duration::from_secs(2));
+    let kind = ProbeKind::Http {
+        path: "/health".into(),
+        host: Some("web.example:80".into()),
+        status: (200, 299),
+    };
+    assert_eq!(probe.kind, kind);
+    let plain = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
+    let plain = read("web", [&plain]).unwrap().unwrap();
+    assert_eq!((plain.probe, plain.allow), (None, None));
+    assert_eq!(plain.forwarding, Forwarding::Nat);
+}
+
+#[test]
+fn flows_are_treated_as_it_says() {
+    let meta = [
+        ("lb-vip", "198.51.100.10:80,198.51.100.11:80"),
+        ("lb-forwarding", "dsr-ipip"),
+        ("lb-affinity", "client"),
+        ("lb-allow", "10.0.0.0/8, 192.0.2.1"),
+    ];
+    let spec = read("web", [&instance("n/1", &meta)]).unwrap().unwrap();
+    assert_eq!(spec.forwarding, Forwarding::DsrIpip);
+    assert_eq!(spec.affinity, Affinity::Client);
+    let allow: Vec<String> = spec
+        .allow
+        .iter()
+        .flatten()
+        .map(|net| net.to_string())
+        .collect();
+    assert_eq!(allow, ["10.0.0.0/8", "192.0.2.1/32"]);
+    let ports = [("lb-vip", "198.51.100.10:80,198.51.100.10:81"), meta[1]];
+    let error = read("web", [&instance("n/1", &ports)])
+        .unwrap()
+        .unwrap_err();
+    assert!(error.contains("cannot translate ports"), "{error}");
+}
+
+/// Rows of a meta entry beside a good VIP, and what is said of it.
+#[test]
+fn what_cannot_be_done_is_a_sentence() {
+    let rows = [
+        ("lb-vip", "", "lb-vip is empty"),
+        ("lb-vip", "198.51.100.10", "`198.51.100.10` in lb-vip"),
+        ("lb-vip", "web:80", "`web:80` in lb-vip"),
+        ("lb-vip", "0.0.0.0:80", "no address that clients"),
+        ("lb-vip", "127.0.0.1:80", "no address that clients"),
+        ("lb-vip", "198.51.100.10:0", "no address that clients"),
+        ("lb-protocol", "http", "lb-protocol is `http`"),
+        ("lb-forwarding", "dsr", "lb-forwarding is `dsr`"),
+        ("lb-affinity", "cookie", "lb-affinity is `cookie`"),
+        ("lb-allow", "10.0.0.0/33", "`10.0.0.0/33` is neither"),
+        ("lb-allow", "2001:db8::/32", "could reach 198.51.100.10:80"),
+        ("lb-allow", "", "could reach 198.51.100.10:80"),
+        ("lb-health-kind", "icmp", "lb-health-kind is `icmp`"),
+        ("lb-health-rise", "0", "lb-health-rise is `0`"),
+        ("lb-health-port", "65536", "lb-health-port is `65536`"),
+        ("lb-health-interval", "soon", "lb-health-interval is `soon`"),
+        ("lb-health-timeout", "9s", "longer than lb-health-interval"),
+        ("lb-health-path", "health", "lb-health-path is `health`"),
+        ("lb-health-pth", "/", "`lb-health-pth` means nothing"),
+    ];
+    for (key, value, part) in rows {
+        let mut one = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
+        one.meta.insert(key.into(), value.into());
+        let error = read("web", [&one]).unwrap().unwrap_err();
+        assert!(error.contains(part), "{key}={value}: {error}");
+        assert!(error.contains("service web"), "{error}");
+    }
+    let one = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
+    let error = read("we b", [&one]).unwrap().unwrap_err();
+    assert!(error.contains("its name"), "{error}");
+}
+
+#[test]
+fn tags_that_ask_for_routes_are_found() {
+    let rows = [
+        ("urlprefix-/path", true),
+        ("urlprefix-web.example/", true),
+        ("traefik.http.routers.web.rule=Host(`web.example`)", true),
+        ("traefik.http.routers.web.entrypoints=web", false),
+        ("traefik.enable=true", false),
+        ("v1", false),
+    ];
+    for (tag, expected) in rows {
+        let tags = ["other".to_owned(), tag.to_owned()];
+        assert_eq!(route_tag(&tags), expected.then_some(tag));
+    }
+}

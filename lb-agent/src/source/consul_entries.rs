@@ -1,0 +1,313 @@
+//! Consul's JSON of configuration entries, keys and names of services.
+//!
+//! As with instances, one that cannot be read does not take the others with it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::domain::{
+    config_entry::{ConfigEntry, EntryKind, Leg, Resolver, ResolverSubset, Target},
+    filter::Filter,
+    fleet,
+    split::Shares,
+    sync::KeyValue,
+};
+
+/// Why an entry is left out.
+#[derive(Debug, Error, PartialEq)]
+pub(super) enum InvalidEntry {
+    #[error("`{name}` has not the form that Consul documents: {reason}")]
+    Form { name: String, reason: String },
+    #[error("the weight {weight} in `{name}` is not from 0 to 100")]
+    Weight { name: String, weight: f64 },
+    #[error("all weights in `{name}` are 0")]
+    NoWeight { name: String },
+}
+
+/// The usable entries by the service's name, and the others.
+type Entries = (BTreeMap<String, ConfigEntry>, Vec<InvalidEntry>);
+
+/// Reads the list of all entries of a kind.
+///
+/// # Errors
+///
+/// The body is not a JSON list.
+pub(super) fn parse(kind: EntryKind, body: &[u8]) -> Result<Entries, serde_json::Error> {
+    // Consul writes `null` for an empty list.
+    let list: Option<Vec<Value>> = serde_json::from_slice(body)?;
+    let (mut entries, mut invalid) = (BTreeMap::new(), Vec::new());
+    for (position, value) in list.unwrap_or_default().into_iter().enumerate() {
+        let name = value.get("Name").and_then(Value::as_str);
+        let name = name.map_or_else(|| format!("entry {}", position + 1), str::to_owned);
+        match entry(kind, &name, value) {
+            Ok(entry) => {
+                entries.insert(name, entry);
+            }
+            Err(error) => invalid.push(error),
+        }
+    }
+    Ok((entries, invalid))
+}
+
+fn entry(kind: EntryKind, name: &str, value: Value) -> Result<ConfigEntry, InvalidEntry> {
+    let form = |error: serde_json::Error| InvalidEntry::Form {
+        name: name.into(),
+        reason: error.to_string(),
+    };
+    match kind {
+        EntryKind::Defaults => {
+            let wire: WireDefaults = serde_json::from_value(value).map_err(form)?;
+            Ok(ConfigEntry::Defaults(wire.protocol.unwrap_or_default()))
+        }
+        EntryKind::Resolver => {
+            let wire: WireResolver = serde_json::from_value(value).map_err(form)?;
+            wire.into_resolver(name).map(ConfigEntry::Resolver)
+        }
+        EntryKind::Splitter => {
+            let wire: WireSplitter = serde_json::from_value(value).map_err(form)?;
+            wire.into_legs(name).map(ConfigEntry::Splitter)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireDefaults {
+    protocol: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireResolver {
+    default_subset: Option<String>,
+    subsets: Option<BTreeMap<String, WireSubset>>,
+    redirect: Option<WireRedirect>,
+    failover: Option<BTreeMap<String, WireFailover>>,
+    connect_timeout: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireSubset {
+    filter: Option<String>,
+    #[serde(default)]
+    only_passing: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireRedirect {
+    service: Option<String>,
+    service_subset: Option<String>,
+    datacenter: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireFailover {
+    service: Option<String>,
+    service_subset: Option<String>,
+    datacenters: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireSplitter {
+    splits: Option<Vec<WireSplit>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireSplit {
+    #[serde(default)]
+    weight: f64,
+    service: Option<String>,
+    service_subset: Option<String>,
+}
+
+/// Consul writes an empty text for what is not given.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+impl WireResolver {
+    fn into_resolver(self, name: &str) -> Result<Resolver, InvalidEntry> {
+        let own = |service| given(service).unwrap_or_else(|| name.to_owned());
+        let subsets = self.subsets.unwrap_or_default().into_iter();
+        let failover = self.failover.unwrap_or_default().into_iter();
+        let connect_timeout = match self.connect_timeout {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(timeout(&value).ok_or_else(|| InvalidEntry::Form {
+                name: name.into(),
+                reason: format!("its ConnectTimeout is {value}"),
+            })?),
+        };
+        Ok(Resolver {
+            default_subset: given(self.default_subset),
+            subsets: subsets
+                .map(|(subset, wire)| {
+                    let filter = given(wire.filter).map(|text| Filter::parse(&text));
+                    let subset_of = ResolverSubset {
+                        filter: filter.transpose().map_err(|error| error.to_string()),
+                        only_passing: wire.only_passing,
+                    };
+                    (subset, subset_of)
+                })
+                .collect(),
+            redirect: self.redirect.map(|wire| Target {
+                service: own(wire.service),
+                subset: given(wire.service_subset),
+                datacenter: given(wire.datacenter),
+            }),
+            failover: failover
+                .map(|(subset, wire)| {
+                    let service = own(wire.service);
+                    let to = given(wire.service_subset);
+                    let target = |datacenter| Target {
+                        service: service.clone(),
+                        subset: to.clone(),
+                        datacenter,
+                    };
+                    let datacenters = wire.datacenters.unwrap_or_default();
+                    let targets = match datacenters.is_empty() {
+                        true => vec![target(None)],
+                        false => datacenters.into_iter().map(|dc| target(Some(dc))).collect(),
+                    };
+                    (subset, targets)
+                })
+                .collect(),
+            connect_timeout: connect_timeout.filter(|timeout| !timeout.is_zero()),
+        })
+    }
+}
+
+/// Go's way to write a span: `"1m30s"`, or nanoseconds.
+fn timeout(value: &Value) -> Option<Duration> {
+    match value {
+        Value::String(text) if text.is_empty() => Some(Duration::ZERO),
+        Value::String(text) => humantime::parse_duration(text).ok(),
+        value => value.as_u64().map(Duration::from_nanos),
+    }
+}
+
+impl WireSplitter {
+    fn into_legs(self, name: &str) -> Result<Vec<Leg>, InvalidEntry> {
+        let mut legs = Vec::new();
+        for split in self.splits.unwrap_or_default() {
+            if !(0.0..=100.0).contains(&split.weight) {
+                return Err(InvalidEntry::Weight {
+                    name: name.into(),
+                    weight: split.weight,
+                });
+            }
+            legs.push(Leg {
+                // Consul counts in hundredths of a percent, as the shares here do.
+                share: (split.weight / 100.0 * f64::from(Shares::MAX)).round() as u32,
+                service: given(split.service).filter(|service| service != name),
+                subset: given(split.service_subset),
+            });
+        }
+        if legs.iter().all(|leg| leg.share == 0) {
+            return Err(InvalidEntry::NoWeight { name: name.into() });
+        }
+        Ok(legs)
+    }
+}
+
+/// Reads the answer to `/v1/kv/lb/?recurse`: values by key without the prefix.
+///
+/// # Errors
+///
+/// The body is not what Consul documents.
+pub(super) fn parse_keys(body: &[u8]) -> Result<BTreeMap<String, KeyValue>, serde_json::Error> {
+    let pairs: Option<Vec<WirePair>> = serde_json::from_slice(body)?;
+    let pairs = pairs.unwrap_or_default().into_iter();
+    Ok(pairs
+        .filter_map(|pair| {
+            let key = pair.key.strip_prefix(fleet::PREFIX)?.to_owned();
+            let bytes = base64(&pair.value.unwrap_or_default());
+            let value = KeyValue {
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+                index: pair.modify_index,
+            };
+            Some((key, value))
+        })
+        .collect())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WirePair {
+    key: String,
+    value: Option<String>,
+    #[serde(default)]
+    modify_index: u64,
+}
+
+/// What stands in a text of RFC 4648's standard alphabet; letters outside of it are passed over.
+fn base64(text: &str) -> Vec<u8> {
+    let digits = text.bytes().filter_map(|letter| {
+        Some(match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        })
+    });
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0_u32);
+    for digit in digits {
+        bits = bits << 6 | u32::from(digit);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+            bits &= (1 << held) - 1;
+        }
+    }
+    bytes
+}
+
+/// The same alphabet, the other way.
+pub(super) fn to_base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut bits = 0_u32;
+        for place in 0..3 {
+            bits = bits << 8 | u32::from(chunk.get(place).copied().unwrap_or(0));
+        }
+        for place in 0..4 {
+            let digit = usize::try_from(bits >> (18 - 6 * place) & 63).unwrap_or(0);
+            text.push(if place <= chunk.len() {
+                char::from(DIGITS[digit])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+/// Reads the answer to `/v1/catalog/services`: tags by name.
+///
+/// # Errors
+///
+/// The body is not what Consul documents.
+pub(super) fn parse_names(body: &[u8]) -> Result<BTreeMap<String, Vec<String>>, serde_json::Error> {
+    let names: BTreeMap<String, Option<Vec<String>>> = serde_json::from_slice(body)?;
+    let sorted = |tags: Option<Vec<String>>| {
+        let mut tags = tags.unwrap_or_default();
+        tags.sort_unstable();
+        tags
+    };
+    let names = names.into_iter();
+    Ok(names.map(|(name, tags)| (name, sorted(tags))).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! Configuration entries of a real Consul shape a service, and services there publish themselves.
+
+use std::time::{Duration, Instant};
+
+use lb_tests::{consul::Registration, process::wait_for, stats::bounds};
+use serde_json::{Value, json};
+
+use crate::{
+    consul::{instance, scene_with},
+    scene::{PATIENCE, Scene, VIP, address, reply},
+};
+
+/// How soon a change in Consul must be followed.
+const SOON: Duration = Duration::from_secs(1);
+/// Where another service publishes itself.
+const OTHER: &str = "198.51.100.20:80";
+
+/// The service, as `service show` has it.
+fn service(scene: &Scene, name: &str) -> Value {
+    reply(&scene.agent, &["service", "show", name])["service"].clone()
+}
+
+/// Shares and who set them, as in `v1=90 v2=10 (cli)`; empty: none.
+fn split(scene: &Scene) -> String {
+    let split = service(scene, "echo")["split"].clone();
+    let Some(shares) = split["shares"].as_object() else {
+        return String::new();
+    };
+    let mut words: Vec<String> = shares
+        .iter()
+        .map(|(subset, share)| format!("{subset}={share}"))
+        .collect();
+    words.sort();
+    format!(
+        "{} ({})",
+        words.join(" "),
+        split["source"].as_str().unwrap()
+    )
+}
+
+/// Waits until the split is this one; how long it took.
+fn until_split(scene: &Scene, expected: &str) -> Duration {
+    let begun = Instant::now();
+    wait_for(&format!("the split {expected:?}"), PATIENCE, || {
+        Ok((split(scene) == expected).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}; it is {:?}", split(scene)));
+    begun.elapsed()
+}
+
+/// Waits until these backends answer on the VIP, and no others.
+fn until_answer(scene: &Scene, expected: &[&str]) -> Duration {
+    let client = scene.client().patience(Duration::from_millis(500));
+    let begun = Instant::now();
+    wait_for(&format!("answers of {expected:?} only"), PATIENCE, || {
+        let spread = client.spread(address(VIP), 40, 4);
+        let names: Vec<&str> = spread.backends.keys().map(String::as_str).collect();
+        Ok((spread.failed() == 0 && names == expected).then_some(()))
+    })
+    .unwrap();
+    begun.elapsed()
+}
+
+#[test]
+fn entries_shape_a_service() {
+    let (consul, scene) = scene_with(4, "", "");
+    let register = |service, id, version| {
+        let instance = Registration {
+            service,
+            meta: &[("version", version)],
+            ..instance(&scene, id)
+        };
+        consul.register(instance).unwrap();
+    };
+    register("echo", "b1", "1");
+    register("echo", "b2", "2");
+    register("echo-spare", "b3", "1");
+    register("echo-other", "b4", "1");
+    until_answer(&scene, &["b1", "b2"]);
+    let load = scene.load(200.0);
+
+    // Consul itself wants this first.
+    let defaults = |name| json!({"Kind": "service-defaults", "Name": name, "Protocol": "http"});
+    for name in ["echo", "echo-spare", "echo-other"] {
+        consul.put_entry(&defaults(name)).unwrap();
+    }
+    let resolver = json!({
+        "Kind": "service-resolver",
+        "Name": "echo",
+        "DefaultSubset": "v1",
+        "ConnectTimeout": "3s",
+        "Subsets": {
+            "v1": {"Filter": "Service.Meta.version == 1"},
+            "v2": {"Filter": "\"v9\" not in Service.Tags and Service.Meta.version == \"2\""},
+        },
+        "Failover": {"*": {"Service": "echo-spare"}},
+    });
+    consul.put_entry(&resolver).unwrap();
+    until_answer(&scene, &["b1"]);
+    assert_eq!(split(&scene), "v1=1 (service-resolver)");
+    let shown = scene.agent.command(&["service", "show", "echo"]).unwrap();
+    for words in ["speaks http", "gives connections 3s"] {
+        assert!(shown.contains(words), "{shown}");
+    }
+
+    // Shares: who set them, how soon they are followed, and what they come to.
+    let splitter = |v1: f64, v2: f64| {
+        json!({"Kind": "service-splitter", "Name": "echo", "Splits": [
+            {"Weight": v1, "ServiceSubset": "v1"}, {"Weight": v2, "ServiceSubset": "v2"}]})
+    };
+    consul.put_entry(&splitter(50.0, 50.0)).unwrap();
+    until_split(&scene, "v1=5000 v2=5000 (service-splitter)");
+    let begun = Instant::now();
+    consul.put_entry(&splitter(90.0, 10.0)).unwrap();
+    until_split(&scene, "v1=9000 v2=1000 (service-splitter)");
+    let took = begun.elapsed();
+    eprintln!("a splitter is followed {took:?} after the write");
+    assert!(took < SOON, "{took:?}");
+    let spread = scene.client().spread(address(VIP), 2000, 4);
+    let (low, high) = bounds(2000, 0.1, 5.0);
+    assert!(
+        (low..=high).contains(&spread.of("b2")),
+        "{:?}",
+        spread.backends
+    );
+    consul.put_kv("lb/split/echo", "v1=1 v2=3").unwrap();
+    until_split(&scene, "v1=1 v2=3 (consul-kv)");
+    scene
+        .agent
+        .command(&["split", "set", "echo", "v2=1"])
+        .unwrap();
+    assert_eq!(split(&scene), "v2=1 (cli)");
+    until_answer(&scene, &["b2"]);
+    scene.agent.command(&["split", "reset", "echo"]).unwrap();
+    assert_eq!(split(&scene), "v1=1 v2=3 (consul-kv)");
+    consul.put_kv("lb/split/echo", "v1=1 v9=3").unwrap();
+    until_split(&scene, "v1=9000 v2=1000 (service-splitter)");
+    scene
+        .wait_for_problem("lb/split/echo in Consul is not in force: service echo has no subset v9");
+    consul.delete_kv("lb/split/echo").unwrap();
+    scene.wait_until_healthy();
+    consul.delete_entry("service-splitter", "echo").unwrap();
+    until_split(&scene, "v1=1 (service-resolver)");
+
+    // The last backend of a subset goes down: another service takes over, and gives back.
+    consul.set_check("b1", "critical").unwrap();
+    until_answer(&scene, &["b3"]);
+    let notes = service(&scene, "echo")["notes"].to_string();
+    assert!(notes.contains("echo-spare takes over"), "{notes}");
+    consul.set_check("b1", "passing").unwrap();
+    until_answer(&scene, &["b1"]);
+
+    // Another service altogether.
+    let redirect = json!({"Kind": "service-resolver", "Name": "echo",
+        "Redirect": {"Service": "echo-other"}});
+    consul.put_entry(&redirect).unwrap();
+    until_answer(&scene, &["b4"]);
+    consul.delete_entry("service-resolver", "echo").unwrap();
+    until_answer(&scene, &["b1", "b2"]);
+
+    scene.wait_until_healthy();
+    let all = load.stop().all();
+    assert_eq!(all.failed(), 0, "{:?}", all.failures);
+}
+
+#[test]
+fn what_an_emptied_server_forgets_of_entries_stays_in_force() {
+    let (mut consul, scene) = scene_with(2, "", "");
+    for (id, version) in [("b1", "1"), ("b2", "2")] {
+        let instance = Registration {
+            meta: &[("version", version)],
+            ..instance(&scene, id)
+        };
+        consul.register(instance).unwrap();
+    }
+    let resolver = json!({
+        "Kind": "service-resolver",
+        "Name": "echo",
+        "DefaultSubset": "v1",
+        "Subsets": {"v1": {"Filter": "Service.Meta.version == 1"}},
+    });
+    consul.put_entry(&resolver).unwrap();
+    until_answer(&scene, &["b1"]);
+    let load = scene.load(200.0);
+    consul.restart_empty().unwrap();
+    scene.wait_for_problem("Consul lists 1 service-resolver entries no longer");
+    until_answer(&scene, &["b1"]);
+    let all = load.stop().all();
+    assert_eq!(all.failed(), 0, "{:?}", all.failures);
+    assert_eq!(all.of("b2"), 0, "a canary took all the traffic");
+}
+
+#[test]
+fn services_publish_themselves() {
+    let (consul, mut scene) = scene_with(3, "", "auto_publish = true");
+    let client = scene.client().patience(Duration::from_millis(500));
+    consul.register(instance(&scene, "b1")).unwrap();
+    until_answer(&scene, &["b1"]);
+    let web = |scene: &Scene, id, meta, tags| {
+        let instance = Registration {
+            service: "web",
+            meta,
+            tags,
+            ..instance(scene, id)
+        };
+        consul.register(instance).unwrap();
+    };
+    let good: &[_] = &[
+        ("lb-vip", OTHER),
+        ("lb-health-path", "/"),
+        ("lb-health-interval", "200ms"),
+    ];
+    web(&scene, "b2", good, &["urlprefix-web.example/"]);
+    wait_for("the service to answer", PATIENCE, || {
+        Ok(client.get(address(OTHER), "/").ok())
+    })
+    .unwrap();
+    let shown = service(&scene, "web");
+    assert_eq!(shown["origin"], "consul meta of lb-node/b2");
+    assert_eq!(shown["probe"]["kind"], "http");
+    assert!(
+        shown["notes"]
+            .to_string()
+            .contains("urlprefix-web.example/"),
+        "{shown}"
+    );
+    scene.wait_until_healthy();
+    // Watched from then on: another backend is followed at once.
+    let begun = Instant::now();
+    web(&scene, "b3", good, &[]);
+    wait_for("b3 to take traffic", PATIENCE, || {
+        Ok((service(&scene, "web")["backends_active"] == 2).then_some(()))
+    })
+    .unwrap();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+
+    // Over a restart of the agent without Consul.
+    consul.stop().unwrap();
+    scene.agent.kill9().unwrap();
+    scene.agent.restart().unwrap();
+    assert_eq!(service(&scene, "web")["backends"], 2);
+    assert!(client.get(address(OTHER), "/").is_ok());
+    let mut consul = consul;
+    consul.restart().unwrap();
+    scene.wait_until_healthy();
+
+    // What clashes with the file, and what is nonsense, is told and not followed.
+    let clash = Registration {
+        service: "thief",
+        meta: &[("lb-vip", VIP)],
+        ..instance(&scene, "b3")
+    };
+    consul
+        .register(Registration {
+            id: "thief",
+            ..clash
+        })
+        .unwrap();
+    scene.wait_for_problem(
+        "thief in Consul is not published: 198.51.100.10:80 (tcp) belongs to service echo",
+    );
+    let wrong = Registration {
+        service: "wrong",
+        id: "wrong",
+        meta: &[("lb-vip", "web.example:80")],
+        ..clash
+    };
+    consul.register(wrong).unwrap();
+    scene.wait_for_problem("`web.example:80` in lb-vip is not of the form ADDRESS:PORT");
+    until_answer(&scene, &["b1"]);
+    for id in ["thief", "wrong"] {
+        consul.deregister(id).unwrap();
+    }
+    scene.wait_until_healthy();
+    assert!(client.get(address(OTHER), "/").is_ok());
+}
+
+#[test]
+fn what_is_written_for_the_fleet_is_followed_in_under_a_second() {
+    let (consul, mut scene) = scene_with(
+        2,
+        "subsets = { v1 = { meta = { version = \"1\" } }, v2 = { meta = { version = \"2\" } } }",
+        "",
+    );
+    for (id, version) in [("b1", "1"), ("b2", "2")] {
+        let instance = Registration {
+            meta: &[("version", version)],
+            ..instance(&scene, id)
+        };
+        consul.register(instance).unwrap();
+    }
+    until_answer(&scene, &["b1", "b2"]);
+    let bad = scene.topology.client_addresses()[0];
+    let client = scene
+        .client()
+        .from(bad)
+        .patience(Duration::from_millis(500));
+    let prefix = format!("{bad}/32");
+
+    // By this node's command line: when it answers, it is so here, and Consul has it.
+    let add = ["block", "add", "--fleet", "--reason", "scan", &prefix];
+    let added = reply(&scene.agent, &add);
+    assert_eq!(added["rules"][0]["origin"], "fleet");
+    assert_eq!(added["notes"], json!([]));
+    assert!(client.get(address(VIP), "/").is_err());
+    let key = format!("/v1/kv/lb/block/{prefix}?raw");
+    let value = consul.get(&key).unwrap();
+    assert_eq!(value["reason"], "scan");
+    let listed = reply(&scene.agent, &["block", "list"]);
+    assert_eq!(listed["blocks"][0]["rule"]["origin"], "fleet");
+    let output = scene.agent.cli(&["block", "del", &prefix]).unwrap();
+    assert!(
+        output.code == 1 && output.stderr.contains("block del --fleet"),
+        "{output:?}"
+    );
+
+    // Over a restart with Consul away.
+    consul.stop().unwrap();
+    scene.agent.kill9().unwrap();
+    scene.agent.restart().unwrap();
+    assert!(client.get(address(VIP), "/").is_err());
+    let output = scene
+        .agent
+        .cli(&["block", "del", "--fleet", &prefix])
+        .unwrap();
+    assert!(
+        output.code == 1 && output.stderr.contains("nothing was written"),
+        "{output:?}"
+    );
+    let mut consul = consul;
+    consul.restart().unwrap();
+    scene.wait_until_healthy();
+    scene
+        .agent
+        .command(&["block", "del", "--fleet", &prefix])
+        .unwrap();
+    assert!(client.get(address(VIP), "/").is_ok());
+    let output = scene
+        .agent
+        .cli(&["block", "del", "--fleet", &prefix])
+        .unwrap();
+    assert!(
+        output.code == 1 && output.stderr.contains("there is no key"),
+        "{output:?}"
+    );
+
+    // By others, as another node's agent would write it.
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let key = format!("lb/block/{bad}");
+        let rules = || reply(&scene.agent, &["status"])["block_rules"].clone();
+        let begun = Instant::now();
+        consul.put_kv(&key, "").unwrap();
+        wait_for("the rule to be followed", PATIENCE, || {
+            Ok((rules() == 1).then_some(()))
+        })
+        .unwrap();
+        times.push(begun.elapsed());
+        assert!(client.get(address(VIP), "/").is_err());
+        let begun = Instant::now();
+        consul.delete_kv(&key).unwrap();
+        wait_for("the rule to be gone", PATIENCE, || {
+            Ok((rules() == 0).then_some(()))
+        })
+        .unwrap();
+        times.push(begun.elapsed());
+        assert!(client.get(address(VIP), "/").is_ok());
+    }
+    times.sort();
+    eprintln!(
+        "keys of others are followed after: median {:?}, longest {:?}",
+        times[5], times[9]
+    );
+    assert!(times[5] < SOON, "{times:?}");
+    consul.put_kv("lb/block/example.com", "").unwrap();
+    scene.wait_for_problem("lb/block/example.com in Consul is not followed");
+    consul.delete_kv("lb/block/example.com").unwrap();
+
+    // Splits.
+    let set = ["split", "set", "--fleet", "echo", "v1=0", "v2=1"];
+    assert_eq!(reply(&scene.agent, &set)["split"]["source"], "consul-kv");
+    until_answer(&scene, &["b2"]);
+    let output = scene
+        .agent
+        .cli(&["split", "set", "--fleet", "echo", "v9=1"])
+        .unwrap();
+    assert!(
+        output.code != 0 && output.stderr.contains("no subset `v9`"),
+        "{output:?}"
+    );
+    reply(&scene.agent, &["split", "reset", "--fleet", "echo"]);
+    until_answer(&scene, &["b1", "b2"]);
+    scene.wait_until_healthy();
+}
