@@ -10,6 +10,7 @@
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
 //! - [`api`]: the agent's gRPC service on a Unix socket. [`cli`]: the command line.
 //! - [`doctor`]: whether the node has what the agent needs.
+//! - [`dtab`]: splits over HTTP, in the manner of namerd.
 //! - [`run`]: makes every part and wires them.
 //! - [`logging`]: structured logs on stderr.
 //! - [`metrics`]: the Prometheus endpoint.
@@ -24,6 +25,7 @@ pub mod controller;
 pub mod datapath;
 pub mod doctor;
 pub mod domain;
+pub mod dtab;
 pub mod fragments;
 pub mod logging;
 pub mod metrics;

@@ -21,6 +21,7 @@ use crate::{
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
     datapath::{self, Budget, Datapath, FlowTables, Mode, Options},
     domain::{kernel::Census, snapshot::Snapshot},
+    dtab,
     fragments::{self, FragmentStats},
     metrics, probe,
     source::{
@@ -59,6 +60,15 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
                 config.metrics.listen
             )
         })?;
+    let dtab_listener = match &config.dtab {
+        Some(dtab) => Some(TcpListener::bind(dtab.listen).await.with_context(|| {
+            format!(
+                "cannot listen on {} for delegation tables; free it, or set `listen` under [dtab]",
+                dtab.listen
+            )
+        })?),
+        None => None,
+    };
     let mut problems = Vec::new();
     let state_dir = StateDir::open(&config.node.state_dir)?;
     let loaded = state_dir.load();
@@ -127,6 +137,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
 
+    let probes = Arc::new(probe::ProbeStats::default());
     let vital_consul = consul_addresses(&config).await;
     let setup = Setup {
         config: config.clone(),
@@ -135,6 +146,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         problems,
         interfaces,
         local_clients,
+        witnesses: vec![probes.clone()],
         vital: Box::new(move || vital(&vital_consul)),
     };
     let channels = Channels {
@@ -182,7 +194,6 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
                 .map_err(anyhow::Error::from)
         });
     }
-    let probes = Arc::new(probe::ProbeStats::default());
     let probe_stats = probes.clone();
     tasks.spawn("the probes", |shutdown| async move {
         probe::run(targets_receiver, health, probe_stats, shutdown).await;
@@ -208,6 +219,13 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         let run = move || runtime.block_on(controller.run(shutdown));
         Ok(tokio::task::spawn_blocking(run).await?)
     });
+    if let (Some(listener), Some(dtab)) = (dtab_listener, &config.dtab) {
+        let (handle, namespace) = (handle.clone(), dtab.namespace.clone());
+        tasks.spawn("the delegation tables", |shutdown| async move {
+            dtab::serve(listener, handle, namespace, shutdown).await;
+            Ok(())
+        });
+    }
     let metrics_handle = handle.clone();
     tasks.spawn("the metrics endpoint", |shutdown| async move {
         let sources = metrics::Sources {

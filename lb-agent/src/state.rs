@@ -26,6 +26,7 @@ use crate::domain::{
     block_list::Imported,
     config_entry::{ConfigEntry, EntryKind},
     health::Down,
+    shift::Shift,
     snapshot::Drain,
     split::Shares,
     sync::KeyValue,
@@ -45,6 +46,10 @@ const NEW_FILE: &str = "state.json.new";
 pub struct PersistedState {
     /// Splits set on the command line, by service name.
     pub splits: BTreeMap<String, Shares>,
+    /// What counts instead where the backends of those are all dead, by service name.
+    pub fallbacks: BTreeMap<String, Vec<Shares>>,
+    /// Shifts under way, by service name.
+    pub shifts: BTreeMap<String, Shift>,
     /// Backends drained by a person, by service name and identity.
     pub drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     /// What people put on the block list.

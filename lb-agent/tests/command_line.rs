@@ -182,6 +182,29 @@ async fn services_and_backends_are_listed() {
     agent.stop().await;
 }
 
+/// What the agent refuses as a mistake of the request ends with 2, what it cannot do with 1.
+#[tokio::test]
+async fn refused_shifts_have_the_code_of_their_reason() {
+    let agent = healthy();
+    let rows = [
+        (
+            "split shift echo v2 --every 1ms",
+            2,
+            "must be from 1s to 7d",
+        ),
+        ("split shift echo v2", 1, "no traffic is being shifted"),
+        ("split promote echo", 1, "no traffic is being shifted"),
+        ("split rollback echo", 1, "no traffic is being shifted"),
+        ("split ack echo", 1, "no traffic is being shifted"),
+    ];
+    for (words, code, reason) in rows {
+        let ran = agent.run(words).await;
+        assert_eq!(ran.code, code, "{words}: {ran:?}");
+        assert!(ran.stderr.contains(reason), "{words}: {ran:?}");
+    }
+    agent.stop().await;
+}
+
 #[tokio::test]
 async fn a_split_is_set_shown_and_reset() {
     let agent = healthy();
@@ -190,7 +213,7 @@ async fn a_split_is_set_shown_and_reset() {
     let shown = agent.json("split show").await;
     assert_eq!(
         shown["services"][0]["split"],
-        json!({"shares": {"v1": 90, "v2": 10}, "source": "cli"})
+        json!({"shares": {"v1": 90, "v2": 10}, "source": "cli", "origin": "split set"})
     );
     assert_eq!(shown["services"].as_array().unwrap().len(), 1, "not dns");
     let dns = agent.json("split show dns").await;

@@ -50,6 +50,8 @@ mod raw;
 mod scene;
 #[path = "e2e/server_return.rs"]
 mod server_return;
+#[path = "e2e/shifts.rs"]
+mod shifts;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/tc.rs"]

@@ -1,12 +1,15 @@
 //! Domain values into messages: pure, and the only place that knows both.
 
+mod splits;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use lb_common::{entry::Counter, flow::State, verdict::Verdict};
 
+pub(super) use self::splits::{service_split, shift, split};
 use super::proto;
 use crate::{
     controller::{BackendCounters, BlockEntry, FlowTableUse, Status, handle::Counters},
@@ -16,7 +19,6 @@ use crate::{
         health::Observed,
         service::{Catalog, ProbeKind, ProbeSpec},
         snapshot::{BackendState, ServiceState, Snapshot},
-        split::{ActiveSplit, Shares},
         sync::{WatchStatus, service_key},
     },
 };
@@ -169,7 +171,7 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
             } => Some(service_key(service, datacenter.as_deref())),
         },
         probe: spec.probe.as_ref().map(probe),
-        split: state.split.as_ref().map(split),
+        split: state.split.as_ref().map(splits::split),
         backends: count(state.backends.len()),
         backends_healthy: healthy(state),
         backends_active: active(state.backends.iter()),
@@ -184,6 +186,8 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
             .flatten()
             .map(ToString::to_string)
             .collect(),
+        split_layers: splits::layers(state),
+        shift: state.shift.as_ref().map(splits::shift),
     }
 }
 
@@ -218,53 +222,6 @@ fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {
         bytes_out: counters.outbound.bytes,
         flows_created: counters.flows,
         flows_live: counters.live_flows,
-    }
-}
-
-fn shares(shares: &Shares) -> BTreeMap<String, u32> {
-    shares
-        .iter()
-        .map(|(subset, share)| (subset.to_owned(), share))
-        .collect()
-}
-
-pub(super) fn split(split: &ActiveSplit) -> proto::Split {
-    proto::Split {
-        shares: shares(&split.shares),
-        source: split.source.name().into(),
-    }
-}
-
-pub(super) fn service_split(state: &ServiceState) -> proto::ServiceSplit {
-    let in_force = state.split.as_ref().map(|split| &split.shares);
-    let mut subsets: BTreeSet<String> = state.spec.subset_names();
-    subsets.extend(
-        in_force
-            .into_iter()
-            .flat_map(Shares::iter)
-            .map(|(subset, _)| subset.to_owned()),
-    );
-    subsets.extend(state.backends.iter().filter_map(|b| b.subset.clone()));
-    let total = total_weight(state);
-    let subset = |name: String| {
-        let members = || {
-            let name = &name;
-            let backends = state.backends.iter();
-            backends.filter(move |backend| backend.subset.as_ref() == Some(name))
-        };
-        proto::SubsetShare {
-            share: in_force.and_then(|shares| shares.get(&name)),
-            share_percent: percent(members().map(|b| u64::from(b.weight)).sum(), total),
-            backends: count(members().count()),
-            backends_active: active(members()),
-            subset: name,
-        }
-    };
-    proto::ServiceSplit {
-        service: state.spec.name.clone(),
-        split: state.split.as_ref().map(split),
-        configured_shares: state.spec.split.as_ref().map(shares).unwrap_or_default(),
-        subsets: subsets.into_iter().map(subset).collect(),
     }
 }
 

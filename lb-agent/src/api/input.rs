@@ -13,6 +13,7 @@ use super::proto;
 use crate::controller::BlockOrder;
 use crate::domain::{
     block::{InvalidPrefix, parse_prefix},
+    shift::ShiftOrder,
     split::{InvalidShares, Shares},
     trace::UnknownVerdict,
 };
@@ -110,6 +111,18 @@ pub(super) fn block_order(
         return Err(InvalidRequest::ControlInReason);
     }
     Ok(BlockOrder { ttl, reason, force })
+}
+
+/// A service, and how its traffic is to be shifted; what is wrong with that is found where it is
+/// carried out.
+pub(super) fn shift_order(request: proto::ShiftSplitRequest) -> (String, ShiftOrder) {
+    let order = ShiftOrder {
+        subset: request.subset,
+        to: request.to_percent,
+        step: request.step_percent,
+        every: Duration::from_millis(request.every_ms),
+    };
+    (request.service, order)
 }
 
 /// Reads prefixes from one message or from several.

@@ -23,6 +23,7 @@ mod naming;
 mod refusal;
 mod service;
 pub mod socket;
+mod splits;
 mod trace;
 
 /// Messages, client and server, generated from `proto/lb/v1/agent.proto`, which documents them.

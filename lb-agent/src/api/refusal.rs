@@ -5,7 +5,10 @@ use tonic::{Code, Status};
 use super::input::InvalidRequest;
 use crate::{
     controller::OperatorError,
-    domain::snapshot::{ServiceState, Snapshot},
+    domain::{
+        shift::InvalidShift,
+        snapshot::{ServiceState, Snapshot},
+    },
     watch::WatchError,
 };
 
@@ -34,7 +37,11 @@ impl From<OperatorError> for Status {
             | OperatorError::UnknownSubset { .. }
             | OperatorError::NotBlocked(_)
             | OperatorError::NotAllowed(_) => Code::NotFound,
-            OperatorError::Refused(_) => Code::FailedPrecondition,
+            OperatorError::Shift(InvalidShift::Percent { .. } | InvalidShift::Every(_)) => {
+                Code::InvalidArgument
+            }
+            OperatorError::Refused(_) | OperatorError::Shift(_) => Code::FailedPrecondition,
+            OperatorError::Changed(_) => Code::Aborted,
             OperatorError::Failed(_) => Code::Internal,
             OperatorError::ShuttingDown => Code::Unavailable,
         };
@@ -105,6 +112,15 @@ mod tests {
                 OperatorError::Refused("that would block you".into()),
                 Code::FailedPrecondition,
             ),
+            (
+                InvalidShift::Every(Default::default()).into(),
+                Code::InvalidArgument,
+            ),
+            (
+                InvalidShift::Alone("v2".into()).into(),
+                Code::FailedPrecondition,
+            ),
+            (OperatorError::Changed("1".into()), Code::Aborted),
             (OperatorError::Failed("disk full".into()), Code::Internal),
             (OperatorError::ShuttingDown, Code::Unavailable),
         ];

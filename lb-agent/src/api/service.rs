@@ -15,6 +15,7 @@ use super::{
     naming::Naming,
     proto::{self, agent_server::Agent},
     refusal::{find, select},
+    splits::Splits,
     trace,
 };
 use crate::{
@@ -33,16 +34,21 @@ pub(super) struct Service {
     handle: Handle,
     watch: WatchHandle,
     flows: Arc<dyn FlowReader>,
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
+    splits: Splits,
 }
 
 impl Service {
     pub(super) fn new(sources: Sources) -> Self {
-        let fleet = Fleet {
+        let fleet = Arc::new(Fleet {
             handle: sources.controller.clone(),
             writer: sources.keys,
-        };
+        });
         Self {
+            splits: Splits {
+                handle: sources.controller.clone(),
+                fleet: fleet.clone(),
+            },
             fleet,
             handle: sources.controller,
             watch: sources.watch,
@@ -64,7 +70,7 @@ impl Service {
     }
 }
 
-fn now_unix_ms() -> i64 {
+pub(super) fn now_unix_ms() -> i64 {
     convert::unix_ms(SystemTime::now())
 }
 
@@ -131,59 +137,67 @@ impl Agent for Service {
         &self,
         request: Request<proto::SetSplitRequest>,
     ) -> Result<Response<proto::SetSplitResponse>, Status> {
-        let proto::SetSplitRequest {
-            service,
-            shares,
-            fleet,
-        } = request.into_inner();
-        let shares = input::shares(shares)?;
-        let split = if fleet {
-            self.fleet.set_split(&service, shares).await?;
-            // A split of this node's command line goes before.
-            find(&self.handle.snapshot(), &service)?.split.clone()
-        } else {
-            Some(self.handle.split_set(&service, shares).await?)
-        };
-        Ok(Response::new(proto::SetSplitResponse {
-            service,
-            split: split.as_ref().map(convert::split),
-        }))
+        self.splits
+            .set(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn show_split(
         &self,
         request: Request<proto::ShowSplitRequest>,
     ) -> Result<Response<proto::ShowSplitResponse>, Status> {
-        let snapshot = self.handle.snapshot();
-        let name = request.get_ref().service.as_deref();
-        let services = select(&snapshot, name)?
-            .into_iter()
-            .map(convert::service_split)
-            // A service that was asked for is shown even if there is nothing to say of it.
-            .filter(|split| name.is_some() || split.split.is_some() || !split.subsets.is_empty())
-            .collect();
-        Ok(Response::new(proto::ShowSplitResponse { services }))
+        self.splits.show(&request.into_inner()).map(Response::new)
     }
 
     async fn reset_split(
         &self,
         request: Request<proto::ResetSplitRequest>,
     ) -> Result<Response<proto::ResetSplitResponse>, Status> {
-        let proto::ResetSplitRequest { service, fleet } = request.into_inner();
-        let split = if fleet {
-            self.fleet.reset_split(&service).await?;
-            let snapshot = self.handle.snapshot();
-            snapshot
-                .services
-                .get(&service)
-                .and_then(|state| state.split.clone())
-        } else {
-            self.handle.split_reset(&service).await?
-        };
-        Ok(Response::new(proto::ResetSplitResponse {
-            service,
-            split: split.as_ref().map(convert::split),
-        }))
+        self.splits
+            .reset(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn shift_split(
+        &self,
+        request: Request<proto::ShiftSplitRequest>,
+    ) -> Result<Response<proto::ShiftSplitResponse>, Status> {
+        self.splits
+            .shift(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn promote_split(
+        &self,
+        request: Request<proto::PromoteSplitRequest>,
+    ) -> Result<Response<proto::PromoteSplitResponse>, Status> {
+        self.splits
+            .promote(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn rollback_split(
+        &self,
+        request: Request<proto::RollbackSplitRequest>,
+    ) -> Result<Response<proto::RollbackSplitResponse>, Status> {
+        self.splits
+            .rollback(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn ack_split(
+        &self,
+        request: Request<proto::AckSplitRequest>,
+    ) -> Result<Response<proto::AckSplitResponse>, Status> {
+        self.splits
+            .ack(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn drain(

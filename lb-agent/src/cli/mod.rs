@@ -38,6 +38,7 @@ mod privilege;
 mod reload;
 mod run;
 mod service;
+mod shift;
 mod split;
 mod status;
 mod table;
@@ -226,6 +227,11 @@ mod tests {
             "split show",
             "split show echo",
             "split reset echo",
+            "split shift echo v2 --to 50 --step 10 --every 30s",
+            "split shift echo v2",
+            "split promote echo",
+            "split rollback echo",
+            "split ack echo",
             "drain echo 10.1.0.2:8080",
             "undrain echo 10.1.0.2:8080",
             "block add 192.0.2.7 2001:db8::/32 --ttl 15m --reason scan --force",
@@ -264,6 +270,13 @@ mod tests {
             "service",
             "service show",
             "split set echo",
+            "split shift echo",
+            "split shift echo v2 --to 101",
+            "split shift echo v2 --to 0",
+            "split shift echo v2 --step ten",
+            "split shift echo v2 --every soon",
+            "split promote",
+            "split ack",
             "drain echo",
             "block add",
             "block add 192.0.2.7 --ttl soon",

@@ -9,6 +9,7 @@ use super::{
     client::{self, Agent},
     failure::Failure,
     output::{Printer, bytes, counted, span},
+    shift,
     split::shares,
     table::{Column, Table, facts},
 };
@@ -87,7 +88,7 @@ fn list(reply: &ListServicesResponse) -> String {
 fn show(reply: &GetServiceResponse) -> String {
     let service = reply.service.clone().unwrap_or_default();
     let counters = service.counters.unwrap_or_default();
-    let mut text = facts(&[
+    let mut rows = vec![
         ("name", service.name.clone()),
         (
             "protocol",
@@ -108,7 +109,12 @@ fn show(reply: &GetServiceResponse) -> String {
         (
             "split",
             match &service.split {
-                Some(split) => format!("{} (set by {})", shares(&split.shares), split.source),
+                Some(split) => format!(
+                    "{} (set by {}: {})",
+                    shares(&split.shares),
+                    split.source,
+                    split.origin
+                ),
                 None => "none; backends share by their weights".into(),
             },
         ),
@@ -142,7 +148,17 @@ fn show(reply: &GetServiceResponse) -> String {
                 bytes(counters.bytes_out)
             ),
         ),
-    ]);
+    ];
+    let split = rows.iter().position(|(name, _)| *name == "split");
+    let mut at = split.map_or(rows.len(), |at| at + 1);
+    if let Some(others) = shift::others(&service.split_layers) {
+        rows.insert(at, ("not in force", others));
+        at += 1;
+    }
+    if let Some(shift) = &service.shift {
+        rows.insert(at, ("shift", shift::sentence(shift, reply.now_unix_ms)));
+    }
+    let mut text = facts(&rows);
     if service.panic {
         text.push_str("✗ no backend is healthy, so all are used\n");
     }
@@ -199,7 +215,7 @@ fn probe(probe: &Probe) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::{Counters, Split};
+    use crate::api::proto::{Counters, Shift, Split, SplitLayer};
 
     fn echo() -> Service {
         Service {
@@ -224,6 +240,23 @@ mod tests {
             split: Some(Split {
                 shares: [("v1".into(), 90), ("v2".into(), 10)].into(),
                 source: "cli".into(),
+                origin: "split set".into(),
+            }),
+            split_layers: vec![SplitLayer {
+                split: Some(Split {
+                    shares: [("v1".into(), 100)].into(),
+                    source: "file".into(),
+                    origin: "/etc/lb-agent/config.toml:12".into(),
+                }),
+                idle: None,
+                in_force: false,
+            }],
+            shift: Some(Shift {
+                subset: "v2".into(),
+                phase: "arrived".into(),
+                base_shares: [("v1".into(), 100)].into(),
+                percent: 10.0,
+                ..Default::default()
             }),
             backends: 3,
             backends_healthy: 2,
@@ -281,7 +314,9 @@ affinity      client; its address chooses the backend
 configured    /etc/lb-agent/config.toml:12
 catalog       Consul, service echo
 probe         http GET /health expecting 200-299 on port 9000, every 2s, timeout 500ms, rise 2, fall 3
-split         v1=90 v2=10 (set by cli)
+split         v1=90 v2=10 (set by cli: split set)
+not in force  v1=100 by file (/etc/lb-agent/config.toml:12)
+shift         v2 has 10.0 % and is watched; if its gate fails, back to v1=100
 backends      2 of 3 healthy, 1 taking new flows
 flows         4 now, 9 so far
 from clients  1 packet, 1.00 KiB

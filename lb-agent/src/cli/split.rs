@@ -1,6 +1,6 @@
 //! `split`: the shares of a service's subsets.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::Subcommand;
 
@@ -8,12 +8,14 @@ use super::{
     client::{self, Agent},
     failure::Failure,
     output::{Printer, percent},
+    shift,
     table::{Column, Table},
 };
 use crate::{
     api::proto::{
-        ResetSplitRequest, ServiceSplit, SetSplitRequest, ShowSplitRequest, ShowSplitResponse,
-        Split,
+        AckSplitRequest, PromoteSplitRequest, ResetSplitRequest, RollbackSplitRequest,
+        ServiceSplit, SetSplitRequest, Shift, ShiftSplitRequest, ShowSplitRequest,
+        ShowSplitResponse, Split,
     },
     domain::split::Shares,
 };
@@ -39,6 +41,44 @@ pub(super) enum Command {
     Show {
         /// Name of the service; all that have subsets if left out
         service: Option<String>,
+    },
+    /// Shift traffic to a subset step by step, while its gate looks
+    ///
+    /// The first step is taken at once, each later one after `--every` and a good window of the
+    /// gate. If windows fail, traffic goes back to the shares from before by itself, and stays
+    /// there until `split ack`. The gate looks until `split promote`, `rollback`, `set` or `reset`.
+    /// Of a shift under way this changes goal and pace.
+    Shift {
+        /// Name of the service
+        service: String,
+        /// The subset that traffic goes to
+        subset: String,
+        /// Its part in the end, in percent
+        #[arg(long, value_name = "PERCENT", default_value_t = 100,
+              value_parser = clap::value_parser!(u32).range(1..=100))]
+        to: u32,
+        /// Percent points of one step
+        #[arg(long, value_name = "PERCENT", default_value_t = 10,
+              value_parser = clap::value_parser!(u32).range(1..=100))]
+        step: u32,
+        /// Time from one step to the next, as in `30s` or `5m`
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+        every: Duration,
+    },
+    /// Give the subset of a shift everything, and end the watch over it
+    Promote {
+        /// Name of the service
+        service: String,
+    },
+    /// End a shift, promoted or not: the shares from before it count again
+    Rollback {
+        /// Name of the service
+        service: String,
+    },
+    /// Take note that traffic was taken back; until then its split cannot be changed
+    Ack {
+        /// Name of the service
+        service: String,
     },
     /// Forget what `split set` said; the configured shares count again
     Reset {
@@ -80,6 +120,50 @@ impl Command {
                 let reply = client::reply(client.show_split(request)).await?;
                 printer.print(&reply, splits)?;
             }
+            Command::Shift {
+                service,
+                subset,
+                to,
+                step,
+                every,
+            } => {
+                let mut client = agent.connect().await?;
+                let request = ShiftSplitRequest {
+                    service,
+                    subset,
+                    to_percent: to,
+                    step_percent: step,
+                    every_ms: u64::try_from(every.as_millis()).unwrap_or(u64::MAX),
+                };
+                let reply = client::reply(client.shift_split(request)).await?;
+                printer.print(&reply, |reply| {
+                    shifted(&reply.service, reply.split.as_ref(), reply.shift.as_ref())
+                })?;
+            }
+            Command::Promote { service } => {
+                let mut client = agent.connect().await?;
+                let request = PromoteSplitRequest { service };
+                let reply = client::reply(client.promote_split(request)).await?;
+                printer.print(&reply, |reply| {
+                    shifted(&reply.service, reply.split.as_ref(), reply.shift.as_ref())
+                })?;
+            }
+            Command::Rollback { service } => {
+                let mut client = agent.connect().await?;
+                let request = RollbackSplitRequest { service };
+                let reply = client::reply(client.rollback_split(request)).await?;
+                printer.print(&reply, |reply| {
+                    sentence(&reply.service, reply.split.as_ref())
+                })?;
+            }
+            Command::Ack { service } => {
+                let mut client = agent.connect().await?;
+                let request = AckSplitRequest { service };
+                let reply = client::reply(client.ack_split(request)).await?;
+                printer.print(&reply, |reply| {
+                    sentence(&reply.service, reply.split.as_ref())
+                })?;
+            }
             Command::Reset { service, fleet } => {
                 let mut client = agent.connect().await?;
                 let request = ResetSplitRequest { service, fleet };
@@ -113,6 +197,15 @@ fn sentence(service: &str, split: Option<&Split>) -> String {
     }
 }
 
+fn shifted(service: &str, split: Option<&Split>, shift: Option<&Shift>) -> String {
+    let split = sentence(service, split);
+    match shift {
+        // The agent answers at once, so the next step is as far off as it can be.
+        Some(shift) => format!("{split}\n{}", shift::sentence(shift, 0)),
+        None => split,
+    }
+}
+
 fn splits(reply: &ShowSplitResponse) -> String {
     if reply.services.is_empty() {
         return "no service has subsets".into();
@@ -129,7 +222,17 @@ fn splits(reply: &ShowSplitResponse) -> String {
     for service in &reply.services {
         rows(service, &mut table);
     }
-    table.render()
+    let mut text = table.render();
+    for service in &reply.services {
+        if let Some(others) = shift::others(&service.layers) {
+            text.push_str(&format!("{}: not in force: {others}\n", service.service));
+        }
+        if let Some(shift) = &service.shift {
+            let sentence = shift::sentence(shift, reply.now_unix_ms);
+            text.push_str(&format!("{}: {sentence}\n", service.service));
+        }
+    }
+    text
 }
 
 fn rows(service: &ServiceSplit, table: &mut Table) {
@@ -167,12 +270,13 @@ fn rows(service: &ServiceSplit, table: &mut Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::proto::SubsetShare;
+    use crate::api::proto::{SplitLayer, SubsetShare};
 
     fn split(words: &[&str], source: &str) -> Split {
         Split {
             shares: Shares::parse(words).unwrap().into(),
             source: source.into(),
+            origin: "split set".into(),
         }
     }
 
@@ -186,6 +290,7 @@ mod tests {
             backends_active: backends,
         };
         let reply = ShowSplitResponse {
+            now_unix_ms: 0,
             services: vec![
                 ServiceSplit {
                     service: "dns".into(),
@@ -196,6 +301,15 @@ mod tests {
                     split: Some(split(&["v1=90", "v2=10"], "cli")),
                     configured_shares: BTreeMap::from([("v1".into(), 100)]),
                     subsets: vec![subset("v1", 90, 100.0, 2), subset("v2", 10, 0.0, 0)],
+                    layers: vec![SplitLayer {
+                        split: Some(split(&["v1=100"], "file")),
+                        ..Default::default()
+                    }],
+                    shift: Some(Shift {
+                        subset: "v2".into(),
+                        phase: "promoted".into(),
+                        ..Default::default()
+                    }),
                 },
             ],
         };
@@ -206,6 +320,8 @@ SERVICE  SUBSET  SHARE  SHARE%  BACKENDS  SET BY  CONFIGURED
 dns      -           -       -         -  -       -
 echo     v1         90  100.0%       2/2  cli     100
 echo     v2         10    0.0%       0/0  cli     -
+echo: not in force: v1=100 by file (split set)
+echo: v2 was promoted; `split rollback` goes back to 
 "
         );
         assert_eq!(

@@ -5,14 +5,16 @@
 //! know the place of a value only where they are told to keep it.
 //!
 //! Code map: `table` asks a table for keys, `scalar` reads single values, `node`,
-//! `consul`, `service` with `backend` and `health` read the sections, `clash` compares
+//! `consul`, `dtab`, `service` with `backend`, `health` and `gate` read the sections, `clash` compares
 //! services with each other, `locate` and `error` say what was found where.
 
 mod backend;
 mod block;
 mod clash;
 mod consul;
+mod dtab;
 mod error;
+mod gate;
 mod health;
 mod held;
 mod locate;
@@ -30,6 +32,7 @@ use toml::de::DeTable;
 
 pub use self::{
     consul::{ClientIdentity, ConsulConfig, Environment, Publish, Token},
+    dtab::DtabConfig,
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
 };
@@ -45,6 +48,8 @@ pub struct Config {
     pub consul: Option<ConsulConfig>,
     /// Section `[metrics]`.
     pub metrics: MetricsConfig,
+    /// Section `[dtab]`; `None`: no such interface.
+    pub dtab: Option<DtabConfig>,
     /// `allow` of `[block]`: prefixes that are never blocked, each once.
     pub allow: Vec<ipnet::IpNet>,
     /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
@@ -101,6 +106,9 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         .table("metrics", &mut report)
         .map(|table| node::metrics(table, &mut report))
         .unwrap_or_default();
+    let dtab = root
+        .table("dtab", &mut report)
+        .map(|table| dtab::dtab(table, &mut report));
     let allow = root
         .table("block", &mut report)
         .map(|table| block::allow(table, &mut report))
@@ -112,6 +120,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         node,
         consul,
         metrics,
+        dtab,
         allow,
         services: services
             .into_iter()

@@ -6,6 +6,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     backend::backends,
+    gate::gate,
     health::health,
     locate::Report,
     scalar,
@@ -84,6 +85,10 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         subsets,
         split: None,
         probe,
+        gate: table
+            .table("gate", report)
+            .map(|table| gate(table, report))
+            .unwrap_or_default(),
         origin: Origin {
             file: report.path().into(),
             line: report.line(&table.span),

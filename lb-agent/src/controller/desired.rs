@@ -3,6 +3,7 @@
 mod chain;
 mod naming;
 mod publish;
+mod shifts;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +12,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use self::naming::foreign_subset;
 use crate::{
     config::{Config, Publish},
     domain::{
@@ -21,6 +21,7 @@ use crate::{
         guard::Guard,
         health::{Down, Observed},
         service::{Catalog, ServiceSpec},
+        shift::Steering,
         snapshot::{Drain, Held, Snapshot},
         split::Shares,
         sync::{CatalogState, KeyValue, service_key},
@@ -62,6 +63,12 @@ pub(crate) struct Desired {
     observed: HashMap<ObservedKey, Observed>,
     /// Splits set on the command line, by service.
     pub(crate) splits: BTreeMap<String, Shares>,
+    /// What counts instead where the backends of those are all dead, by service.
+    pub(crate) fallbacks: BTreeMap<String, Vec<Shares>>,
+    /// Shifts, by service.
+    pub(crate) shifts: BTreeMap<String, Steering>,
+    /// How often each service's traffic was given back.
+    pub(crate) returns: BTreeMap<String, u64>,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     snapshot: Arc<Snapshot>,
@@ -113,6 +120,9 @@ impl Desired {
                 .flat_map(|(service, all)| restored(service, all))
                 .collect(),
             splits: state.splits.clone(),
+            fallbacks: state.fallbacks.clone(),
+            shifts: shifts::resumed(&state.shifts),
+            returns: BTreeMap::new(),
             drains: state.drains.clone(),
             snapshot: Arc::default(),
         };
@@ -215,7 +225,9 @@ impl Desired {
         let unremembered = self.unremembered.values().flatten().copied();
         let entries = self.entries.values().filter_map(Believed::next_deadline);
         let keys = self.keys.next_deadline();
-        guards.chain(unremembered).chain(entries).chain(keys).min()
+        let shifts = self.shifts.values().filter_map(Steering::next_deadline);
+        let all = guards.chain(unremembered).chain(entries);
+        all.chain(keys).chain(shifts).min()
     }
 
     /// Makes the snapshot anew; answers whether it differs from the last.
@@ -240,11 +252,8 @@ impl Desired {
                     instances: chain.instances,
                     observed: &observed,
                     drains: self.drains.get(name),
-                    cli_split: self
-                        .splits
-                        .get(name)
-                        .filter(|shares| foreign_subset(&chain.spec, shares).is_none()),
-                    consul_split: chain.split,
+                    splits: chain.splits,
+                    shift: self.shifts.get(name).map(Steering::state),
                 },
             );
             state.pending = chain.pending;

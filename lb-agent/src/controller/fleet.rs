@@ -63,7 +63,10 @@ impl<K: Kernel> Controller<K> {
                 );
             }
             FleetQuestion::Split(service, shares, reply) => {
-                respond(reply, self.desired.check_split(&service, &shares));
+                let answer = self.desired.check_split(&service, &shares);
+                // What this node saw fail is not given to all of them unseen.
+                let answer = answer.and_then(|()| self.desired.check_latch(&service));
+                respond(reply, answer);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The controller as others see it: a handle with questions and commands.
 
+mod splits;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -20,6 +22,8 @@ use super::{
 use crate::domain::{
     backend::InstanceId,
     block::{BlockRule, Exception},
+    dtab::Dentry,
+    shift::{InvalidShift, ShiftOrder, ShiftState},
     snapshot::Snapshot,
     split::{ActiveSplit, Shares},
     sync::WatchStatus,
@@ -62,6 +66,12 @@ pub enum OperatorError {
     /// No such exception on the allow list.
     #[error("{0} is not on the allow list; `lb-agent block allow list` shows what is")]
     NotAllowed(IpNet),
+    /// A shift that cannot be.
+    #[error(transparent)]
+    Shift(#[from] InvalidShift),
+    /// Somebody else was faster.
+    #[error("the table has changed meanwhile: its version is {0} now; read it again")]
+    Changed(String),
     /// Carrying it out would hurt the node itself.
     #[error("{0}")]
     Refused(String),
@@ -178,6 +188,16 @@ pub enum Command {
     SplitSet(String, Shares, Reply<ActiveSplit>),
     /// Forget the split set on the command line.
     SplitReset(String, Reply<Option<ActiveSplit>>),
+    /// Shift traffic of a service to a subset, step by step.
+    Shift(String, ShiftOrder, Reply<ShiftState>),
+    /// Give the subset of a shift everything, for good.
+    Promote(String, Reply<ShiftState>),
+    /// End a shift: the last good shares count again.
+    Rollback(String, Reply<Option<ActiveSplit>>),
+    /// End a shift that was given back.
+    Acknowledge(String, Reply<Option<ActiveSplit>>),
+    /// Split services by a delegation table, if the present one has this version.
+    PutDtab(Vec<Dentry>, Option<String>, Reply<()>),
     /// Take a backend (by id or address) out without cutting its connections.
     Drain(String, String, Reply<InstanceId>),
     /// The reverse.
@@ -225,6 +245,8 @@ pub struct Names {
 pub struct Counters {
     /// Sum over all backends a service ever had, by service name.
     pub services: BTreeMap<String, BackendCounters>,
+    /// How often each service's traffic was given back by itself, since the agent started.
+    pub returns: BTreeMap<String, u64>,
     /// By service name and present backend.
     pub backends: BTreeMap<(String, InstanceId, SocketAddr), BackendCounters>,
 }
@@ -265,22 +287,6 @@ impl Handle {
             .await
             .map_err(|_| OperatorError::ShuttingDown)?;
         answer.await.map_err(|_| OperatorError::ShuttingDown)?
-    }
-
-    /// Sets the split of a service; answers when the kernel follows it.
-    pub async fn split_set(
-        &self,
-        service: &str,
-        shares: Shares,
-    ) -> Result<ActiveSplit, OperatorError> {
-        self.ask(|reply| Command::SplitSet(service.into(), shares, reply))
-            .await
-    }
-
-    /// Forgets the split set by [`Self::split_set`]; answers with the one that counts now.
-    pub async fn split_reset(&self, service: &str) -> Result<Option<ActiveSplit>, OperatorError> {
-        self.ask(|reply| Command::SplitReset(service.into(), reply))
-            .await
     }
 
     /// Takes a backend, named by id or address, out without cutting its connections.

@@ -6,17 +6,21 @@
 //!
 //! - [`handle`]: how everybody else (API, metrics, tests) asks and commands.
 //! - `desired`: the facts, and the snapshot made of them.
+//! - `due`: what comes by itself when its time has come.
 //! - `reconcile`: the kernel's side: mirror, plan, steps, counters.
+//! - `shifts`: splits that are shifted, watched and given back.
 //! - `blocks`: the block list. `fleet`: what counts on every node. `report`: answers to questions.
 //! - `reload`: the configuration, read again.
 
 mod blocks;
 mod desired;
+mod due;
 mod fleet;
 pub mod handle;
 mod reconcile;
 mod reload;
 mod report;
+mod shifts;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +32,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info};
+use tracing::info;
 
 pub use self::{
     blocks::{BlockOrder, Blocked, Blocks},
@@ -41,6 +45,7 @@ use self::{desired::Desired, reconcile::Reconciler};
 use crate::{
     config::Config,
     domain::{
+        gate::Witness,
         kernel::{Census, Kernel, KernelError},
         snapshot::{Drain, Snapshot},
         sync::{CatalogState, Topic},
@@ -51,9 +56,6 @@ use crate::{
 
 /// How often the kernel is compared with what is wanted without a reason.
 const TICK: Duration = Duration::from_secs(5);
-
-/// Between two looks at what is due.
-const SOONEST: Duration = Duration::from_millis(10);
 
 /// What the controller starts from.
 pub struct Setup {
@@ -69,6 +71,8 @@ pub struct Setup {
     pub interfaces: Vec<InterfaceStatus>,
     /// The cgroup whose processes are served, for the status; its counters are those of the start.
     pub local_clients: Option<LocalClientsStatus>,
+    /// Who sees how backends fare, beside the kernel.
+    pub witnesses: Vec<Arc<dyn Witness>>,
     /// Finds out what would be foolish to block.
     pub vital: Box<dyn Fn() -> crate::domain::block::Vital + Send>,
 }
@@ -162,6 +166,11 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
+                    let gated = self.desired.gated();
+                    self.kernel.note_outcomes(&gated);
+                    if !gated.is_empty() {
+                        self.reconcile().await;
+                    }
                 }
                 () = deadline => self.expire().await,
                 _ = tick.tick() => {
@@ -173,25 +182,6 @@ impl<K: Kernel> Controller<K> {
             }
         }
         info!("the controller stops; the programs stay and traffic goes on");
-    }
-
-    /// Sleeps until the next rule or hold ends.
-    fn sleep_until_deadline(&self) -> impl Future<Output = ()> + use<K> {
-        let next = [self.blocks.next_expiry(), self.desired.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min();
-        async move {
-            match next {
-                Some(at) => {
-                    let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
-                    // The wall clock may step: look again from time to time. What cannot be ended
-                    // stays due: no tight loop.
-                    tokio::time::sleep(wait.clamp(SOONEST, TICK)).await;
-                }
-                None => std::future::pending().await,
-            }
-        }
     }
 
     fn note_health(&mut self, event: HealthEvent) {
@@ -207,22 +197,14 @@ impl<K: Kernel> Controller<K> {
             .set_observed(event.service, event.id, event.address, event.observed);
     }
 
-    /// Ends what has come to its end.
-    async fn expire(&mut self) {
-        let now = SystemTime::now();
-        match self.blocks.expire(&mut self.kernel.kernel, now) {
-            Ok(0) => {}
-            Ok(_) => self.save(),
-            Err(error) => error!(%error, "an expired block rule could not be removed"),
-        }
-        if self.desired.next_deadline().is_some_and(|at| at <= now) {
-            self.reconcile().await;
-        }
-    }
-
     /// Makes a snapshot of the facts and brings the kernel there.
     async fn reconcile(&mut self) {
-        let changed = self.desired.rebuild(SystemTime::now());
+        let now = SystemTime::now();
+        let mut changed = self.desired.rebuild(now);
+        // A step changes what is seen, and opens a window of its own.
+        while self.steer(now) {
+            changed |= self.desired.rebuild(now);
+        }
         let topics = self.desired.topics();
         self.channels.topics.send_if_modified(|known| {
             let changed = *known != topics;
@@ -243,6 +225,8 @@ impl<K: Kernel> Controller<K> {
     fn save(&mut self) {
         let state = PersistedState {
             splits: self.desired.splits.clone(),
+            fallbacks: self.desired.fallbacks.clone(),
+            shifts: self.desired.shifts_to_save(),
             drains: self.desired.drains.clone(),
             blocks: self.blocks.rules().operator().cloned().collect(),
             imported: self.blocks.rules().imported().clone(),
@@ -268,26 +252,22 @@ impl<K: Kernel> Controller<K> {
     async fn carry_out(&mut self, command: Command) {
         match command {
             Command::SplitSet(service, shares, reply) => {
-                let answer = match self.desired.check_split(&service, &shares) {
-                    Ok(()) => {
-                        info!(service, %shares, "split set on the command line");
-                        self.desired.splits.insert(service.clone(), shares);
-                        self.after_change(&service, Desired::split_of).await
-                    }
-                    Err(error) => Err(error),
-                };
+                let answer = self.set_split(&service, shares).await;
                 respond(reply, answer.and_then(|split| split.ok_or_else(vanished)));
             }
             Command::SplitReset(service, reply) => {
-                let answer = match self.desired.check_service(&service) {
-                    Ok(()) => {
-                        info!(service, "split of the command line forgotten");
-                        self.desired.splits.remove(&service);
-                        self.after_change(&service, Desired::split_of).await
-                    }
-                    Err(error) => Err(error),
-                };
-                respond(reply, answer);
+                respond(reply, self.reset_split(&service).await);
+            }
+            Command::Shift(service, order, reply) => {
+                respond(reply, self.shift(&service, &order).await);
+            }
+            Command::Promote(service, reply) => respond(reply, self.promote(&service).await),
+            Command::Rollback(service, reply) => respond(reply, self.roll_back(&service).await),
+            Command::Acknowledge(service, reply) => {
+                respond(reply, self.acknowledge(&service).await);
+            }
+            Command::PutDtab(dentries, version, reply) => {
+                respond(reply, self.put_dtab(dentries, version).await);
             }
             Command::Drain(service, backend, reply) => {
                 let answer = self.desired.find_backend(&service, &backend);
@@ -357,7 +337,7 @@ impl<K: Kernel> Controller<K> {
                 respond(reply, status);
             }
             Command::Counters(reply) => {
-                let counters = self.kernel.counters(&self.desired.snapshot());
+                let counters = self.counters();
                 respond(reply, counters);
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),

@@ -1,6 +1,7 @@
 //! The kernel's side: a mirror of what it holds, the plan, the steps, and the counters.
 
 mod gone;
+mod outcomes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +39,10 @@ pub(crate) struct Reconciler<K> {
     taken_out: BTreeMap<u32, u64>,
     /// Totals of backends whose entries have been freed, by service name.
     retired: BTreeMap<String, BackendCounters>,
+    /// By backend id: connections that the censuses found failed so far.
+    failed: BTreeMap<u32, u64>,
+    /// What was read last of the services that somebody watches, by name.
+    outcomes: BTreeMap<String, outcomes::ByAddress>,
     /// By id of a lost backend: its local clients.
     closed: BTreeMap<u32, gone::Closed>,
     error: Option<String>,
@@ -62,6 +67,8 @@ impl<K: Kernel> Reconciler<K> {
             census: Arc::default(),
             taken_out: BTreeMap::new(),
             retired: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             closed: BTreeMap::new(),
             error: None,
             rebuilds: (Duration::ZERO, Duration::ZERO, 0),
@@ -81,6 +88,9 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     pub(crate) fn set_census(&mut self, census: Arc<Census>) {
+        for (id, failed) in &census.failed {
+            *self.failed.entry(*id).or_default() += failed;
+        }
         self.census = census;
     }
 
@@ -171,6 +181,9 @@ impl<K: Kernel> Reconciler<K> {
             add(self.retired.entry(service).or_default(), &stats, 0);
         }
         advance(&mut self.view, step);
+        if let Step::FreeBackend(id) = step {
+            self.failed.remove(id);
+        }
         match step {
             Step::PutBackend(id, backend) if !backend.active => {
                 self.taken_out.insert(*id, self.census.pass);

@@ -65,6 +65,7 @@ impl<K: Kernel> Controller<K> {
         for (name, watch) in &self.desired.catalog().watches {
             problems.extend(watch_problem(name, watch, now));
         }
+        problems.extend(self.desired.returned());
         problems.extend(self.desired.idle_splits());
         problems.extend(self.desired.consul_problems());
         problems.extend(self.blocks.fleet_problems().iter().cloned());

@@ -3,7 +3,9 @@
 mod bench;
 mod blocks;
 mod fleet;
+mod layers;
 mod local;
+mod shifts;
 
 use std::time::Duration;
 

@@ -40,6 +40,7 @@ pub struct FlowTables {
     clock: Clock,
     /// In ticks.
     lifetimes: Lifetimes,
+    last_sweep: Arc<sweep::LastSweep>,
 }
 
 /// A live half, as read.
@@ -77,6 +78,7 @@ impl FlowTables {
             seed: meta.seed,
             clock,
             lifetimes,
+            last_sweep: Arc::default(),
         }
     }
 

@@ -162,6 +162,9 @@ pub struct Census {
     pub used6: [u64; 9],
     /// Live flows by backend id.
     pub backends: BTreeMap<u32, u64>,
+    /// By backend id: TCP connections that were reset or fell silent unanswered since the pass
+    /// before. One whose client keeps on trying may be counted by more than one pass.
+    pub failed: BTreeMap<u32, u64>,
     /// Slots that this pass freed because their flow was idle beyond its time.
     pub expired: u64,
 }

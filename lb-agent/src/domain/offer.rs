@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::{
     backend::Instance,
     block::parse_prefix,
+    gate::GateSpec,
     service::{Affinity, Catalog, Forwarding, Origin, ProbeKind, ProbeSpec, Protocol, ServiceSpec},
 };
 
@@ -104,6 +105,7 @@ fn specify(
         subsets: BTreeMap::new(),
         split: None,
         probe: probe(meta)?,
+        gate: GateSpec::default(),
         origin: Origin {
             file: PathBuf::from(origin),
             line: 0,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backend::{CatalogHealth, Instance},
     filter::Filter,
+    gate::GateSpec,
     split::Shares,
 };
 
@@ -239,6 +240,8 @@ pub struct ServiceSpec {
     pub split: Option<Shares>,
     /// Active probe; absent: the catalog's word alone counts.
     pub probe: Option<ProbeSpec>,
+    /// What a subset that traffic is shifted to must be like.
+    pub gate: GateSpec,
     /// Where it was configured.
     pub origin: Origin,
 }

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
+    precedence::SplitStack,
     service::ServiceSpec,
+    shift::ShiftState,
     split::ActiveSplit,
 };
 
@@ -27,6 +29,10 @@ pub struct ServiceState {
     pub backends: Vec<BackendState>,
     /// The split in force.
     pub split: Option<ActiveSplit>,
+    /// Everything that was said of its split, in force or not.
+    pub splits: SplitStack,
+    /// A shift between its subsets, and how it goes.
+    pub shift: Option<ShiftState>,
     /// No backend is healthy, so all are used: better a try than a certain refusal.
     pub panic: bool,
     /// Its catalog has never answered: what the kernel holds of it is left alone.

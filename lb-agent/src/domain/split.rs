@@ -94,6 +94,45 @@ impl Shares {
     pub fn total(&self) -> u32 {
         self.0.values().sum()
     }
+
+    /// What part of the whole a subset has, in percent; 0 if it is not named.
+    pub fn percent(&self, subset: &str) -> f64 {
+        f64::from(self.get(subset).unwrap_or(0)) * 100.0 / f64::from(self.total())
+    }
+
+    /// These shares, but with `percent` (at most 100) of the whole for one subset: the others keep
+    /// their proportions in what is left. `None` if something is left and nobody else has a share
+    /// to keep.
+    pub fn with_percent(&self, subset: &str, percent: u32) -> Option<Self> {
+        let percent = percent.min(100);
+        let others: Vec<(&str, u64)> = self
+            .iter()
+            .filter(|(name, _)| *name != subset)
+            .map(|(name, share)| (name, u64::from(share)))
+            .collect();
+        let sum: u64 = others.iter().map(|(_, share)| share).sum();
+        let left = u64::from(Self::MAX / 100 * (100 - percent));
+        if sum == 0 && left > 0 {
+            return None;
+        }
+        let mut shares = BTreeMap::from([(subset.to_owned(), Self::MAX / 100 * percent)]);
+        // Rounded down and carried on, so that all of it is given away and nobody gets more than
+        // one unit too much.
+        let (mut seen, mut given) = (0, 0);
+        for (name, share) in others {
+            seen += share;
+            let until = left * seen / sum.max(1);
+            shares.insert(name.to_owned(), u32::try_from(until - given).ok()?);
+            given = until;
+        }
+        for unit in [100, 10] {
+            if shares.values().all(|share| share % unit == 0) {
+                shares.values_mut().for_each(|share| *share /= unit);
+                break;
+            }
+        }
+        Self::new(shares).ok()
+    }
 }
 
 impl TryFrom<BTreeMap<String, u32>> for Shares {
@@ -132,7 +171,7 @@ pub enum SplitSource {
     ServiceSplitter,
     /// A key in Consul, for the whole fleet.
     ConsulKv,
-    /// A person, on the command line of this node.
+    /// A person, on the command line of this node or by its dtab interface.
     Cli,
 }
 
@@ -149,18 +188,49 @@ impl SplitSource {
     }
 }
 
-/// The split that counts for a service, and who set it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A split of a service, and who set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActiveSplit {
     /// The shares.
     pub shares: Shares,
     /// Who set them.
     pub source: SplitSource,
+    /// Where they stand or how they came, in words for people: `/etc/lb-agent/config.toml:12`.
+    pub origin: String,
+    /// Shares that count instead, the first of them that has a usable backend, while no backend
+    /// of `shares` is usable.
+    pub fallback: Vec<Shares>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rows of shares, a percentage for v2, and what comes of it.
+    #[test]
+    fn one_subset_gets_a_percentage_and_the_others_keep_their_proportions() {
+        let rows = [
+            ("v1=90 v2=10", 50, Some("v1=50 v2=50")),
+            ("v1=100", 10, Some("v1=90 v2=10")),
+            ("v1=1 v2=0 v3=2", 10, Some("v1=30 v2=10 v3=60")),
+            ("v1=1 v3=1", 5, Some("v1=475 v2=50 v3=475")),
+            ("v1=1 v3=1 v4=1", 0, Some("v1=3333 v2=0 v3=3333 v4=3334")),
+            ("v1=1 v2=3", 100, Some("v1=0 v2=100")),
+            ("v2=1", 100, Some("v2=100")),
+            ("v2=1", 99, None),
+            ("v1=0 v2=1", 0, None),
+        ];
+        for (words, percent, expected) in rows {
+            let words: Vec<&str> = words.split(' ').collect();
+            let shares = Shares::parse(&words).unwrap();
+            let shifted = shares.with_percent("v2", percent);
+            let text = shifted.as_ref().map(ToString::to_string);
+            assert_eq!(text.as_deref(), expected, "{shares} {percent}");
+            if let Some(shifted) = shifted {
+                assert!((shifted.percent("v2") - f64::from(percent)).abs() < 1e-9);
+            }
+        }
+    }
 
     /// Rows of words and what becomes of them.
     #[test]

@@ -9,9 +9,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
     health::Observed,
+    precedence::SplitStack,
     service::ServiceSpec,
+    shift::ShiftState,
     snapshot::{BackendState, Drain, Held, ServiceState},
-    split::{ActiveSplit, Shares, SplitSource},
+    split::{ActiveSplit, Shares},
 };
 
 /// Everything that decides on the weights of one service, besides its specification.
@@ -22,10 +24,10 @@ pub struct Inputs<'a> {
     pub observed: &'a dyn Fn(&Instance) -> Observed,
     /// Backends that a person drains.
     pub drains: Option<&'a BTreeMap<InstanceId, Drain>>,
-    /// Shares that a person set.
-    pub cli_split: Option<&'a Shares>,
-    /// The best of what Consul says.
-    pub consul_split: Option<ActiveSplit>,
+    /// What was said of the split, by whom.
+    pub splits: SplitStack,
+    /// A shift between subsets, and how it goes.
+    pub shift: Option<ShiftState>,
 }
 
 /// Units that one percent point of a hundred is divided into among a subset's backends. Times
@@ -34,17 +36,7 @@ const SHARE_UNITS: u64 = 100_000;
 
 /// Weighs the backends of a service.
 pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
-    let own = |shares: &Shares, source| ActiveSplit {
-        shares: shares.clone(),
-        source,
-    };
-    let cli = inputs.cli_split.map(|shares| own(shares, SplitSource::Cli));
-    let file = spec
-        .split
-        .as_ref()
-        .map(|shares| own(shares, SplitSource::File));
-    let all = [cli, file, inputs.consul_split].into_iter().flatten();
-    let split = all.max_by_key(|split| split.source);
+    let split = inputs.splits.in_force().cloned();
     let mut backends: Vec<BackendState> = inputs
         .instances
         .into_iter()
@@ -63,9 +55,19 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         .collect();
     backends.sort_by(|a, b| a.instance.id.cmp(&b.instance.id));
 
+    // Each family's VIPs have their own backends, and fall back apart.
+    let shares = [false, true].map(|v6| {
+        let family = backends
+            .iter()
+            .filter(|backend| backend.address().is_ipv6() == v6);
+        split
+            .as_ref()
+            .map(|split| shares_in_use(spec, split, family))
+    });
+    let shares_of = |backend: &BackendState| shares[usize::from(backend.address().is_ipv6())];
     let standings: Vec<Standing> = backends
         .iter()
-        .map(|backend| standing(spec, split.as_ref(), backend))
+        .map(|backend| standing(spec, shares_of(backend), backend))
         .collect();
     // Each family's VIPs have their own backends: they are counted, and panic, apart.
     let in_panic = [false, true].map(|v6| {
@@ -102,15 +104,18 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
             continue;
         }
         let registered = backend.instance.weight;
-        let base = match (&split, &backend.subset) {
-            (Some(split), Some(subset)) => {
+        let base = match (
+            shares[usize::from(backend.address().is_ipv6())],
+            &backend.subset,
+        ) {
+            (Some(shares), Some(subset)) => {
                 let total = subset_weight[&(subset.clone(), backend.address().is_ipv6())];
-                let share = split.shares.get(subset).unwrap_or(0);
+                let share = shares.get(subset).unwrap_or(0);
                 let units = u64::from(share) * SHARE_UNITS * u64::from(registered) / total;
                 backend.weight = u32::try_from(units.max(1)).unwrap_or(u32::MAX);
                 format!(
                     "subset {subset} has {share} of {}, weight {registered} of {total} in it",
-                    split.shares.total()
+                    shares.total()
                 )
             }
             _ => {
@@ -132,6 +137,8 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         spec: spec.clone(),
         backends,
         split,
+        splits: inputs.splits,
+        shift: inputs.shift,
         panic: in_panic[0] || in_panic[1],
         pending: false,
         notes: Vec::new(),
@@ -148,7 +155,23 @@ enum Standing {
     Out(String),
 }
 
-fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendState) -> Standing {
+/// The shares of a split that count among these backends: the first, unless none of its backends
+/// is usable and there is one of a fallback's.
+fn shares_in_use<'a, 'b>(
+    spec: &ServiceSpec,
+    split: &'a ActiveSplit,
+    family: impl Iterator<Item = &'b BackendState> + Clone,
+) -> &'a Shares {
+    let all = std::iter::once(&split.shares).chain(&split.fallback);
+    let usable = |shares: &&Shares| {
+        family
+            .clone()
+            .any(|backend| matches!(standing(spec, Some(shares), backend), Standing::Usable))
+    };
+    all.clone().find(usable).unwrap_or(&split.shares)
+}
+
+fn standing(spec: &ServiceSpec, shares: Option<&Shares>, backend: &BackendState) -> Standing {
     let instance = &backend.instance;
     if !spec
         .vips
@@ -176,10 +199,10 @@ fn standing(spec: &ServiceSpec, split: Option<&ActiveSplit>, backend: &BackendSt
     if instance.weight == 0 {
         return Standing::Out("registered with weight 0".into());
     }
-    if let Some(split) = split {
+    if let Some(shares) = shares {
         match &backend.subset {
             None => return Standing::Out("belongs to no subset, and a split is in force".into()),
-            Some(subset) => match split.shares.get(subset) {
+            Some(subset) => match shares.get(subset) {
                 None => {
                     return Standing::Out(format!("the split gives subset {subset} no share"));
                 }

@@ -9,6 +9,7 @@ use crate::{
     domain::{
         backend::CatalogHealth,
         health::Observed,
+        shift::{Phase, ShiftState},
         snapshot::{BackendState, ServiceState, Snapshot},
     },
 };
@@ -19,7 +20,8 @@ pub(super) fn families(snapshot: &Snapshot, counters: &Counters) -> Vec<Family> 
     let mut backends = BackendFamilies::new();
     for (name, service) in &snapshot.services {
         let total = counters.services.get(name).copied().unwrap_or_default();
-        services.add(name, service, &total);
+        let returns = counters.returns.get(name).copied().unwrap_or(0);
+        services.add(name, service, &total, returns);
         for backend in &service.backends {
             let key = (name.clone(), backend.id().clone(), backend.address());
             let counted = counters.backends.get(&key).copied().unwrap_or_default();
@@ -68,6 +70,8 @@ struct ServiceFamilies {
     panic: Family,
     held: Family,
     shares: Family,
+    shifts: Family,
+    returns: Family,
 }
 
 impl ServiceFamilies {
@@ -96,10 +100,26 @@ impl ServiceFamilies {
                 "lb_service_split_share",
                 "Share of each subset in the split in force, of 1 in all, and who set it.",
             ),
+            shifts: Family::gauge(
+                "lb_service_shift_phase",
+                "Where the shift of traffic to the subset stands: 1 in one phase; returned is \
+                 traffic taken back and not acknowledged.",
+            ),
+            returns: Family::counter(
+                "lb_service_split_returns_total",
+                "Times that traffic was taken back from a subset because its gate failed, since \
+                 the agent started.",
+            ),
         }
     }
 
-    fn add(&mut self, name: &str, service: &ServiceState, counters: &BackendCounters) {
+    fn add(
+        &mut self,
+        name: &str,
+        service: &ServiceState,
+        counters: &BackendCounters,
+        returns: u64,
+    ) {
         let labels = [("service", name)];
         self.traffic.add(&labels, counters);
         self.panic.add(&labels, f64::from(service.panic));
@@ -120,15 +140,36 @@ impl ServiceFamilies {
                 self.shares.add(&labels, f64::from(share) / total);
             }
         }
+        if let Some(ShiftState { shift, .. }) = &service.shift {
+            for phase in Phase::NAMES {
+                let labels = [
+                    ("service", name),
+                    ("subset", &*shift.subset),
+                    ("phase", phase),
+                ];
+                let is = phase == shift.phase.name();
+                self.shifts.add(&labels, f64::from(is));
+            }
+        }
+        self.returns.add(&labels, returns as f64);
     }
 
-    fn finish(self) -> [Family; 6] {
+    fn finish(self) -> [Family; 8] {
         let Traffic {
             packets,
             bytes,
             flows,
         } = self.traffic;
-        [packets, bytes, flows, self.panic, self.held, self.shares]
+        [
+            packets,
+            bytes,
+            flows,
+            self.panic,
+            self.held,
+            self.shares,
+            self.shifts,
+            self.returns,
+        ]
     }
 }
 

@@ -129,6 +129,9 @@ async fn metrics_page() {
         r#"lb_service_panic{service="echo"} 1"#.into(),
         r#"lb_service_held_backends{service="echo"} 1"#.into(),
         r#"lb_service_split_share{service="echo",subset="v1",source="cli"} 0.25"#.into(),
+        r#"lb_service_shift_phase{service="echo",subset="v2",phase="arrived"} 1"#.into(),
+        r#"lb_service_shift_phase{service="echo",subset="v2",phase="returned"} 0"#.into(),
+        r#"lb_service_split_returns_total{service="echo"} 2"#.into(),
         format!(r#"lb_backend_packets_total{{{one},direction="in"}} 40"#),
         format!(r#"lb_backend_bytes_total{{{one},direction="out"}} 4100"#),
         format!("lb_backend_flows_total{{{one}}} 42"),
@@ -197,7 +200,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 41, "{families:?}");
+    assert_eq!(families.len(), 43, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -180,6 +180,7 @@ where
             }
             keep
         });
+        self.stats.keep_answers_of(targets);
     }
 
     fn add(&mut self, key: Key, target: &Target, observed: Observed, now: Instant) {
@@ -285,6 +286,9 @@ where
                 );
             }
             return None;
+        }
+        if attempt.result.is_ok() {
+            self.stats.note_answer(target, attempt.took);
         }
         let outcome = ProbeOutcome {
             result: attempt.result.map_err(|failure| failure.to_string()),

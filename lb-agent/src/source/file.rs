@@ -78,6 +78,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
             *decapsulate_from != new.node.decapsulate_from,
         ),
         ("metrics.listen", *listen != new.metrics.listen),
+        ("[dtab]", old.dtab != new.dtab),
     ];
     match (&old.consul, &new.consul) {
         (None, None) => {}

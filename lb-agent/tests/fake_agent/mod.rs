@@ -235,6 +235,11 @@ impl Memory {
     }
 }
 
+/// This agent has no traffic, and refuses to shift it.
+fn nothing_shifted() -> OperatorError {
+    OperatorError::Refused("not done: no traffic is being shifted".into())
+}
+
 async fn control(
     mut inbox: mpsc::Receiver<Command>,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -251,6 +256,8 @@ async fn control(
                 let result = Memory::known(&service).map(|()| ActiveSplit {
                     shares: shares.clone(),
                     source: SplitSource::Cli,
+                    origin: "split set".into(),
+                    fallback: Vec::new(),
                 });
                 if result.is_ok() {
                     memory.split = Some(shares);
@@ -263,6 +270,19 @@ async fn control(
                     memory.split = None;
                 }
                 Box::new(move || drop(reply.send(result)))
+            }
+            Command::Shift(_, order, reply) => {
+                let checked = order.check().map_err(OperatorError::from);
+                Box::new(move || drop(reply.send(checked.and_then(|()| Err(nothing_shifted())))))
+            }
+            Command::Promote(_, reply) => {
+                Box::new(move || drop(reply.send(Err(nothing_shifted()))))
+            }
+            Command::Rollback(_, reply) | Command::Acknowledge(_, reply) => {
+                Box::new(move || drop(reply.send(Err(nothing_shifted()))))
+            }
+            Command::PutDtab(_, _, reply) => {
+                Box::new(move || drop(reply.send(Err(nothing_shifted()))))
             }
             Command::Drain(service, name, reply) => {
                 let result = Memory::backend(&service, &name);

@@ -19,6 +19,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
                 .collect(),
             split: None,
             probe: None,
+            gate: Default::default(),
             origin: Origin {
                 file: "/etc/lb-agent/config.toml".into(),
                 line: 7,
@@ -26,6 +27,8 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
         }),
         backends,
         split: None,
+        splits: Default::default(),
+        shift: None,
         panic: false,
         pending: false,
         notes: vec![],
@@ -61,6 +64,8 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
     echo.split = split.map(|shares| ActiveSplit {
         shares: shares.clone(),
         source: SplitSource::Cli,
+        origin: "split set".into(),
+        fallback: Vec::new(),
     });
     let services = [service("dns", vec![]), echo];
     Snapshot {
@@ -118,5 +123,6 @@ pub(super) fn counters() -> Counters {
     Counters {
         services: BTreeMap::from([("echo".into(), echo)]),
         backends: BTreeMap::new(),
+        returns: BTreeMap::new(),
     }
 }

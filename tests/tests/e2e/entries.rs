@@ -135,8 +135,9 @@ fn entries_shape_a_service() {
     assert_eq!(split(&scene), "v1=1 v2=3 (consul-kv)");
     consul.put_kv("lb/split/echo", "v1=1 v9=3").unwrap();
     until_split(&scene, "v1=9000 v2=1000 (service-splitter)");
-    scene
-        .wait_for_problem("lb/split/echo in Consul is not in force: service echo has no subset v9");
+    scene.wait_for_problem(
+        "consul-kv (key lb/split/echo) is not in force, for there is no subset v9",
+    );
     consul.delete_kv("lb/split/echo").unwrap();
     scene.wait_until_healthy();
     consul.delete_entry("service-splitter", "echo").unwrap();

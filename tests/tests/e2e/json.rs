@@ -7,17 +7,26 @@ use serde_json::Value;
 use crate::scene::{Scene, reply};
 
 /// Objects whose keys are data: names of subsets, states.
-const MAPS: [&str; 3] = ["shares", "configured_shares", "used_by_state"];
+const MAPS: [&str; 4] = [
+    "shares",
+    "base_shares",
+    "configured_shares",
+    "used_by_state",
+];
 
 const COUNTERS: &str = "{bytes_in bytes_out flows_created flows_live packets_in packets_out}";
-const SPLIT: &str = "{shares source}";
+const SPLIT: &str = "{origin shares source}";
+const LAYERS: &str = "[{idle in_force split{origin shares source}}]";
+const SHIFT: &str = "{base_shares began_unix_ms ended_unix_ms every_ms failed_windows last_reason \
+                     last_window next_unix_ms percent phase reason step_percent subset to_percent}";
 const RULE: &str = "{added_unix_ms expires_unix_ms origin prefix reason}";
 
 fn service() -> String {
     format!(
         "{{affinity allow[] backends backends_active backends_healthy consul_service \
          counters{COUNTERS} forwarding name notes[] origin panic probe{{fall host interval_ms kind path \
-         port rise status_max status_min timeout_ms}} protocol restricted split{SPLIT} vips[]}}"
+         port rise status_max status_min timeout_ms}} protocol restricted shift split{SPLIT} \
+         split_layers{LAYERS} vips[]}}"
     )
 }
 
@@ -76,7 +85,7 @@ fn replies_have_the_keys_that_programs_rely_on() {
     let config = scene.agent.config_file().display().to_string();
     let service = service();
     let backends = backends();
-    let rows: [(&[&str], String); 18] = [
+    let rows: [(&[&str], String); 21] = [
         (&["status"], status()),
         (&["service", "list"], format!("{{services[{service}]}}")),
         (
@@ -92,9 +101,21 @@ fn replies_have_the_keys_that_programs_rely_on() {
         (
             &["split", "show"],
             format!(
-                "{{services[{{configured_shares service split{SPLIT} \
-                 subsets[{{backends backends_active share share_percent subset}}]}}]}}"
+                "{{now_unix_ms services[{{configured_shares layers{LAYERS} service shift \
+                 split{SPLIT} subsets[{{backends backends_active share share_percent subset}}]}}]}}"
             ),
+        ),
+        (
+            &["split", "shift", "echo", "v2", "--to", "60"],
+            format!("{{service shift{SHIFT} split{SPLIT}}}"),
+        ),
+        (
+            &["split", "promote", "echo"],
+            format!("{{service shift{SHIFT} split{SPLIT}}}"),
+        ),
+        (
+            &["split", "rollback", "echo"],
+            format!("{{service split{SPLIT}}}"),
         ),
         (
             &["split", "reset", "echo"],

@@ -102,7 +102,7 @@ fn a_split_set_by_hand_is_in_force_when_the_command_returns() {
     scene.agent.kill9().unwrap();
     scene.agent.restart().unwrap();
     let show = || reply(&scene.agent, &["split", "show", "echo"])["services"][0].clone();
-    let by_hand = json!({"shares": {"v1": 100, "v2": 0}, "source": "cli"});
+    let by_hand = json!({"shares": {"v1": 100, "v2": 0}, "source": "cli", "origin": "split set"});
     assert_eq!(show()["split"], by_hand);
     let all = |vip| scene.client().spread(address(vip), 50, 4);
     assert_eq!(all(VIP).of("b1"), 50);
@@ -110,8 +110,12 @@ fn a_split_set_by_hand_is_in_force_when_the_command_returns() {
 
     // Reset, the configured one counts, and the next start knows nothing else.
     let reset = reply(&scene.agent, &["split", "reset", "echo"]);
-    let configured = json!({"shares": {"v1": 50, "v2": 50}, "source": "file"});
-    assert_eq!(reset["split"], configured);
+    let configured = reset["split"].clone();
+    assert_eq!(configured["shares"], json!({"v1": 50, "v2": 50}));
+    assert_eq!(configured["source"], "file");
+    let file = format!("{}:", scene.agent.config_file().display());
+    let origin = configured["origin"].as_str().unwrap();
+    assert!(origin.starts_with(&file), "{origin}");
     assert_eq!(all(VIP).backends.len(), 2);
     scene.agent.stop().unwrap();
     scene.agent.restart().unwrap();

@@ -11,7 +11,7 @@ use crate::{
         backend::{Instance, InstanceId},
         service::{Forwarding, Origin, Protocol, ServiceSpec, SubsetRule},
         snapshot::{Drain, Held},
-        split::SplitSource,
+        split::{ActiveSplit, Shares, SplitSource},
     },
 };
 
@@ -63,6 +63,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
                 },
                 ..Default::default()
             }),
+            gate: Default::default(),
             origin: Origin {
                 file: "config.toml".into(),
                 line: 12,
@@ -72,7 +73,11 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         split: split.map(|words| ActiveSplit {
             shares: Shares::parse(words).unwrap(),
             source: SplitSource::Cli,
+            origin: "split set".into(),
+            fallback: Vec::new(),
         }),
+        splits: Default::default(),
+        shift: None,
         panic: false,
         pending: false,
         notes: Vec::new(),

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::domain::{
     backend::{CatalogHealth, Instance, InstanceId},
+    gate::GateSpec,
     service::{Affinity, Catalog, Forwarding, ProbeKind, ProbeSpec, Protocol, SubsetRule},
     split::Shares,
 };
@@ -245,4 +246,30 @@ fn health_defaults() {
 fn xdp_can_be_left_off() {
     let config = read("[node]\ninterfaces = [\"eth0\"]\nxdp_mode = \"off\"", &[]).unwrap();
     assert_eq!(config.node.xdp_mode, XdpMode::Off);
+}
+
+#[test]
+fn gates_and_tables_are_read() {
+    let service = "[[service]]\nname = \"echo\"\nvip = [\"192.0.2.1:80\"]\nbackends = []\n";
+    let text = format!(
+        "{NODE}\n[dtab]\n{service}gate = {{ window = \"5s\", fail = 3, healthy = 70, errors = 2, \
+         latency = \"250ms\", connections = 50, cooldown = \"0s\" }}"
+    );
+    let config = read(&text, &[]).unwrap();
+    let dtab = config.dtab.unwrap();
+    assert_eq!(dtab.listen.to_string(), "127.0.0.1:4180");
+    assert_eq!(dtab.namespace, "default");
+    let gate = GateSpec {
+        window: Duration::from_secs(5),
+        fail: 3,
+        healthy: 70,
+        errors: 2,
+        latency: Some(Duration::from_millis(250)),
+        connections: 50,
+        cooldown: Duration::ZERO,
+    };
+    assert_eq!(config.services[0].gate, gate);
+    let plain = read(&format!("{NODE}\n{service}"), &[]).unwrap();
+    assert_eq!(plain.dtab, None);
+    assert_eq!(plain.services[0].gate, GateSpec::default());
 }

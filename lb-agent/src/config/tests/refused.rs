@@ -21,7 +21,7 @@ fn what_is_wrong_with_the_document() {
         ),
         (
             "NODE\n[▶proxy]",
-            &["unknown key `proxy`; known here are node, consul, metrics, block, service"],
+            &["unknown key `proxy`; known here are node, consul, metrics, dtab, block, service"],
         ),
         (
             "NODE\n▶[service]\nname = \"a\"",
@@ -31,6 +31,14 @@ fn what_is_wrong_with_the_document() {
         ("metrics = ▶\"x\"\nNODE", &["must be a table, not a string"]),
         ("NODE\n[metrics]\nlisten = ▶\"9180\"", &["write IP:PORT"]),
         ("NODE\n[metrics]\n▶port = 1", &["known here are listen"]),
+        (
+            "NODE\n[dtab]\nlisten = ▶\"0.0.0.0:4180\"\nnamespace = ▶\"a/b\"\n▶port = 1",
+            &[
+                "whoever gets there may shift traffic",
+                "no name",
+                "known here are listen, namespace",
+            ],
+        ),
     ];
     for (marked, words) in rows {
         refused(marked, words);

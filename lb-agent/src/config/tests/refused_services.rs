@@ -84,6 +84,20 @@ fn what_is_wrong_with_a_service() {
             &["no IPv6 client is allowed; name those who are, or \"::/0\" for all"],
         ),
         (
+            "NODE\nSERVICE\nbackends = []\ngate = { window = ▶\"100ms\", fail = ▶0, healthy = ▶101, \
+             errors = ▶-1, latency = ▶5, connections = ▶0, cooldown = ▶\"25h\", ▶colour = 1 }",
+            &[
+                "from 1s to 1h",
+                "from 1 to 100",
+                "from 0 to 100",
+                "from 0 to 100",
+                "must be a duration",
+                "from 1 to 1000000",
+                "from 0s to 1day",
+                "unknown key `colour`",
+            ],
+        ),
+        (
             "NODE\nSERVICE\nbackends = []\n▶vips = []",
             &["did you mean `vip`?"],
         ),

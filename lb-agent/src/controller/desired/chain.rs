@@ -5,13 +5,14 @@ mod failover;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Desired, naming::foreign_subset};
+use super::Desired;
 use crate::domain::{
     backend::{Instance, InstanceId},
     config_entry::{ConfigEntry, EntryKind, Leg, Resolver, Target},
     fleet,
     health::Observed,
     offer,
+    precedence::SplitStack,
     service::{Catalog, ServiceSpec, SubsetRule},
     snapshot::Held,
     split::{ActiveSplit, Shares, SplitSource},
@@ -31,8 +32,10 @@ pub(super) struct Chain {
     pub(super) instances: Instances,
     /// Nothing is known of them yet.
     pub(super) pending: bool,
-    /// The best split that Consul says.
-    pub(super) split: Option<ActiveSplit>,
+    /// The splits that Consul says.
+    said: Vec<ActiveSplit>,
+    /// All that is said of its split, by whomever.
+    pub(super) splits: SplitStack,
     /// What was made of the service, each a sentence.
     pub(super) notes: Vec<String>,
     /// What cannot be made of it.
@@ -137,7 +140,8 @@ impl Desired {
             spec: spec.clone(),
             instances: Vec::new(),
             pending: false,
-            split: None,
+            said: Vec::new(),
+            splits: SplitStack::default(),
             notes: Vec::new(),
             problems: Vec::new(),
         };
@@ -150,18 +154,12 @@ impl Desired {
             }
             (Catalog::Consul { .. }, None) => {}
         }
-        if let Some(shares) = self.fleet.splits.get(&spec.name)
-            && !chain.pending
-        {
-            match foreign_subset(&chain.spec, shares) {
-                Some(subset) => chain.problems.push(format!(
-                    "the key {} in Consul is not in force: service {} has no subset {subset}",
-                    fleet::split_key(&spec.name),
-                    spec.name
-                )),
-                None => chain.offer(shares.clone(), SplitSource::ConsulKv),
-            }
+        if let Some(shares) = self.fleet.splits.get(&spec.name) {
+            let origin = format!("key {}", fleet::split_key(&spec.name));
+            chain.offer(shares.clone(), SplitSource::ConsulKv, origin);
         }
+        let said = std::mem::take(&mut chain.said);
+        chain.splits = self.stack(&chain.spec, said);
         if let Some((own, resolver)) = failover {
             self.fail_over(&own, resolver, observed, &mut chain);
         }
@@ -241,7 +239,8 @@ impl Desired {
             let shares = BTreeMap::from([(default.clone(), 1)]);
             match Shares::new(shares) {
                 Ok(shares) if chain.spec.subsets.contains_key(default) => {
-                    chain.offer(shares, SplitSource::ServiceResolver);
+                    let origin = format!("default subset of {service}");
+                    chain.offer(shares, SplitSource::ServiceResolver, origin);
                 }
                 _ => chain.problems.push(format!(
                     "the default subset {default} of {service} in Consul is not one of its subsets"
@@ -288,7 +287,10 @@ impl Desired {
             *shares.entry(label).or_default() += leg.share;
         }
         match Shares::new(shares) {
-            Ok(shares) => chain.offer(shares, SplitSource::ServiceSplitter),
+            Ok(shares) => {
+                let origin = format!("entry of {service}");
+                chain.offer(shares, SplitSource::ServiceSplitter, origin);
+            }
             Err(error) => chain.problems.push(format!(
                 "the service-splitter of {service} in Consul is not in force: {error}"
             )),
@@ -297,15 +299,14 @@ impl Desired {
 }
 
 impl Chain {
-    /// Offers a split; the better source counts.
-    fn offer(&mut self, shares: Shares, source: SplitSource) {
-        if self
-            .split
-            .as_ref()
-            .is_none_or(|split| split.source < source)
-        {
-            self.split = Some(ActiveSplit { shares, source });
-        }
+    /// Takes in what Consul says of the split.
+    fn offer(&mut self, shares: Shares, source: SplitSource, origin: String) {
+        self.said.push(ActiveSplit {
+            shares,
+            source,
+            origin,
+            fallback: Vec::new(),
+        });
     }
 
     /// Adds backends of another service.

@@ -7,11 +7,11 @@ use crate::domain::{
     backend::InstanceId,
     service::ServiceSpec,
     snapshot::ServiceState,
-    split::{ActiveSplit, Shares},
+    split::{ActiveSplit, Shares, SplitSource},
 };
 
 impl Desired {
-    fn state_of(&self, service: &str) -> Result<&Arc<ServiceState>, OperatorError> {
+    pub(crate) fn state_of(&self, service: &str) -> Result<&Arc<ServiceState>, OperatorError> {
         self.snapshot
             .services
             .get(service)
@@ -47,14 +47,27 @@ impl Desired {
         Ok(())
     }
 
-    /// Splits of the command line that a changed configuration has left without a meaning, each in
-    /// a sentence. They are not in force.
+    /// Splits that name a subset which the service does not have (any more), each in a sentence.
+    /// They are not in force. What a service is made of is not known before its catalog answers.
     pub(crate) fn idle_splits(&self) -> impl Iterator<Item = String> {
-        self.splits.iter().filter_map(|(name, shares)| {
-            let subset = foreign_subset(&self.snapshot.services.get(name)?.spec, shares)?;
-            Some(format!(
-                "service {name}: the split {shares} of the command line is not in force, for there is no subset {subset} any more; `lb-agent split reset {name}` forgets it"
-            ))
+        let services = self.snapshot.services.iter();
+        let known = services.filter(|(_, service)| !service.pending);
+        known.flat_map(|(name, service)| {
+            let layers = service.splits.layers().iter();
+            layers.filter_map(move |layer| {
+                let idle = layer.idle.as_ref()?;
+                let shares = &layer.split.shares;
+                Some(match layer.split.source {
+                    SplitSource::Cli => format!(
+                        "service {name}: the split {shares} of the command line is not in force, for {idle} any more; `lb-agent split reset {name}` forgets it"
+                    ),
+                    source => format!(
+                        "service {name}: the split {shares} of {} ({}) is not in force, for {idle}",
+                        source.name(),
+                        layer.split.origin
+                    ),
+                })
+            })
         })
     }
 
@@ -113,7 +126,7 @@ impl Desired {
 }
 
 /// A subset among the shares that the service does not have.
-pub(super) fn foreign_subset<'a>(spec: &ServiceSpec, shares: &'a Shares) -> Option<&'a str> {
+fn foreign_subset<'a>(spec: &ServiceSpec, shares: &'a Shares) -> Option<&'a str> {
     let known = spec.subset_names();
     let mut named = shares.iter().map(|(subset, _)| subset);
     named.find(|subset| !known.contains(*subset))

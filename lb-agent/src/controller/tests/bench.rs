@@ -7,11 +7,13 @@ use crate::{
     datapath::fake::FakeKernel,
     domain::{
         backend::{CatalogHealth, Instance, InstanceId},
+        config_entry::{ConfigEntry, EntryKind},
         health::Observed,
+        sync::{KeyValue, Listed},
     },
 };
 
-const CONFIG: &str = r#"
+pub(super) const CONFIG: &str = r#"
 [node]
 interfaces = ["eth0"]
 
@@ -45,7 +47,15 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) async fn start(kernel: FakeKernel, saved: PersistedState) -> Self {
-        let config = crate::config::parse_in(CONFIG, Path::new("test.toml"), &|_| None).unwrap();
+        Self::configured(CONFIG, kernel, saved).await
+    }
+
+    pub(super) async fn configured(
+        config: &str,
+        kernel: FakeKernel,
+        saved: PersistedState,
+    ) -> Self {
+        let config = crate::config::parse_in(config, Path::new("test.toml"), &|_| None).unwrap();
         let (commands, command_receiver) = mpsc::channel(8);
         let (snapshots, snapshot_receiver) = watch::channel(Arc::default());
         let (catalog, catalog_receiver) = watch::channel(Arc::default());
@@ -61,6 +71,7 @@ impl Bench {
             problems: Vec::new(),
             interfaces: Vec::new(),
             local_clients: None,
+            witnesses: vec![],
             vital: Box::new(|| crate::domain::block::Vital {
                 addresses: vec![("192.0.2.1".parse().unwrap(), "the Consul server".into())],
             }),
@@ -101,9 +112,38 @@ impl Bench {
             .iter()
             .map(|(number, tag)| instance(*number, tag))
             .collect();
-        let mut state = CatalogState::default();
-        state.services.insert("echo".into(), Arc::new(instances));
-        self.catalog.send_replace(Arc::new(state));
+        self.change(|state| {
+            state.services.insert("echo".into(), Arc::new(instances));
+        })
+        .await;
+    }
+
+    /// Consul has these keys of the fleet, without their prefix, at this index.
+    pub(super) async fn keys(&self, index: u64, rows: &[(&str, &str)]) {
+        let values = rows.iter().map(|(key, text)| {
+            let text = (*text).to_owned();
+            ((*key).to_owned(), KeyValue { text, index })
+        });
+        let values = Arc::new(values.collect());
+        self.change(|state| state.keys = Some(Listed { index, values }))
+            .await;
+    }
+
+    /// Consul has this entry of `echo` at this index, and no other of its kind.
+    pub(super) async fn entry(&self, kind: EntryKind, index: u64, entry: Option<ConfigEntry>) {
+        let values = entry.map(|entry| ("echo".to_owned(), entry));
+        let values = Arc::new(values.into_iter().collect());
+        self.change(|state| {
+            state.entries.insert(kind, Listed { index, values });
+        })
+        .await;
+    }
+
+    /// Changes what Consul says; the rest stays.
+    async fn change(&self, change: impl FnOnce(&mut CatalogState)) {
+        let mut changed = CatalogState::clone(&self.catalog.borrow());
+        change(&mut changed);
+        self.catalog.send_replace(Arc::new(changed));
         self.settle().await;
     }
 

@@ -1,29 +1,7 @@
 //! Keys of the fleet: block rules and splits that every node follows.
 
 use super::{bench::Bench, order, shares};
-use crate::{
-    controller::*,
-    datapath::fake::FakeKernel,
-    domain::{
-        fleet::KeyChange,
-        sync::{KeyValue, Listed},
-    },
-};
-
-/// Consul has these keys, without their prefix, at this index.
-async fn keys(bench: &Bench, index: u64, rows: &[(&str, &str)]) {
-    let values = rows.iter().map(|(key, text)| {
-        let text = (*text).to_owned();
-        ((*key).to_owned(), KeyValue { text, index })
-    });
-    let mut state = (**bench.catalog.borrow()).clone();
-    state.keys = Some(Listed {
-        index,
-        values: Arc::new(values.collect()),
-    });
-    bench.catalog.send_replace(Arc::new(state));
-    bench.settle().await;
-}
+use crate::{controller::*, datapath::fake::FakeKernel, domain::fleet::KeyChange};
 
 fn blocked(bench: &Bench) -> Vec<String> {
     let mut nets = bench.kernel.clone().blocked().unwrap();
@@ -46,7 +24,7 @@ async fn rules_of_the_fleet_are_followed_one_by_one() {
         // A backend of this node: foolish here, whatever it is elsewhere.
         ("block/10.1.0.1", ""),
     ];
-    keys(&bench, 5, &rows).await;
+    bench.keys(5, &rows).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32", "203.0.113.2/32"]);
     let list = bench.handle.block_list(None, 9).await.unwrap();
     let told: Vec<(&str, &str)> = list
@@ -86,13 +64,13 @@ async fn rules_of_the_fleet_are_followed_one_by_one() {
         "{error}"
     );
 
-    keys(&bench, 6, &rows[..1]).await;
+    bench.keys(6, &rows[..1]).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32"]);
     assert!(bench.handle.fleet_follows(vec![change]).await.unwrap());
     assert_eq!(problems(&bench).await, "");
 
     // An emptied server takes nothing away, neither now nor after a restart.
-    keys(&bench, 1, &[]).await;
+    bench.keys(1, &[]).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32"]);
     let said = problems(&bench).await;
     assert!(
@@ -102,9 +80,9 @@ async fn rules_of_the_fleet_are_followed_one_by_one() {
     let saved = bench.state.borrow().clone();
     let bench = Bench::start(FakeKernel::default(), saved).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32"]);
-    keys(&bench, 1, &[]).await;
+    bench.keys(1, &[]).await;
     assert_eq!(blocked(&bench), ["203.0.113.1/32"]);
-    keys(&bench, 7, &[]).await;
+    bench.keys(7, &[]).await;
     assert!(blocked(&bench).is_empty());
 }
 
@@ -112,7 +90,7 @@ async fn rules_of_the_fleet_are_followed_one_by_one() {
 async fn splits_of_the_fleet_count_below_the_command_line() {
     let bench = Bench::new().await;
     bench.list(&[(1, "v1"), (2, "v2")]).await;
-    keys(&bench, 5, &[("split/echo", "v1=1 v2=3")]).await;
+    bench.keys(5, &[("split/echo", "v1=1 v2=3")]).await;
     let weights = bench.echo();
     assert_eq!(weights[0].1 * 3, weights[1].1);
     let own = bench

@@ -22,6 +22,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         subsets: BTreeMap::new(),
         split: None,
         probe: None,
+        gate: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,
@@ -51,6 +52,8 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         spec: Arc::new(spec),
         backends,
         split: None,
+        splits: Default::default(),
+        shift: None,
         panic: false,
         pending: false,
         notes: Vec::new(),

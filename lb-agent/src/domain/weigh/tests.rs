@@ -1,9 +1,14 @@
 //! Tests of `weigh`.
 
+mod fallback;
+
 use std::{path::PathBuf, time::SystemTime};
 
 use super::*;
-use crate::domain::service::{Catalog, Forwarding, Origin, Protocol};
+use crate::domain::{
+    service::{Catalog, Forwarding, Origin, Protocol},
+    split::SplitSource,
+};
 
 /// A row: address, subset, registered weight, and what is special about it.
 #[derive(Clone, Copy)]
@@ -15,6 +20,15 @@ enum Special {
     Drained,
 }
 use Special::{Critical, Drained, Maintenance, ProbeFails};
+
+fn by_hand(shares: Shares, fallback: Vec<Shares>) -> ActiveSplit {
+    ActiveSplit {
+        shares,
+        source: SplitSource::Cli,
+        origin: "by hand".into(),
+        fallback,
+    }
+}
 
 fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>) -> ServiceState {
     let shares = |text: Option<&str>| {
@@ -28,9 +42,12 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         affinity: Default::default(),
         allow: None,
         catalog: Catalog::Static(Vec::new()),
-        subsets: BTreeMap::new(),
+        subsets: ["a", "b", "c", "v1", "v2", "v3"]
+            .map(|name| (name.to_owned(), Default::default()))
+            .into(),
         split: shares(file),
         probe: None,
+        gate: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,
@@ -78,15 +95,15 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
             Observed::Unknown
         }
     };
-    let cli = shares(cli);
+    let cli = shares(cli).map(|shares| by_hand(shares, Vec::new()));
     weigh(
         &spec,
         Inputs {
             instances,
             observed: &observed,
             drains: Some(&drains),
-            cli_split: cli.as_ref(),
-            consul_split: None,
+            splits: SplitStack::of(&spec, cli),
+            shift: None,
         },
     )
 }
@@ -308,14 +325,15 @@ fn families_are_apart() {
         (instance, None)
     })
     .collect();
+    let spec = Arc::new(spec);
     let state = weigh(
-        &Arc::new(spec),
+        &spec,
         Inputs {
             instances,
             observed: &|_| Observed::Unknown,
             drains: None,
-            cli_split: None,
-            consul_split: None,
+            splits: SplitStack::of(&spec, []),
+            shift: None,
         },
     );
     let of = |v6: bool| -> Vec<u32> {
@@ -364,7 +382,8 @@ fn ports_that_cannot_be_translated() {
                 instances: instances.collect(),
                 observed: &|_| Observed::Unknown,
                 drains: None,
-                cli_split: None,
+                splits: Default::default(),
+                shift: None,
             },
         );
         assert_eq!(permille(&state), [1000, 0]);

@@ -20,6 +20,7 @@ use crate::{
         block::parse_prefix,
         health::Observed,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
+        shift::{Phase, Shift, ShiftState},
         snapshot::{BackendState, Held, ServiceState, Snapshot},
         split::{ActiveSplit, Shares, SplitSource},
         sync::WatchStatus,
@@ -132,6 +133,7 @@ pub(super) fn snapshot() -> Snapshot {
         subsets: BTreeMap::new(),
         split: None,
         probe: None,
+        gate: Default::default(),
         origin: Origin {
             file: "config.toml".into(),
             line: 1,
@@ -183,6 +185,20 @@ pub(super) fn snapshot() -> Snapshot {
         split: Some(ActiveSplit {
             shares: Shares::parse(&["v1=1", "v2=3"]).unwrap(),
             source: SplitSource::Cli,
+            origin: "split set".into(),
+            fallback: Vec::new(),
+        }),
+        splits: Default::default(),
+        shift: Some(ShiftState {
+            shift: Shift {
+                subset: "v2".into(),
+                base: Shares::parse(&["v1=1"]).unwrap(),
+                shares: Shares::parse(&["v1=1", "v2=3"]).unwrap(),
+                began: since,
+                phase: Phase::Arrived,
+            },
+            failed: 0,
+            last: None,
         }),
         panic: true,
         pending: false,
@@ -204,6 +220,7 @@ pub(super) fn all_counters() -> Counters {
             ("echo".into(), counters(50)),
             ("vanished".into(), counters(60)),
         ]),
+        returns: BTreeMap::from([("echo".into(), 2)]),
         backends: BTreeMap::from([
             (key("node-a/echo-1", "10.1.0.2:8080"), counters(40)),
             (key("node-a/vanished", "10.1.0.9:8080"), counters(10)),

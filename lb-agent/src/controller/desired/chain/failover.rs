@@ -1,11 +1,10 @@
 //! Where a service, or a subset of it, has no usable backend left, others take its traffic.
 
-use super::{Chain, Desired, foreign_subset};
+use super::{Chain, Desired};
 use crate::domain::{
     backend::{CatalogHealth, Instance},
     config_entry::{Resolver, Target},
     health::Observed,
-    split::SplitSource,
 };
 
 impl Desired {
@@ -30,29 +29,10 @@ impl Desired {
             let drained = drains.is_some_and(|drains| drains.contains_key(&instance.id));
             up && passing && !drained && instance.weight > 0
         };
-        let name = &chain.spec.name;
-        let cli = self.splits.get(name);
-        let cli = cli.filter(|shares| foreign_subset(&chain.spec, shares).is_none());
-        let split = [
-            cli.map(|shares| (SplitSource::Cli, shares)),
-            chain
-                .split
-                .as_ref()
-                .map(|split| (split.source, &split.shares)),
-            chain
-                .spec
-                .split
-                .as_ref()
-                .map(|shares| (SplitSource::File, shares)),
-        ];
-        let split = split
-            .into_iter()
-            .flatten()
-            .max_by_key(|(source, _)| *source);
-        let labels: Vec<Option<String>> = match split {
+        let labels: Vec<Option<String>> = match chain.splits.in_force() {
             None => vec![None],
-            Some((_, shares)) => {
-                let served = shares.iter().filter(|(_, share)| *share > 0);
+            Some(split) => {
+                let served = split.shares.iter().filter(|(_, share)| *share > 0);
                 served.map(|(subset, _)| Some(subset.to_owned())).collect()
             }
         };

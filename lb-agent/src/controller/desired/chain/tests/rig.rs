@@ -123,7 +123,8 @@ impl Rig {
     }
 
     pub(super) fn problems(&self) -> String {
-        let problems: Vec<String> = self.desired.consul_problems().collect();
+        let problems = self.desired.consul_problems();
+        let problems: Vec<String> = problems.chain(self.desired.idle_splits()).collect();
         problems.join("; ")
     }
 }
