@@ -134,6 +134,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let (to_save, state_receiver) = watch::channel(loaded.state.clone());
     let imported = loaded.state.imported.clone();
     let (save_problem, save_problem_receiver) = watch::channel(None);
+    let (saved, saved_receiver) = watch::channel(loaded.state.shifts.clone());
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
 
@@ -158,6 +159,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         census: census_receiver,
         state: to_save,
         save_problem: save_problem_receiver,
+        saved: saved_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
 
@@ -210,6 +212,7 @@ pub async fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         state_dir,
         state_receiver,
         save_problem,
+        saved,
         imported,
     ));
     // On a thread of its own: building tables and writing maps takes its time, which probes and

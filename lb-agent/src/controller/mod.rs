@@ -25,7 +25,7 @@ mod shifts;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -47,6 +47,7 @@ use crate::{
     domain::{
         gate::Witness,
         kernel::{Census, Kernel, KernelError},
+        shift::Shift,
         snapshot::{Drain, Snapshot},
         sync::{CatalogState, Topic},
     },
@@ -95,6 +96,8 @@ pub struct Channels {
     pub state: watch::Sender<PersistedState>,
     /// Why saving fails at present.
     pub save_problem: watch::Receiver<Option<String>>,
+    /// The shifts that are on disk.
+    pub saved: watch::Receiver<BTreeMap<String, Shift>>,
 }
 
 /// See the module's documentation.
@@ -201,6 +204,7 @@ impl<K: Kernel> Controller<K> {
     async fn reconcile(&mut self) {
         let now = SystemTime::now();
         let mut changed = self.desired.rebuild(now);
+        let returns = self.desired.returns.clone();
         // A step changes what is seen, and opens a window of its own.
         while self.steer(now) {
             changed |= self.desired.rebuild(now);
@@ -212,9 +216,12 @@ impl<K: Kernel> Controller<K> {
             changed
         });
         if changed {
+            self.save();
+            if self.desired.returns != returns {
+                self.wait_for_disk().await;
+            }
             let snapshot = self.desired.snapshot();
             self.channels.snapshots.send_replace(snapshot);
-            self.save();
         }
         let snapshot = self.desired.snapshot();
         self.follow_fleet();

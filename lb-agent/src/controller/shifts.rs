@@ -1,6 +1,9 @@
 //! Splits as people set, shift, promote and roll them back, and as the agent gives them back.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use tracing::{info, warn};
 
@@ -13,6 +16,9 @@ use crate::domain::{
     snapshot::ServiceState,
     split::{ActiveSplit, Shares},
 };
+
+/// How long a slow disk may keep clients from the good shares.
+const DISK: Duration = Duration::from_secs(1);
 
 impl<K: Kernel> Controller<K> {
     /// Lets the gates look, and tells what came of it; answers whether shares have changed.
@@ -58,6 +64,17 @@ impl<K: Kernel> Controller<K> {
         turns
             .iter()
             .any(|(_, turn)| !matches!(turn, Turn::WindowFailed(..)))
+    }
+
+    /// Waits until the shifts are on disk. A return that only this agent remembers would end with
+    /// it, and the next agent would shift traffic to the bad subset again.
+    pub(super) async fn wait_for_disk(&mut self) {
+        let shifts = self.desired.shifts_to_save();
+        let saved = self.channels.saved.wait_for(|saved| *saved == shifts);
+        // An error: nobody saves anything, at the agent's end.
+        if tokio::time::timeout(DISK, saved).await.is_err() {
+            warn!("traffic is taken back before that is on disk, which takes too long");
+        }
     }
 
     pub(super) fn counters(&self) -> Result<Counters, OperatorError> {

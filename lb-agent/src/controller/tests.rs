@@ -5,6 +5,7 @@ mod blocks;
 mod fleet;
 mod layers;
 mod local;
+mod returned;
 mod shifts;
 
 use std::time::Duration;

@@ -1,22 +1,24 @@
 //! Keeps the file on disk what the state in memory is.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::{PersistedState, StateDir};
-use crate::domain::block_list::Imported;
+use crate::domain::{block_list::Imported, shift::Shift};
 
 /// From a failure to save the state to the next try.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Writes the latest state to disk whenever it changes, and again while that fails; the last one
-/// before it ends. Imported block lists are written only when they are others than `on_disk`.
+/// before it ends. Imported block lists are written only when they are others than `on_disk`; `shifts`
+/// hears of the shifts that are.
 pub async fn keep_saved(
     dir: StateDir,
     mut states: watch::Receiver<PersistedState>,
     problem: watch::Sender<Option<String>>,
+    shifts: watch::Sender<BTreeMap<String, Shift>>,
     mut on_disk: Arc<Imported>,
 ) {
     let dir = Arc::new(dir);
@@ -28,7 +30,7 @@ pub async fn keep_saved(
         }
         let state = states.borrow_and_update().clone();
         let dir = dir.clone();
-        let imported = state.imported.clone();
+        let (imported, shifts_in_it) = (state.imported.clone(), state.shifts.clone());
         let is_new = !Arc::ptr_eq(&imported, &on_disk);
         let saved = tokio::task::spawn_blocking(move || {
             // The list first: what was unlisted of the former one means nothing to it.
@@ -40,6 +42,7 @@ pub async fn keep_saved(
         .await;
         if matches!(saved, Ok(Ok(()))) {
             on_disk = imported;
+            shifts.send_replace(shifts_in_it);
         }
         let failure = match saved {
             Ok(Ok(())) => None,
@@ -74,16 +77,29 @@ mod tests {
         std::fs::create_dir(&in_the_way).unwrap();
         let (states, receiver) = watch::channel(PersistedState::default());
         let (problem, mut problems) = watch::channel(None);
-        let saving = tokio::spawn(keep_saved(dir.clone(), receiver, problem, Arc::default()));
+        let (shifts, on_disk) = watch::channel(BTreeMap::new());
+        let saving = tokio::spawn(keep_saved(
+            dir.clone(),
+            receiver,
+            problem,
+            shifts,
+            Arc::default(),
+        ));
         let mut state = PersistedState::default();
         state.catalog.insert("echo".into(), Vec::new());
+        let split = crate::domain::split::Shares::parse(&["v1=1"]).unwrap();
+        let began = std::time::SystemTime::UNIX_EPOCH;
+        let shift = Shift::placed("v2", &split, &split, began);
+        state.shifts.insert("echo".into(), shift);
         states.send_replace(state.clone());
         problems.wait_for(Option::is_some).await.unwrap();
         assert_eq!(dir.load().state, PersistedState::default());
+        assert!(on_disk.borrow().is_empty());
 
         std::fs::remove_dir(in_the_way).unwrap();
         problems.wait_for(Option::is_none).await.unwrap();
         assert_eq!(dir.load().state, state);
+        assert_eq!(*on_disk.borrow(), state.shifts);
         drop(states);
         saving.await.unwrap();
     }

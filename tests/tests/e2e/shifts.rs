@@ -194,14 +194,6 @@ fn a_new_subset_that_falls_ill_is_given_up_until_acknowledged() {
             output.stderr
         );
     }
-    // The state is written beside the decision, so a kill at that very moment would lose it.
-    let state = scene.topology.directory().join("state/state.json");
-    wait_for("the return to be on disk", PATIENCE, || {
-        Ok(fs::read_to_string(&state)?
-            .contains("\"returned\"")
-            .then_some(()))
-    })
-    .unwrap();
     scene.agent.kill9().unwrap();
     scene.agent.restart().unwrap();
     told(&scene);

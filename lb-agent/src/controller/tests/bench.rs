@@ -40,7 +40,9 @@ pub(super) struct Bench {
     pub(super) catalog: watch::Sender<Arc<CatalogState>>,
     health: mpsc::Sender<HealthEvent>,
     pub(super) state: watch::Receiver<PersistedState>,
-    _census: watch::Sender<Arc<Census>>,
+    pub(super) census: watch::Sender<Arc<Census>>,
+    /// The shifts on the disk, which the test is.
+    pub(super) disk: watch::Sender<BTreeMap<String, Shift>>,
     _save_problem: watch::Sender<Option<String>>,
     pub(super) task: tokio::task::JoinHandle<()>,
 }
@@ -64,6 +66,7 @@ impl Bench {
         let (census, census_receiver) = watch::channel(Arc::default());
         let (state, state_receiver) = watch::channel(saved.clone());
         let (save_problem, save_problem_receiver) = watch::channel(None);
+        let (disk, saved_receiver) = watch::channel(saved.shifts.clone());
         let setup = Setup {
             config,
             config_path: "test.toml".into(),
@@ -85,6 +88,7 @@ impl Bench {
             census: census_receiver,
             state,
             save_problem: save_problem_receiver,
+            saved: saved_receiver,
         };
         let controller = Controller::start(kernel.clone(), setup, channels)
             .await
@@ -96,7 +100,8 @@ impl Bench {
             catalog,
             health,
             state: state_receiver,
-            _census: census,
+            census,
+            disk,
             _save_problem: save_problem,
             task,
         }
