@@ -44,6 +44,8 @@ mod mishaps;
 mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
+#[path = "e2e/publish.rs"]
+mod publish;
 #[path = "e2e/raw.rs"]
 mod raw;
 #[path = "e2e/scene.rs"]

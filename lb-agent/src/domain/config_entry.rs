@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{filter::Filter, service::SubsetRule};
+use super::{filter::Filter, route::Route, service::SubsetRule};
 
 /// The kinds that are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,19 +15,22 @@ pub enum EntryKind {
     Defaults,
     /// Subsets, redirect, failover.
     Resolver,
+    /// Routes of requests.
+    Router,
     /// Shares.
     Splitter,
 }
 
 impl EntryKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Defaults, Self::Resolver, Self::Splitter];
+    pub const ALL: [Self; 4] = [Self::Defaults, Self::Resolver, Self::Router, Self::Splitter];
 
     /// As Consul calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Defaults => "service-defaults",
             Self::Resolver => "service-resolver",
+            Self::Router => "service-router",
             Self::Splitter => "service-splitter",
         }
     }
@@ -47,6 +50,8 @@ pub enum ConfigEntry {
     Defaults(String),
     /// `service-resolver`.
     Resolver(Resolver),
+    /// `service-router`, in its order: the first route that fits counts.
+    Router(Vec<Route>),
     /// `service-splitter`, in its order.
     Splitter(Vec<Leg>),
 }

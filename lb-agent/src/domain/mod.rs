@@ -20,6 +20,7 @@ pub mod maglev;
 pub mod offer;
 pub mod plan;
 pub mod precedence;
+pub mod route;
 pub mod schedule;
 pub mod service;
 pub mod shift;

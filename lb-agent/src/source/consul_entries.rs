@@ -2,12 +2,15 @@
 //!
 //! As with instances, one that cannot be read does not take the others with it.
 
+mod router;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use self::router::WireRouter;
 use crate::domain::{
     config_entry::{ConfigEntry, EntryKind, Leg, Resolver, ResolverSubset, Target},
     filter::Filter,
@@ -65,6 +68,15 @@ fn entry(kind: EntryKind, name: &str, value: Value) -> Result<ConfigEntry, Inval
         EntryKind::Resolver => {
             let wire: WireResolver = serde_json::from_value(value).map_err(form)?;
             wire.into_resolver(name).map(ConfigEntry::Resolver)
+        }
+        EntryKind::Router => {
+            let wire: WireRouter = serde_json::from_value(value).map_err(form)?;
+            let routes = wire.into_routes(name);
+            let routes = routes.map_err(|reason| InvalidEntry::Form {
+                name: name.into(),
+                reason,
+            })?;
+            Ok(ConfigEntry::Router(routes))
         }
         EntryKind::Splitter => {
             let wire: WireSplitter = serde_json::from_value(value).map_err(form)?;

@@ -32,7 +32,7 @@ async fn a_token_for_services_only() {
     let mut source = Source::follow(with(READER), all.collect());
     let (state, _) = source
         .until(LATER, |state| {
-            state.entries.len() == 3
+            state.entries.len() == EntryKind::ALL.len()
                 && state.keys.is_some()
                 && state.names.is_some()
                 && echo(state).is_some()

@@ -1,4 +1,4 @@
-//! Configuration entries of a real Consul shape a service, and services there publish themselves.
+//! Configuration entries and keys of a real Consul shape a service.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,9 @@ use crate::{
 
 /// How soon a change in Consul must be followed.
 const SOON: Duration = Duration::from_secs(1);
-/// Where another service publishes itself.
-const OTHER: &str = "198.51.100.20:80";
 
 /// The service, as `service show` has it.
-fn service(scene: &Scene, name: &str) -> Value {
+pub(crate) fn service(scene: &Scene, name: &str) -> Value {
     reply(&scene.agent, &["service", "show", name])["service"].clone()
 }
 
@@ -49,7 +47,7 @@ fn until_split(scene: &Scene, expected: &str) -> Duration {
 }
 
 /// Waits until these backends answer on the VIP, and no others.
-fn until_answer(scene: &Scene, expected: &[&str]) -> Duration {
+pub(crate) fn until_answer(scene: &Scene, expected: &[&str]) -> Duration {
     let client = scene.client().patience(Duration::from_millis(500));
     let begun = Instant::now();
     wait_for(&format!("answers of {expected:?} only"), PATIENCE, || {
@@ -95,13 +93,26 @@ fn entries_shape_a_service() {
         },
         "Failover": {"*": {"Service": "echo-spare"}},
     });
+    let router = json!({"Kind": "service-router", "Name": "echo", "Routes": [
+        {"Match": {"HTTP": {"PathPrefix": "/old", "Methods": ["GET"]}},
+         "Destination": {"ServiceSubset": "v1", "RequestTimeout": "2s", "NumRetries": 1}}]});
     consul.put_entry(&resolver).unwrap();
+    consul.put_entry(&router).unwrap();
     until_answer(&scene, &["b1"]);
     assert_eq!(split(&scene), "v1=1 (service-resolver)");
-    let shown = scene.agent.command(&["service", "show", "echo"]).unwrap();
-    for words in ["speaks http", "gives connections 3s"] {
-        assert!(shown.contains(words), "{shown}");
-    }
+    let words = [
+        "speaks http",
+        "gives connections 3s",
+        "GET /old* to subset v1",
+    ];
+    wait_for("what the entries make of it", PATIENCE, || {
+        let shown = scene.agent.command(&["service", "show", "echo"])?;
+        Ok(words
+            .iter()
+            .all(|words| shown.contains(words))
+            .then_some(()))
+    })
+    .unwrap();
 
     // Shares: who set them, how soon they are followed, and what they come to.
     let splitter = |v1: f64, v2: f64| {
@@ -142,6 +153,15 @@ fn entries_shape_a_service() {
     scene.wait_until_healthy();
     consul.delete_entry("service-splitter", "echo").unwrap();
     until_split(&scene, "v1=1 (service-resolver)");
+
+    // A shift begins on that, too, and goes back to it.
+    let shift = ["split", "shift", "echo", "v2", "--to", "50", "--step", "50"];
+    scene.agent.command(&shift).unwrap();
+    assert_eq!(split(&scene), "v1=50 v2=50 (cli)");
+    until_answer(&scene, &["b1", "b2"]);
+    scene.agent.command(&["split", "rollback", "echo"]).unwrap();
+    assert_eq!(split(&scene), "v1=1 (service-resolver)");
+    until_answer(&scene, &["b1"]);
 
     // The last backend of a subset goes down: another service takes over, and gives back.
     consul.set_check("b1", "critical").unwrap();
@@ -189,92 +209,6 @@ fn what_an_emptied_server_forgets_of_entries_stays_in_force() {
     let all = load.stop().all();
     assert_eq!(all.failed(), 0, "{:?}", all.failures);
     assert_eq!(all.of("b2"), 0, "a canary took all the traffic");
-}
-
-#[test]
-fn services_publish_themselves() {
-    let (consul, mut scene) = scene_with(3, "", "auto_publish = true");
-    let client = scene.client().patience(Duration::from_millis(500));
-    consul.register(instance(&scene, "b1")).unwrap();
-    until_answer(&scene, &["b1"]);
-    let web = |scene: &Scene, id, meta, tags| {
-        let instance = Registration {
-            service: "web",
-            meta,
-            tags,
-            ..instance(scene, id)
-        };
-        consul.register(instance).unwrap();
-    };
-    let good: &[_] = &[
-        ("lb-vip", OTHER),
-        ("lb-health-path", "/"),
-        ("lb-health-interval", "200ms"),
-    ];
-    web(&scene, "b2", good, &["urlprefix-web.example/"]);
-    wait_for("the service to answer", PATIENCE, || {
-        Ok(client.get(address(OTHER), "/").ok())
-    })
-    .unwrap();
-    let shown = service(&scene, "web");
-    assert_eq!(shown["origin"], "consul meta of lb-node/b2");
-    assert_eq!(shown["probe"]["kind"], "http");
-    assert!(
-        shown["notes"]
-            .to_string()
-            .contains("urlprefix-web.example/"),
-        "{shown}"
-    );
-    scene.wait_until_healthy();
-    // Watched from then on: another backend is followed at once.
-    let begun = Instant::now();
-    web(&scene, "b3", good, &[]);
-    wait_for("b3 to take traffic", PATIENCE, || {
-        Ok((service(&scene, "web")["backends_active"] == 2).then_some(()))
-    })
-    .unwrap();
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
-
-    // Over a restart of the agent without Consul.
-    consul.stop().unwrap();
-    scene.agent.kill9().unwrap();
-    scene.agent.restart().unwrap();
-    assert_eq!(service(&scene, "web")["backends"], 2);
-    assert!(client.get(address(OTHER), "/").is_ok());
-    let mut consul = consul;
-    consul.restart().unwrap();
-    scene.wait_until_healthy();
-
-    // What clashes with the file, and what is nonsense, is told and not followed.
-    let clash = Registration {
-        service: "thief",
-        meta: &[("lb-vip", VIP)],
-        ..instance(&scene, "b3")
-    };
-    consul
-        .register(Registration {
-            id: "thief",
-            ..clash
-        })
-        .unwrap();
-    scene.wait_for_problem(
-        "thief in Consul is not published: 198.51.100.10:80 (tcp) belongs to service echo",
-    );
-    let wrong = Registration {
-        service: "wrong",
-        id: "wrong",
-        meta: &[("lb-vip", "web.example:80")],
-        ..clash
-    };
-    consul.register(wrong).unwrap();
-    scene.wait_for_problem("`web.example:80` in lb-vip is not of the form ADDRESS:PORT");
-    until_answer(&scene, &["b1"]);
-    for id in ["thief", "wrong"] {
-        consul.deregister(id).unwrap();
-    }
-    scene.wait_until_healthy();
-    assert!(client.get(address(OTHER), "/").is_ok());
 }
 
 #[test]

@@ -199,6 +199,15 @@ impl Desired {
                 "service-defaults says that it speaks {protocol}; connections are balanced, not requests"
             ));
         }
+        if let Some(ConfigEntry::Router(routes)) = self.entry(EntryKind::Router, &own.service)
+            && !routes.is_empty()
+        {
+            let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
+            chain.notes.push(format!(
+                "service-router has routes for a proxy of requests, which this version does not have; connections are balanced: {}",
+                routes.join("; ")
+            ));
+        }
         if let Some(resolver) = resolver {
             self.take_subsets(resolver, &target, chain);
         }
