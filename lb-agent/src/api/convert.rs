@@ -17,9 +17,11 @@ use crate::{
         backend::CatalogHealth,
         block::{BlockRule, Exception},
         health::Observed,
+        route::Text,
         service::{Catalog, ProbeKind, ProbeSpec},
         snapshot::{BackendState, ServiceState, Snapshot},
         sync::{WatchStatus, service_key},
+        tag_route::TagRoute,
     },
 };
 
@@ -177,6 +179,7 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
         backends_active: active(state.backends.iter()),
         panic: state.panic,
         notes: state.notes.clone(),
+        routes: state.routes.iter().map(tag_route).collect(),
         counters: Some(traffic(counters.services.get(&spec.name))),
         affinity: spec.affinity.name().into(),
         restricted: spec.allow.is_some(),
@@ -211,6 +214,20 @@ fn probe(spec: &ProbeSpec) -> proto::Probe {
         }
     }
     probe
+}
+
+fn tag_route(route: &TagRoute) -> proto::TagRoute {
+    let (mut prefix, mut whole) = (None, None);
+    match &route.path {
+        Some(Text::Prefix(path)) => prefix = Some(path.clone()),
+        Some(Text::Exact(path)) => whole = Some(path.clone()),
+        _ => {}
+    }
+    proto::TagRoute {
+        host: route.host.clone(),
+        path_prefix: prefix,
+        path: whole,
+    }
 }
 
 fn traffic(counters: Option<&BackendCounters>) -> proto::Counters {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::api::proto::{
     GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Probe,
-    Service,
+    Service, TagRoute,
 };
 
 /// What can be done with services.
@@ -74,7 +74,10 @@ fn list(reply: &ListServicesResponse) -> String {
         table.row([
             service.name.clone(),
             service.protocol.clone(),
-            service.vips.join(","),
+            match service.vips.is_empty() {
+                true => "-".into(),
+                false => service.vips.join(","),
+            },
             format!("{}/{}", service.backends_healthy, service.backends),
             split.map(|split| shares(&split.shares)).unwrap_or_default(),
             counters.flows_live.to_string(),
@@ -158,6 +161,10 @@ fn show(reply: &GetServiceResponse) -> String {
     if let Some(shift) = &service.shift {
         rows.insert(at, ("shift", shift::sentence(shift, reply.now_unix_ms)));
     }
+    if !service.routes.is_empty() {
+        let routes: Vec<String> = service.routes.iter().map(route).collect();
+        rows.insert(3, ("routes", routes.join(", ")));
+    }
     let mut text = facts(&rows);
     if service.panic {
         text.push_str("✗ no backend is healthy, so all are used\n");
@@ -168,6 +175,16 @@ fn show(reply: &GetServiceResponse) -> String {
     text.push('\n');
     text.push_str(&backend::table(&reply.backends));
     text
+}
+
+/// As in `web.example/admin*`.
+fn route(route: &TagRoute) -> String {
+    let host = route.host.as_deref().unwrap_or("*");
+    match (&route.path, &route.path_prefix) {
+        (Some(path), _) => format!("{host}{path}"),
+        (None, Some(prefix)) => format!("{host}{prefix}*"),
+        (None, None) => format!("{host}/*"),
+    }
 }
 
 fn catalog(service: &Service) -> String {
@@ -266,6 +283,7 @@ mod tests {
             restricted: true,
             allow: vec!["10.0.0.0/8".into(), "2001:db8::/32".into()],
             notes: vec![],
+            routes: vec![],
             counters: Some(Counters {
                 packets_in: 1,
                 bytes_in: 1024,

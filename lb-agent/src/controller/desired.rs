@@ -258,6 +258,7 @@ impl Desired {
             );
             state.pending = chain.pending;
             state.notes = chain.notes;
+            state.routes = chain.routes;
             // What has not changed stays the same value, so that others can tell by the pointer.
             let state = match self.snapshot.services.get(name) {
                 Some(former) if **former == state => former.clone(),

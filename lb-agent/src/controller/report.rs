@@ -81,7 +81,9 @@ impl<K: Kernel> Controller<K> {
                 problems.push(format!(
                     "service {name}: no backend is healthy, so all are used"
                 ));
-            } else if service.backends.iter().all(|backend| backend.weight == 0) {
+            } else if !service.spec.vips.is_empty()
+                && service.backends.iter().all(|backend| backend.weight == 0)
+            {
                 problems.push(format!("service {name}: no backend takes new connections"));
             }
             problems.extend(self.out_of_reach(name, service));

@@ -27,6 +27,7 @@ pub mod shift;
 pub mod snapshot;
 pub mod split;
 pub mod sync;
+pub mod tag_route;
 pub mod trace;
 pub mod vanished;
 pub mod weigh;

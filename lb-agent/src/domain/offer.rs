@@ -1,4 +1,5 @@
-//! Services that publish themselves: their instances carry `lb-vip` and the like in their meta.
+//! Services that publish themselves: their instances carry `lb-vip` and the like in their meta, or tags
+//! that ask for routes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,26 +15,16 @@ use super::{
     block::parse_prefix,
     gate::GateSpec,
     service::{Affinity, Catalog, Forwarding, Origin, ProbeKind, ProbeSpec, Protocol, ServiceSpec},
+    tag_route,
 };
 
 /// The meta entry that makes the difference.
 pub const VIP: &str = "lb-vip";
 
-/// Tags by which fabio and Traefik find routes.
-const ROUTE_TAGS: [&str; 2] = ["urlprefix-", "traefik.http.routers."];
-
-/// A tag that asks for a route of the HTTP proxy, if one of these does.
-pub fn route_tag(tags: &[String]) -> Option<&str> {
-    let asks = |tag: &&String| {
-        ROUTE_TAGS.iter().any(|prefix| tag.starts_with(prefix))
-            && (tag.starts_with(ROUTE_TAGS[0]) || tag.contains(".rule="))
-    };
-    tags.iter().find(asks).map(String::as_str)
-}
-
 /// The specification that the instances of a Consul service ask for; `None`: they ask for nothing.
 ///
-/// The first instance (by identity) that carries `lb-vip` speaks for all.
+/// The first instance (by identity) that carries `lb-vip` speaks for all; where none does, the first
+/// whose tags ask for routes, for a service without VIPs.
 ///
 /// # Errors
 ///
@@ -42,11 +33,16 @@ pub fn read<'a>(
     service: &str,
     instances: impl IntoIterator<Item = &'a Instance>,
 ) -> Option<Result<ServiceSpec, String>> {
-    let speaker = instances
+    let rank = |instance: &Instance| match instance.meta.contains_key(VIP) {
+        true => Some(0),
+        false => tag_route::any(&instance.tags).then_some(1),
+    };
+    let ranked = instances
         .into_iter()
-        .filter(|instance| instance.meta.contains_key(VIP))
-        .min_by(|a, b| a.id.cmp(&b.id))?;
-    let origin = format!("consul meta of {}", speaker.id);
+        .filter_map(|instance| Some((rank(instance)?, &instance.id, instance)));
+    let (rank, id, speaker) = ranked.min_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)))?;
+    let what = if rank == 0 { "meta" } else { "tags" };
+    let origin = format!("consul {what} of {id}");
     let spec = specify(service, &speaker.meta, &origin);
     Some(spec.map_err(|reason| {
         format!("the service {service} in Consul is not published: {reason} ({origin})")
@@ -73,7 +69,10 @@ fn specify(
             "`lb-health-{key}` means nothing; there are {known}"
         ));
     }
-    let vips = vips(&meta[VIP])?;
+    let vips = match meta.get(VIP) {
+        Some(text) => vips(text)?,
+        None => Vec::new(),
+    };
     Ok(ServiceSpec {
         name: service.to_owned(),
         protocol: match meta.get("lb-protocol").map(String::as_str) {

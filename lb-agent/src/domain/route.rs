@@ -30,7 +30,7 @@ pub struct Fits {
 }
 
 /// A condition on a text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Text {
     /// It is there at all.

@@ -1,6 +1,11 @@
 //! The desired state: one immutable value that everything else is derived from.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use super::{
     backend::{CatalogHealth, Instance, InstanceId},
@@ -9,6 +14,7 @@ use super::{
     service::ServiceSpec,
     shift::ShiftState,
     split::ActiveSplit,
+    tag_route::TagRoute,
 };
 
 /// Everything the node should do, at one version.
@@ -39,6 +45,8 @@ pub struct ServiceState {
     pub pending: bool,
     /// What Consul's configuration entries make of it, each a sentence.
     pub notes: Vec<String>,
+    /// Requests that its tags ask for, of a proxy.
+    pub routes: BTreeSet<TagRoute>,
 }
 
 /// A backend, the factors of its weight, and the product.

@@ -25,7 +25,7 @@ fn service() -> String {
     format!(
         "{{affinity allow[] backends backends_active backends_healthy consul_service \
          counters{COUNTERS} forwarding name notes[] origin panic probe{{fall host interval_ms kind path \
-         port rise status_max status_min timeout_ms}} protocol restricted shift split{SPLIT} \
+         port rise status_max status_min timeout_ms}} protocol restricted routes[] shift split{SPLIT} \
          split_layers{LAYERS} vips[]}}"
     )
 }

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use lb_tests::{consul::Registration, process::wait_for};
+use serde_json::json;
 
 use crate::{
     consul::{instance, scene_with},
     entries::{service, until_answer},
-    scene::{PATIENCE, Scene, VIP, address},
+    scene::{PATIENCE, Scene, VIP, address, reply},
 };
 
 /// Where another service publishes itself.
@@ -41,11 +42,36 @@ fn services_publish_themselves() {
     let shown = service(&scene, "web");
     assert_eq!(shown["origin"], "consul meta of lb-node/b2");
     assert_eq!(shown["probe"]["kind"], "http");
-    assert!(
-        shown["notes"]
-            .to_string()
-            .contains("urlprefix-web.example/"),
-        "{shown}"
+    assert_eq!(
+        shown["routes"],
+        json!([{"host": "web.example", "path": null, "path_prefix": null}])
+    );
+    // One that has no VIP is known, too, and nobody misses backends that take connections.
+    let routed = Registration {
+        service: "routed",
+        tags: &["traefik.http.routers.r.rule=Host(`r.example`) && PathPrefix(`/a`)"],
+        ..instance(&scene, "b3")
+    };
+    let routed = Registration {
+        id: "routed",
+        ..routed
+    };
+    consul.register(routed).unwrap();
+    wait_for("the service without a VIP", PATIENCE, || {
+        let list = reply(&scene.agent, &["service", "list"]);
+        let services = list["services"].as_array().unwrap();
+        Ok(services
+            .iter()
+            .any(|service| service["name"] == "routed")
+            .then_some(()))
+    })
+    .unwrap();
+    let text = scene.agent.command(&["service", "show", "routed"]).unwrap();
+    assert!(text.contains("r.example/a*"), "{text}");
+    assert!(text.contains("it asks for routes only"), "{text}");
+    assert_eq!(
+        service(&scene, "routed")["origin"],
+        "consul tags of lb-node/routed"
     );
     scene.wait_until_healthy();
     // Watched from then on: another backend is followed at once.

@@ -81,6 +81,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         panic: false,
         pending: false,
         notes: Vec::new(),
+        routes: Default::default(),
     }
 }
 

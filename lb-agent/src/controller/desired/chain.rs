@@ -3,7 +3,10 @@
 
 mod failover;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Desired;
 use crate::domain::{
@@ -11,12 +14,12 @@ use crate::domain::{
     config_entry::{ConfigEntry, EntryKind, Leg, Resolver, Target},
     fleet,
     health::Observed,
-    offer,
     precedence::SplitStack,
     service::{Catalog, ServiceSpec, SubsetRule},
     snapshot::Held,
     split::{ActiveSplit, Shares, SplitSource},
     sync::service_key,
+    tag_route::{self, TagRoute},
 };
 
 /// Redirects that are followed one after the other.
@@ -38,6 +41,8 @@ pub(super) struct Chain {
     pub(super) splits: SplitStack,
     /// What was made of the service, each a sentence.
     pub(super) notes: Vec<String>,
+    /// Requests that its tags ask for.
+    pub(super) routes: BTreeSet<TagRoute>,
     /// What cannot be made of it.
     pub(super) problems: Vec<String>,
 }
@@ -143,6 +148,7 @@ impl Desired {
             said: Vec::new(),
             splits: SplitStack::default(),
             notes: Vec::new(),
+            routes: BTreeSet::new(),
             problems: Vec::new(),
         };
         let mut failover = None;
@@ -185,12 +191,7 @@ impl Desired {
             return None;
         };
         chain.instances.clone_from(admitted);
-        let mut tags = admitted.iter().map(|(instance, _)| &instance.tags);
-        if let Some(tag) = tags.find_map(|tags| offer::route_tag(tags)) {
-            chain.notes.push(format!(
-                "its tag {tag} asks for a route of the HTTP proxy, which this version does not have"
-            ));
-        }
+        chain.take_tags(admitted);
         let resolver = self.resolver_of(&target);
         if let Some(ConfigEntry::Defaults(protocol)) = self.entry(EntryKind::Defaults, &own.service)
             && !["", "tcp"].contains(&protocol.as_str())
@@ -316,6 +317,21 @@ impl Chain {
             origin,
             fallback: Vec::new(),
         });
+    }
+
+    /// Takes in the routes that tags ask for.
+    fn take_tags(&mut self, instances: &[(Instance, Option<Held>)]) {
+        let mut unread = BTreeSet::new();
+        for (instance, _) in instances {
+            let (routes, reasons) = tag_route::read(&instance.tags);
+            self.routes.extend(routes);
+            unread.extend(reasons);
+        }
+        self.notes.extend(unread);
+        if self.spec.vips.is_empty() {
+            let text = "it asks for routes only, which are for a proxy of requests, and this version has none; `lb-vip` in its meta has connections balanced";
+            self.notes.push(text.into());
+        }
     }
 
     /// Adds backends of another service.

@@ -119,7 +119,9 @@ impl Desired {
         for (name, instances) in &self.catalog.glanced {
             offers.insert(name, offer::read(name, instances.iter()));
         }
-        for (key, admitted) in &self.admitted {
+        // Those of other datacenters are published there.
+        let own = self.admitted.iter().filter(|(key, _)| !key.contains('@'));
+        for (key, admitted) in own {
             let instances = admitted.iter().map(|(instance, _)| instance);
             offers.insert(key, offer::read(key, instances));
         }
@@ -164,6 +166,10 @@ impl Desired {
             )
         };
         let own = |vip: &SocketAddr| taken.get(&(*vip, spec.protocol));
+        // Its routes are those of the configured one.
+        if spec.vips.is_empty() && (self.services.contains_key(name) || self.is_configured(name)) {
+            return Ok(None);
+        }
         if let Some(configured) = self.services.get(name) {
             // Whoever configures it as it publishes itself has said the same twice.
             let same = configured.vips.iter().collect::<BTreeSet<_>>()

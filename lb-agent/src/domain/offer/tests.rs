@@ -127,18 +127,21 @@ fn what_cannot_be_done_is_a_sentence() {
     assert!(error.contains("its name"), "{error}");
 }
 
+/// Without a VIP it is known all the same, and whoever has one goes before.
 #[test]
-fn tags_that_ask_for_routes_are_found() {
-    let rows = [
-        ("urlprefix-/path", true),
-        ("urlprefix-web.example/", true),
-        ("traefik.http.routers.web.rule=Host(`web.example`)", true),
-        ("traefik.http.routers.web.entrypoints=web", false),
-        ("traefik.enable=true", false),
-        ("v1", false),
-    ];
-    for (tag, expected) in rows {
-        let tags = ["other".to_owned(), tag.to_owned()];
-        assert_eq!(route_tag(&tags), expected.then_some(tag));
-    }
+fn tags_that_ask_for_routes_opt_in() {
+    let mut tagged = instance("n/1", &[("lb-health-path", "/health")]);
+    tagged.tags = vec!["urlprefix-web.example/".into()];
+    let spec = read("web", [&tagged]).unwrap().unwrap();
+    assert_eq!(
+        (spec.vips.len(), spec.origin.to_string()),
+        (0, "consul tags of n/1".into())
+    );
+    assert!(spec.probe.is_some());
+    let other = instance("n/2", &[("lb-vip", "198.51.100.10:80")]);
+    let spec = read("web", [&tagged, &other]).unwrap().unwrap();
+    assert_eq!(
+        (spec.vips.len(), spec.origin.to_string()),
+        (1, "consul meta of n/2".into())
+    );
 }

@@ -57,6 +57,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         panic: false,
         pending: false,
         notes: Vec::new(),
+        routes: Default::default(),
     })
 }
 

@@ -203,6 +203,7 @@ pub(super) fn snapshot() -> Snapshot {
         panic: true,
         pending: false,
         notes: Vec::new(),
+        routes: Default::default(),
     };
     Snapshot {
         version: 17,
