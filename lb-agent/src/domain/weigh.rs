@@ -142,7 +142,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         panic: in_panic[0] || in_panic[1],
         pending: false,
         notes: Vec::new(),
-        routes: BTreeSet::new(),
+        routes: Default::default(),
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
         panic: false,
         pending: false,
         notes: vec![],
+        routes: Default::default(),
     };
     let backend = |host: u8, subset: &str| {
         let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));
