@@ -16,6 +16,8 @@ mod clients;
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/consul_chaos.rs"]
+mod consul_chaos;
 #[path = "e2e/doctor.rs"]
 mod doctor;
 #[path = "e2e/entries.rs"]

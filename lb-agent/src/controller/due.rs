@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::error;
 
-use super::{Controller, TICK};
+use super::{Controller, TICK, steady};
 use crate::domain::kernel::Kernel;
 
 /// Between two looks at what is due.
@@ -13,14 +13,16 @@ const SOONEST: Duration = Duration::from_millis(10);
 impl<K: Kernel> Controller<K> {
     /// Sleeps until the next rule or hold ends.
     pub(super) fn sleep_until_deadline(&self) -> impl Future<Output = ()> + use<K> {
-        let next = [self.blocks.next_expiry(), self.desired.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        // Each by its own clock.
+        let until = |at: SystemTime, now| at.duration_since(now).unwrap_or_default();
+        let rule = self.blocks.next_expiry();
+        let rule = rule.map(|at| until(at, SystemTime::now()));
+        let hold = self.desired.next_deadline();
+        let hold = hold.map(|at| until(at, steady::now()));
+        let next = [rule, hold].into_iter().flatten().min();
         async move {
             match next {
-                Some(at) => {
-                    let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
+                Some(wait) => {
                     // The wall clock may step: look again from time to time. What cannot be ended
                     // stays due: no tight loop.
                     tokio::time::sleep(wait.clamp(SOONEST, TICK)).await;
@@ -38,7 +40,8 @@ impl<K: Kernel> Controller<K> {
             Ok(_) => self.save(),
             Err(error) => error!(%error, "an expired block rule could not be removed"),
         }
-        if self.desired.next_deadline().is_some_and(|at| at <= now) {
+        let hold = self.desired.next_deadline();
+        if hold.is_some_and(|at| at <= steady::now()) {
             self.reconcile().await;
         }
     }

@@ -21,6 +21,7 @@ mod reconcile;
 mod reload;
 mod report;
 mod shifts;
+mod steady;
 #[cfg(test)]
 mod tests;
 
@@ -156,7 +157,7 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.catalog.changed() => {
                     let catalog = self.channels.catalog.borrow_and_update().clone();
                     if self.desired.set_catalog(catalog) {
-                        self.reconcile().await;
+                        self.follow().await;
                     }
                 }
                 Some(event) = self.channels.health.recv() => {
@@ -164,7 +165,7 @@ impl<K: Kernel> Controller<K> {
                     while let Ok(event) = self.channels.health.try_recv() {
                         self.note_health(event);
                     }
-                    self.reconcile().await;
+                    self.follow().await;
                 }
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
@@ -172,7 +173,7 @@ impl<K: Kernel> Controller<K> {
                     let gated = self.desired.gated();
                     self.kernel.note_outcomes(&gated);
                     if !gated.is_empty() {
-                        self.reconcile().await;
+                        self.follow().await;
                     }
                 }
                 () = deadline => self.expire().await,
@@ -180,7 +181,7 @@ impl<K: Kernel> Controller<K> {
                     // Under a stream of commands the deadline never comes.
                     self.expire().await;
                     self.kernel.refresh_sources();
-                    self.reconcile().await;
+                    self.follow().await;
                 }
             }
         }
@@ -202,19 +203,27 @@ impl<K: Kernel> Controller<K> {
 
     /// Makes a snapshot of the facts and brings the kernel there.
     async fn reconcile(&mut self) {
-        let now = SystemTime::now();
+        self.desired.touch_all();
+        self.follow().await;
+    }
+
+    /// The same where nothing has changed but what the facts have noted themselves: listings, and
+    /// verdicts of probes.
+    async fn follow(&mut self) {
+        let now = steady::now();
         let mut changed = self.desired.rebuild(now);
         let returns = self.desired.returns.clone();
         // A step changes what is seen, and opens a window of its own.
         while self.steer(now) {
             changed |= self.desired.rebuild(now);
         }
-        let topics = self.desired.topics();
-        self.channels.topics.send_if_modified(|known| {
-            let changed = *known != topics;
-            *known = topics;
-            changed
-        });
+        if let Some(topics) = self.desired.new_topics() {
+            self.channels.topics.send_if_modified(|known| {
+                let changed = *known != topics;
+                *known = topics;
+                changed
+            });
+        }
         if changed {
             self.save();
             if self.desired.returns != returns {

@@ -25,6 +25,7 @@ mod link;
 mod load;
 mod loader;
 mod local;
+pub mod memory;
 mod netns;
 mod nexthop;
 mod pins;
@@ -32,6 +33,7 @@ mod resolver;
 mod sock_diag;
 mod sources;
 mod sysctl;
+mod tables;
 mod trace;
 mod trial;
 mod trunk;
@@ -78,6 +80,8 @@ pub struct Datapath {
     classifiers: Arc<Mutex<classifier::Classifiers>>,
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
+    /// The same map.
+    maglev_map: std::os::fd::OwnedFd,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
     vips: HashMap<MapData, AddressKey, u32>,
@@ -99,6 +103,8 @@ pub struct Datapath {
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
+    /// How many of those are at an address.
+    users: std::collections::HashMap<std::net::IpAddr, u32>,
     /// What flows may still be sent to, though new ones are not, with the service each belongs to:
     /// deleted VIPs, and addresses and ports of the node that are no longer given.
     retired: BTreeMap<VipKey, u32>,
@@ -179,10 +185,15 @@ impl Datapath {
             clock,
             options.lifetimes.scaled(clock.per_second()),
         );
+        let mut users = std::collections::HashMap::new();
+        for (backend, _) in written.values() {
+            *users.entry(backend.address.ip()).or_default() += 1;
+        }
         let mut datapath = Self {
             announce: options.announce.clone(),
             told: BTreeSet::new(),
             services: take(&mut ebpf, name::SERVICES)?,
+            maglev_map: descriptor(&ebpf, name::MAGLEV)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
@@ -201,6 +212,7 @@ impl Datapath {
             local: None,
             meta,
             written,
+            users,
             retired: BTreeMap::new(),
         };
         datapath.keep_destinations(options.ports)?;

@@ -18,120 +18,135 @@
 //!   says nothing about the others.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use super::{
-    backend::{CatalogHealth, Instance, InstanceId},
+    backend::{CatalogHealth, Instance},
     snapshot::Held,
 };
 
 /// What one service's catalog is believed to hold. One per service; starts out empty.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    admitted: BTreeMap<InstanceId, Admitted>,
-}
-
-#[derive(Clone, Debug)]
-struct Admitted {
-    instance: Instance,
-    held: Option<Held>,
+    /// By identity, each once.
+    listed: Arc<Vec<Instance>>,
+    /// No longer listed; the same.
+    held: Vec<(Instance, Held)>,
 }
 
 impl Guard {
     /// A guard that continues from what a former run of the agent had in force, so that an empty
     /// first answer after a restart is not believed either. Holds do not outlive a restart: an
     /// instance that is still missing is held anew.
-    pub fn restored(instances: Vec<Instance>) -> Self {
-        let admitted = instances
-            .into_iter()
-            .map(|instance| {
-                let held = None;
-                (instance.id.clone(), Admitted { instance, held })
-            })
-            .collect();
-        Self { admitted }
+    pub fn restored(instances: Arc<Vec<Instance>>) -> Self {
+        Self {
+            listed: in_order(&instances),
+            held: Vec::new(),
+        }
     }
 
-    /// Takes in a listing and answers with the instances to use, by identity, each held one with
-    /// its hold. To be called with every listing, and again with the last one when
-    /// [`Self::next_deadline`] has come or a probe's verdict has changed.
+    /// Takes in a listing, which is kept as it is where it is in order. To be called with every
+    /// listing, and again with the last one when [`Self::next_deadline`] has come or, while
+    /// anything is held, a probe's verdict has changed. (While nothing is held, the same listing
+    /// again changes nothing.)
     ///
     /// `believes_dead` answers whether the agent's own probes have found an instance unhealthy.
     /// `hold` bounds every hold from `now` on, those that run already included; zero turns the
     /// guard off.
     pub fn admit(
         &mut self,
-        listed: &[Instance],
+        listed: &Arc<Vec<Instance>>,
         believes_dead: &dyn Fn(&Instance) -> bool,
         now: SystemTime,
         hold: Duration,
-    ) -> Vec<(Instance, Option<Held>)> {
-        let before = std::mem::take(&mut self.admitted);
-        for instance in listed {
-            self.admitted
-                .entry(instance.id.clone())
-                .or_insert_with(|| Admitted {
-                    instance: instance.clone(),
-                    held: None,
-                });
-        }
+    ) {
+        let before = std::mem::replace(&mut self.listed, in_order(listed));
+        let held = std::mem::take(&mut self.held);
 
         let addresses: HashSet<SocketAddr> = listed.iter().map(|each| each.address).collect();
-        let counts = |each: &&Admitted| {
-            let maintenance = matches!(each.instance.health, CatalogHealth::Maintenance(_));
-            each.held.is_none() && !maintenance
+        let counts = |each: &&Instance| !matches!(each.health, CatalogHealth::Maintenance(_));
+        let is_missing = |each: &Instance| {
+            let found = self.listed.binary_search_by(|known| known.id.cmp(&each.id));
+            found.is_err() && !addresses.contains(&each.address)
         };
-        let is_missing = |each: &Admitted| {
-            !self.admitted.contains_key(&each.instance.id)
-                && !addresses.contains(&each.instance.address)
-        };
-        let total = before.values().filter(counts).count();
+        let total = before.iter().filter(counts).count();
         let removed = before
-            .values()
+            .iter()
             .filter(counts)
             .filter(|each| is_missing(each))
             .count();
         let distrust = removed * 2 > total;
 
-        let held: Vec<Admitted> = before
-            .values()
-            .filter(|each| is_missing(each) && !believes_dead(&each.instance))
-            .filter_map(|each| {
-                let held = match &each.held {
-                    Some(held) => bounded(held, now, hold),
-                    None if distrust && counts(&each) => Held {
-                        since: now,
-                        until: now + hold,
-                    },
-                    None => return None,
-                };
-                (now < held.until).then(|| Admitted {
-                    instance: each.instance.clone(),
-                    held: Some(held),
-                })
+        let new = before.iter().filter(|each| distrust && counts(each));
+        let new = new.map(|each| {
+            let held = Held {
+                since: now,
+                until: now + hold,
+            };
+            (each.clone(), held)
+        });
+        let running = held
+            .into_iter()
+            .map(|(each, held)| (each, bounded(&held, now, hold)));
+        let mut all: Vec<(Instance, Held)> = running
+            .chain(new)
+            .filter(|(each, held)| {
+                now < held.until && is_missing(each) && !believes_dead(each)
             })
             .collect();
-        for each in held {
-            self.admitted.insert(each.instance.id.clone(), each);
-        }
+        all.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+        self.held = all;
+    }
 
-        self.admitted
-            .values()
-            .map(|each| (each.instance.clone(), each.held.clone()))
-            .collect()
+    /// The instances to use, by identity, each held one with its hold.
+    pub fn instances(&self) -> impl Iterator<Item = (&Instance, Option<&Held>)> {
+        let mut listed = self.listed.iter().peekable();
+        let mut held = self.held.iter().peekable();
+        std::iter::from_fn(move || {
+            let held_first = match (listed.peek(), held.peek()) {
+                (Some(one), Some((other, _))) => other.id < one.id,
+                (None, Some(_)) => true,
+                _ => false,
+            };
+            match held_first {
+                true => held.next().map(|(instance, held)| (instance, Some(held))),
+                false => listed.next().map(|instance| (instance, None)),
+            }
+        })
+    }
+
+    /// The same without the holds, to be saved.
+    pub fn admitted(&self) -> Arc<Vec<Instance>> {
+        if self.held.is_empty() {
+            return self.listed.clone();
+        }
+        Arc::new(self.instances().map(|(each, _)| each.clone()).collect())
+    }
+
+    /// How many instances are held.
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// When the first hold ends; `None`: nothing is held.
     pub fn next_deadline(&self) -> Option<SystemTime> {
-        self.admitted
-            .values()
-            .filter_map(|each| each.held.as_ref())
-            .map(|held| held.until)
-            .min()
+        self.held.iter().map(|(_, held)| held.until).min()
     }
+}
+
+/// The listing by identity, each once (the first of its kind counts): itself, where it is so.
+fn in_order(listed: &Arc<Vec<Instance>>) -> Arc<Vec<Instance>> {
+    if listed.is_sorted_by(|a, b| a.id < b.id) {
+        return listed.clone();
+    }
+    let mut sorted = Vec::clone(listed);
+    sorted.sort_by(|a, b| a.id.cmp(&b.id));
+    sorted.dedup_by(|b, a| a.id == b.id);
+    Arc::new(sorted)
 }
 
 /// A running hold, never longer than `hold` from `now`: a clock that was set back must not
@@ -145,7 +160,7 @@ fn bounded(held: &Held, now: SystemTime, hold: Duration) -> Held {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::backend::InstanceId, *};
 
     const HOLD: Duration = Duration::from_secs(600);
 
@@ -167,22 +182,22 @@ mod tests {
             id: InstanceId(id.into()),
             address: ([10, 0, 0, 1], port).into(),
             weight: 1,
-            tags: vec![],
-            meta: BTreeMap::new(),
+            tags: Arc::default(),
+            meta: Arc::default(),
             subset: None,
             health,
         }
     }
 
-    fn instances(words: &str) -> Vec<Instance> {
-        words.split_whitespace().map(instance).collect()
+    fn instances(words: &str) -> Arc<Vec<Instance>> {
+        Arc::new(words.split_whitespace().map(instance).collect())
     }
 
     /// What is in force, held ones in brackets with the seconds since and until.
-    fn show(admitted: &[(Instance, Option<Held>)]) -> String {
+    fn show(guard: &Guard) -> String {
         let seconds = |time: SystemTime| time.duration_since(at(0)).unwrap().as_secs();
-        let words: Vec<String> = admitted
-            .iter()
+        let words: Vec<String> = guard
+            .instances()
             .map(|(instance, held)| match held {
                 None => instance.id.to_string(),
                 Some(Held { since, until }) => {
@@ -200,13 +215,17 @@ mod tests {
         for (index, (second, listed, dead, expected)) in steps.iter().enumerate() {
             let believes_dead =
                 |each: &Instance| dead.split_whitespace().any(|word| word == each.id.0);
-            let admitted = guard.admit(&instances(listed), &believes_dead, at(*second), HOLD);
-            assert_eq!(show(&admitted), *expected, "{name}, step {index}");
-            let first = admitted
-                .iter()
-                .filter_map(|(_, held)| held.as_ref().map(|held| held.until))
-                .min();
-            assert_eq!(guard.next_deadline(), first, "{name}, step {index}");
+            guard.admit(&instances(listed), &believes_dead, at(*second), HOLD);
+            assert_eq!(show(&guard), *expected, "{name}, step {index}");
+            let untils = guard.instances().filter_map(|(_, held)| Some(held?.until));
+            assert_eq!(guard.next_deadline(), untils.min(), "{name}, step {index}");
+            // What is saved is what is in force.
+            let saved = guard.admitted();
+            let in_force = guard.instances().map(|(instance, _)| instance);
+            assert!(saved.iter().eq(in_force), "{name}, step {index}");
+            // The same listing once more changes nothing.
+            guard.admit(&instances(listed), &believes_dead, at(*second), HOLD);
+            assert_eq!(show(&guard), *expected, "{name}, step {index} again");
         }
     }
 
@@ -368,9 +387,9 @@ mod tests {
         let mut guard = Guard::default();
         let alive = |_: &Instance| false;
         guard.admit(&instances("a:80"), &alive, at(0), HOLD);
-        guard.admit(&[], &alive, at(1), HOLD);
-        let admitted = guard.admit(&instances("a:8080"), &alive, at(2), HOLD);
-        assert_eq!(admitted, [(instance("a:8080"), None)]);
+        guard.admit(&instances(""), &alive, at(1), HOLD);
+        guard.admit(&instances("a:8080"), &alive, at(2), HOLD);
+        assert!(guard.instances().eq([(&instance("a:8080"), None)]));
     }
 
     /// Someone who sets the hold to zero wants the catalog believed as it is; a hold that was
@@ -380,9 +399,10 @@ mod tests {
         let mut guard = Guard::default();
         let alive = |_: &Instance| false;
         guard.admit(&instances("a b"), &alive, at(0), HOLD);
-        guard.admit(&[], &alive, at(1), HOLD);
-        guard.admit(&[], &alive, at(2), Duration::from_secs(5));
+        guard.admit(&instances(""), &alive, at(1), HOLD);
+        guard.admit(&instances(""), &alive, at(2), Duration::from_secs(5));
         assert_eq!(guard.next_deadline(), Some(at(7)));
-        assert!(guard.admit(&[], &alive, at(3), Duration::ZERO).is_empty());
+        guard.admit(&instances(""), &alive, at(3), Duration::ZERO);
+        assert_eq!(guard.instances().count(), 0);
     }
 }

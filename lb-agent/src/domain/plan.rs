@@ -4,10 +4,11 @@
 //! VIP → table → backend, so that no packet ever meets a reference to nothing. A backend that is
 //! gone keeps its entry, inactive, until its flows have ended; only then is its id free again.
 //! The sources that a service admits are there before its VIPs ask for them, and the flows of
-//! others are cut when no more of these can begin.
+//! others are cut when no more of these can begin. Tables follow each other, of whatever services,
+//! since many at once take the kernel hardly longer than one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
 };
 
@@ -43,30 +44,56 @@ pub fn plan(
     ids: &mut ServiceIds,
     has_flows: &dyn Fn(u32) -> bool,
 ) -> Vec<Step> {
-    let wanted = wanted(snapshot);
-    assign_ids(&wanted, view, ids);
+    plan_beside(snapshot, view, ids, has_flows, &|_| false)
+}
 
-    let mut additions = Vec::new();
+/// The same, where `is_settled` tells of which services (by name) the snapshot says what it said
+/// when the kernel was last brought there.
+pub fn plan_beside(
+    snapshot: &Snapshot,
+    view: &KernelView,
+    ids: &mut ServiceIds,
+    has_flows: &dyn Fn(u32) -> bool,
+    is_settled: &dyn Fn(&str) -> bool,
+) -> Vec<Step> {
+    let wanted = wanted(snapshot, is_settled);
+    let is_settled = |name: &str| snapshot.services.contains_key(name) && is_settled(name);
+    assign_ids(&wanted, view, ids, &is_settled);
+    let settled: HashMap<u32, &str> = ids
+        .iter()
+        .filter(|((name, _), _)| is_settled(name))
+        .map(|((name, _), id)| (*id, name.as_str()))
+        .collect();
+
+    let mut sources = Vec::new();
+    let mut backends = Vec::new();
+    let mut tables = Vec::new();
+    let mut vips = Vec::new();
     let mut removals = Vec::new();
     let mut unvetted = BTreeSet::new();
-    let mut kept_backends = BTreeSet::new();
-    let mut free_ids = FreeIds::new(view.backends.keys().copied());
-    let known: BTreeMap<(u32, SocketAddr), u32> = view
+    let mut kept_backends = HashSet::new();
+    let mut free_ids = None;
+    let mut take_id = || {
+        let all = || FreeIds::new(view.backends.keys().copied());
+        free_ids.get_or_insert_with(all).take()
+    };
+    let known: HashMap<(u32, SocketAddr), u32> = view
         .backends
         .iter()
+        .filter(|(_, backend)| !settled.contains_key(&backend.service))
         .map(|(id, backend)| ((backend.service, backend.address), *id))
         .collect();
 
     for (key, want) in &wanted {
         let service = ids[key];
-        if let Some(sources) = &want.sources {
+        if let Some(admitted) = &want.sources {
             let held = view.sources.get(&service);
-            if held.map_or(!sources.is_empty(), |held| held != sources) {
-                additions.push(Step::PutSources(service, sources.clone()));
+            if held.map_or(!admitted.is_empty(), |held| held != admitted) {
+                sources.push(Step::PutSources(service, admitted.clone()));
             }
             let mut held = want.vips.iter().filter_map(|vip| view.vips.get(vip));
             let was_open = held.any(|vip| !vip.treatment.restricted);
-            if was_open || view.vetted.get(&service) != Some(sources) {
+            if was_open || view.vetted.get(&service) != Some(admitted) {
                 unvetted.insert(service);
             }
         }
@@ -77,7 +104,7 @@ pub fn plan(
                     && held.treatment != want.treatment
                 {
                     let treatment = want.treatment;
-                    additions.push(Step::PutVip(*vip, KernelVip { treatment, ..*held }));
+                    vips.push(Step::PutVip(*vip, KernelVip { treatment, ..*held }));
                 }
             }
             let known = view
@@ -94,7 +121,7 @@ pub fn plan(
             let active = *weight > 0;
             let id = match (id, active) {
                 (Some(id), _) => id,
-                (None, true) => free_ids.take(),
+                (None, true) => take_id(),
                 (None, false) => continue,
             };
             kept_backends.insert(id);
@@ -107,7 +134,7 @@ pub fn plan(
             if active {
                 weights.push((id, *weight));
                 if held != Some(&entry) {
-                    additions.push(Step::PutBackend(id, entry));
+                    backends.push(Step::PutBackend(id, entry));
                 }
             } else if held != Some(&entry) {
                 deactivated.push(Step::PutBackend(id, entry));
@@ -128,7 +155,7 @@ pub fn plan(
         };
         let slots = recipe.slots;
         if view.tables.get(&service) != Some(&recipe) {
-            additions.push(Step::PutTable(service, recipe));
+            tables.push(Step::PutTable(service, recipe));
         }
         for vip in &want.vips {
             let entry = KernelVip {
@@ -137,7 +164,7 @@ pub fn plan(
                 treatment: want.treatment,
             };
             if view.vips.get(vip) != Some(&entry) {
-                additions.push(Step::PutVip(*vip, entry));
+                vips.push(Step::PutVip(*vip, entry));
             }
         }
         removals.extend(deactivated);
@@ -148,15 +175,19 @@ pub fn plan(
         .flat_map(|want| want.vips.iter().copied())
         .collect();
     let used: BTreeSet<u32> = ids.values().copied().collect();
-    let mut steps = additions;
+    let mut steps = sources;
+    steps.extend(backends);
+    steps.extend(tables);
+    steps.extend(vips);
     if !unvetted.is_empty() {
         steps.push(Step::CutStrangers(unvetted));
     }
     steps.extend(
         view.vips
-            .keys()
-            .filter(|vip| !wanted_vips.contains(vip))
-            .map(|vip| Step::DeleteVip(*vip)),
+            .iter()
+            .filter(|(_, held)| !settled.contains_key(&held.service))
+            .filter(|(vip, _)| !wanted_vips.contains(vip))
+            .map(|(vip, _)| Step::DeleteVip(*vip)),
     );
     steps.extend(
         view.tables
@@ -172,12 +203,24 @@ pub fn plan(
     steps.extend(
         view.sources
             .keys()
-            .filter(|id| !restricted.contains(id))
+            .filter(|id| !restricted.contains(id) && !settled.contains_key(id))
             .map(|id| Step::PutSources(*id, BTreeSet::new())),
     );
     steps.extend(removals);
     for (id, backend) in &view.backends {
         if kept_backends.contains(id) {
+            continue;
+        }
+        if let Some(name) = settled.get(&backend.service) {
+            // Those that take flows are as they should be; others may have lost their last one.
+            let gone = || {
+                let service = &snapshot.services[*name];
+                let mut listed = service.backends.iter();
+                !service.pending && !listed.any(|listed| listed.address() == backend.address)
+            };
+            if !backend.active && !has_flows(*id) && gone() {
+                steps.push(Step::FreeBackend(*id));
+            }
             continue;
         }
         if backend.active {
@@ -196,9 +239,13 @@ pub fn plan(
     steps
 }
 
-fn wanted(snapshot: &Snapshot) -> BTreeMap<(String, bool), Wanted<'_>> {
+fn wanted<'a>(
+    snapshot: &'a Snapshot,
+    is_settled: &dyn Fn(&str) -> bool,
+) -> BTreeMap<(String, bool), Wanted<'a>> {
     let mut wanted = BTreeMap::new();
-    for (name, service) in &snapshot.services {
+    let services = snapshot.services.iter();
+    for (name, service) in services.filter(|(name, _)| !is_settled(name)) {
         for v6 in [false, true] {
             let vips: Vec<VipKey> = service
                 .spec
@@ -247,8 +294,12 @@ fn assign_ids(
     wanted: &BTreeMap<(String, bool), Wanted<'_>>,
     view: &KernelView,
     ids: &mut ServiceIds,
+    is_settled: &dyn Fn(&str) -> bool,
 ) {
-    ids.retain(|key, _| wanted.contains_key(key));
+    ids.retain(|key, _| wanted.contains_key(key) || is_settled(&key.0));
+    if wanted.keys().all(|key| ids.contains_key(key)) {
+        return;
+    }
     let mut used: BTreeSet<u32> = ids.values().copied().collect();
     for (key, want) in wanted {
         if ids.contains_key(key) {
@@ -274,21 +325,24 @@ fn assign_ids(
 
 /// Hands out the lowest numbers that are not taken.
 struct FreeIds {
-    taken: BTreeSet<u32>,
+    /// Ascending, from the next that may stand in the way.
+    taken: std::iter::Peekable<std::vec::IntoIter<u32>>,
     next: u32,
 }
 
 impl FreeIds {
     fn new(taken: impl IntoIterator<Item = u32>) -> Self {
+        let mut taken: Vec<u32> = taken.into_iter().collect();
+        taken.sort_unstable();
         Self {
-            taken: taken.into_iter().collect(),
+            taken: taken.into_iter().peekable(),
             next: 0,
         }
     }
 
     fn take(&mut self) -> u32 {
-        while self.taken.contains(&self.next) {
-            self.next += 1;
+        while let Some(taken) = self.taken.next_if(|taken| *taken <= self.next) {
+            self.next = self.next.max(taken + 1);
         }
         self.next += 1;
         self.next - 1

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use reqwest::{
     Method, StatusCode,
     header::{HeaderMap, HeaderValue},
@@ -9,18 +10,13 @@ use reqwest::{
 use thiserror::Error;
 
 use super::{
-    consul_entries::{self, InvalidEntry},
+    consul_answer::{Answer, Body, read},
     consul_options::{
         CONNECT_TIMEOUT, ConsulOptions, Endpoint, InvalidOptions, Unresolved, chain, innermost,
     },
     consul_token::{Token, TokenError},
-    consul_wire::{self, Listing},
 };
-use crate::domain::{
-    config_entry::ConfigEntry,
-    fleet,
-    sync::{KeyValue, Topic},
-};
+use crate::domain::{fleet, sync::Topic};
 
 /// How long an answer may take that Consul does not hold back. Above the seconds for which a
 /// server without leader hopes for one, since its answer says more than a timeout.
@@ -31,28 +27,6 @@ pub(super) const SLACK: Duration = Duration::from_secs(5);
 
 /// Answers older than this are not believed.
 const STALEST: Duration = Duration::from_secs(10);
-
-/// A trusted answer.
-#[derive(Debug, PartialEq)]
-pub(super) struct Answer {
-    /// `X-Consul-Index`, as it came.
-    pub(super) index: u64,
-    /// What is listed.
-    pub(super) body: Body,
-}
-
-/// What an answer lists, in the form of its question.
-#[derive(Debug, PartialEq)]
-pub(super) enum Body {
-    /// To [`Topic::Instances`] and [`Topic::Glance`].
-    Instances(Listing),
-    /// To [`Topic::Entries`]: the usable ones by the service's name, and the others.
-    Entries(BTreeMap<String, ConfigEntry>, Vec<InvalidEntry>),
-    /// To [`Topic::Keys`]: by key without the prefix.
-    Keys(BTreeMap<String, KeyValue>),
-    /// To [`Topic::Names`]: tags by name.
-    Names(BTreeMap<String, Vec<String>>),
-}
 
 /// A question without a trusted answer.
 #[derive(Debug, Error)]
@@ -148,19 +122,46 @@ impl Client {
     }
 
     /// Asks for what there is of a topic. With an `index` above 0 Consul holds the answer until
-    /// something newer than that index happens, or the wait is over.
-    pub(super) async fn ask(&self, topic: &Topic, index: u64) -> Result<Answer, RequestError> {
-        self.try_ask(topic, index).await.map_err(|cause| {
-            if matches!(cause, Cause::Denied(_)) {
-                self.0.token.refused();
-            }
-            RequestError {
-                method: Method::GET,
-                path: path(topic),
-                server: self.0.server.clone(),
-                cause,
-            }
-        })
+    /// something newer than that index happens, or the wait is over. `known` is the digest of the
+    /// last answer.
+    pub(super) async fn ask(
+        &self,
+        topic: &Topic,
+        index: u64,
+        known: Option<u64>,
+    ) -> Result<Answer, RequestError> {
+        let answer = self.try_ask(topic, index, known).await;
+        answer.map_err(|cause| self.failed(path(topic), cause))
+    }
+
+    /// Asks for the checks in a state, in the same way; answers with index and body.
+    pub(super) async fn ask_checks(
+        &self,
+        state: &str,
+        index: u64,
+    ) -> Result<(u64, Bytes), RequestError> {
+        let segments = ["v1", "health", "state", state];
+        let datacenter = self.0.datacenter.as_ref();
+        let answer = async {
+            let answer = self.fetch(&segments, &[], datacenter, index).await?;
+            let (status, headers, body) = answer;
+            accept(status, &body)?;
+            Ok((trusted_index(&headers)?, body))
+        };
+        let answer: Result<_, Cause> = answer.await;
+        answer.map_err(|cause| self.failed(format!("/{}", segments.join("/")), cause))
+    }
+
+    fn failed(&self, path: String, cause: Cause) -> RequestError {
+        if matches!(cause, Cause::Denied(_)) {
+            self.0.token.refused();
+        }
+        RequestError {
+            method: Method::GET,
+            path,
+            server: self.0.server.clone(),
+            cause,
+        }
     }
 
     /// Sends any other question or order; answers with status and body, whatever the status.
@@ -204,22 +205,59 @@ impl Client {
         })
     }
 
-    async fn try_ask(&self, topic: &Topic, index: u64) -> Result<Answer, Cause> {
-        let inner = &*self.0;
-        let mut url = inner.endpoint.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(segments_of(topic));
-        }
-        if *topic == Topic::Keys {
-            url.query_pairs_mut().append_pair("recurse", "true");
-        }
+    async fn try_ask(
+        &self,
+        topic: &Topic,
+        index: u64,
+        known: Option<u64>,
+    ) -> Result<Answer, Cause> {
+        let query: &[_] = match topic {
+            Topic::Keys => &[("recurse", "true")],
+            _ => &[],
+        };
         let datacenter = match topic {
             Topic::Instances {
                 datacenter: Some(datacenter),
                 ..
             } => Some(datacenter),
-            _ => inner.datacenter.as_ref(),
+            _ => self.0.datacenter.as_ref(),
         };
+        let segments = segments_of(topic);
+        let (status, headers, body) = self.fetch(&segments, query, datacenter, index).await?;
+        // No key has the prefix; everything else is as with a list.
+        if status == StatusCode::NOT_FOUND && *topic == Topic::Keys && body.is_empty() {
+            return Ok(Answer {
+                index: trusted_index(&headers)?,
+                body: Body::Keys(BTreeMap::new()),
+                digest: 0,
+            });
+        }
+        accept(status, &body)?;
+        let index = trusted_index(&headers)?;
+        let (body, digest) = read(topic, &body, known)?;
+        Ok(Answer {
+            index,
+            body,
+            digest,
+        })
+    }
+
+    /// Asks at a path; answers with whatever comes.
+    async fn fetch(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        datacenter: Option<&String>,
+        index: u64,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), Cause> {
+        let inner = &*self.0;
+        let mut url = inner.endpoint.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        for (key, value) in query {
+            url.query_pairs_mut().append_pair(key, value);
+        }
         if let Some(datacenter) = datacenter {
             url.query_pairs_mut().append_pair("dc", datacenter);
         }
@@ -239,33 +277,20 @@ impl Client {
         let status = response.status();
         let headers = response.headers().clone();
         let body = response.bytes().await.map_err(failed)?;
-        match status {
-            StatusCode::OK => {}
-            StatusCode::FORBIDDEN => return Err(Cause::Denied(excerpt(&body))),
-            // No key has the prefix; everything else is as with a list.
-            StatusCode::NOT_FOUND if *topic == Topic::Keys && body.is_empty() => {
-                let (index, body) = (trusted_index(&headers)?, Body::Keys(BTreeMap::new()));
-                return Ok(Answer { index, body });
-            }
-            StatusCode::NOT_FOUND => return Err(Cause::NotFound),
-            status => {
-                let text = excerpt(&body);
-                return Err(Cause::Status { status, text });
-            }
-        }
-        let index = trusted_index(&headers)?;
-        let body = match topic {
-            Topic::Instances { .. } | Topic::Glance(_) => {
-                Body::Instances(consul_wire::parse(&body)?)
-            }
-            Topic::Entries(kind) => {
-                let (entries, invalid) = consul_entries::parse(*kind, &body)?;
-                Body::Entries(entries, invalid)
-            }
-            Topic::Keys => Body::Keys(consul_entries::parse_keys(&body)?),
-            Topic::Names => Body::Names(consul_entries::parse_names(&body)?),
-        };
-        Ok(Answer { index, body })
+        Ok((status, headers, body))
+    }
+}
+
+/// Whether a status says that an answer is one.
+fn accept(status: StatusCode, body: &[u8]) -> Result<(), Cause> {
+    match status {
+        StatusCode::OK => Ok(()),
+        StatusCode::FORBIDDEN => Err(Cause::Denied(excerpt(body))),
+        StatusCode::NOT_FOUND => Err(Cause::NotFound),
+        status => Err(Cause::Status {
+            status,
+            text: excerpt(body),
+        }),
     }
 }
 

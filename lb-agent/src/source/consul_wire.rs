@@ -6,6 +6,7 @@ use std::{
     cmp::Reverse,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use serde::Deserialize;
@@ -45,24 +46,66 @@ pub(super) enum InvalidInstance {
 ///
 /// The body is not a JSON list.
 pub(super) fn parse(body: &[u8]) -> Result<Listing, serde_json::Error> {
-    let entries: Vec<Value> = serde_json::from_slice(body)?;
     let mut listing = Listing::default();
-    for (position, value) in entries.iter().enumerate() {
-        match Entry::deserialize(value) {
-            Ok(entry) if entry.service.is_mesh() => {}
-            Ok(entry) => match entry.into_instance() {
-                Ok(instance) => listing.instances.push(instance),
-                Err(invalid) => listing.invalid.push(invalid),
-            },
-            Err(error) => listing.invalid.push(InvalidInstance::Form {
-                name: name_of(value).unwrap_or_else(|| format!("entry {}", position + 1)),
-                reason: error.to_string(),
-            }),
+    let mut shared = Shared::default();
+    match serde_json::from_slice::<Vec<Entry>>(body) {
+        Ok(entries) => {
+            for entry in entries {
+                listing.take(entry, &mut shared);
+            }
+        }
+        // One of them has another form: which one, and is it a list at all?
+        Err(_) => {
+            let entries: Vec<Value> = serde_json::from_slice(body)?;
+            for (position, value) in entries.iter().enumerate() {
+                match Entry::deserialize(value) {
+                    Ok(entry) => listing.take(entry, &mut shared),
+                    Err(error) => listing.invalid.push(InvalidInstance::Form {
+                        name: name_of(value).unwrap_or_else(|| format!("entry {}", position + 1)),
+                        reason: error.to_string(),
+                    }),
+                }
+            }
         }
     }
     // Consul promises no order; without one, equal answers would look like a change.
     listing.instances.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(listing)
+}
+
+impl Listing {
+    fn take(&mut self, entry: Entry, shared: &mut Shared) {
+        if entry.service.is_mesh() {
+            return;
+        }
+        match entry.into_instance(shared) {
+            Ok(instance) => self.instances.push(instance),
+            Err(invalid) => self.invalid.push(invalid),
+        }
+    }
+}
+
+/// Tags and meta entries met last: those of the next instance most often are the same.
+#[derive(Default)]
+struct Shared {
+    tags: Arc<Vec<String>>,
+    meta: Arc<BTreeMap<String, String>>,
+}
+
+impl Shared {
+    fn tags(&mut self, tags: Vec<String>) -> Arc<Vec<String>> {
+        if *self.tags != tags {
+            self.tags = tags.into();
+        }
+        self.tags.clone()
+    }
+
+    fn meta(&mut self, meta: BTreeMap<String, String>) -> Arc<BTreeMap<String, String>> {
+        if *self.meta != meta {
+            self.meta = meta.into();
+        }
+        self.meta.clone()
+    }
 }
 
 /// `NODE/SERVICE-ID` of an entry that could not be read as a whole.
@@ -130,7 +173,7 @@ struct Check {
 }
 
 impl Entry {
-    fn into_instance(self) -> Result<Instance, InvalidInstance> {
+    fn into_instance(self, shared: &mut Shared) -> Result<Instance, InvalidInstance> {
         let name = format!("{}/{}", self.node.node, self.service.id);
         let ip = match [&self.service.address, &self.node.address]
             .into_iter()
@@ -157,8 +200,8 @@ impl Entry {
             id: InstanceId(name),
             address: SocketAddr::new(ip, port),
             weight: normal_weight(weight),
-            tags: self.service.tags.unwrap_or_default(),
-            meta: self.service.meta.unwrap_or_default(),
+            tags: shared.tags(self.service.tags.unwrap_or_default()),
+            meta: shared.meta(self.service.meta.unwrap_or_default()),
             subset: None,
             health,
         })

@@ -3,6 +3,7 @@
 
 mod backoff;
 pub mod consul;
+mod consul_answer;
 mod consul_client;
 mod consul_entries;
 pub mod consul_keys;

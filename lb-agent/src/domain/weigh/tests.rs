@@ -71,8 +71,8 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
                 id,
                 address: ([10, 0, 0, index as u8], 80).into(),
                 weight: *weight,
-                tags: Vec::new(),
-                meta: BTreeMap::new(),
+                tags: Default::default(),
+                meta: Default::default(),
                 subset: (!subset.is_empty()).then(|| (*subset).to_owned()),
                 health: match special {
                     Critical => CatalogHealth::Critical("serfHealth".into()),
@@ -313,8 +313,8 @@ fn families_are_apart() {
             id: InstanceId(address.into()),
             address: address.parse().unwrap(),
             weight: 1,
-            tags: Vec::new(),
-            meta: BTreeMap::new(),
+            tags: Default::default(),
+            meta: Default::default(),
             subset: Some(subset.into()),
             health: if address.starts_with('[') {
                 CatalogHealth::Critical(String::new())
