@@ -297,7 +297,9 @@ impl StateDir {
             state,
         };
         serde_json::to_writer(&mut writer, &document)?;
-        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = writer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(path)
     }

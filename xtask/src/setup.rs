@@ -78,7 +78,11 @@ const PROGRAMS: [Program; 12] = [
     ("tshark", "tshark", "reads the agent's captures"),
     ("prometheus", "prometheus", "scrapes the agent's counters"),
     ("wrk", "wrk", "makes load"),
-    ("faketime", "faketime", "sets the clock of an agent under test"),
+    (
+        "faketime",
+        "faketime",
+        "sets the clock of an agent under test",
+    ),
 ];
 
 /// What the benchmarks run besides.

@@ -225,8 +225,8 @@ impl<K: Kernel> Controller<K> {
             });
         }
         if changed {
-            self.save();
             if self.desired.returns != returns {
+                self.save();
                 self.wait_for_disk().await;
             }
             let snapshot = self.desired.snapshot();
@@ -235,6 +235,10 @@ impl<K: Kernel> Controller<K> {
         let snapshot = self.desired.snapshot();
         self.follow_fleet();
         self.kernel.bring_to(&snapshot).await;
+        if changed {
+            // Clients first.
+            self.save();
+        }
         self.kernel.close_gone(&snapshot);
     }
 

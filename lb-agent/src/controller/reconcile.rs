@@ -131,18 +131,14 @@ impl<K: Kernel> Reconciler<K> {
         };
         let settled = self.settled.take();
         let is_settled = |name: &str| {
-            let former = settled.as_ref().and_then(|former| former.services.get(name));
+            let former = settled
+                .as_ref()
+                .and_then(|former| former.services.get(name));
             let now = snapshot.services.get(name);
             let both = former.zip(now);
             both.is_some_and(|(former, now)| Arc::ptr_eq(former, now))
         };
-        let steps = plan_beside(
-            snapshot,
-            &self.view,
-            &mut self.ids,
-            &has_flows,
-            &is_settled,
-        );
+        let steps = plan_beside(snapshot, &self.view, &mut self.ids, &has_flows, &is_settled);
         if steps.is_empty() {
             self.error = None;
             self.settled = Some(snapshot.clone());
@@ -185,10 +181,12 @@ impl<K: Kernel> Reconciler<K> {
         // What cannot be done for one service must not keep the others from following.
         let mut stuck = BTreeSet::new();
         let mut first = None;
-        let both_tables = |a: &Step, b: &Step| {
-            matches!(a, Step::PutTable(..)) && matches!(b, Step::PutTable(..))
-        };
-        for group in steps.chunk_by(both_tables).flat_map(|group| group.chunks(TABLES)) {
+        let both_tables =
+            |a: &Step, b: &Step| matches!(a, Step::PutTable(..)) && matches!(b, Step::PutTable(..));
+        for group in steps
+            .chunk_by(both_tables)
+            .flat_map(|group| group.chunks(TABLES))
+        {
             if matches!(group, [Step::PutTable(..), ..]) {
                 self.take_tables(group, &mut stuck, &mut first);
                 continue;

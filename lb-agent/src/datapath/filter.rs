@@ -69,6 +69,7 @@ impl Datapath {
         let mut filter = DestinationFilter {
             words: [0; FILTER_WORDS],
         };
+        self.allowed.clear();
         // While a backend of its service is there, flows may be to what is no longer given.
         let serving: BTreeSet<u32> = self.written.values().map(|(b, _)| b.service).collect();
         self.retired.retain(|_, service| serving.contains(service));

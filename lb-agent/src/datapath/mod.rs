@@ -105,6 +105,10 @@ pub struct Datapath {
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
     /// How many of those are at an address.
     users: std::collections::HashMap<std::net::IpAddr, u32>,
+    /// By address: what the routes said the source is, since the last time that all were asked.
+    looked_up: std::collections::HashMap<std::net::IpAddr, std::net::IpAddr>,
+    /// Sources that pass the filter, since it was last written anew.
+    allowed: std::collections::HashSet<std::net::IpAddr>,
     /// What flows may still be sent to, though new ones are not, with the service each belongs to:
     /// deleted VIPs, and addresses and ports of the node that are no longer given.
     retired: BTreeMap<VipKey, u32>,
@@ -213,6 +217,8 @@ impl Datapath {
             meta,
             written,
             users,
+            looked_up: Default::default(),
+            allowed: Default::default(),
             retired: BTreeMap::new(),
         };
         datapath.keep_destinations(options.ports)?;

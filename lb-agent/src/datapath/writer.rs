@@ -60,9 +60,21 @@ impl Datapath {
         // Without a route there is no source, unless there was a route before: while the programs
         // see none they begin no flow. `refresh_sources` mends it when a route appears.
         let known = self.written.get(&id).map(|(_, source)| *source);
-        let source = nexthop::source_towards(address.ip())
-            .unwrap_or_else(|_| known.unwrap_or(encode::unspecified(address.is_ipv6())));
-        self.allow_source(source, address)?;
+        let source = match self.looked_up.get(&address.ip()) {
+            Some(source) => *source,
+            None => match nexthop::source_towards(address.ip()) {
+                Ok(source) => {
+                    self.looked_up.insert(address.ip(), source);
+                    source
+                }
+                Err(_) => known.unwrap_or(encode::unspecified(address.is_ipv6())),
+            },
+        };
+        // Whose address is the node's own has a bit of its own; all others of a source share one.
+        if source == address.ip() || !self.allowed.contains(&source) {
+            self.allow_source(source, address)?;
+            self.allowed.insert(source);
+        }
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
             .map_err(|error| KernelError::new(what(), error))?;
@@ -83,6 +95,7 @@ impl Datapath {
     ///
     /// A map that cannot be written.
     pub fn refresh_sources(&mut self) -> Result<usize, KernelError> {
+        self.looked_up.clear();
         let mut by_address: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
         let mut stale = Vec::new();
         for (id, (backend, source)) in &self.written {

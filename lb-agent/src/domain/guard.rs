@@ -94,9 +94,7 @@ impl Guard {
             .map(|(each, held)| (each, bounded(&held, now, hold)));
         let mut all: Vec<(Instance, Held)> = running
             .chain(new)
-            .filter(|(each, held)| {
-                now < held.until && is_missing(each) && !believes_dead(each)
-            })
+            .filter(|(each, held)| now < held.until && is_missing(each) && !believes_dead(each))
             .collect();
         all.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
         self.held = all;

@@ -191,7 +191,6 @@ pub trait Kernel: Send {
         tables.iter().map(|step| self.apply(step)).collect()
     }
 
-
     /// Lets the destination filter follow `view`: called before VIPs are added with everything
     /// that is to come, and after removals with what has stayed.
     ///

@@ -7,6 +7,8 @@
 //! others are cut when no more of these can begin. Tables follow each other, of whatever services,
 //! since many at once take the kernel hardly longer than one.
 
+mod ids;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
@@ -14,9 +16,12 @@ use std::{
 
 use ipnet::IpNet;
 
+use ids::{FreeIds, Settled, assign_ids};
+
 use super::{
     kernel::{KernelBackend, KernelView, KernelVip, Recipe, Step, Treatment, VipKey},
     maglev,
+    service::Protocol,
     snapshot::{ServiceState, Snapshot},
 };
 
@@ -59,11 +64,7 @@ pub fn plan_beside(
     let wanted = wanted(snapshot, is_settled);
     let is_settled = |name: &str| snapshot.services.contains_key(name) && is_settled(name);
     assign_ids(&wanted, view, ids, &is_settled);
-    let settled: HashMap<u32, &str> = ids
-        .iter()
-        .filter(|((name, _), _)| is_settled(name))
-        .map(|((name, _), id)| (*id, name.as_str()))
-        .collect();
+    let settled = Settled::new(ids, &is_settled);
 
     let mut sources = Vec::new();
     let mut backends = Vec::new();
@@ -80,7 +81,7 @@ pub fn plan_beside(
     let known: HashMap<(u32, SocketAddr), u32> = view
         .backends
         .iter()
-        .filter(|(_, backend)| !settled.contains_key(&backend.service))
+        .filter(|(_, backend)| settled.name(backend.service).is_none())
         .map(|(id, backend)| ((backend.service, backend.address), *id))
         .collect();
 
@@ -138,7 +139,9 @@ pub fn plan_beside(
                 }
             } else if held != Some(&entry) {
                 deactivated.push(Step::PutBackend(id, entry));
-                deactivated.push(Step::CutUdp(id));
+                if want.service.spec.protocol == Protocol::Udp {
+                    deactivated.push(Step::CutUdp(id));
+                }
             }
         }
         weights.sort_unstable();
@@ -175,6 +178,12 @@ pub fn plan_beside(
         .flat_map(|want| want.vips.iter().copied())
         .collect();
     let used: BTreeSet<u32> = ids.values().copied().collect();
+    let is_tcp = |want: &&Wanted<'_>| want.service.spec.protocol == Protocol::Tcp;
+    let tcp: BTreeSet<u32> = wanted
+        .iter()
+        .filter(|(_, want)| is_tcp(want))
+        .map(|(key, _)| ids[key])
+        .collect();
     let mut steps = sources;
     steps.extend(backends);
     steps.extend(tables);
@@ -185,7 +194,7 @@ pub fn plan_beside(
     steps.extend(
         view.vips
             .iter()
-            .filter(|(_, held)| !settled.contains_key(&held.service))
+            .filter(|(_, held)| settled.name(held.service).is_none())
             .filter(|(vip, _)| !wanted_vips.contains(vip))
             .map(|(vip, _)| Step::DeleteVip(*vip)),
     );
@@ -203,7 +212,7 @@ pub fn plan_beside(
     steps.extend(
         view.sources
             .keys()
-            .filter(|id| !restricted.contains(id) && !settled.contains_key(id))
+            .filter(|id| !restricted.contains(id) && settled.name(**id).is_none())
             .map(|id| Step::PutSources(*id, BTreeSet::new())),
     );
     steps.extend(removals);
@@ -211,10 +220,10 @@ pub fn plan_beside(
         if kept_backends.contains(id) {
             continue;
         }
-        if let Some(name) = settled.get(&backend.service) {
+        if let Some(name) = settled.name(backend.service) {
             // Those that take flows are as they should be; others may have lost their last one.
             let gone = || {
-                let service = &snapshot.services[*name];
+                let service = &snapshot.services[name];
                 let mut listed = service.backends.iter();
                 !service.pending && !listed.any(|listed| listed.address() == backend.address)
             };
@@ -231,7 +240,10 @@ pub fn plan_beside(
                     ..*backend
                 },
             ));
-            steps.push(Step::CutUdp(*id));
+            // To look for flows of a service that has none of these takes its time.
+            if !tcp.contains(&backend.service) {
+                steps.push(Step::CutUdp(*id));
+            }
         } else if !has_flows(*id) {
             steps.push(Step::FreeBackend(*id));
         }
@@ -286,67 +298,6 @@ fn wanted<'a>(
         }
     }
     wanted
-}
-
-/// Gives every wanted service an id: the one it has, else the one that its VIPs have in the
-/// kernel (left there by a former agent), else the lowest that is free.
-fn assign_ids(
-    wanted: &BTreeMap<(String, bool), Wanted<'_>>,
-    view: &KernelView,
-    ids: &mut ServiceIds,
-    is_settled: &dyn Fn(&str) -> bool,
-) {
-    ids.retain(|key, _| wanted.contains_key(key) || is_settled(&key.0));
-    if wanted.keys().all(|key| ids.contains_key(key)) {
-        return;
-    }
-    let mut used: BTreeSet<u32> = ids.values().copied().collect();
-    for (key, want) in wanted {
-        if ids.contains_key(key) {
-            continue;
-        }
-        let held = want
-            .vips
-            .iter()
-            .filter_map(|vip| view.vips.get(vip))
-            .map(|vip| vip.service)
-            .find(|id| !used.contains(id));
-        if let Some(id) = held {
-            ids.insert(key.clone(), id);
-            used.insert(id);
-        }
-    }
-    let mut free = FreeIds::new(used.into_iter().chain(view.service_ids()));
-    for (key, want) in wanted {
-        debug_assert_eq!(key.0, want.service.spec.name);
-        ids.entry(key.clone()).or_insert_with(|| free.take());
-    }
-}
-
-/// Hands out the lowest numbers that are not taken.
-struct FreeIds {
-    /// Ascending, from the next that may stand in the way.
-    taken: std::iter::Peekable<std::vec::IntoIter<u32>>,
-    next: u32,
-}
-
-impl FreeIds {
-    fn new(taken: impl IntoIterator<Item = u32>) -> Self {
-        let mut taken: Vec<u32> = taken.into_iter().collect();
-        taken.sort_unstable();
-        Self {
-            taken: taken.into_iter().peekable(),
-            next: 0,
-        }
-    }
-
-    fn take(&mut self) -> u32 {
-        while let Some(taken) = self.taken.next_if(|taken| *taken <= self.next) {
-            self.next = self.next.max(taken + 1);
-        }
-        self.next += 1;
-        self.next - 1
-    }
 }
 
 /// The view after a step, so that the mirror follows what was applied and nothing else.

@@ -284,7 +284,8 @@ impl Source {
             events: self.events.clone(),
         };
         let task = Task(tokio::spawn(follower.run()));
-        self.followers.insert(topic, Following { _task: task, news });
+        self.followers
+            .insert(topic, Following { _task: task, news });
     }
 
     /// Records what a follower found out; `true` if others need to know at once.

@@ -3,6 +3,7 @@
 //! One instance that cannot be used does not take the others with it: it is left out and named.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -48,7 +49,7 @@ pub(super) enum InvalidInstance {
 pub(super) fn parse(body: &[u8]) -> Result<Listing, serde_json::Error> {
     let mut listing = Listing::default();
     let mut shared = Shared::default();
-    match serde_json::from_slice::<Vec<Entry>>(body) {
+    match serde_json::from_slice::<Vec<Entry<'_>>>(body) {
         Ok(entries) => {
             for entry in entries {
                 listing.take(entry, &mut shared);
@@ -74,7 +75,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Listing, serde_json::Error> {
 }
 
 impl Listing {
-    fn take(&mut self, entry: Entry, shared: &mut Shared) {
+    fn take(&mut self, entry: Entry<'_>, shared: &mut Shared) {
         if entry.service.is_mesh() {
             return;
         }
@@ -120,34 +121,55 @@ fn name_of(entry: &Value) -> Option<String> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
-    node: Node,
-    service: Service,
-    checks: Option<Vec<Check>>,
+struct Entry<'a> {
+    #[serde(borrow)]
+    node: Node<'a>,
+    service: Service<'a>,
+    checks: Option<Vec<Check<'a>>>,
+}
+
+// Most texts are looked at and dropped: those are not copied out of the body, which would leave
+// holes between the few that stay.
+
+/// A text that may be missing. (`Option<Cow<str>>` by itself would be copied.)
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Node {
-    node: String,
-    address: Option<String>,
+struct Node<'a> {
+    #[serde(borrow)]
+    node: Cow<'a, str>,
+    #[serde(borrow)]
+    address: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Service {
-    kind: Option<String>,
-    #[serde(rename = "ID")]
-    id: String,
+struct Service<'a> {
+    #[serde(borrow)]
+    kind: Option<Text<'a>>,
+    #[serde(rename = "ID", borrow)]
+    id: Cow<'a, str>,
     tags: Option<Vec<String>>,
-    address: Option<String>,
+    #[serde(borrow)]
+    address: Option<Text<'a>>,
     meta: Option<BTreeMap<String, String>>,
     #[serde(default)]
     port: i64,
     weights: Option<Weights>,
 }
 
-impl Service {
+impl Service<'_> {
     /// Sidecar proxies and gateways are registered under a service's name, but speak mutual TLS.
     fn is_mesh(&self) -> bool {
         self.kind.as_deref().is_some_and(|kind| !kind.is_empty())
@@ -163,16 +185,20 @@ struct Weights {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Check {
-    #[serde(rename = "CheckID")]
-    id: String,
-    name: Option<String>,
-    status: String,
-    notes: Option<String>,
-    output: Option<String>,
+struct Check<'a> {
+    #[serde(rename = "CheckID", borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow)]
+    notes: Option<Text<'a>>,
+    #[serde(borrow)]
+    output: Option<Text<'a>>,
 }
 
-impl Entry {
+impl Entry<'_> {
     fn into_instance(self, shared: &mut Shared) -> Result<Instance, InvalidInstance> {
         let name = format!("{}/{}", self.node.node, self.service.id);
         let ip = match [&self.service.address, &self.node.address]
@@ -239,7 +265,7 @@ enum Severity {
 
 /// The worst of an instance's checks and its node's. Among equals the first by id speaks, so that
 /// the same checks always give the same text.
-fn worst(checks: Vec<Check>, service_id: &str) -> CatalogHealth {
+fn worst(checks: Vec<Check<'_>>, service_id: &str) -> CatalogHealth {
     let Some((severity, check)) = checks
         .into_iter()
         .map(|check| (severity(&check, service_id), check))
@@ -262,10 +288,10 @@ fn worst(checks: Vec<Check>, service_id: &str) -> CatalogHealth {
     }
 }
 
-fn severity(check: &Check, service_id: &str) -> Severity {
+fn severity(check: &Check<'_>, service_id: &str) -> Severity {
     let maintenance = check.id == "_node_maintenance"
         || check.id.strip_prefix("_service_maintenance:") == Some(service_id);
-    match check.status.as_str() {
+    match &*check.status {
         "passing" => Severity::Passing,
         _ if maintenance => Severity::Maintenance,
         "warning" => Severity::Warning,
@@ -275,14 +301,14 @@ fn severity(check: &Check, service_id: &str) -> Severity {
 }
 
 /// `NAME: OUTPUT`.
-fn describe(check: &Check) -> String {
+fn describe(check: &Check<'_>) -> String {
     let name = match &check.name {
-        Some(name) if !name.is_empty() => name,
-        _ => &check.id,
+        Some(name) if !name.is_empty() => &**name,
+        _ => &*check.id,
     };
     let output = first_line(check.output.as_deref().unwrap_or_default());
     if output.is_empty() {
-        name.clone()
+        name.to_owned()
     } else {
         format!("{name}: {output}")
     }

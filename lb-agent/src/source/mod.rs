@@ -6,6 +6,7 @@ pub mod consul;
 mod consul_answer;
 mod consul_client;
 mod consul_entries;
+mod consul_failure;
 pub mod consul_keys;
 mod consul_options;
 mod consul_token;

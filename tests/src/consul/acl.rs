@@ -22,7 +22,9 @@ impl Consul {
     pub fn put_token(&self, secret: &str, policy: &str) -> Result<String> {
         let body = json!({"SecretID": secret, "Policies": [{"Name": policy}]}).to_string();
         let answer: Value = serde_json::from_slice(&self.put("/v1/acl/token", body)?)?;
-        let id = answer["AccessorID"].as_str().context("a token without an id")?;
+        let id = answer["AccessorID"]
+            .as_str()
+            .context("a token without an id")?;
         Ok(id.to_owned())
     }
 

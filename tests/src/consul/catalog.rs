@@ -25,6 +25,7 @@ impl Consul {
     /// Removes an instance registered by [`Consul::register_in_catalog`].
     pub fn deregister_in_catalog(&self, id: &str) -> Result<()> {
         let body = json!({"Node": "elsewhere", "ServiceID": id});
-        self.put("/v1/catalog/deregister", body.to_string()).map(drop)
+        self.put("/v1/catalog/deregister", body.to_string())
+            .map(drop)
     }
 }

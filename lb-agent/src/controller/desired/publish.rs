@@ -149,7 +149,12 @@ impl Desired {
                     if !former.contains_key(name) {
                         tracing::info!(service = name, origin = %spec.origin, "publishes itself");
                     }
-                    self.offered.insert(name.clone(), Arc::new(spec));
+                    // What has not changed stays the same value.
+                    let spec = match former.get(name) {
+                        Some(known) if **known == spec => known.clone(),
+                        _ => Arc::new(spec),
+                    };
+                    self.offered.insert(name.clone(), spec);
                 }
                 Ok(None) => {}
                 Err(problem) => self.offer_problems.push(problem),

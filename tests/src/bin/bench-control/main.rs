@@ -93,7 +93,10 @@ struct Changes {
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.services > 0, "no service is no measurement");
-    ensure!(args.backends > 1, "a service of one backend has nothing to change");
+    ensure!(
+        args.backends > 1,
+        "a service of one backend has nothing to change"
+    );
     ensure!(args.rounds > 0, "no round is no measurement");
     ensure!(args.starts > 0, "no start is no measurement");
     ensure!(args.seconds > 0, "no time is no measurement");

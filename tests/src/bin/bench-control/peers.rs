@@ -120,7 +120,11 @@ impl Haproxy {
         let pid = libc::pid_t::try_from(self.process.pid())?;
         // SAFETY: kill(2) takes two integers; the process is a child that nobody has waited for.
         let sent = unsafe { libc::kill(pid, libc::SIGUSR2) };
-        ensure!(sent == 0, "HAProxy's master is gone; {}", self.process.tail());
+        ensure!(
+            sent == 0,
+            "HAProxy's master is gone; {}",
+            self.process.tail()
+        );
         self.wait_for(turn)?;
         Ok(begun.elapsed())
     }
@@ -151,7 +155,10 @@ fn config(turn: usize, services: usize, backends: usize) -> Result<String> {
     );
     for service in 0..services {
         let (name, vip) = (name(service), vip(service));
-        writeln!(text, "listen {name}\n    bind {vip}\n    balance roundrobin")?;
+        writeln!(
+            text,
+            "listen {name}\n    bind {vip}\n    balance roundrobin"
+        )?;
         for instance in listed(service, turn, services, backends) {
             let address = address(service, instance, backends);
             writeln!(text, "    server i{instance} {address}")?;

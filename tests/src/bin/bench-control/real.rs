@@ -65,7 +65,10 @@ impl RealConsul {
         let deadline = Instant::now() + PATIENCE;
         for service in 0..SERVICES {
             while real.maps.service(service)?.is_none() {
-                ensure!(Instant::now() < deadline, "the agent does not follow Consul");
+                ensure!(
+                    Instant::now() < deadline,
+                    "the agent does not follow Consul"
+                );
                 thread::sleep(Duration::from_millis(5));
             }
         }
@@ -83,7 +86,10 @@ impl RealConsul {
         let instance = format!("{}-0", catalog::name(service));
         self.consul.set_maintenance(&instance, turn % 2 == 0)?;
         while self.maps.table(id)? == former {
-            ensure!(begun.elapsed() < PATIENCE, "the agent does not follow Consul");
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "the agent does not follow Consul"
+            );
             thread::sleep(Duration::from_micros(100));
         }
         let took = begun.elapsed();

@@ -31,22 +31,82 @@ pub(crate) fn print(figures: &Figures, services: usize, backends: usize) -> Resu
          watches of their own, those counted as without watch are beyond the agent's limit of watches.\n"
     );
     let lines: Vec<Line<'_>> = vec![
-        ("a change, from Consul's answer", "lb-agent", "ms", &figures.watched.answered),
-        ("a change, from the change in Consul", "lb-agent", "ms", &figures.watched.total),
-        ("a change without watch, from the answer", "lb-agent", "ms", &figures.polled.answered),
-        ("a change without watch, from the change", "lb-agent", "ms", &figures.polled.total),
-        ("a change, from the request to Consul", "lb-agent, real Consul", "ms", &figures.real),
-        ("a change, file and reload", "nftables", "ms", &figures.nftables),
-        ("a change, file and reload", "HAProxy", "ms", &figures.haproxy),
+        (
+            "a change, from Consul's answer",
+            "lb-agent",
+            "ms",
+            &figures.watched.answered,
+        ),
+        (
+            "a change, from the change in Consul",
+            "lb-agent",
+            "ms",
+            &figures.watched.total,
+        ),
+        (
+            "a change without watch, from the answer",
+            "lb-agent",
+            "ms",
+            &figures.polled.answered,
+        ),
+        (
+            "a change without watch, from the change",
+            "lb-agent",
+            "ms",
+            &figures.polled.total,
+        ),
+        (
+            "a change, from the request to Consul",
+            "lb-agent, real Consul",
+            "ms",
+            &figures.real,
+        ),
+        (
+            "a change, file and reload",
+            "nftables",
+            "ms",
+            &figures.nftables,
+        ),
+        (
+            "a change, file and reload",
+            "HAProxy",
+            "ms",
+            &figures.haproxy,
+        ),
         ("a change of every service", "lb-agent", "ms", &figures.all),
         ("a start from nothing", "lb-agent", "ms", &figures.start),
-        ("processor, 100 changes a second", "lb-agent", "%", &figures.busy),
+        (
+            "processor, 100 changes a second",
+            "lb-agent",
+            "%",
+            &figures.busy,
+        ),
         ("processor, nothing happens", "lb-agent", "%", &figures.idle),
-        ("processor, nothing happens, ten services", "lb-agent", "%", &figures.idle_few),
-        ("resident, after all this", "lb-agent", "MiB", &figures.resident),
+        (
+            "processor, nothing happens, ten services",
+            "lb-agent",
+            "%",
+            &figures.idle_few,
+        ),
+        (
+            "resident, after all this",
+            "lb-agent",
+            "MiB",
+            &figures.resident,
+        ),
         ("of that its own", "lb-agent", "MiB", &figures.own),
-        ("resident, ten services", "lb-agent", "MiB", &figures.resident_few),
-        ("of that its own, ten services", "lb-agent", "MiB", &figures.own_few),
+        (
+            "resident, ten services",
+            "lb-agent",
+            "MiB",
+            &figures.resident_few,
+        ),
+        (
+            "of that its own, ten services",
+            "lb-agent",
+            "MiB",
+            &figures.own_few,
+        ),
     ];
     debug_assert_eq!(RATE, 100);
     // Where all services have a watch, nothing was measured of others.
@@ -54,7 +114,9 @@ pub(crate) fn print(figures: &Figures, services: usize, backends: usize) -> Resu
         .into_iter()
         .filter(|(_, _, _, samples)| samples.runs() > 0)
         .collect();
-    let mut table = Table::new(["case", "side", "unit", "median", "p99", "min", "max", "runs"]);
+    let mut table = Table::new([
+        "case", "side", "unit", "median", "p99", "min", "max", "runs",
+    ]);
     for (case, side, unit, samples) in &lines {
         table.row([
             (*case).to_owned(),
@@ -98,15 +160,47 @@ fn goals(figures: &Figures) -> Table {
         }
     };
     let at_most = Goal::AtMost;
-    goal("a change, from Consul's answer (ms)", &figures.watched.answered, at_most(CHANGE));
-    goal("the same without watch (ms)", &figures.polled.answered, at_most(CHANGE));
+    goal(
+        "a change, from Consul's answer (ms)",
+        &figures.watched.answered,
+        at_most(CHANGE),
+    );
+    goal(
+        "the same without watch (ms)",
+        &figures.polled.answered,
+        at_most(CHANGE),
+    );
     let nftables = figures.watched.total.median();
-    goal("a change by nftables, against ours (ms)", &figures.nftables, Goal::Above(nftables));
-    goal("a change by HAProxy, against ours (ms)", &figures.haproxy, Goal::Above(nftables));
-    goal("a start from nothing (ms)", &figures.start, Goal::Below(START));
+    goal(
+        "a change by nftables, against ours (ms)",
+        &figures.nftables,
+        Goal::Above(nftables),
+    );
+    goal(
+        "a change by HAProxy, against ours (ms)",
+        &figures.haproxy,
+        Goal::Above(nftables),
+    );
+    goal(
+        "a start from nothing (ms)",
+        &figures.start,
+        Goal::Below(START),
+    );
     goal("resident (MiB)", &figures.resident, Goal::Below(RESIDENT));
-    goal("resident, ten services (MiB)", &figures.resident_few, Goal::Below(RESIDENT_FEW));
-    goal("processor, nothing happens (%)", &figures.idle, Goal::Below(IDLE));
-    goal("the same with ten services (%)", &figures.idle_few, Goal::Below(IDLE));
+    goal(
+        "resident, ten services (MiB)",
+        &figures.resident_few,
+        Goal::Below(RESIDENT_FEW),
+    );
+    goal(
+        "processor, nothing happens (%)",
+        &figures.idle,
+        Goal::Below(IDLE),
+    );
+    goal(
+        "the same with ten services (%)",
+        &figures.idle_few,
+        Goal::Below(IDLE),
+    );
     table
 }

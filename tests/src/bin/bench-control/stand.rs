@@ -186,7 +186,9 @@ impl Stand {
     fn processor_time(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.agent.process().pid()))?;
         // The name before the state may hold anything, parentheses as well.
-        let (_, rest) = stat.rsplit_once(") ").context("no name in /proc/PID/stat")?;
+        let (_, rest) = stat
+            .rsplit_once(") ")
+            .context("no name in /proc/PID/stat")?;
         let fields: Vec<&str> = rest.split(' ').collect();
         let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         // A tick is a hundredth of a second wherever /proc tells one (USER_HZ).
