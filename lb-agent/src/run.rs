@@ -37,7 +37,7 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// Passes from which to the next free memory is given back.
-const GIVE_BACK: u64 = 12;
+const GIVE_BACK: u64 = 3;
 
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The
 /// programs stay attached; traffic goes on.

@@ -233,7 +233,8 @@ impl Desired {
     /// something else than before.
     fn admit(&mut self, now: SystemTime) -> BTreeSet<String> {
         let mut asked = BTreeSet::new();
-        let mut users = None;
+        // Only of a service that lists less does anybody want to know who uses it.
+        let users = std::cell::OnceCell::new();
         let catalog = self.catalog.clone();
         for (service, listed) in &catalog.services {
             if let Some(until) = self.unremembered.get_mut(service) {
@@ -252,18 +253,19 @@ impl Desired {
                 continue;
             }
             asked.insert(service.clone());
-            let users = users.get_or_insert_with(|| self.users());
             let believes_dead = |instance: &Instance| {
+                let users = users.get_or_init(|| self.users());
                 users.get(service).into_iter().flatten().any(|name| {
                     let key = (name.clone(), instance.id.clone(), instance.address);
                     let observed = self.observed.get(&key);
                     matches!(observed, Some(Observed::Unhealthy { .. }))
                 })
             };
-            let guard = self.guards.entry(service.clone()).or_default();
+            let mut guard = self.guards.get(service).cloned().unwrap_or_default();
             guard.admit(listed, &believes_dead, now, self.hold);
-            self.judged.insert(service.clone(), listed.clone());
             let held = guard.held();
+            self.guards.insert(service.clone(), guard);
+            self.judged.insert(service.clone(), listed.clone());
             if held > former {
                 tracing::warn!(
                     service,

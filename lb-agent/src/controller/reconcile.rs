@@ -130,13 +130,10 @@ impl<K: Kernel> Reconciler<K> {
             census.pass < since + PROOF || census.backends.contains_key(&id)
         };
         let settled = self.settled.take();
+        let changed = settled.as_ref().map(|former| snapshot.differing(former));
         let is_settled = |name: &str| {
-            let former = settled
-                .as_ref()
-                .and_then(|former| former.services.get(name));
-            let now = snapshot.services.get(name);
-            let both = former.zip(now);
-            both.is_some_and(|(former, now)| Arc::ptr_eq(former, now))
+            let changed = changed.as_ref();
+            changed.is_some_and(|changed| !changed.contains(name))
         };
         let steps = plan_beside(snapshot, &self.view, &mut self.ids, &has_flows, &is_settled);
         if steps.is_empty() {

@@ -8,6 +8,10 @@
 pub fn share_arenas() {
     #[cfg(target_env = "gnu")]
     {
+        // Larger pieces (an answer of Consul's is 100 KiB) come from the kernel and go back to it
+        // at once, and leave no holes.
+        // SAFETY: as below.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024) };
         // SAFETY: two integers; nothing has been allocated by another thread yet. A refusal (0)
         // leaves everything as it is.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };

@@ -53,7 +53,7 @@ pub fn plan(
 }
 
 /// The same, where `is_settled` tells of which services (by name) the snapshot says what it said
-/// when the kernel was last brought there.
+/// when the kernel was last brought there; never of one that the snapshot has not.
 pub fn plan_beside(
     snapshot: &Snapshot,
     view: &KernelView,
@@ -62,9 +62,18 @@ pub fn plan_beside(
     is_settled: &dyn Fn(&str) -> bool,
 ) -> Vec<Step> {
     let wanted = wanted(snapshot, is_settled);
-    let is_settled = |name: &str| snapshot.services.contains_key(name) && is_settled(name);
-    assign_ids(&wanted, view, ids, &is_settled);
-    let settled = Settled::new(ids, &is_settled);
+    assign_ids(&wanted, view, ids, is_settled);
+    let settled = Settled::new(ids, is_settled);
+    // One pass over what may be a hundred thousand.
+    let mut loose = Vec::new();
+    let mut idle = Vec::new();
+    for (id, backend) in &view.backends {
+        match settled.name(backend.service) {
+            None => loose.push((*id, *backend)),
+            Some(name) if !backend.active => idle.push((*id, *backend, name)),
+            Some(_) => {}
+        }
+    }
 
     let mut sources = Vec::new();
     let mut backends = Vec::new();
@@ -78,10 +87,8 @@ pub fn plan_beside(
         let all = || FreeIds::new(view.backends.keys().copied());
         free_ids.get_or_insert_with(all).take()
     };
-    let known: HashMap<(u32, SocketAddr), u32> = view
-        .backends
+    let known: HashMap<(u32, SocketAddr), u32> = loose
         .iter()
-        .filter(|(_, backend)| settled.name(backend.service).is_none())
         .map(|(id, backend)| ((backend.service, backend.address), *id))
         .collect();
 
@@ -108,10 +115,8 @@ pub fn plan_beside(
                     vips.push(Step::PutVip(*vip, KernelVip { treatment, ..*held }));
                 }
             }
-            let known = view
-                .backends
-                .iter()
-                .filter(|(_, backend)| backend.service == service);
+            let known = loose.iter();
+            let known = known.filter(|(_, backend)| backend.service == service);
             kept_backends.extend(known.map(|(id, _)| *id));
             continue;
         }
@@ -216,36 +221,33 @@ pub fn plan_beside(
             .map(|id| Step::PutSources(*id, BTreeSet::new())),
     );
     steps.extend(removals);
-    for (id, backend) in &view.backends {
-        if kept_backends.contains(id) {
-            continue;
-        }
-        if let Some(name) = settled.name(backend.service) {
-            // Those that take flows are as they should be; others may have lost their last one.
-            let gone = || {
-                let service = &snapshot.services[name];
-                let mut listed = service.backends.iter();
-                !service.pending && !listed.any(|listed| listed.address() == backend.address)
-            };
-            if !backend.active && !has_flows(*id) && gone() {
-                steps.push(Step::FreeBackend(*id));
-            }
+    for (id, backend) in loose {
+        if kept_backends.contains(&id) {
             continue;
         }
         if backend.active {
-            steps.push(Step::PutBackend(
-                *id,
-                KernelBackend {
-                    active: false,
-                    ..*backend
-                },
-            ));
+            let inactive = KernelBackend {
+                active: false,
+                ..backend
+            };
+            steps.push(Step::PutBackend(id, inactive));
             // To look for flows of a service that has none of these takes its time.
             if !tcp.contains(&backend.service) {
-                steps.push(Step::CutUdp(*id));
+                steps.push(Step::CutUdp(id));
             }
-        } else if !has_flows(*id) {
-            steps.push(Step::FreeBackend(*id));
+        } else if !has_flows(id) {
+            steps.push(Step::FreeBackend(id));
+        }
+    }
+    // Of the others those that take flows are as they should be; others may have lost their last one.
+    for (id, backend, name) in idle {
+        let service = &snapshot.services[name];
+        let mut listed = service.backends.iter();
+        if !service.pending
+            && !has_flows(id)
+            && !listed.any(|listed| listed.address() == backend.address)
+        {
+            steps.push(Step::FreeBackend(id));
         }
     }
     steps

@@ -26,10 +26,13 @@ impl Desired {
         self.believe(now);
         let keys = self.admit(now);
         let touched = std::mem::take(&mut self.touched);
-        let offers_anew = !keys.is_empty() && self.publishes() && self.offers_anew();
+        let looked = !keys.is_empty() && self.publishes();
+        let offers_anew = looked && self.offers_anew();
         let all = touched.all || self.snapshot.version == 0 || offers_anew;
         let names = if all {
-            self.forget_unwatched();
+            if !looked {
+                self.forget_unwatched();
+            }
             self.asks_anew = true;
             self.all().map(|spec| spec.name.clone()).collect()
         } else {

@@ -59,7 +59,7 @@ const FEW: usize = 10;
 /// From a change to the next one, which is to meet an agent at rest.
 const REST: Duration = Duration::from_millis(60);
 /// From the start until memory and processor time are those of an agent at rest.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(20);
 /// Services that have a watch: the first ones, some fewer than the agent has watches.
 const WATCHED: usize = 100;
 
