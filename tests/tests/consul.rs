@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use lb_agent::{
@@ -145,7 +145,7 @@ async fn registrations_are_seen_within_a_second() {
     let one = source.until_echo(|_| true).await;
     assert!(one.id.0.ends_with("/e1"), "{}", one.id);
     assert_eq!(one.address.to_string(), "10.0.0.1:8080");
-    assert_eq!(one.tags, ["v1"]);
+    assert_eq!(*one.tags, ["v1"]);
     assert_eq!(one.meta["version"], "1");
 
     consul.put("/v1/agent/service/deregister/e1", "");

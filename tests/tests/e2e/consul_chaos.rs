@@ -325,10 +325,7 @@ fn the_clock_is_set() {
         set(offset);
         let from = load.now();
         // Ticks, probes and questions by the new clock.
-        wait_for("six seconds by the new clock", PATIENCE, || {
-            Ok((load.now() > from + Duration::from_secs(6)).then_some(()))
-        })
-        .unwrap();
+        thread::sleep(Duration::from_secs(6));
         let after = load.record().between(from, Duration::MAX);
         assert_eq!(after.failed(), 0, "{days} days: {:?}", after.failures);
         assert!(after.of("b2") > 0, "{days} days: {:?}", after.backends);
@@ -392,9 +389,8 @@ fn the_disk_of_the_state_is_full() {
     // It is in force all the same.
     wait_for_answers(&load, 100, "b2");
     // What was saved before is whole.
-    let text = fs::read_to_string(state.join("state.json")).unwrap();
-    serde_json::from_str::<serde_json::Value>(&text).unwrap();
-
+    let text = fs::read(state.join("state.json")).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&text).unwrap();
     fs::remove_file(&ballast).unwrap();
     scene.wait_until_healthy();
     scene.agent.kill9().unwrap();
