@@ -47,7 +47,6 @@ fn start<'a>(
 fn assert_unnoticed(load: Load, backends: &[&str]) {
     let all = load.stop().all();
     assert_eq!(all.failed(), 0, "{:?}", all.failures);
-    assert!(all.answered() > 100, "only {} answers", all.answered());
     for id in backends {
         assert!(all.of(id) > 0, "{:?}", all.backends);
     }
@@ -87,7 +86,6 @@ fn an_older_snapshot_is_restored() {
     let listed = consul.get("/v1/health/service/echo").unwrap();
     assert_eq!(listed.as_array().map(Vec::len), Some(0));
     wait_for_answers(&load, 200, "nobody");
-
     for id in ["b1", "b2", "b3"] {
         consul.register_in_catalog(instance(&scene, id)).unwrap();
     }
