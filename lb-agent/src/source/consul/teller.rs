@@ -82,6 +82,9 @@ struct Check {
     /// Empty for a check of the node itself.
     #[serde(default)]
     service_name: String,
+    /// Another one if it has been in another state meanwhile, and come back.
+    #[serde(default)]
+    modify_index: u64,
 }
 
 impl Teller {
@@ -177,6 +180,7 @@ mod tests {
             node: "n".into(),
             id: (*id).into(),
             service_name: (*service).into(),
+            modify_index: 0,
         };
         Before {
             index,
@@ -226,12 +230,17 @@ mod tests {
     fn checks_are_read() {
         let body = r#"[{"Node": "n", "CheckID": "alive", "Name": "alive", "Status": "critical",
             "Notes": "", "Output": "", "ServiceID": "e1", "ServiceName": "echo",
-            "ServiceTags": ["v1"], "Type": "ttl", "Definition": {}, "CreateIndex": 1}]"#;
+            "ServiceTags": ["v1"], "Type": "ttl", "Definition": {}, "CreateIndex": 1, "ModifyIndex": 9}]"#;
         let checks: BTreeSet<Check> = serde_json::from_str(body).unwrap();
         let first = checks.first().unwrap();
         assert_eq!(
-            (&*first.node, &*first.id, &*first.service_name),
-            ("n", "alive", "echo")
+            (
+                &*first.node,
+                &*first.id,
+                &*first.service_name,
+                first.modify_index
+            ),
+            ("n", "alive", "echo", 9)
         );
     }
 }
