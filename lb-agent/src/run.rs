@@ -42,6 +42,9 @@ use crate::{
 /// Between two passes over the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// Passes from which to the next free memory is given back.
+const GIVE_BACK: u64 = 3;
+
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The
 /// programs stay attached; traffic goes on. Programs whose maps are of another schema are replaced
 /// if `replace_schema` says so.
@@ -103,6 +106,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             datapath.flow_slots()
         ));
     }
+    datapath::memory::give_back();
     let interfaces: Vec<InterfaceStatus> = datapath
         .attached()
         .iter()
@@ -307,6 +311,10 @@ fn sweep(flows: &FlowTables, census: &watch::Sender<Arc<Census>>) {
                 }
             }
             Err(error) => error!(%error, "the flow tables could not be swept"),
+        }
+        // The first of these, when all services have come; then from time to time.
+        if pass % GIVE_BACK == 2 {
+            datapath::memory::give_back();
         }
         let steps = 50;
         for _ in 0..steps {

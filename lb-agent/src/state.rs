@@ -9,7 +9,7 @@ mod list;
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, BufWriter, ErrorKind},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,6 +41,9 @@ const VERSION: u32 = 1;
 const FILE: &str = "state.json";
 const NEW_FILE: &str = "state.json.new";
 
+/// Bytes of the file that are written at once.
+const BUFFER: usize = 256 * 1024;
+
 /// What outlives the agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -65,7 +68,7 @@ pub struct PersistedState {
     /// Prefixes that people excepted from the block list, and when.
     pub allowed: BTreeMap<ipnet::IpNet, SystemTime>,
     /// Instances that were in force, by the service's name in Consul.
-    pub catalog: BTreeMap<String, Vec<Instance>>,
+    pub catalog: BTreeMap<String, Arc<Vec<Instance>>>,
     /// Backends that the probes found down, by service name.
     pub down: BTreeMap<String, Vec<Down>>,
     /// Configuration entries of Consul that were in force.
@@ -74,6 +77,41 @@ pub struct PersistedState {
     pub keys: Believed<KeyValue>,
     /// Who set the splits and drained the backends.
     pub authors: Authors,
+}
+
+impl PersistedState {
+    /// Whether they differ in nothing but what sources and probes say of backends.
+    fn decided_alike(&self, other: &Self) -> bool {
+        // All fields by name, so that a new one is not forgotten.
+        let Self {
+            splits,
+            fallbacks,
+            shifts,
+            drains,
+            node_drain,
+            blocks,
+            imported,
+            unlisted,
+            allowed,
+            catalog: _,
+            down: _,
+            entries,
+            keys,
+            authors,
+        } = self;
+        *splits == other.splits
+            && *fallbacks == other.fallbacks
+            && *shifts == other.shifts
+            && *drains == other.drains
+            && *blocks == other.blocks
+            && Arc::ptr_eq(imported, &other.imported)
+            && *unlisted == other.unlisted
+            && *allowed == other.allowed
+            && *entries == other.entries
+            && *keys == other.keys
+            && *node_drain == other.node_drain
+            && *authors == other.authors
+    }
 }
 
 /// Prefixes of one imported list that do not count any more.
@@ -256,16 +294,21 @@ impl StateDir {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let bytes = serde_json::to_vec_pretty(&Document {
-            version: VERSION,
-            state,
-        })?;
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)?;
-        file.write_all(&bytes)?;
+        // Piece by piece: of many backends it is tens of megabytes.
+        let mut writer = BufWriter::with_capacity(BUFFER, file);
+        let document = Document {
+            version: VERSION,
+            state,
+        };
+        serde_json::to_writer(&mut writer, &document)?;
+        let file = writer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(path)
     }

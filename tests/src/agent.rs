@@ -43,6 +43,7 @@ pub struct Setup<'a> {
     interfaces: Vec<String>,
     node: String,
     config: String,
+    environment: Vec<(String, String)>,
 }
 
 impl<'a> Setup<'a> {
@@ -55,6 +56,7 @@ impl<'a> Setup<'a> {
             interfaces: topology.node_interfaces(),
             node: String::new(),
             config: String::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -91,6 +93,12 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Gives the agent, not its commands, a variable.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Writes the configuration, starts the agent and waits until it answers.
     pub fn start(self) -> Result<Agent> {
         let binary = match self
@@ -109,6 +117,7 @@ impl<'a> Setup<'a> {
             config: directory.join("lb-agent.toml"),
             socket: directory.join("run/agent.sock"),
             log: directory.join("lb-agent.log"),
+            environment: self.environment,
         };
         let mut text = String::from("[node]\n");
         let path = |path: &Path| format!("{:?}", path.display().to_string());
@@ -146,6 +155,7 @@ struct Files {
     config: PathBuf,
     socket: PathBuf,
     log: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 /// What a command of the agent's printed, and how it ended.
@@ -262,6 +272,8 @@ fn launch(binary: &Path, namespace: &Entry, files: &Files, args: &[&str]) -> Res
     let mut command = command(namespace, binary)?;
     command.arg("run").arg("--config").arg(&files.config);
     command.args(args);
+    let environment = files.environment.iter();
+    command.envs(environment.map(|(name, value)| (name, value)));
     Process::start("lb-agent", command, &files.log)
 }
 

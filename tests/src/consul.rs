@@ -1,4 +1,4 @@
-//! A real Consul server, alone, in a namespace.
+//! A real Consul server in a namespace, alone or with two others.
 
 use std::{
     fs,
@@ -17,6 +17,9 @@ use crate::{
     process::{Process, Signal, installed, wait_for},
 };
 
+mod acl;
+mod catalog;
+
 /// Where its HTTP API listens, inside the namespace.
 pub const ADDRESS: &str = "127.0.0.1:8500";
 
@@ -27,8 +30,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Consul {
     process: Process,
+    /// The other servers of its cluster.
+    others: Vec<Process>,
     namespace: Entry,
     directory: PathBuf,
+    shape: Shape,
+}
+
+/// What kind of servers there are.
+#[derive(Clone, Debug)]
+struct Shape {
+    servers: u8,
+    /// Without it nobody may do anything.
+    token: Option<String>,
 }
 
 /// A service instance to register.
@@ -52,17 +66,66 @@ impl Consul {
     /// Starts a server with an empty catalog on `127.0.0.1:8500` of the namespace and waits
     /// until it leads. Data, configuration and log lie in `directory`.
     pub fn start(namespace: &Namespace, directory: &Path) -> Result<Self> {
+        let shape = Shape {
+            servers: 1,
+            token: None,
+        };
+        Self::shaped(namespace, directory, shape)
+    }
+
+    /// The same, where nobody may do anything without this token (a UUID).
+    pub fn with_acl(namespace: &Namespace, directory: &Path, token: &str) -> Result<Self> {
+        let shape = Shape {
+            servers: 1,
+            token: Some(token.to_owned()),
+        };
+        Self::shaped(namespace, directory, shape)
+    }
+
+    /// Three servers, of which the first is asked.
+    pub fn cluster(namespace: &Namespace, directory: &Path) -> Result<Self> {
+        let shape = Shape {
+            servers: 3,
+            token: None,
+        };
+        Self::shaped(namespace, directory, shape)
+    }
+
+    fn shaped(namespace: &Namespace, directory: &Path, shape: Shape) -> Result<Self> {
         let directory = directory.join("consul");
         let namespace = namespace.entry();
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
+        let others = (2..=shape.servers)
+            .map(|number| launch(&namespace, &directory, number, &shape))
+            .collect::<Result<_>>()?;
         let consul = Self {
-            process: launch(&namespace, &directory)?,
+            process: launch(&namespace, &directory, 1, &shape)?,
+            others,
             namespace,
             directory,
+            shape,
         };
         consul.wait_until_ready()?;
         Ok(consul)
+    }
+
+    /// Kills the other servers of the cluster, and waits until the one that is asked has no leader.
+    pub fn lose_leader(&self) -> Result<()> {
+        for other in &self.others {
+            other.kill()?;
+        }
+        wait_for("Consul to lose its leader", PATIENCE, || {
+            Ok(self.get("/v1/catalog/nodes").is_err().then_some(()))
+        })
+    }
+
+    /// Starts the other servers again, and waits until there is a leader.
+    pub fn regain_leader(&mut self) -> Result<()> {
+        self.others = (2..=self.shape.servers)
+            .map(|number| launch(&self.namespace, &self.directory, number, &self.shape))
+            .collect::<Result<_>>()?;
+        self.wait_until_ready()
     }
 
     /// Registers an instance and waits until the catalog shows it.
@@ -161,7 +224,7 @@ impl Consul {
     /// Starts it again with its data, after [`Consul::stop`].
     pub fn restart(&mut self) -> Result<()> {
         self.process.stop()?;
-        self.process = launch(&self.namespace, &self.directory)?;
+        self.process = launch(&self.namespace, &self.directory, 1, &self.shape)?;
         self.wait_until_ready()
     }
 
@@ -169,7 +232,7 @@ impl Consul {
     /// question with an empty list.
     pub fn restart_empty(&mut self) -> Result<()> {
         self.process.stop()?;
-        let data = self.directory.join("data");
+        let data = self.directory.join("data-1");
         fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
         self.restart()
     }
@@ -216,10 +279,19 @@ impl Consul {
         Client::at(self.namespace.clone())
     }
 
+    /// The path with the token, if there is one.
+    fn signed(&self, path: &str) -> String {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        match &self.shape.token {
+            Some(token) => format!("{path}{separator}token={token}"),
+            None => path.to_owned(),
+        }
+    }
+
     fn get_bytes(&self, path: &str) -> Result<Bytes> {
         let response = self
             .client()
-            .get(address(), path)
+            .get(address(), &self.signed(path))
             .with_context(|| format!("Consul did not answer GET {path}"))?;
         accepted(response, path)
     }
@@ -227,7 +299,7 @@ impl Consul {
     fn delete(&self, path: &str) -> Result<()> {
         let response = self
             .client()
-            .delete(address(), path)
+            .delete(address(), &self.signed(path))
             .with_context(|| format!("Consul did not answer DELETE {path}"))?;
         accepted(response, path).map(drop)
     }
@@ -235,7 +307,7 @@ impl Consul {
     fn put(&self, path: &str, body: impl Into<Bytes>) -> Result<Bytes> {
         let response = self
             .client()
-            .put(address(), path, body)
+            .put(address(), &self.signed(path), body)
             .with_context(|| format!("Consul did not answer PUT {path}"))?;
         accepted(response, path)
     }
@@ -243,6 +315,14 @@ impl Consul {
 
 /// Name of the server's own node.
 const NODE: &str = "lb-node";
+
+/// The name of a server's node.
+fn node(number: u8) -> String {
+    match number {
+        1 => NODE.to_owned(),
+        _ => format!("{NODE}-{number}"),
+    }
+}
 
 fn address() -> SocketAddr {
     ADDRESS.parse().expect("a valid address")
@@ -258,31 +338,43 @@ fn accepted(response: Response, path: &str) -> Result<Bytes> {
     Ok(response.body)
 }
 
-fn launch(namespace: &Entry, directory: &Path) -> Result<Process> {
+/// Starts a server by its number: each on an address of its own.
+fn launch(namespace: &Entry, directory: &Path, number: u8, shape: &Shape) -> Result<Process> {
     if !installed("consul") {
         bail!("consul is not installed; `cargo xtask setup` installs it");
     }
     let address = address();
     // Heartbeats as quick as Consul knows, no word to the outside, loopback only.
-    let config = json!({
+    let mut config = json!({
         "server": true,
-        "bootstrap_expect": 1,
-        "node_name": NODE,
-        "bind_addr": "127.0.0.1",
-        "client_addr": address.ip(),
-        "data_dir": directory.join("data"),
+        "bootstrap_expect": shape.servers,
+        "node_name": node(number),
+        "bind_addr": format!("127.0.0.{number}"),
+        "client_addr": format!("127.0.0.{number}"),
+        "retry_join": ["127.0.0.1"],
+        "retry_interval": "1s",
+        "data_dir": directory.join(format!("data-{number}")),
         "ports": {"http": address.port(), "dns": -1, "grpc": -1, "serf_wan": -1},
         "disable_update_check": true,
         "disable_keyring_file": true,
         "performance": {"raft_multiplier": 1},
         "log_level": "info",
     });
-    let file = directory.join("consul.json");
+    if let Some(token) = &shape.token {
+        let tokens = json!({"master": token, "agent": token});
+        config["acl"] = json!({
+            "enabled": true, "default_policy": "deny", "tokens": tokens,
+            // What is revoked counts at once.
+            "token_ttl": "0s", "policy_ttl": "0s",
+        });
+    }
+    let file = directory.join(format!("consul-{number}.json"));
     fs::write(&file, config.to_string())
         .with_context(|| format!("cannot write {}", file.display()))?;
     let mut command = namespace.command("consul")?;
     command.arg("agent").arg("-config-file").arg(&file);
-    Process::start("consul", command, &directory.join("consul.log"))
+    let log = directory.join(format!("consul-{number}.log"));
+    Process::start("consul", command, &log)
 }
 
 /// The installed Consul's version, as it tells it: "Consul v1.8.7".

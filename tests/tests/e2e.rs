@@ -16,6 +16,8 @@ mod clients;
 mod connections;
 #[path = "e2e/consul.rs"]
 mod consul;
+#[path = "e2e/consul_chaos.rs"]
+mod consul_chaos;
 #[path = "e2e/deploys.rs"]
 mod deploys;
 #[path = "e2e/docker.rs"]

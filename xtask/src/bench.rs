@@ -23,6 +23,8 @@ enum Name {
     Drop,
     /// What clients get through a node, against nftables, HAProxy, nginx and plain routing
     Connections,
+    /// What many services cost, against an nftables ruleset and an HAProxy that are reloaded
+    Control,
 }
 
 /// Builds and becomes the benchmark.
@@ -37,6 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Name::Datapath => "bench-datapath",
         Name::Drop => "bench-drop",
         Name::Connections => "bench-connections",
+        Name::Control => "bench-control",
     };
     let mut cargo = run::cargo();
     cargo

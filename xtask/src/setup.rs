@@ -56,7 +56,7 @@ struct Want {
 type Program = (&'static str, &'static str, &'static str);
 
 /// Programs that the tests, the demo and the benchmarks run.
-const PROGRAMS: [Program; 11] = [
+const PROGRAMS: [Program; 12] = [
     ("ip", "iproute2", "lays out network namespaces"),
     ("ethtool", "ethtool", "sets offloads of test interfaces"),
     (
@@ -80,6 +80,11 @@ const PROGRAMS: [Program; 11] = [
     ("tshark", "tshark", "reads the agent's captures"),
     ("prometheus", "prometheus", "scrapes the agent's counters"),
     ("wrk", "wrk", "makes load"),
+    (
+        "faketime",
+        "faketime",
+        "sets the clock of an agent under test",
+    ),
 ];
 
 /// What the tests run besides.

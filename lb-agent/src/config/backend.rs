@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
 };
 
 use toml::{Spanned, de::DeValue};
@@ -94,8 +95,8 @@ fn backend(mut table: Table, report: &mut Report) -> Option<(Spanned<SocketAddr>
         id: InstanceId(address.get_ref().to_string()),
         address: *address.get_ref(),
         weight,
-        tags: tags.into_iter().collect(),
-        meta,
+        tags: Arc::new(tags.into_iter().collect()),
+        meta: meta.into(),
         subset,
         health: CatalogHealth::Passing,
     };

@@ -6,10 +6,12 @@ mod health;
 mod naming;
 mod origin;
 mod publish;
+mod rebuild;
 mod shifts;
+mod touched;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -28,14 +30,14 @@ use crate::{
         health::{Down, Observed},
         service::{Catalog, ServiceSpec},
         shift::Steering,
-        snapshot::{Drain, Held, Snapshot},
+        snapshot::{Drain, Snapshot},
         split::Shares,
         sync::{CatalogState, KeyValue, service_key},
         vanished::Believed,
-        weigh::{Inputs, weigh},
     },
     state::PersistedState,
 };
+use touched::Touched;
 
 type ObservedKey = (String, InstanceId, SocketAddr);
 
@@ -53,14 +55,18 @@ pub(crate) struct Desired {
     pub(crate) keys: Believed<KeyValue>,
     /// What they say.
     fleet: Fleet,
-    /// What a person should know of all that comes from Consul, each a sentence.
-    consul_problems: Vec<String>,
+    /// What a person should know of all that comes from Consul, each a sentence; by service.
+    consul_problems: BTreeMap<String, Vec<String>>,
     /// The same of services that publish themselves.
     offer_problems: Vec<String>,
     /// By the service's key ([`service_key`](crate::domain::sync::service_key)).
     guards: BTreeMap<String, Guard>,
-    /// The same; what the guards let through when last asked.
-    admitted: BTreeMap<String, Vec<(Instance, Option<Held>)>>,
+    /// The same; the listing that each guard was last asked about.
+    judged: BTreeMap<String, Arc<Vec<Instance>>>,
+    /// What may be otherwise than in the snapshot.
+    touched: Touched,
+    /// What Consul is to be asked for may have changed.
+    asks_anew: bool,
     hold: Duration,
     /// Consul services that the kernel has backends of, but no saved state: an empty listing of
     /// theirs is no more to be believed than any other sudden emptiness. With the end of that,
@@ -89,22 +95,11 @@ pub(crate) struct Desired {
 
 impl Desired {
     pub(crate) fn new(config: &Config, state: &PersistedState) -> Self {
+        // Until Consul answers, what was in force when the last agent stopped is in force.
         let guards = state
             .catalog
             .iter()
             .map(|(service, instances)| (service.clone(), Guard::restored(instances.clone())))
-            .collect();
-        // Until Consul answers, what was in force when the last agent stopped is in force.
-        let admitted = state
-            .catalog
-            .iter()
-            .map(|(service, instances)| {
-                let instances = instances
-                    .iter()
-                    .map(|instance| (instance.clone(), None))
-                    .collect();
-                (service.clone(), instances)
-            })
             .collect();
         let mut desired = Self {
             services: BTreeMap::new(),
@@ -117,10 +112,12 @@ impl Desired {
             entries: state.entries.clone(),
             fleet: Fleet::read(state.keys.values()),
             keys: state.keys.clone(),
-            consul_problems: Vec::new(),
+            consul_problems: BTreeMap::new(),
             offer_problems: Vec::new(),
             guards,
-            admitted,
+            judged: BTreeMap::new(),
+            touched: Touched::default(),
+            asks_anew: true,
             hold: config
                 .consul
                 .as_ref()
@@ -160,14 +157,14 @@ impl Desired {
         self.find_offers();
         let watched = self.watched();
         self.guards.retain(|service, _| watched.contains(service));
-        self.admitted.retain(|service, _| watched.contains(service));
+        self.judged.retain(|service, _| watched.contains(service));
         self.unremembered
             .retain(|service, _| watched.contains(service));
     }
 
     /// Of the services that nothing is known of, notes those that the kernel has backends of.
     pub(crate) fn distrust_emptiness(&mut self, in_kernel: impl Fn(&ServiceSpec) -> bool) {
-        let unknown = |service: &String| !self.admitted.contains_key(service);
+        let unknown = |service: &String| !self.guards.contains_key(service);
         self.unremembered = self
             .services
             .values()
@@ -180,8 +177,17 @@ impl Desired {
     /// Takes in what the source says; answers whether any of it differs.
     pub(crate) fn set_catalog(&mut self, catalog: Arc<CatalogState>) -> bool {
         let changed = self.catalog.differs(&catalog);
+        if self.catalog.differs_beside_services(&catalog) {
+            self.touched.all = true;
+        }
         self.catalog = catalog;
         changed
+    }
+
+    /// Something else than a listing or a probe's verdict has changed, so that the snapshot is made
+    /// anew as a whole the next time.
+    pub(crate) fn touch_all(&mut self) {
+        self.touched.all = true;
     }
 
     pub(crate) fn catalog(&self) -> &CatalogState {
@@ -193,18 +199,10 @@ impl Desired {
     }
 
     /// What the guards let through, to be saved.
-    pub(crate) fn admitted(&self) -> BTreeMap<String, Vec<Instance>> {
-        self.admitted
-            .iter()
-            .map(|(service, instances)| {
-                (
-                    service.clone(),
-                    instances
-                        .iter()
-                        .map(|(instance, _)| instance.clone())
-                        .collect(),
-                )
-            })
+    pub(crate) fn admitted(&self) -> BTreeMap<String, Arc<Vec<Instance>>> {
+        let guards = self.guards.iter();
+        guards
+            .map(|(service, guard)| (service.clone(), guard.admitted()))
             .collect()
     }
 
@@ -238,80 +236,14 @@ impl Desired {
         all.chain(keys).chain(shifts).chain(health).min()
     }
 
-    /// Makes the snapshot anew; answers whether it differs from the last.
-    pub(crate) fn rebuild(&mut self, now: SystemTime) -> bool {
-        self.believe(now);
-        self.admit(now);
-        self.forget_unwatched();
-        let mut services = BTreeMap::new();
-        let mut problems = Vec::new();
-        for (name, spec) in self.services.iter().chain(&self.offered) {
-            let observed = |instance: &Instance| {
-                // What was observed before a reload took the probe away counts no longer.
-                let key = (name.clone(), instance.id.clone(), instance.address);
-                let found = spec.probe.as_ref().and_then(|_| self.observed.get(&key));
-                found.cloned().unwrap_or(Observed::Unknown)
-            };
-            let chain = self.chain(spec, &observed);
-            problems.extend(chain.problems);
-            self.health
-                .judge(&chain.spec, &chain.instances, &observed, now);
-            let mut state = weigh(
-                &chain.spec,
-                Inputs {
-                    instances: chain.instances,
-                    observed: &observed,
-                    answers: &|instance| {
-                        let key = (name.clone(), instance.id.clone(), instance.address);
-                        self.answers.contains(&key)
-                    },
-                    ejected: &|instance| self.health.ejection(name, instance),
-                    ramp: &|instance| self.health.ramp(spec, instance, now),
-                    replaced: chain.replaced,
-                    drains: self.drains.get(name),
-                    splits: chain.splits,
-                    shift: self.shifts.get(name).map(Steering::state),
-                },
-            );
-            state.pending = chain.pending;
-            state.notes = chain.notes;
-            state.routes = chain.routes;
-            // What has not changed stays the same value, so that others can tell by the pointer.
-            let state = match self.snapshot.services.get(name) {
-                Some(former) if **former == state => former.clone(),
-                former => {
-                    if let Some(former) = former {
-                        changes::record_all(&mut self.health.history, former, &state, now);
-                    }
-                    Arc::new(state)
-                }
-            };
-            services.insert(name.clone(), state);
-        }
-        self.consul_problems = problems;
-        let unchanged = services.len() == self.snapshot.services.len()
-            && services.iter().all(|(name, state)| {
-                self.snapshot
-                    .services
-                    .get(name)
-                    .is_some_and(|former| Arc::ptr_eq(former, state))
-            });
-        if unchanged && self.snapshot.version > 0 {
-            return false;
-        }
-        self.health.forget_but(&self.services);
-        self.snapshot = Arc::new(Snapshot {
-            version: self.snapshot.version + 1,
-            services,
-        });
-        self.forget_vanished();
-        true
-    }
-
-    /// Asks the guards what to believe of the catalog.
-    fn admit(&mut self, now: SystemTime) {
-        let users = self.users();
-        for (service, listed) in &self.catalog.services {
+    /// Asks the guards what to believe of the catalog; answers with the keys of which that may be
+    /// something else than before.
+    fn admit(&mut self, now: SystemTime) -> BTreeSet<String> {
+        let mut asked = BTreeSet::new();
+        // Only of a service that lists less does anybody want to know who uses it.
+        let users = std::cell::OnceCell::new();
+        let catalog = self.catalog.clone();
+        for (service, listed) in &catalog.services {
             if let Some(until) = self.unremembered.get_mut(service) {
                 let latest = now + self.hold;
                 let until = until.get_or_insert(latest);
@@ -321,49 +253,38 @@ impl Desired {
                 }
                 self.unremembered.remove(service);
             }
+            let known = self.judged.get(service);
+            let is_known = known.is_some_and(|known| Arc::ptr_eq(known, listed));
+            let former = self.guards.get(service).map_or(0, Guard::held);
+            if is_known && former == 0 {
+                continue;
+            }
+            asked.insert(service.clone());
             let believes_dead = |instance: &Instance| {
+                let users = users.get_or_init(|| self.users());
                 users.get(service).into_iter().flatten().any(|name| {
                     let key = (name.clone(), instance.id.clone(), instance.address);
                     let observed = self.observed.get(&key);
                     matches!(observed, Some(Observed::Unhealthy { .. }))
                 })
             };
-            let guard = self.guards.entry(service.clone()).or_default();
-            let admitted = guard.admit(listed, &believes_dead, now, self.hold);
-            let former = self.admitted.insert(service.clone(), admitted);
-            let held = |instances: &[(Instance, Option<Held>)]| {
-                instances.iter().filter(|(_, held)| held.is_some()).count()
-            };
-            let (before, after) = (
-                former.as_deref().map_or(0, held),
-                held(&self.admitted[service]),
-            );
-            if after > before {
+            let mut guard = self.guards.get(service).cloned().unwrap_or_default();
+            guard.admit(listed, &believes_dead, now, self.hold);
+            let held = guard.held();
+            self.guards.insert(service.clone(), guard);
+            self.judged.insert(service.clone(), listed.clone());
+            if held > former {
                 tracing::warn!(
                     service,
-                    held = after,
+                    held,
                     listed = listed.len(),
                     "most backends vanished from the catalog at once; they are kept until their probes fail or the hold ends"
                 );
-            } else if after < before {
-                tracing::info!(service, held = after, "backends are no longer held");
+            } else if held < former {
+                tracing::info!(service, held, "backends are no longer held");
             }
         }
-    }
-
-    /// Drops what is known of backends that are gone.
-    fn forget_vanished(&mut self) {
-        let snapshot = &self.snapshot;
-        let exists = |(service, id, address): &ObservedKey| {
-            snapshot.services.get(service).is_some_and(|state| {
-                state
-                    .backends
-                    .iter()
-                    .any(|b| b.id() == id && b.address() == *address)
-            })
-        };
-        self.observed.retain(|key, _| exists(key));
-        self.answers.retain(exists);
+        asked
     }
 }
 

@@ -180,7 +180,9 @@ impl<K: Kernel> Reconciler<K> {
     pub(super) fn mend(&mut self, found: &[Difference]) -> Vec<Result<(), KernelError>> {
         let steps = drift::mend(found, &self.view);
         debug_assert!(drift::is_faithful(&self.view, &steps));
-        let carried_out = self.carry_out(&steps).map_err(|error| error.to_string());
+        let carried_out = self
+            .carry_out_beside(&steps)
+            .map_err(|error| error.to_string());
         found
             .iter()
             .map(|difference| {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::error;
 
-use super::{Controller, TICK};
+use super::{Controller, TICK, steady};
 use crate::domain::kernel::Kernel;
 
 /// Between two looks at what is due.
@@ -13,16 +13,17 @@ const SOONEST: Duration = Duration::from_millis(10);
 impl<K: Kernel> Controller<K> {
     /// Sleeps until the next rule, hold or drain ends.
     pub(super) fn sleep_until_deadline(&self) -> impl Future<Output = ()> + use<K> {
-        let next = [
-            self.blocks.next_expiry(),
-            self.desired.next_deadline(),
-            self.next_drain(),
-        ];
-        let next = next.into_iter().flatten().min();
+        // Each by its own clock.
+        let until = |at: SystemTime, now| at.duration_since(now).unwrap_or_default();
+        let ends = [self.blocks.next_expiry(), self.next_drain()];
+        let ends = ends.into_iter().flatten().min();
+        let ends = ends.map(|at| until(at, SystemTime::now()));
+        let hold = self.desired.next_deadline();
+        let hold = hold.map(|at| until(at, steady::now()));
+        let next = [ends, hold].into_iter().flatten().min();
         async move {
             match next {
-                Some(at) => {
-                    let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
+                Some(wait) => {
                     // The wall clock may step: look again from time to time. What cannot be ended
                     // stays due: no tight loop.
                     tokio::time::sleep(wait.clamp(SOONEST, TICK)).await;
@@ -44,7 +45,8 @@ impl<K: Kernel> Controller<K> {
         if drains_end {
             self.end_drains(now);
         }
-        if drains_end || self.desired.next_deadline().is_some_and(|at| at <= now) {
+        let hold = self.desired.next_deadline();
+        if drains_end || hold.is_some_and(|at| at <= steady::now()) {
             self.reconcile().await;
         }
     }

@@ -28,6 +28,7 @@ mod reconcile;
 mod reload;
 mod report;
 mod shifts;
+mod steady;
 #[cfg(test)]
 mod tests;
 
@@ -177,7 +178,7 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.catalog.changed() => {
                     let catalog = self.channels.catalog.borrow_and_update().clone();
                     if self.desired.set_catalog(catalog) {
-                        self.reconcile().await;
+                        self.follow().await;
                     }
                 }
                 Some(event) = self.channels.health.recv() => {
@@ -185,16 +186,18 @@ impl<K: Kernel> Controller<K> {
                     while let Ok(event) = self.channels.health.try_recv() {
                         self.note_health(event);
                     }
-                    self.reconcile().await;
+                    self.follow().await;
                 }
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
-                    let ejected = self.desired.note_signals(&self.kernel.signals(), SystemTime::now());
+                    let ejected = self.desired.note_signals(&self.kernel.signals(), steady::now());
                     let gated = self.desired.gated();
                     self.kernel.note_outcomes(&gated);
-                    if ejected || !gated.is_empty() {
+                    if ejected {
                         self.reconcile().await;
+                    } else if !gated.is_empty() {
+                        self.follow().await;
                     }
                 }
                 () = deadline => self.expire().await,
@@ -203,7 +206,7 @@ impl<K: Kernel> Controller<K> {
                     // Under a stream of commands the deadline never comes.
                     self.expire().await;
                     self.kernel.refresh_sources();
-                    self.reconcile().await;
+                    self.follow().await;
                 }
             }
         }
@@ -211,27 +214,35 @@ impl<K: Kernel> Controller<K> {
     }
 
     fn note_health(&mut self, event: HealthEvent) {
-        self.desired.note_probe(event, SystemTime::now());
+        self.desired.note_probe(event, steady::now());
     }
 
     /// Makes a snapshot of the facts and brings the kernel there.
     async fn reconcile(&mut self) {
-        let now = SystemTime::now();
+        self.desired.touch_all();
+        self.follow().await;
+    }
+
+    /// The same where nothing has changed but what the facts have noted themselves: listings, and
+    /// verdicts of probes.
+    async fn follow(&mut self) {
+        let now = steady::now();
         let mut changed = self.desired.rebuild(now);
         let returns = self.desired.returns.clone();
         // A step changes what is seen, and opens a window of its own.
         while self.steer(now) {
             changed |= self.desired.rebuild(now);
         }
-        let topics = self.desired.topics();
-        self.channels.topics.send_if_modified(|known| {
-            let changed = *known != topics;
-            *known = topics;
-            changed
-        });
+        if let Some(topics) = self.desired.new_topics() {
+            self.channels.topics.send_if_modified(|known| {
+                let changed = *known != topics;
+                *known = topics;
+                changed
+            });
+        }
         if changed {
-            self.save();
             if self.desired.returns != returns {
+                self.save();
                 self.wait_for_disk().await;
             }
             let snapshot = self.desired.snapshot();
@@ -240,6 +251,10 @@ impl<K: Kernel> Controller<K> {
         let snapshot = self.desired.snapshot();
         self.follow_fleet();
         self.kernel.bring_to(&snapshot).await;
+        if changed {
+            // Clients first.
+            self.save();
+        }
         self.kernel.close_gone(&snapshot);
     }
 

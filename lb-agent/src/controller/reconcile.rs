@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::{BackendCounters, Counters, Names, OperatorError};
 use crate::domain::{
     kernel::{Attempts, Census, Kernel, KernelBackend, KernelError, KernelView, Step, VipKey},
-    plan::{ServiceIds, advance, plan},
+    plan::{ServiceIds, advance, plan_beside},
     service::ServiceSpec,
     signal::Signal,
     snapshot::Snapshot,
@@ -27,6 +27,9 @@ const RESOLVE: Duration = Duration::from_millis(200);
 /// How often to look meanwhile.
 const RESOLVE_POLL: Duration = Duration::from_millis(2);
 
+/// Tables that are written together: each needs a descriptor meanwhile.
+const TABLES: usize = 64;
+
 /// Censuses after which a backend that none of them found a flow of has none: when it is taken
 /// out, one may wait to be read and another may be half done, both without its latest flows.
 const PROOF: u64 = 3;
@@ -35,6 +38,8 @@ pub(crate) struct Reconciler<K> {
     pub(crate) kernel: K,
     pub(super) view: KernelView,
     pub(super) ids: ServiceIds,
+    /// What the kernel was last brought to, if nothing failed on the way.
+    settled: Option<Arc<Snapshot>>,
     census: Arc<Census>,
     /// By id of a backend taken out: the pass of the latest census at that time.
     taken_out: BTreeMap<u32, u64>,
@@ -65,6 +70,7 @@ impl<K: Kernel> Reconciler<K> {
             kernel,
             view,
             ids: ServiceIds::new(),
+            settled: None,
             census: Arc::default(),
             taken_out: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -157,21 +163,31 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Plans and carries out what takes the kernel to `snapshot`. A step that fails ends it for its
     /// service; the mirror knows what was done, and the next call goes on from there.
-    pub(crate) async fn bring_to(&mut self, snapshot: &Snapshot) {
+    pub(crate) async fn bring_to(&mut self, snapshot: &Arc<Snapshot>) {
         let begun = Instant::now();
         let census = self.census.clone();
         let has_flows = |id: u32| {
             let since = self.taken_out.get(&id).copied().unwrap_or(0);
             census.pass < since + PROOF || census.backends.contains_key(&id)
         };
-        let steps = plan(snapshot, &self.view, &mut self.ids, &has_flows);
+        let settled = self.settled.take();
+        let changed = settled.as_ref().map(|former| snapshot.differing(former));
+        let is_settled = |name: &str| {
+            let changed = changed.as_ref();
+            changed.is_some_and(|changed| !changed.contains(name))
+        };
+        let steps = plan_beside(snapshot, &self.view, &mut self.ids, &has_flows, &is_settled);
         if steps.is_empty() {
             self.error = None;
+            self.settled = Some(snapshot.clone());
             return;
         }
         self.resolve(&steps).await;
         match self.carry_out(&steps) {
-            Ok(()) => self.error = None,
+            Ok(()) => {
+                self.error = None;
+                self.settled = Some(snapshot.clone());
+            }
             Err(error) => {
                 error!(%error, "the kernel does not follow; it is tried again");
                 self.error = Some(error.to_string());
@@ -181,38 +197,100 @@ impl<K: Kernel> Reconciler<K> {
         debug!(steps = steps.len(), took = ?self.last_apply, version = snapshot.version, "applied");
     }
 
-    pub(super) fn carry_out(&mut self, steps: &[Step]) -> Result<(), KernelError> {
-        // Before the first VIP is written its address must pass the filter; what is removed may
-        // pass it a moment longer.
-        let mut coming = self.view.clone();
-        for step in steps.iter().filter(|step| matches!(step, Step::PutVip(..))) {
-            advance(&mut coming, step);
+    /// Takes steps that no plan of [`Self::bring_to`] is, to what the mirror holds.
+    pub(super) fn carry_out_beside(&mut self, steps: &[Step]) -> Result<(), KernelError> {
+        self.settled = None;
+        self.carry_out(steps)
+    }
+
+    fn carry_out(&mut self, steps: &[Step]) -> Result<(), KernelError> {
+        let moves_vips = steps.iter().any(|step| {
+            matches!(
+                step,
+                Step::PutVip(..) | Step::DeleteVip(_) | Step::FreeBackend(_)
+            )
+        });
+        if moves_vips {
+            // Before the first VIP is written its address must pass the filter; what is removed
+            // may pass it a moment longer.
+            let mut coming = KernelView {
+                vips: self.view.vips.clone(),
+                ..KernelView::default()
+            };
+            for step in steps.iter().filter(|step| matches!(step, Step::PutVip(..))) {
+                advance(&mut coming, step);
+            }
+            self.kernel.set_filter(&coming)?;
         }
-        self.kernel.set_filter(&coming)?;
         // What cannot be done for one service must not keep the others from following.
         let mut stuck = BTreeSet::new();
         let mut first = None;
-        for step in steps {
-            let service = self.service_of(step);
-            if !service.is_some_and(|service| stuck.contains(&service)) {
-                let Err(error) = self.take(step) else {
-                    continue;
-                };
-                first.get_or_insert(error);
-                stuck.extend(service);
+        let both_tables =
+            |a: &Step, b: &Step| matches!(a, Step::PutTable(..)) && matches!(b, Step::PutTable(..));
+        for group in steps
+            .chunk_by(both_tables)
+            .flat_map(|group| group.chunks(TABLES))
+        {
+            if matches!(group, [Step::PutTable(..), ..]) {
+                self.take_tables(group, &mut stuck, &mut first);
+                continue;
             }
-            // A VIP that does not move to its new service still needs the old one.
-            if let Step::PutVip(key, _) = step {
-                stuck.extend(self.view.vips.get(key).map(|vip| vip.service));
+            for step in group {
+                let service = self.service_of(step);
+                if !service.is_some_and(|service| stuck.contains(&service)) {
+                    let Err(error) = self.take(step) else {
+                        continue;
+                    };
+                    first.get_or_insert(error);
+                    stuck.extend(service);
+                }
+                // A VIP that does not move to its new service still needs the old one.
+                if let Step::PutVip(key, _) = step {
+                    stuck.extend(self.view.vips.get(key).map(|vip| vip.service));
+                }
             }
         }
-        self.kernel.set_filter(&self.view)?;
+        if moves_vips {
+            self.kernel.set_filter(&self.view)?;
+        }
         first.map_or(Ok(()), Err)
+    }
+
+    /// Writes tables together, but for those of services that are stuck.
+    fn take_tables(
+        &mut self,
+        tables: &[Step],
+        stuck: &mut BTreeSet<u32>,
+        first: &mut Option<KernelError>,
+    ) {
+        let begun = Instant::now();
+        let free = |step: &&Step| {
+            let service = self.service_of(step);
+            !service.is_some_and(|service| stuck.contains(&service))
+        };
+        let tables: Vec<Step> = tables.iter().filter(free).cloned().collect();
+        let mut written = 0;
+        for (step, outcome) in tables.iter().zip(self.kernel.put_tables(&tables)) {
+            match outcome {
+                Ok(()) => {
+                    advance(&mut self.view, step);
+                    written += 1;
+                }
+                Err(error) => {
+                    first.get_or_insert(error);
+                    stuck.extend(self.service_of(step));
+                }
+            }
+        }
+        if written > 0 {
+            let took = begun.elapsed();
+            let (_, total, count) = self.rebuilds;
+            self.rebuilds = (took / written, total + took, count + u64::from(written));
+        }
     }
 
     /// Takes one step, and notes that it was taken.
     fn take(&mut self, step: &Step) -> Result<(), KernelError> {
-        let begun = Instant::now();
         let totals = match step {
             Step::FreeBackend(id) => self.totals(*id)?,
             _ => None,
@@ -236,10 +314,6 @@ impl<K: Kernel> Reconciler<K> {
                 self.taken_out.remove(id);
             }
             _ => {}
-        }
-        if matches!(step, Step::PutTable(..)) {
-            let took = begun.elapsed();
-            self.rebuilds = (took, self.rebuilds.1 + took, self.rebuilds.2 + 1);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Controller, Counters, OperatorError, desired::Desired, vanished};
+use super::{Controller, Counters, OperatorError, desired::Desired, steady, vanished};
 use crate::domain::{
     dtab::{self, Dentry},
     gate::Readings,
@@ -125,7 +125,7 @@ impl<K: Kernel> Controller<K> {
             .map_err(|error| OperatorError::Refused(error.to_string()))?;
         self.desired.check_split(service, &all_of_it)?;
         self.desired.check_latch(service)?;
-        let now = SystemTime::now();
+        let now = steady::now();
         let in_force = self.desired.split_of(service).ok_or_else(|| {
             OperatorError::Refused(format!(
                 "not done: service `{service}` has no split that could be shifted; set one first, \
@@ -177,7 +177,7 @@ impl<K: Kernel> Controller<K> {
     pub(super) async fn promote(&mut self, service: &str) -> Result<ShiftState, OperatorError> {
         self.desired.check_service(service)?;
         self.desired.check_latch(service)?;
-        let now = SystemTime::now();
+        let now = steady::now();
         let steering = under_way(&mut self.desired, service)?;
         steering.change(|shift| shift.promote(now));
         info!(service, subset = steering.shift().subset, "promoted");
@@ -269,7 +269,7 @@ impl<K: Kernel> Controller<K> {
         for service in touched.chain(&dropped) {
             self.desired.check_latch(service)?;
         }
-        let now = SystemTime::now();
+        let now = steady::now();
         for dentry in changed {
             info!(service = dentry.service, shares = %dentry.shares, "split set by a delegation table");
             self.place(dentry, now);

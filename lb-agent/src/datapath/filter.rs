@@ -66,6 +66,7 @@ impl Datapath {
 
     /// Writes the filter anew: for `view`, and for what flows may still be sent to.
     pub(super) fn write_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {
+        self.allowed.clear();
         // While a backend of its service is there, flows may be to what is no longer given.
         let serving: BTreeSet<u32> = self.written.values().map(|(b, _)| b.service).collect();
         self.retired.retain(|_, service| serving.contains(service));

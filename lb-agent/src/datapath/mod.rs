@@ -28,6 +28,7 @@ mod link;
 mod load;
 mod loader;
 mod local;
+pub mod memory;
 mod netns;
 mod nexthop;
 mod object;
@@ -36,6 +37,7 @@ mod resolver;
 mod sock_diag;
 mod sources;
 mod sysctl;
+mod tables;
 mod takeover;
 mod trace;
 mod trial;
@@ -84,6 +86,8 @@ pub struct Datapath {
     classifiers: Arc<Mutex<classifier::Classifiers>>,
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
+    /// The same map.
+    maglev_map: std::os::fd::OwnedFd,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
     vips: HashMap<MapData, AddressKey, u32>,
@@ -118,6 +122,12 @@ pub struct Datapath {
     links: BTreeMap<std::path::PathBuf, Option<object::Attachment>>,
     cursor: drift::Cursor,
     options: Options,
+    /// How many of those are at an address.
+    users: std::collections::HashMap<std::net::IpAddr, u32>,
+    /// By address: what the routes said the source is, since the last time that all were asked.
+    looked_up: std::collections::HashMap<std::net::IpAddr, std::net::IpAddr>,
+    /// Sources that pass the filter, since it was last written anew.
+    allowed: std::collections::HashSet<std::net::IpAddr>,
     /// What flows may still be sent to, though new ones are not, with the service each belongs to:
     /// deleted VIPs, and addresses and ports of the node that are no longer given.
     retired: BTreeMap<VipKey, u32>,
@@ -201,11 +211,16 @@ impl Datapath {
             clock,
             options.lifetimes.scaled(clock.per_second()),
         );
+        let mut users = std::collections::HashMap::new();
+        for (backend, _) in written.values() {
+            *users.entry(backend.address.ip()).or_default() += 1;
+        }
         let mut datapath = Self {
             announce: options.announce.clone(),
             announcing: true,
             told: BTreeSet::new(),
             services: take(&mut ebpf, name::SERVICES)?,
+            maglev_map: descriptor(&ebpf, name::MAGLEV)?,
             maglev: take(&mut ebpf, name::MAGLEV)?,
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
@@ -231,6 +246,9 @@ impl Datapath {
             links: BTreeMap::new(),
             cursor: drift::Cursor::default(),
             options: options.clone(),
+            users,
+            looked_up: Default::default(),
+            allowed: Default::default(),
             retired: BTreeMap::new(),
         };
         datapath.keep_destinations(options.ports)?;

@@ -3,31 +3,25 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    os::fd::AsRawFd,
 };
 
-use aya::maps::{MapData, PerCpuValues};
+use aya::maps::PerCpuValues;
 use ipnet::IpNet;
 use lb_common::{
     entry::{BackendEntry, BackendStats, Counter, EvictionStats},
-    maps::{MAX_BACKENDS, MAX_SERVICES, name},
+    maps::{MAX_BACKENDS, name},
     socket::SocketStats,
     verdict::Verdict,
 };
-use memmap2::MmapOptions;
 
-use super::{Datapath, drift, encode, nexthop, object, sum_counters};
+use super::{Datapath, encode, nexthop, sum_counters};
 use crate::domain::{
     drift::{Difference, Part, Place},
     explain::HeldByKernel,
     kernel::{
         Census, Kernel, KernelBackend, KernelError, KernelView, KernelVip, Recipe, Step, VipKey,
     },
-    maglev,
 };
-
-/// `BPF_F_MMAPABLE | BPF_F_INNER_MAP`, as the inner map is declared in the program.
-const MAGLEV_FLAGS: u32 = 1 << 10 | 1 << 12;
 
 impl Datapath {
     fn put_backend(&mut self, id: u32, backend: &KernelBackend) -> Result<(), KernelError> {
@@ -41,13 +35,29 @@ impl Datapath {
         // Without a route there is no source, unless there was a route before: while the programs
         // see none they begin no flow. `refresh_sources` mends it when a route appears.
         let known = self.written.get(&id).map(|(_, source)| *source);
-        let source = nexthop::source_towards(address.ip())
-            .unwrap_or_else(|_| known.unwrap_or(encode::unspecified(address.is_ipv6())));
-        self.allow_source(source, address)?;
+        let source = match self.looked_up.get(&address.ip()) {
+            Some(source) => *source,
+            None => match nexthop::source_towards(address.ip()) {
+                Ok(source) => {
+                    self.looked_up.insert(address.ip(), source);
+                    source
+                }
+                Err(_) => known.unwrap_or(encode::unspecified(address.is_ipv6())),
+            },
+        };
+        // Whose address is the node's own has a bit of its own; all others of a source share one.
+        if source == address.ip() || !self.allowed.contains(&source) {
+            self.allow_source(source, address)?;
+            self.allowed.insert(source);
+        }
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
             .map_err(|error| KernelError::new(what(), error))?;
         let former = self.written.insert(id, (*backend, source));
+        *self.users.entry(address.ip()).or_default() += 1;
+        if let Some((former, _)) = &former {
+            self.leave(former.address.ip());
+        }
         if let Some((_, former)) = former.filter(|(_, former)| *former != source) {
             self.retire_source(former, backend.service);
         }
@@ -60,6 +70,7 @@ impl Datapath {
     ///
     /// A map that cannot be written.
     pub fn refresh_sources(&mut self) -> Result<usize, KernelError> {
+        self.looked_up.clear();
         let mut by_address: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
         let mut stale = Vec::new();
         for (id, (backend, source)) in &self.written {
@@ -78,56 +89,16 @@ impl Datapath {
         Ok(stale.len())
     }
 
-    fn put_table(&mut self, service: u32, recipe: &Recipe) -> Result<(), KernelError> {
-        let what = || format!("writing the Maglev table of service {service}");
-        if service >= MAX_SERVICES {
-            let full = format!("no more than {MAX_SERVICES} services fit");
-            return Err(KernelError::new(what(), full));
+    /// One backend less is at an address; the last one gives its next hop back.
+    fn leave(&mut self, ip: IpAddr) {
+        let Some(users) = self.users.get_mut(&ip) else {
+            return;
+        };
+        *users -= 1;
+        if *users == 0 {
+            self.users.remove(&ip);
+            self.hops.release(ip);
         }
-        let entries: Vec<maglev::Entry> = recipe
-            .weights
-            .iter()
-            .filter_map(|(id, weight)| {
-                let (backend, _) = self.written.get(id)?;
-                Some(maglev::Entry {
-                    id: *id,
-                    address: backend.address,
-                    weight: *weight,
-                })
-            })
-            .collect();
-        let slots = maglev::build(&entries, recipe.slots);
-        // An empty service keeps a table of one slot, which leads to no backend.
-        let slots = if slots.is_empty() {
-            vec![MAX_BACKENDS - 1]
-        } else {
-            slots
-        };
-        let table = MapData::create(
-            aya_obj::Map::new_from_params(
-                aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
-                size_of::<u32>() as u32,
-                size_of::<u32>() as u32,
-                slots.len() as u32,
-                MAGLEV_FLAGS,
-            ),
-            "maglev_table",
-            None,
-        )
-        .map_err(|error| KernelError::new(what(), error))?;
-        fill(&table, &slots).map_err(|error| KernelError::new(what(), error))?;
-        self.maglev
-            .set(service, &table, 0)
-            .map_err(|error| KernelError::new(what(), error))?;
-        let map = object::number(std::os::fd::AsFd::as_fd(table.fd()))
-            .map_err(|error| KernelError::new(what(), error))?;
-        let written = drift::WrittenTable {
-            map,
-            slots: slots.len() as u32,
-            fingerprint: drift::fingerprint(&slots),
-        };
-        self.tables.insert(service, written);
-        Ok(())
     }
 
     fn put_vip(&mut self, key: &VipKey, vip: &KernelVip) -> Result<(), KernelError> {
@@ -170,38 +141,10 @@ impl Datapath {
             .set(id, zero, 0)
             .map_err(|error| KernelError::new(what(), error))?;
         if let Some((backend, _)) = self.written.remove(&id) {
-            let ip = backend.address.ip();
-            if !self
-                .written
-                .values()
-                .any(|(other, _)| other.address.ip() == ip)
-            {
-                self.hops.release(ip);
-            }
+            self.leave(backend.address.ip());
         }
         Ok(())
     }
-}
-
-/// Writes a whole table through its memory: one system call instead of one per slot.
-fn fill(table: &MapData, slots: &[u32]) -> std::io::Result<()> {
-    use std::os::fd::AsFd as _;
-    // The kernel lays out array elements at multiples of eight bytes (kernel/bpf/arraymap.c).
-    const STRIDE: usize = 8;
-    let memory = MmapOptions::new()
-        .len(slots.len() * STRIDE)
-        .map_raw(table.fd().as_fd().as_raw_fd())?;
-    for (index, slot) in slots.iter().enumerate() {
-        // SAFETY: within the mapping; nobody else has the map yet.
-        unsafe {
-            memory
-                .as_mut_ptr()
-                .add(index * STRIDE)
-                .cast::<u32>()
-                .write(*slot)
-        };
-    }
-    Ok(())
 }
 
 impl Kernel for Datapath {
@@ -224,12 +167,12 @@ impl Kernel for Datapath {
     fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
         match step {
             Step::PutBackend(id, backend) => self.put_backend(*id, backend),
-            Step::PutTable(service, recipe) => self.put_table(*service, recipe),
+            Step::PutTable(service, recipe) => self.put_table(*service, recipe.clone()),
             Step::PutVip(key, vip) => self.put_vip(key, vip),
             Step::DeleteVip(key) => self.delete_vip(key),
             Step::DeleteTable(service) => self.put_table(
                 *service,
-                &Recipe {
+                Recipe {
                     weights: Vec::new(),
                     slots: 1,
                 },
@@ -239,6 +182,10 @@ impl Kernel for Datapath {
             Step::CutUdp(id) => self.flows.cut_udp(*id).map(|_| ()),
             Step::FreeBackend(id) => self.free_backend(*id),
         }
+    }
+
+    fn put_tables(&mut self, steps: &[Step]) -> Vec<Result<(), KernelError>> {
+        self.write_tables(steps)
     }
 
     fn set_filter(&mut self, view: &KernelView) -> Result<(), KernelError> {

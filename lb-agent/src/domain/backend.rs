@@ -1,6 +1,6 @@
 //! What a backend is: an instance of a service as its catalog lists it.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +31,9 @@ pub enum CatalogHealth {
     Maintenance(String),
 }
 
-/// One instance of a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One instance of a service. There may be a hundred thousand: what most of them have alike is
+/// shared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// Identity within the service.
     pub id: InstanceId,
@@ -41,9 +42,9 @@ pub struct Instance {
     /// Registered weight that applies at its present catalog health; 0 takes no new flows.
     pub weight: u32,
     /// Tags.
-    pub tags: Vec<String>,
+    pub tags: Arc<Vec<String>>,
     /// Meta entries.
-    pub meta: BTreeMap<String, String>,
+    pub meta: Arc<BTreeMap<String, String>>,
     /// The subset it names itself (file catalog only).
     pub subset: Option<String>,
     /// What the catalog says of its health.

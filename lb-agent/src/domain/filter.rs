@@ -179,10 +179,12 @@ mod tests {
             id: InstanceId("n1/web-1".into()),
             address: "10.0.0.7:8080".parse().unwrap(),
             weight: 1,
-            tags: vec!["v2".into(), "blue".into()],
-            meta: [("version", "2.1"), ("a-b", "x y"), ("none", "")]
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into(),
+            tags: vec!["v2".into(), "blue".into()].into(),
+            meta: std::collections::BTreeMap::from(
+                [("version", "2.1"), ("a-b", "x y"), ("none", "")]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned())),
+            )
+            .into(),
             subset: None,
             health: CatalogHealth::Passing,
         }

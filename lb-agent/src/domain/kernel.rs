@@ -220,6 +220,11 @@ pub trait Kernel: Send {
     /// A map that cannot be written, or is full.
     fn apply(&mut self, step: &Step) -> Result<(), KernelError>;
 
+    /// Takes several [`Step::PutTable`], in the order given; what became of each.
+    fn put_tables(&mut self, tables: &[Step]) -> Vec<Result<(), KernelError>> {
+        tables.iter().map(|step| self.apply(step)).collect()
+    }
+
     /// Lets the destination filter follow `view`: called before VIPs are added with everything
     /// that is to come, and after removals with what has stayed.
     ///

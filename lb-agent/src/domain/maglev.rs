@@ -49,7 +49,7 @@ pub fn build(entries: &[Entry], size: u32) -> Vec<u32> {
     }
     turns.sort_by_key(|turn| turn.address);
     let heaviest = turns.iter().map(|turn| turn.weight).max().unwrap_or(1);
-    let mut table = vec![None; size as usize];
+    let mut table = vec![FREE; size as usize];
     let mut free = size;
     for round in 1_u64.. {
         for turn in &mut turns {
@@ -57,16 +57,19 @@ pub fn build(entries: &[Entry], size: u32) -> Vec<u32> {
                 continue;
             }
             turn.due += heaviest;
-            let slot = turn.next_free(&table, size);
-            table[slot] = Some(turn.id);
+            let slot = turn.next_free(&table);
+            table[slot] = turn.id;
             free -= 1;
             if free == 0 {
-                return table.into_iter().flatten().collect();
+                return table;
             }
         }
     }
     unreachable!("every round of the heaviest entry fills a slot")
 }
+
+/// A slot that nobody has claimed; no id is this large.
+const FREE: u32 = u32::MAX;
 
 /// One entry's way through its permutation.
 struct Turn {
@@ -76,8 +79,8 @@ struct Turn {
     /// Sum of `heaviest` over the turns taken; the next turn is due when `round * weight` reaches
     /// it.
     due: u64,
-    position: u64,
-    step: u64,
+    position: usize,
+    step: usize,
 }
 
 impl Turn {
@@ -88,16 +91,20 @@ impl Turn {
             address: entry.address,
             weight: u64::from(entry.weight),
             due: 0,
-            position: (digest >> 32) % u64::from(size),
-            step: (digest & 0xffff_ffff) % u64::from(size - 1) + 1,
+            position: ((digest >> 32) % u64::from(size)) as usize,
+            step: ((digest & 0xffff_ffff) % u64::from(size - 1) + 1) as usize,
         }
     }
 
-    fn next_free(&mut self, table: &[Option<u32>], size: u32) -> usize {
+    fn next_free(&mut self, table: &[u32]) -> usize {
         loop {
-            let slot = self.position as usize;
-            self.position = (self.position + self.step) % u64::from(size);
-            if table[slot].is_none() {
+            let slot = self.position;
+            // Both are below the size: less than to divide, of which there are ten for each slot.
+            self.position += self.step;
+            if self.position >= table.len() {
+                self.position -= table.len();
+            }
+            if table[slot] == FREE {
                 return slot;
             }
         }

@@ -4,18 +4,24 @@
 //! VIP → table → backend, so that no packet ever meets a reference to nothing. A backend that is
 //! gone keeps its entry, inactive, until its flows have ended; only then is its id free again.
 //! The sources that a service admits are there before its VIPs ask for them, and the flows of
-//! others are cut when no more of these can begin.
+//! others are cut when no more of these can begin. Tables follow each other, of whatever services,
+//! since many at once take the kernel hardly longer than one.
+
+mod ids;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
 };
 
 use ipnet::IpNet;
 
+use ids::{FreeIds, Settled, assign_ids};
+
 use super::{
     kernel::{KernelBackend, KernelView, KernelVip, Recipe, Step, Treatment, VipKey},
     maglev,
+    service::Protocol,
     snapshot::{ServiceState, Snapshot},
 };
 
@@ -43,30 +49,59 @@ pub fn plan(
     ids: &mut ServiceIds,
     has_flows: &dyn Fn(u32) -> bool,
 ) -> Vec<Step> {
-    let wanted = wanted(snapshot);
-    assign_ids(&wanted, view, ids);
+    plan_beside(snapshot, view, ids, has_flows, &|_| false)
+}
 
-    let mut additions = Vec::new();
+/// The same, where `is_settled` tells of which services (by name) the snapshot says what it said
+/// when the kernel was last brought there; never of one that the snapshot has not.
+pub fn plan_beside(
+    snapshot: &Snapshot,
+    view: &KernelView,
+    ids: &mut ServiceIds,
+    has_flows: &dyn Fn(u32) -> bool,
+    is_settled: &dyn Fn(&str) -> bool,
+) -> Vec<Step> {
+    let wanted = wanted(snapshot, is_settled);
+    assign_ids(&wanted, view, ids, is_settled);
+    let settled = Settled::new(ids, is_settled);
+    // One pass over what may be a hundred thousand.
+    let mut loose = Vec::new();
+    let mut idle = Vec::new();
+    for (id, backend) in &view.backends {
+        match settled.name(backend.service) {
+            None => loose.push((*id, *backend)),
+            Some(name) if !backend.active => idle.push((*id, *backend, name)),
+            Some(_) => {}
+        }
+    }
+
+    let mut sources = Vec::new();
+    let mut backends = Vec::new();
+    let mut tables = Vec::new();
+    let mut vips = Vec::new();
     let mut removals = Vec::new();
     let mut unvetted = BTreeSet::new();
-    let mut kept_backends = BTreeSet::new();
-    let mut free_ids = FreeIds::new(view.backends.keys().copied());
-    let known: BTreeMap<(u32, SocketAddr), u32> = view
-        .backends
+    let mut kept_backends = HashSet::new();
+    let mut free_ids = None;
+    let mut take_id = || {
+        let all = || FreeIds::new(view.backends.keys().copied());
+        free_ids.get_or_insert_with(all).take()
+    };
+    let known: HashMap<(u32, SocketAddr), u32> = loose
         .iter()
         .map(|(id, backend)| ((backend.service, backend.address), *id))
         .collect();
 
     for (key, want) in &wanted {
         let service = ids[key];
-        if let Some(sources) = &want.sources {
+        if let Some(admitted) = &want.sources {
             let held = view.sources.get(&service);
-            if held.map_or(!sources.is_empty(), |held| held != sources) {
-                additions.push(Step::PutSources(service, sources.clone()));
+            if held.map_or(!admitted.is_empty(), |held| held != admitted) {
+                sources.push(Step::PutSources(service, admitted.clone()));
             }
             let mut held = want.vips.iter().filter_map(|vip| view.vips.get(vip));
             let was_open = held.any(|vip| !vip.treatment.restricted);
-            if was_open || view.vetted.get(&service) != Some(sources) {
+            if was_open || view.vetted.get(&service) != Some(admitted) {
                 unvetted.insert(service);
             }
         }
@@ -77,13 +112,11 @@ pub fn plan(
                     && held.treatment != want.treatment
                 {
                     let treatment = want.treatment;
-                    additions.push(Step::PutVip(*vip, KernelVip { treatment, ..*held }));
+                    vips.push(Step::PutVip(*vip, KernelVip { treatment, ..*held }));
                 }
             }
-            let known = view
-                .backends
-                .iter()
-                .filter(|(_, backend)| backend.service == service);
+            let known = loose.iter();
+            let known = known.filter(|(_, backend)| backend.service == service);
             kept_backends.extend(known.map(|(id, _)| *id));
             continue;
         }
@@ -94,7 +127,7 @@ pub fn plan(
             let active = *weight > 0;
             let id = match (id, active) {
                 (Some(id), _) => id,
-                (None, true) => free_ids.take(),
+                (None, true) => take_id(),
                 (None, false) => continue,
             };
             kept_backends.insert(id);
@@ -107,11 +140,13 @@ pub fn plan(
             if active {
                 weights.push((id, *weight));
                 if held != Some(&entry) {
-                    additions.push(Step::PutBackend(id, entry));
+                    backends.push(Step::PutBackend(id, entry));
                 }
             } else if held != Some(&entry) {
                 deactivated.push(Step::PutBackend(id, entry));
-                deactivated.push(Step::CutUdp(id));
+                if want.service.spec.protocol == Protocol::Udp {
+                    deactivated.push(Step::CutUdp(id));
+                }
             }
         }
         weights.sort_unstable();
@@ -128,7 +163,7 @@ pub fn plan(
         };
         let slots = recipe.slots;
         if view.tables.get(&service) != Some(&recipe) {
-            additions.push(Step::PutTable(service, recipe));
+            tables.push(Step::PutTable(service, recipe));
         }
         for vip in &want.vips {
             let entry = KernelVip {
@@ -137,7 +172,7 @@ pub fn plan(
                 treatment: want.treatment,
             };
             if view.vips.get(vip) != Some(&entry) {
-                additions.push(Step::PutVip(*vip, entry));
+                vips.push(Step::PutVip(*vip, entry));
             }
         }
         removals.extend(deactivated);
@@ -148,15 +183,25 @@ pub fn plan(
         .flat_map(|want| want.vips.iter().copied())
         .collect();
     let used: BTreeSet<u32> = ids.values().copied().collect();
-    let mut steps = additions;
+    let is_tcp = |want: &&Wanted<'_>| want.service.spec.protocol == Protocol::Tcp;
+    let tcp: BTreeSet<u32> = wanted
+        .iter()
+        .filter(|(_, want)| is_tcp(want))
+        .map(|(key, _)| ids[key])
+        .collect();
+    let mut steps = sources;
+    steps.extend(backends);
+    steps.extend(tables);
+    steps.extend(vips);
     if !unvetted.is_empty() {
         steps.push(Step::CutStrangers(unvetted));
     }
     steps.extend(
         view.vips
-            .keys()
-            .filter(|vip| !wanted_vips.contains(vip))
-            .map(|vip| Step::DeleteVip(*vip)),
+            .iter()
+            .filter(|(_, held)| settled.name(held.service).is_none())
+            .filter(|(vip, _)| !wanted_vips.contains(vip))
+            .map(|(vip, _)| Step::DeleteVip(*vip)),
     );
     steps.extend(
         view.tables
@@ -172,33 +217,49 @@ pub fn plan(
     steps.extend(
         view.sources
             .keys()
-            .filter(|id| !restricted.contains(id))
+            .filter(|id| !restricted.contains(id) && settled.name(**id).is_none())
             .map(|id| Step::PutSources(*id, BTreeSet::new())),
     );
     steps.extend(removals);
-    for (id, backend) in &view.backends {
-        if kept_backends.contains(id) {
+    for (id, backend) in loose {
+        if kept_backends.contains(&id) {
             continue;
         }
         if backend.active {
-            steps.push(Step::PutBackend(
-                *id,
-                KernelBackend {
-                    active: false,
-                    ..*backend
-                },
-            ));
-            steps.push(Step::CutUdp(*id));
-        } else if !has_flows(*id) {
-            steps.push(Step::FreeBackend(*id));
+            let inactive = KernelBackend {
+                active: false,
+                ..backend
+            };
+            steps.push(Step::PutBackend(id, inactive));
+            // To look for flows of a service that has none of these takes its time.
+            if !tcp.contains(&backend.service) {
+                steps.push(Step::CutUdp(id));
+            }
+        } else if !has_flows(id) {
+            steps.push(Step::FreeBackend(id));
+        }
+    }
+    // Of the others those that take flows are as they should be; others may have lost their last one.
+    for (id, backend, name) in idle {
+        let service = &snapshot.services[name];
+        let mut listed = service.backends.iter();
+        if !service.pending
+            && !has_flows(id)
+            && !listed.any(|listed| listed.address() == backend.address)
+        {
+            steps.push(Step::FreeBackend(id));
         }
     }
     steps
 }
 
-fn wanted(snapshot: &Snapshot) -> BTreeMap<(String, bool), Wanted<'_>> {
+fn wanted<'a>(
+    snapshot: &'a Snapshot,
+    is_settled: &dyn Fn(&str) -> bool,
+) -> BTreeMap<(String, bool), Wanted<'a>> {
     let mut wanted = BTreeMap::new();
-    for (name, service) in &snapshot.services {
+    let services = snapshot.services.iter();
+    for (name, service) in services.filter(|(name, _)| !is_settled(name)) {
         for v6 in [false, true] {
             let vips: Vec<VipKey> = service
                 .spec
@@ -239,60 +300,6 @@ fn wanted(snapshot: &Snapshot) -> BTreeMap<(String, bool), Wanted<'_>> {
         }
     }
     wanted
-}
-
-/// Gives every wanted service an id: the one it has, else the one that its VIPs have in the
-/// kernel (left there by a former agent), else the lowest that is free.
-fn assign_ids(
-    wanted: &BTreeMap<(String, bool), Wanted<'_>>,
-    view: &KernelView,
-    ids: &mut ServiceIds,
-) {
-    ids.retain(|key, _| wanted.contains_key(key));
-    let mut used: BTreeSet<u32> = ids.values().copied().collect();
-    for (key, want) in wanted {
-        if ids.contains_key(key) {
-            continue;
-        }
-        let held = want
-            .vips
-            .iter()
-            .filter_map(|vip| view.vips.get(vip))
-            .map(|vip| vip.service)
-            .find(|id| !used.contains(id));
-        if let Some(id) = held {
-            ids.insert(key.clone(), id);
-            used.insert(id);
-        }
-    }
-    let mut free = FreeIds::new(used.into_iter().chain(view.service_ids()));
-    for (key, want) in wanted {
-        debug_assert_eq!(key.0, want.service.spec.name);
-        ids.entry(key.clone()).or_insert_with(|| free.take());
-    }
-}
-
-/// Hands out the lowest numbers that are not taken.
-struct FreeIds {
-    taken: BTreeSet<u32>,
-    next: u32,
-}
-
-impl FreeIds {
-    fn new(taken: impl IntoIterator<Item = u32>) -> Self {
-        Self {
-            taken: taken.into_iter().collect(),
-            next: 0,
-        }
-    }
-
-    fn take(&mut self) -> u32 {
-        while self.taken.contains(&self.next) {
-            self.next += 1;
-        }
-        self.next += 1;
-        self.next - 1
-    }
 }
 
 /// The view after a step, so that the mirror follows what was applied and nothing else.

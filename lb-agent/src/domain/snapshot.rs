@@ -1,7 +1,7 @@
 //! The desired state: one immutable value that everything else is derived from.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::SystemTime,
@@ -27,6 +27,24 @@ pub struct Snapshot {
     pub version: u64,
     /// By name.
     pub services: BTreeMap<String, Arc<ServiceState>>,
+}
+
+impl Snapshot {
+    /// Names of the services that are not the same value in both, or in one of them only.
+    pub fn differing<'a>(&'a self, former: &'a Self) -> HashSet<&'a str> {
+        let is_same = |name: &String, state: &Arc<ServiceState>, other: &Self| {
+            let other = other.services.get(name);
+            other.is_some_and(|other| Arc::ptr_eq(other, state))
+        };
+        let own = self.services.iter();
+        let own = own.filter(|(name, state)| !is_same(name, state, former));
+        let gone = former.services.keys();
+        let gone = gone.filter(|name| !self.services.contains_key(*name));
+        own.map(|(name, _)| name)
+            .chain(gone)
+            .map(String::as_str)
+            .collect()
+    }
 }
 
 /// A service with its backends and the weight of each.

@@ -124,8 +124,12 @@ pub struct WatchStatus {
 impl CatalogState {
     /// Whether they differ in anything but times and counts.
     pub fn differs(&self, other: &Self) -> bool {
-        self.services != other.services
-            || self.glanced != other.glanced
+        self.services != other.services || self.differs_beside_services(other)
+    }
+
+    /// The same but for the instances of services.
+    pub fn differs_beside_services(&self, other: &Self) -> bool {
+        self.glanced != other.glanced
             || self.entries != other.entries
             || self.keys != other.keys
             || self.names != other.names

@@ -3,18 +3,21 @@
 //!
 //! Watches hold a question open at Consul and cost a connection each. Consul resets what goes
 //! beyond its limit per client, so only so many topics have a watch; the others are asked in
-//! turn. Nothing here judges what an answer means: an empty list is passed on as an empty list.
+//! turn, and at once where a question that Consul holds tells that they have changed. Nothing here judges what an answer means: an empty list is passed on as an empty list.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
@@ -26,11 +29,13 @@ use crate::domain::sync::{CatalogState, Topic};
 use follow::{Event, Follower, Mode};
 use news::News;
 use seats::{Move, Seats};
+use teller::{Question, Teller, Told};
 
 mod follow;
 mod news;
 mod record;
 mod seats;
+mod teller;
 
 /// The numbers that shape the traffic to Consul.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,8 @@ struct Limits {
     poll_period: Duration,
     /// The same of what is only glanced at.
     glance_period: Duration,
+    /// Whether it is asked what tells of changes of those polled.
+    tellers: bool,
     /// For how long what changes nothing (times, counts), and the log, may be kept back.
     flush: Duration,
     /// By how much an answer that Consul holds may be late.
@@ -55,6 +62,7 @@ const LIMITS: Limits = Limits {
     polls: 8,
     poll_period: Duration::from_secs(5),
     glance_period: Duration::from_secs(10),
+    tellers: true,
     flush: Duration::from_secs(1),
     slack: SLACK,
 };
@@ -86,12 +94,16 @@ async fn run_with(
     limits: Limits,
 ) -> Result<(), InvalidOptions> {
     let (events_in, mut events) = mpsc::channel(EVENTS);
+    let (telling, mut tidings) = mpsc::channel(8);
     let mut source = Source {
         client: Client::new(&options, limits.slack)?,
         limits,
         polls: Arc::new(Semaphore::new(limits.polls)),
         seats: Seats::new(limits.watches),
         followers: BTreeMap::new(),
+        tellers: BTreeMap::new(),
+        told: Arc::default(),
+        telling,
         events: events_in,
         news: News::default(),
         state: Arc::default(),
@@ -123,6 +135,7 @@ async fn run_with(
                 }
                 unpublished = !urgent;
             }
+            Some((question, told)) = tidings.recv() => source.hear(question, told),
             _ = flush.tick(), if unpublished || source.news.any() => {
                 if std::mem::take(&mut unpublished) {
                     source.publish();
@@ -142,12 +155,23 @@ struct Source {
     limits: Limits,
     polls: Arc<Semaphore>,
     seats: Seats,
-    followers: BTreeMap<Topic, Task>,
+    followers: BTreeMap<Topic, Following>,
+    /// Each with whether it is answered.
+    tellers: BTreeMap<Question, (Task, bool)>,
+    /// All tellers are answered.
+    told: Arc<AtomicBool>,
+    telling: mpsc::Sender<(Question, Told)>,
     events: mpsc::Sender<Event>,
     news: News,
     /// Shared with `out` between two changes.
     state: Arc<CatalogState>,
     out: watch::Sender<Arc<CatalogState>>,
+}
+
+/// A follower, and how to have it ask at once if it polls.
+struct Following {
+    _task: Task,
+    news: Option<Arc<Notify>>,
 }
 
 /// A task that ends with its owner.
@@ -172,8 +196,21 @@ impl Source {
                 }
                 Move::Watch(topic) => self.follow(topic, Mode::Watch),
                 Move::Poll(topic) => {
+                    // What happens elsewhere is not told here.
+                    let elsewhere = matches!(
+                        &topic,
+                        Topic::Instances {
+                            datacenter: Some(_),
+                            ..
+                        }
+                    );
                     let mode = Mode::Poll {
                         turns: self.polls.clone(),
+                        news: Arc::default(),
+                        told: match elsewhere {
+                            true => Arc::default(),
+                            false => self.told.clone(),
+                        },
                         period: match topic {
                             Topic::Glance(_) => self.limits.glance_period,
                             _ => self.limits.poll_period,
@@ -183,13 +220,63 @@ impl Source {
                 }
             }
         }
+        self.arrange_tellers();
         if dropped {
             self.publish();
         }
     }
 
+    /// Has changes told as long as anything is polled.
+    fn arrange_tellers(&mut self) {
+        let polls = self.followers.values().any(|one| one.news.is_some());
+        if !polls || !self.limits.tellers {
+            self.tellers.clear();
+            self.told.store(false, Ordering::Relaxed);
+            return;
+        }
+        for question in Question::ALL {
+            let (client, out) = (self.client.clone(), self.telling.clone());
+            self.tellers.entry(question).or_insert_with(|| {
+                let teller = Teller {
+                    client,
+                    question,
+                    out,
+                };
+                (Task(tokio::spawn(teller.run())), false)
+            });
+        }
+    }
+
+    /// Has those polled ask at once of which something is told.
+    fn hear(&mut self, question: Question, told: Told) {
+        let Some((_, answered)) = self.tellers.get_mut(&question) else {
+            return;
+        };
+        *answered = told != Told::Silence;
+        let all = self.tellers.values().all(|(_, answered)| *answered);
+        self.told.store(all, Ordering::Relaxed);
+        let concerned = |topic: &Topic| match (&told, topic) {
+            (Told::Nothing, _) => false,
+            (Told::Services(names), Topic::Instances { service, .. } | Topic::Glance(service)) => {
+                names.contains(service)
+            }
+            (Told::Services(_), _) => false,
+            // Whoever is silent now may have been so for a while.
+            (Told::Anything | Told::Silence, _) => true,
+        };
+        for (topic, following) in &self.followers {
+            if let Some(news) = following.news.as_ref().filter(|_| concerned(topic)) {
+                news.notify_one();
+            }
+        }
+    }
+
     /// Follows a topic in this mode, no longer in another.
     fn follow(&mut self, topic: Topic, mode: Mode) {
+        let news = match &mode {
+            Mode::Watch => None,
+            Mode::Poll { news, .. } => Some(news.clone()),
+        };
         let follower = Follower {
             client: self.client.clone(),
             topic: topic.clone(),
@@ -197,7 +284,8 @@ impl Source {
             events: self.events.clone(),
         };
         let task = Task(tokio::spawn(follower.run()));
-        self.followers.insert(topic, task);
+        self.followers
+            .insert(topic, Following { _task: task, news });
     }
 
     /// Records what a follower found out; `true` if others need to know at once.

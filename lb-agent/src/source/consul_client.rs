@@ -1,26 +1,22 @@
 //! Asks Consul over HTTP, and says of each failure what a person can do about it.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use reqwest::{
     Method, StatusCode,
     header::{HeaderMap, HeaderValue},
 };
-use thiserror::Error;
 
 use super::{
-    consul_entries::{self, InvalidEntry},
-    consul_options::{
-        CONNECT_TIMEOUT, ConsulOptions, Endpoint, InvalidOptions, Unresolved, chain, innermost,
-    },
-    consul_token::{Token, TokenError},
-    consul_wire::{self, Listing},
+    consul_answer::{Answer, Body, read},
+    consul_failure::{Cause, excerpt, explain},
+    consul_options::{ConsulOptions, Endpoint, InvalidOptions},
+    consul_token::Token,
 };
-use crate::domain::{
-    config_entry::ConfigEntry,
-    fleet,
-    sync::{KeyValue, Topic},
-};
+use crate::domain::{fleet, sync::Topic};
+
+pub(super) use super::consul_failure::RequestError;
 
 /// How long an answer may take that Consul does not hold back. Above the seconds for which a
 /// server without leader hopes for one, since its answer says more than a timeout.
@@ -31,86 +27,6 @@ pub(super) const SLACK: Duration = Duration::from_secs(5);
 
 /// Answers older than this are not believed.
 const STALEST: Duration = Duration::from_secs(10);
-
-/// A trusted answer.
-#[derive(Debug, PartialEq)]
-pub(super) struct Answer {
-    /// `X-Consul-Index`, as it came.
-    pub(super) index: u64,
-    /// What is listed.
-    pub(super) body: Body,
-}
-
-/// What an answer lists, in the form of its question.
-#[derive(Debug, PartialEq)]
-pub(super) enum Body {
-    /// To [`Topic::Instances`] and [`Topic::Glance`].
-    Instances(Listing),
-    /// To [`Topic::Entries`]: the usable ones by the service's name, and the others.
-    Entries(BTreeMap<String, ConfigEntry>, Vec<InvalidEntry>),
-    /// To [`Topic::Keys`]: by key without the prefix.
-    Keys(BTreeMap<String, KeyValue>),
-    /// To [`Topic::Names`]: tags by name.
-    Names(BTreeMap<String, Vec<String>>),
-}
-
-/// A question without a trusted answer.
-#[derive(Debug, Error)]
-#[error("{method} {path} from {server}: {cause}")]
-pub(super) struct RequestError {
-    method: Method,
-    path: String,
-    server: Arc<str>,
-    #[source]
-    cause: Cause,
-}
-
-/// Why. Each text says what to do, where there is something to do.
-#[derive(Debug, Error)]
-enum Cause {
-    #[error("{0}")]
-    Token(#[from] TokenError),
-    #[error("{0}")]
-    Unresolved(String),
-    #[error("connection refused; check that Consul runs and listens there")]
-    Refused,
-    #[error("no connection ({0}); check the address and the network between")]
-    Unreachable(String),
-    #[error("no TLS ({0}); check scheme, CA certificate, server name and client certificate")]
-    Tls(String),
-    #[error("no connection within {} s; check the address and firewalls", CONNECT_TIMEOUT.as_secs())]
-    ConnectTimeout,
-    #[error("no answer within {:.0} s", .0.as_secs_f64())]
-    Timeout(Duration),
-    #[error(
-        "the connection broke ({0}); Consul's log and its limit http_max_conns_per_client may say why"
-    )]
-    Broken(String),
-    #[error("permission denied{}; the token lacks a right (service:read, node:read, or key:read for keys)", in_brackets(.0))]
-    Denied(String),
-    #[error("there is nothing at this path; check that the address is that of Consul's HTTP API")]
-    NotFound,
-    #[error("status {status}{}", in_brackets(.text))]
-    Status { status: StatusCode, text: String },
-    #[error(
-        "the answer has no X-Consul-Index; check that the address is that of Consul's HTTP API"
-    )]
-    NoIndex,
-    #[error("the Consul servers have no leader, so the answer is not believed")]
-    NoLeader,
-    #[error("the server has not heard of its leader for {} ms, so the answer is not believed", .0.as_millis())]
-    Stale(Duration),
-    #[error("the answer is not the JSON that Consul documents ({0})")]
-    Body(#[from] serde_json::Error),
-}
-
-fn in_brackets(text: &str) -> String {
-    if text.is_empty() {
-        String::new()
-    } else {
-        format!(" ({text})")
-    }
-}
 
 /// Bounds of [`ConsulOptions::wait`].
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
@@ -148,19 +64,46 @@ impl Client {
     }
 
     /// Asks for what there is of a topic. With an `index` above 0 Consul holds the answer until
-    /// something newer than that index happens, or the wait is over.
-    pub(super) async fn ask(&self, topic: &Topic, index: u64) -> Result<Answer, RequestError> {
-        self.try_ask(topic, index).await.map_err(|cause| {
-            if matches!(cause, Cause::Denied(_)) {
-                self.0.token.refused();
-            }
-            RequestError {
-                method: Method::GET,
-                path: path(topic),
-                server: self.0.server.clone(),
-                cause,
-            }
-        })
+    /// something newer than that index happens, or the wait is over. `known` is the digest of the
+    /// last answer.
+    pub(super) async fn ask(
+        &self,
+        topic: &Topic,
+        index: u64,
+        known: Option<u64>,
+    ) -> Result<Answer, RequestError> {
+        let answer = self.try_ask(topic, index, known).await;
+        answer.map_err(|cause| self.failed(path(topic), cause))
+    }
+
+    /// Asks for the checks in a state, in the same way; answers with index and body.
+    pub(super) async fn ask_checks(
+        &self,
+        state: &str,
+        index: u64,
+    ) -> Result<(u64, Bytes), RequestError> {
+        let segments = ["v1", "health", "state", state];
+        let datacenter = self.0.datacenter.as_ref();
+        let answer = async {
+            let answer = self.fetch(&segments, &[], datacenter, index).await?;
+            let (status, headers, body) = answer;
+            accept(status, &body)?;
+            Ok((trusted_index(&headers)?, body))
+        };
+        let answer: Result<_, Cause> = answer.await;
+        answer.map_err(|cause| self.failed(format!("/{}", segments.join("/")), cause))
+    }
+
+    fn failed(&self, path: String, cause: Cause) -> RequestError {
+        if matches!(cause, Cause::Denied(_)) {
+            self.0.token.refused();
+        }
+        RequestError {
+            method: Method::GET,
+            path,
+            server: self.0.server.clone(),
+            cause,
+        }
     }
 
     /// Sends any other question or order; answers with status and body, whatever the status.
@@ -204,22 +147,59 @@ impl Client {
         })
     }
 
-    async fn try_ask(&self, topic: &Topic, index: u64) -> Result<Answer, Cause> {
-        let inner = &*self.0;
-        let mut url = inner.endpoint.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(segments_of(topic));
-        }
-        if *topic == Topic::Keys {
-            url.query_pairs_mut().append_pair("recurse", "true");
-        }
+    async fn try_ask(
+        &self,
+        topic: &Topic,
+        index: u64,
+        known: Option<u64>,
+    ) -> Result<Answer, Cause> {
+        let query: &[_] = match topic {
+            Topic::Keys => &[("recurse", "true")],
+            _ => &[],
+        };
         let datacenter = match topic {
             Topic::Instances {
                 datacenter: Some(datacenter),
                 ..
             } => Some(datacenter),
-            _ => inner.datacenter.as_ref(),
+            _ => self.0.datacenter.as_ref(),
         };
+        let segments = segments_of(topic);
+        let (status, headers, body) = self.fetch(&segments, query, datacenter, index).await?;
+        // No key has the prefix; everything else is as with a list.
+        if status == StatusCode::NOT_FOUND && *topic == Topic::Keys && body.is_empty() {
+            return Ok(Answer {
+                index: trusted_index(&headers)?,
+                body: Body::Keys(BTreeMap::new()),
+                digest: 0,
+            });
+        }
+        accept(status, &body)?;
+        let index = trusted_index(&headers)?;
+        let (body, digest) = read(topic, &body, known)?;
+        Ok(Answer {
+            index,
+            body,
+            digest,
+        })
+    }
+
+    /// Asks at a path; answers with whatever comes.
+    async fn fetch(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        datacenter: Option<&String>,
+        index: u64,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), Cause> {
+        let inner = &*self.0;
+        let mut url = inner.endpoint.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        for (key, value) in query {
+            url.query_pairs_mut().append_pair(key, value);
+        }
         if let Some(datacenter) = datacenter {
             url.query_pairs_mut().append_pair("dc", datacenter);
         }
@@ -239,33 +219,20 @@ impl Client {
         let status = response.status();
         let headers = response.headers().clone();
         let body = response.bytes().await.map_err(failed)?;
-        match status {
-            StatusCode::OK => {}
-            StatusCode::FORBIDDEN => return Err(Cause::Denied(excerpt(&body))),
-            // No key has the prefix; everything else is as with a list.
-            StatusCode::NOT_FOUND if *topic == Topic::Keys && body.is_empty() => {
-                let (index, body) = (trusted_index(&headers)?, Body::Keys(BTreeMap::new()));
-                return Ok(Answer { index, body });
-            }
-            StatusCode::NOT_FOUND => return Err(Cause::NotFound),
-            status => {
-                let text = excerpt(&body);
-                return Err(Cause::Status { status, text });
-            }
-        }
-        let index = trusted_index(&headers)?;
-        let body = match topic {
-            Topic::Instances { .. } | Topic::Glance(_) => {
-                Body::Instances(consul_wire::parse(&body)?)
-            }
-            Topic::Entries(kind) => {
-                let (entries, invalid) = consul_entries::parse(*kind, &body)?;
-                Body::Entries(entries, invalid)
-            }
-            Topic::Keys => Body::Keys(consul_entries::parse_keys(&body)?),
-            Topic::Names => Body::Names(consul_entries::parse_names(&body)?),
-        };
-        Ok(Answer { index, body })
+        Ok((status, headers, body))
+    }
+}
+
+/// Whether a status says that an answer is one.
+fn accept(status: StatusCode, body: &[u8]) -> Result<(), Cause> {
+    match status {
+        StatusCode::OK => Ok(()),
+        StatusCode::FORBIDDEN => Err(Cause::Denied(excerpt(body))),
+        StatusCode::NOT_FOUND => Err(Cause::NotFound),
+        status => Err(Cause::Status {
+            status,
+            text: excerpt(body),
+        }),
     }
 }
 
@@ -308,46 +275,6 @@ fn trusted_index(headers: &HeaderMap) -> Result<u64, Cause> {
         return Err(Cause::Stale(age));
     }
     number("X-Consul-Index").ok_or(Cause::NoIndex)
-}
-
-/// What kind of failure it is, by the types of the errors in its chain.
-fn explain(error: &reqwest::Error, timeout: Duration) -> Cause {
-    if error.is_timeout() {
-        return if error.is_connect() {
-            Cause::ConnectTimeout
-        } else {
-            Cause::Timeout(timeout)
-        };
-    }
-    if let Some(unresolved) = chain(error).find_map(|cause| cause.downcast_ref::<Unresolved>()) {
-        return Cause::Unresolved(unresolved.to_string());
-    }
-    let is = |kind| {
-        chain(error)
-            .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .any(|cause| cause.kind() == kind)
-    };
-    if is(io::ErrorKind::ConnectionRefused) {
-        Cause::Refused
-    } else if is(io::ErrorKind::InvalidData) {
-        // The TLS library says so of everything but the connection below it.
-        Cause::Tls(innermost(error))
-    } else if error.is_connect() {
-        Cause::Unreachable(innermost(error))
-    } else {
-        Cause::Broken(innermost(error))
-    }
-}
-
-/// What a server wrote about its refusal, fit for one line.
-fn excerpt(body: &[u8]) -> String {
-    const LONGEST: usize = 160;
-    let text = String::from_utf8_lossy(body);
-    let line = text.trim().lines().next().unwrap_or_default();
-    line.chars()
-        .filter(|letter| !letter.is_control())
-        .take(LONGEST)
-        .collect()
 }
 
 #[cfg(test)]

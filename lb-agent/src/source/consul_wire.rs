@@ -3,9 +3,11 @@
 //! One instance that cannot be used does not take the others with it: it is left out and named.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use serde::Deserialize;
@@ -45,24 +47,66 @@ pub(super) enum InvalidInstance {
 ///
 /// The body is not a JSON list.
 pub(super) fn parse(body: &[u8]) -> Result<Listing, serde_json::Error> {
-    let entries: Vec<Value> = serde_json::from_slice(body)?;
     let mut listing = Listing::default();
-    for (position, value) in entries.iter().enumerate() {
-        match Entry::deserialize(value) {
-            Ok(entry) if entry.service.is_mesh() => {}
-            Ok(entry) => match entry.into_instance() {
-                Ok(instance) => listing.instances.push(instance),
-                Err(invalid) => listing.invalid.push(invalid),
-            },
-            Err(error) => listing.invalid.push(InvalidInstance::Form {
-                name: name_of(value).unwrap_or_else(|| format!("entry {}", position + 1)),
-                reason: error.to_string(),
-            }),
+    let mut shared = Shared::default();
+    match serde_json::from_slice::<Vec<Entry<'_>>>(body) {
+        Ok(entries) => {
+            for entry in entries {
+                listing.take(entry, &mut shared);
+            }
+        }
+        // One of them has another form: which one, and is it a list at all?
+        Err(_) => {
+            let entries: Vec<Value> = serde_json::from_slice(body)?;
+            for (position, value) in entries.iter().enumerate() {
+                match Entry::deserialize(value) {
+                    Ok(entry) => listing.take(entry, &mut shared),
+                    Err(error) => listing.invalid.push(InvalidInstance::Form {
+                        name: name_of(value).unwrap_or_else(|| format!("entry {}", position + 1)),
+                        reason: error.to_string(),
+                    }),
+                }
+            }
         }
     }
     // Consul promises no order; without one, equal answers would look like a change.
     listing.instances.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(listing)
+}
+
+impl Listing {
+    fn take(&mut self, entry: Entry<'_>, shared: &mut Shared) {
+        if entry.service.is_mesh() {
+            return;
+        }
+        match entry.into_instance(shared) {
+            Ok(instance) => self.instances.push(instance),
+            Err(invalid) => self.invalid.push(invalid),
+        }
+    }
+}
+
+/// Tags and meta entries met last: those of the next instance most often are the same.
+#[derive(Default)]
+struct Shared {
+    tags: Arc<Vec<String>>,
+    meta: Arc<BTreeMap<String, String>>,
+}
+
+impl Shared {
+    fn tags(&mut self, tags: Vec<String>) -> Arc<Vec<String>> {
+        if *self.tags != tags {
+            self.tags = tags.into();
+        }
+        self.tags.clone()
+    }
+
+    fn meta(&mut self, meta: BTreeMap<String, String>) -> Arc<BTreeMap<String, String>> {
+        if *self.meta != meta {
+            self.meta = meta.into();
+        }
+        self.meta.clone()
+    }
 }
 
 /// `NODE/SERVICE-ID` of an entry that could not be read as a whole.
@@ -77,34 +121,55 @@ fn name_of(entry: &Value) -> Option<String> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
-    node: Node,
-    service: Service,
-    checks: Option<Vec<Check>>,
+struct Entry<'a> {
+    #[serde(borrow)]
+    node: Node<'a>,
+    service: Service<'a>,
+    checks: Option<Vec<Check<'a>>>,
+}
+
+// Most texts are looked at and dropped: those are not copied out of the body, which would leave
+// holes between the few that stay.
+
+/// A text that may be missing. (`Option<Cow<str>>` by itself would be copied.)
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Node {
-    node: String,
-    address: Option<String>,
+struct Node<'a> {
+    #[serde(borrow)]
+    node: Cow<'a, str>,
+    #[serde(borrow)]
+    address: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Service {
-    kind: Option<String>,
-    #[serde(rename = "ID")]
-    id: String,
+struct Service<'a> {
+    #[serde(borrow)]
+    kind: Option<Text<'a>>,
+    #[serde(rename = "ID", borrow)]
+    id: Cow<'a, str>,
     tags: Option<Vec<String>>,
-    address: Option<String>,
+    #[serde(borrow)]
+    address: Option<Text<'a>>,
     meta: Option<BTreeMap<String, String>>,
     #[serde(default)]
     port: i64,
     weights: Option<Weights>,
 }
 
-impl Service {
+impl Service<'_> {
     /// Sidecar proxies and gateways are registered under a service's name, but speak mutual TLS.
     fn is_mesh(&self) -> bool {
         self.kind.as_deref().is_some_and(|kind| !kind.is_empty())
@@ -120,17 +185,21 @@ struct Weights {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Check {
-    #[serde(rename = "CheckID")]
-    id: String,
-    name: Option<String>,
-    status: String,
-    notes: Option<String>,
-    output: Option<String>,
+struct Check<'a> {
+    #[serde(rename = "CheckID", borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow)]
+    notes: Option<Text<'a>>,
+    #[serde(borrow)]
+    output: Option<Text<'a>>,
 }
 
-impl Entry {
-    fn into_instance(self) -> Result<Instance, InvalidInstance> {
+impl Entry<'_> {
+    fn into_instance(self, shared: &mut Shared) -> Result<Instance, InvalidInstance> {
         let name = format!("{}/{}", self.node.node, self.service.id);
         let ip = match [&self.service.address, &self.node.address]
             .into_iter()
@@ -157,8 +226,8 @@ impl Entry {
             id: InstanceId(name),
             address: SocketAddr::new(ip, port),
             weight: normal_weight(weight),
-            tags: self.service.tags.unwrap_or_default(),
-            meta: self.service.meta.unwrap_or_default(),
+            tags: shared.tags(self.service.tags.unwrap_or_default()),
+            meta: shared.meta(self.service.meta.unwrap_or_default()),
             subset: None,
             health,
         })
@@ -196,7 +265,7 @@ enum Severity {
 
 /// The worst of an instance's checks and its node's. Among equals the first by id speaks, so that
 /// the same checks always give the same text.
-fn worst(checks: Vec<Check>, service_id: &str) -> CatalogHealth {
+fn worst(checks: Vec<Check<'_>>, service_id: &str) -> CatalogHealth {
     let Some((severity, check)) = checks
         .into_iter()
         .map(|check| (severity(&check, service_id), check))
@@ -219,10 +288,10 @@ fn worst(checks: Vec<Check>, service_id: &str) -> CatalogHealth {
     }
 }
 
-fn severity(check: &Check, service_id: &str) -> Severity {
+fn severity(check: &Check<'_>, service_id: &str) -> Severity {
     let maintenance = check.id == "_node_maintenance"
         || check.id.strip_prefix("_service_maintenance:") == Some(service_id);
-    match check.status.as_str() {
+    match &*check.status {
         "passing" => Severity::Passing,
         _ if maintenance => Severity::Maintenance,
         "warning" => Severity::Warning,
@@ -232,14 +301,14 @@ fn severity(check: &Check, service_id: &str) -> Severity {
 }
 
 /// `NAME: OUTPUT`.
-fn describe(check: &Check) -> String {
+fn describe(check: &Check<'_>) -> String {
     let name = match &check.name {
-        Some(name) if !name.is_empty() => name,
-        _ => &check.id,
+        Some(name) if !name.is_empty() => &**name,
+        _ => &*check.id,
     };
     let output = first_line(check.output.as_deref().unwrap_or_default());
     if output.is_empty() {
-        name.clone()
+        name.to_owned()
     } else {
         format!("{name}: {output}")
     }

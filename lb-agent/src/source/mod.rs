@@ -4,8 +4,10 @@
 pub(crate) mod backoff;
 pub mod consul;
 pub mod consul_agent;
+mod consul_answer;
 mod consul_client;
 mod consul_entries;
+mod consul_failure;
 pub mod consul_keys;
 mod consul_options;
 mod consul_token;

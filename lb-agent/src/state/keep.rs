@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
 use super::{PersistedState, StateDir};
@@ -11,8 +11,14 @@ use crate::domain::{block_list::Imported, shift::Shift};
 /// From a failure to save the state to the next try.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
+/// Of the time, at most one part in so many goes into saving what merely follows Consul: with a
+/// hundred thousand backends a save takes a good part of a second, and something changes all the
+/// time.
+const SHARE: u32 = 20;
+
 /// Writes the latest state to disk whenever it changes, and again while that fails; the last one
-/// before it ends. Imported block lists are written only when they are others than `on_disk`; `shifts`
+/// before it ends. What people and gates decided is written at once, what Consul lists as often as
+/// [`SHARE`] allows. Imported block lists are written only when they are others than `on_disk`; `shifts`
 /// hears of the shifts that are.
 pub async fn keep_saved(
     dir: StateDir,
@@ -22,13 +28,23 @@ pub async fn keep_saved(
     mut on_disk: Arc<Imported>,
 ) {
     let dir = Arc::new(dir);
+    let mut last: Option<PersistedState> = None;
+    let mut rested = Instant::now();
     loop {
         let failing = problem.borrow().is_some();
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(SAVE_AGAIN), if failing => {}
         }
+        // An error: it is the last state, and written at once.
+        let urgent = states.wait_for(|state| {
+            let decided = |last: &PersistedState| last.decided_alike(state);
+            !last.as_ref().is_some_and(decided)
+        });
+        let _ = tokio::time::timeout_at(rested, urgent).await.map(drop);
         let state = states.borrow_and_update().clone();
+        let begun = Instant::now();
+        last = Some(state.clone());
         let dir = dir.clone();
         let (imported, shifts_in_it) = (state.imported.clone(), state.shifts.clone());
         let is_new = !Arc::ptr_eq(&imported, &on_disk);
@@ -40,6 +56,7 @@ pub async fn keep_saved(
             dir.save(&state)
         })
         .await;
+        rested = Instant::now() + begun.elapsed() * (SHARE - 1);
         if matches!(saved, Ok(Ok(()))) {
             on_disk = imported;
             shifts.send_replace(shifts_in_it);
@@ -86,7 +103,7 @@ mod tests {
             Arc::default(),
         ));
         let mut state = PersistedState::default();
-        state.catalog.insert("echo".into(), Vec::new());
+        state.catalog.insert("echo".into(), Arc::default());
         let split = crate::domain::split::Shares::parse(&["v1=1"]).unwrap();
         let began = std::time::SystemTime::UNIX_EPOCH;
         let shift = Shift::placed("v2", &split, &split, began);

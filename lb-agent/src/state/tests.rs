@@ -11,8 +11,8 @@ fn sample() -> PersistedState {
         id: InstanceId("node-1/echo-1".into()),
         address: "10.1.0.2:8080".parse().unwrap(),
         weight: 10,
-        tags: vec!["v1".into()],
-        meta: BTreeMap::from([("version".into(), "1".into())]),
+        tags: vec!["v1".into()].into(),
+        meta: BTreeMap::from([("version".into(), "1".into())]).into(),
         subset: None,
         health: CatalogHealth::Warning("disk: 91 %".into()),
     };
@@ -42,7 +42,10 @@ fn sample() -> PersistedState {
                 origin: crate::domain::block::Origin::Operator,
             },
         ],
-        catalog: BTreeMap::from([("echo".into(), vec![instance]), ("none".into(), vec![])]),
+        catalog: BTreeMap::from([
+            ("echo".into(), vec![instance].into()),
+            ("none".into(), vec![].into()),
+        ]),
         down: BTreeMap::from([("echo".into(), vec![down])]),
         allowed: BTreeMap::from([(parse_prefix("203.0.113.0/24").unwrap(), time)]),
         ..PersistedState::default()

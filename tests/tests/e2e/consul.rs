@@ -57,7 +57,7 @@ pub(crate) fn instance<'a>(scene: &Scene, id: &'a str) -> Registration<'a> {
 }
 
 /// The backend, as `backend list` shows it.
-fn backend(scene: &Scene, id: &str) -> Value {
+pub(crate) fn backend(scene: &Scene, id: &str) -> Value {
     let id = format!("lb-node/{id}");
     let list = reply(&scene.agent, &["backend", "list", "echo"]);
     let mut backends = list["backends"].as_array().unwrap().iter();
@@ -66,7 +66,7 @@ fn backend(scene: &Scene, id: &str) -> Value {
 }
 
 /// Waits until so many more requests have been answered, none of them by `without`.
-fn wait_for_answers(load: &Load, count: usize, without: &str) {
+pub(crate) fn wait_for_answers(load: &Load, count: usize, without: &str) {
     let from = load.now();
     wait_for("answers", PATIENCE, || {
         let spread = load.record().between(from, Duration::MAX);

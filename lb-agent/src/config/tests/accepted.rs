@@ -181,8 +181,8 @@ fn the_catalog_in_the_file() {
         id: InstanceId(address.into()),
         address: address.parse::<SocketAddr>().unwrap(),
         weight: 1,
-        tags: vec![],
-        meta: BTreeMap::new(),
+        tags: Default::default(),
+        meta: Default::default(),
         subset: None,
         health: CatalogHealth::Passing,
     };
@@ -191,8 +191,8 @@ fn the_catalog_in_the_file() {
         Instance {
             weight: 0,
             subset: Some("v2".into()),
-            tags: vec!["a".into()],
-            meta: BTreeMap::from([("k".into(), "v".into())]),
+            tags: vec!["a".into()].into(),
+            meta: BTreeMap::from([("k".into(), "v".into())]).into(),
             ..instance("[2001:db8::2]:53")
         },
     ];

@@ -13,6 +13,7 @@ use crate::domain::{
     backend::{Instance, InstanceId},
     config_entry::{ConfigEntry, EntryKind, Leg, Resolver, Target},
     fleet,
+    guard::Guard,
     health::Observed,
     precedence::SplitStack,
     service::{Catalog, ServiceSpec, SubsetRule},
@@ -126,7 +127,7 @@ impl Desired {
     /// The instances of a target; `None`: not known yet.
     fn members(&self, target: &Target) -> Option<Instances> {
         let target = self.resolve(target.clone())?;
-        let mut instances = self.admitted.get(&target.key())?.clone();
+        let mut instances = in_use(self.guards.get(&target.key())?);
         let resolver = self.resolver_of(&target);
         let default = || resolver.and_then(|resolver| resolver.default_subset.clone());
         if let Some(subset) = target.subset.clone().or_else(default) {
@@ -189,12 +190,12 @@ impl Desired {
                 .notes
                 .push(format!("service-resolver redirects it to {target}"));
         }
-        let Some(admitted) = self.admitted.get(&target.key()) else {
+        let Some(guard) = self.guards.get(&target.key()) else {
             chain.pending = true;
             return None;
         };
-        chain.instances.clone_from(admitted);
-        chain.take_tags(admitted);
+        chain.instances = in_use(guard);
+        chain.take_tags(guard);
         let resolver = self.resolver_of(&target);
         if let Some(ConfigEntry::Defaults(protocol)) = self.entry(EntryKind::Defaults, &own.service)
             && !["", "tcp"].contains(&protocol.as_str())
@@ -323,9 +324,15 @@ impl Chain {
     }
 
     /// Takes in the routes that tags ask for.
-    fn take_tags(&mut self, instances: &[(Instance, Option<Held>)]) {
+    fn take_tags(&mut self, guard: &Guard) {
         let mut unread = BTreeSet::new();
-        for (instance, _) in instances {
+        let mut last: Option<&Arc<Vec<String>>> = None;
+        for (instance, _) in guard.instances() {
+            // Those of most instances are the same.
+            if last.is_some_and(|last| Arc::ptr_eq(last, &instance.tags)) {
+                continue;
+            }
+            last = Some(&instance.tags);
             let (routes, reasons) = tag_route::read(&instance.tags);
             self.routes.extend(routes);
             unread.extend(reasons);
@@ -354,6 +361,14 @@ impl Chain {
             self.instances.push((instance, held));
         }
     }
+}
+
+/// What a guard lets through.
+fn in_use(guard: &Guard) -> Instances {
+    let instances = guard.instances();
+    instances
+        .map(|(instance, held)| (instance.clone(), held.cloned()))
+        .collect()
 }
 
 /// The service in Consul that a service is configured to be.

@@ -99,7 +99,7 @@ impl HealthFacts {
     }
 
     /// Drops what is known of services that are gone.
-    pub(super) fn forget_but(&mut self, services: &BTreeMap<String, Arc<ServiceSpec>>) {
+    pub(super) fn forget_but<T>(&mut self, services: &BTreeMap<String, Arc<T>>) {
         self.outliers.retain(|name, _| services.contains_key(name));
         self.ramps.retain(|name, _| services.contains_key(name));
         self.deadlines.retain(|name, _| services.contains_key(name));
@@ -195,6 +195,7 @@ impl Desired {
             };
             record(&mut self.health.history, change);
         }
+        self.touched.services.insert(key.0.clone());
         if event.answers {
             self.answers.insert(key.clone());
         } else {

@@ -44,9 +44,9 @@ impl Desired {
         keys.dedup();
         let lists = |key: &&String| {
             let own = id.strip_suffix(&format!("@{key}")).unwrap_or(id);
-            let listed = self.admitted.get(*key).into_iter().flatten();
-            listed
-                .into_iter()
+            let guard = self.guards.get(*key).into_iter();
+            guard
+                .flat_map(|guard| guard.instances())
                 .any(|(one, _)| one.id.0 == own && one.address == backend.address())
         };
         let service = keys.iter().find(lists).cloned().unwrap_or_default();

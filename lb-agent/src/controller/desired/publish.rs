@@ -15,6 +15,7 @@ use crate::{
     domain::{
         config_entry::EntryKind,
         fleet::{Fleet, FleetBlock},
+        guard::Guard,
         offer,
         service::{Protocol, ServiceSpec},
         sync::Topic,
@@ -26,7 +27,7 @@ const CONSUL: &str = "consul";
 
 impl Desired {
     /// Everything that is to be asked of Consul.
-    pub(crate) fn topics(&self) -> BTreeSet<Topic> {
+    pub(super) fn topics(&self) -> BTreeSet<Topic> {
         let Some(auto_publish) = &self.auto_publish else {
             return BTreeSet::new();
         };
@@ -50,11 +51,16 @@ impl Desired {
                 .flat_map(|names| names.values.keys());
             // One that publishes itself is glanced at until its watch has answered.
             let glanced = names.filter(|name| {
-                *name != CONSUL && !self.admitted.contains_key(*name) && !self.is_configured(name)
+                *name != CONSUL && !self.guards.contains_key(*name) && !self.is_configured(name)
             });
             topics.extend(glanced.cloned().map(Topic::Glance));
         }
         topics
+    }
+
+    /// The same if it may have changed since the last time.
+    pub(crate) fn new_topics(&mut self) -> Option<BTreeSet<Topic>> {
+        std::mem::take(&mut self.asks_anew).then(|| self.topics())
     }
 
     /// Keys of the services in Consul that backends are taken from.
@@ -76,7 +82,7 @@ impl Desired {
         users
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<ServiceSpec>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<ServiceSpec>> {
         self.services.values().chain(self.offered.values())
     }
 
@@ -106,7 +112,7 @@ impl Desired {
     pub(super) fn find_offers(&mut self) {
         self.offer_problems.clear();
         let former = std::mem::take(&mut self.offered);
-        if matches!(self.auto_publish, None | Some(Publish::Nobody)) {
+        if !self.publishes() {
             return;
         }
         let mut taken: HashMap<(SocketAddr, Protocol), String> = HashMap::new();
@@ -120,9 +126,9 @@ impl Desired {
             offers.insert(name, offer::read(name, instances.iter()));
         }
         // Those of other datacenters are published there.
-        let own = self.admitted.iter().filter(|(key, _)| !key.contains('@'));
-        for (key, admitted) in own {
-            let instances = admitted.iter().map(|(instance, _)| instance);
+        let own = self.guards.iter().filter(|(key, _)| !key.contains('@'));
+        for (key, guard) in own {
+            let instances = guard.instances().map(|(instance, _)| instance);
             offers.insert(key, offer::read(key, instances));
         }
         let asked: HashSet<SocketAddr> = offers
@@ -131,7 +137,7 @@ impl Desired {
             .flatten()
             .flat_map(|spec| spec.vips.iter().copied())
             .collect();
-        let backends = self.admitted.values().flatten();
+        let backends = self.guards.values().flat_map(Guard::instances);
         let circles: HashSet<SocketAddr> = backends
             .map(|(instance, _)| instance.address)
             .filter(|address| asked.contains(address))
@@ -143,7 +149,12 @@ impl Desired {
                     if !former.contains_key(name) {
                         tracing::info!(service = name, origin = %spec.origin, "publishes itself");
                     }
-                    self.offered.insert(name.clone(), Arc::new(spec));
+                    // What has not changed stays the same value.
+                    let spec = match former.get(name) {
+                        Some(known) if **known == spec => known.clone(),
+                        _ => Arc::new(spec),
+                    };
+                    self.offered.insert(name.clone(), spec);
                 }
                 Ok(None) => {}
                 Err(problem) => self.offer_problems.push(problem),
@@ -221,7 +232,8 @@ impl Desired {
             kept(format!("{kind} entries"), believed.kept().count())
         });
         let keys = kept("keys of the fleet".into(), self.keys.kept().count());
-        let own = self.consul_problems.iter().chain(&self.offer_problems);
+        let own = self.consul_problems.values().flatten();
+        let own = own.chain(&self.offer_problems);
         let own = own.chain(&self.fleet.malformed).cloned();
         own.chain(entries).chain(keys)
     }

@@ -5,7 +5,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::{super::OperatorError, Desired};
+use super::{
+    super::{OperatorError, steady},
+    Desired,
+};
 use crate::domain::{
     backend::CatalogHealth,
     gate::{Readings, Sight},
@@ -18,7 +21,7 @@ use crate::domain::{
 
 /// Shifts of a former agent.
 pub(super) fn resumed(saved: &BTreeMap<String, Shift>) -> BTreeMap<String, Steering> {
-    let now = SystemTime::now();
+    let now = steady::now();
     let resume =
         |(name, shift): (&String, &Shift)| (name.clone(), Steering::resumed(shift.clone(), now));
     saved.iter().map(resume).collect()

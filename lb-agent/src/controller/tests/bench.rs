@@ -224,7 +224,7 @@ fn instance(number: u8, tag: &str) -> Instance {
         id: InstanceId(format!("node/echo-{number}")),
         address: ([10, 1, 0, number], 8080).into(),
         weight: 1,
-        tags: vec![tag.to_owned()],
+        tags: vec![tag.to_owned()].into(),
         meta: Default::default(),
         subset: None,
         health: CatalogHealth::Passing,

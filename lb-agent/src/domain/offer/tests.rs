@@ -1,5 +1,7 @@
 //! Tests of `offer`: meta in, specification or sentence out.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::domain::backend::{CatalogHealth, InstanceId};
 
@@ -8,11 +10,12 @@ fn instance(id: &str, meta: &[(&str, &str)]) -> Instance {
         id: InstanceId(id.into()),
         address: "10.0.0.7:8080".parse().unwrap(),
         weight: 1,
-        tags: Vec::new(),
+        tags: Default::default(),
         meta: meta
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect(),
+            .collect::<BTreeMap<_, _>>()
+            .into(),
         subset: None,
         health: CatalogHealth::Passing,
     }
@@ -74,7 +77,7 @@ fn the_first_that_carries_a_vip_speaks() {
 fn probes_of_other_kinds() {
     let read = |meta: &[(&str, &str)]| {
         let mut one = instance("n/1", meta);
-        one.meta.insert("lb-vip".into(), "198.51.100.10:80".into());
+        Arc::make_mut(&mut one.meta).insert("lb-vip".into(), "198.51.100.10:80".into());
         read("web", [&one]).unwrap()
     };
     let grpc = [
@@ -166,7 +169,7 @@ fn what_cannot_be_done_is_a_sentence() {
     ];
     for (key, value, part) in rows {
         let mut one = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
-        one.meta.insert(key.into(), value.into());
+        Arc::make_mut(&mut one.meta).insert(key.into(), value.into());
         let error = read("web", [&one]).unwrap().unwrap_err();
         assert!(error.contains(part), "{key}={value}: {error}");
         assert!(error.contains("service web"), "{error}");
@@ -180,7 +183,7 @@ fn what_cannot_be_done_is_a_sentence() {
 #[test]
 fn tags_that_ask_for_routes_opt_in() {
     let mut tagged = instance("n/1", &[("lb-health-path", "/health")]);
-    tagged.tags = vec!["urlprefix-web.example/".into()];
+    tagged.tags = vec!["urlprefix-web.example/".into()].into();
     let spec = read("web", [&tagged]).unwrap().unwrap();
     assert_eq!(
         (spec.vips.len(), spec.origin.to_string()),

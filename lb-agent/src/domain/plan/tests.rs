@@ -36,8 +36,8 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
                 id: InstanceId((*address).into()),
                 address: address.parse().unwrap(),
                 weight: 1,
-                tags: Vec::new(),
-                meta: BTreeMap::new(),
+                tags: Default::default(),
+                meta: Default::default(),
                 subset: None,
                 health: CatalogHealth::Passing,
             },
@@ -112,16 +112,84 @@ fn step_to(
         }
         advance(view, step);
     }
+    let second = plan(snapshot, view, &mut ids.clone(), &|id| live.contains(&id));
     assert!(
-        plan(snapshot, view, &mut ids.clone(), &|id| live.contains(&id))
+        second
             .iter()
             .all(|step| matches!(step, Step::FreeBackend(_))),
         "a second plan has nothing left to do but to free"
     );
+    // Of services that are settled it is the same plan.
+    let settled = plan_beside(
+        snapshot,
+        view,
+        &mut ids.clone(),
+        &|id| live.contains(&id),
+        &|_| true,
+    );
+    assert_eq!(settled, second);
     steps
 }
 
 const VIP: &str = "198.51.100.10:80";
+
+/// The UDP flows of a backend that takes no new ones end at once, whether it is still listed or not.
+#[test]
+fn udp_flows_of_a_backend_are_cut() {
+    let udp = |backends: &[(&str, u32)]| {
+        let mut state = service("a", &[VIP], backends);
+        let state_of_it = Arc::make_mut(&mut state);
+        Arc::make_mut(&mut state_of_it.spec).protocol = Protocol::Udp;
+        snapshot(&[state])
+    };
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    let rows = [
+        udp(&[("10.0.0.1:80", 1), ("10.0.0.2:80", 0)]),
+        udp(&[("10.0.0.1:80", 1)]),
+    ];
+    for left in rows {
+        let both = udp(&[("10.0.0.1:80", 1), ("10.0.0.2:80", 1)]);
+        step_to(&both, &mut view, &mut ids, &[1]);
+        let steps = step_to(&left, &mut view, &mut ids, &[1]);
+        assert!(steps.contains(&Step::CutUdp(1)), "{steps:?}");
+    }
+}
+
+/// What has not changed is left alone, and keeps its ids, its VIPs and its backends.
+#[test]
+fn settled_services_are_left_alone() {
+    let (mut view, mut ids) = (KernelView::default(), ServiceIds::new());
+    let a = service("a", &[VIP], &[("10.0.0.1:80", 1), ("10.0.0.2:80", 1)]);
+    let b = |weight| service("b", &["198.51.100.11:80"], &[("10.0.0.1:80", weight)]);
+    step_to(&snapshot(&[a.clone(), b(1)]), &mut view, &mut ids, &[]);
+    let before = ids.clone();
+    let changed = snapshot(&[a.clone(), b(2)]);
+    let steps = plan_beside(&changed, &view, &mut ids, &|_| false, &|name| name == "a");
+    assert!(matches!(steps[..], [Step::PutTable(1, _)]), "{steps:?}");
+    for step in &steps {
+        advance(&mut view, step);
+    }
+    assert_eq!(ids, before);
+    // One that comes gets an id and backend ids that nobody has; one that goes takes all with it.
+    let other = service("c", &["198.51.100.12:80"], &[("10.0.0.1:80", 1)]);
+    let now = snapshot(&[a, other]);
+    let steps = plan_beside(&now, &view, &mut ids, &|_| false, &|name| name == "a");
+    assert!(
+        matches!(
+            steps[..],
+            [
+                Step::PutBackend(3, KernelBackend { service: 2, .. }),
+                Step::PutTable(2, _),
+                Step::PutVip(..),
+                Step::DeleteVip(_),
+                Step::DeleteTable(1),
+                Step::PutBackend(2, KernelBackend { active: false, .. }),
+                Step::CutUdp(2)
+            ]
+        ),
+        "{steps:?}"
+    );
+}
 
 /// A service comes, changes, and goes.
 #[test]
@@ -151,8 +219,7 @@ fn life_of_a_service() {
         steps[..],
         [
             Step::PutTable(0, _),
-            Step::PutBackend(1, KernelBackend { active: false, .. }),
-            Step::CutUdp(1)
+            Step::PutBackend(1, KernelBackend { active: false, .. })
         ]
     ));
     assert!(step_to(&one, &mut view, &mut ids, &[1]).is_empty());

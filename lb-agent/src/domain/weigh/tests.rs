@@ -77,8 +77,8 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
                 id,
                 address: ([10, 0, 0, index as u8], 80).into(),
                 weight: *weight,
-                tags: Vec::new(),
-                meta: BTreeMap::new(),
+                tags: Default::default(),
+                meta: Default::default(),
                 subset: (!subset.is_empty()).then(|| (*subset).to_owned()),
                 health: match special {
                     Critical => CatalogHealth::Critical("serfHealth".into()),

@@ -1,17 +1,21 @@
 //! Follows one topic: asks, hands the outcome on, decides when and from which index to ask again.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{
     domain::sync::Topic,
     source::{
         backoff::full_jitter,
-        consul_client::{Answer, Client, RequestError},
+        consul_answer::Answer,
+        consul_client::{Client, RequestError},
     },
 };
 
@@ -25,8 +29,15 @@ pub(super) enum Mode {
         turns: Arc<Semaphore>,
         /// From one question to the next.
         period: Duration,
+        /// Rings when there may be something new.
+        news: Arc<Notify>,
+        /// It can be relied on to ring, so that there is no hurry otherwise.
+        told: Arc<AtomicBool>,
     },
 }
+
+/// How much longer the period of a poll is while its news can be relied on.
+const TOLD: u32 = 6;
 
 /// What a question led to.
 #[derive(Debug)]
@@ -47,12 +58,15 @@ impl Follower {
     pub(super) async fn run(self) {
         let mut index = 0;
         let mut failures = 0;
+        // Of the last answer, unless there was a failure since.
+        let mut digest = None;
         let mut pace = Pace::default();
         loop {
             tokio::time::sleep(pace.admit(Instant::now())).await;
             let asked = Instant::now();
-            let outcome = self.ask(index).await;
+            let outcome = self.ask(index, digest).await;
             index = next_index(index, outcome.as_ref().ok().map(|answer| answer.index));
+            digest = outcome.as_ref().ok().map(|answer| answer.digest);
             failures = match &outcome {
                 Ok(_) => 0,
                 Err(_) => failures + 1,
@@ -61,22 +75,34 @@ impl Follower {
             if self.events.send(Event { topic, outcome }).await.is_err() {
                 return;
             }
-            let pause = match &self.mode {
-                _ if failures > 0 => full_jitter(failures, &mut rand::rng()),
-                Mode::Watch => Duration::ZERO,
-                Mode::Poll { period, .. } => period.saturating_sub(asked.elapsed()),
-            };
-            tokio::time::sleep(pause).await;
+            match &self.mode {
+                _ if failures > 0 => {
+                    let pause = full_jitter(failures, &mut rand::rng());
+                    tokio::time::sleep(pause).await;
+                }
+                Mode::Watch => {}
+                Mode::Poll {
+                    period, news, told, ..
+                } => {
+                    let period = match told.load(Ordering::Relaxed) {
+                        true => *period * TOLD,
+                        false => *period,
+                    };
+                    let pause = period.saturating_sub(asked.elapsed());
+                    // Whichever comes first.
+                    let _ = tokio::time::timeout(pause, news.notified()).await;
+                }
+            }
         }
     }
 
-    async fn ask(&self, index: u64) -> Result<Answer, RequestError> {
+    async fn ask(&self, index: u64, known: Option<u64>) -> Result<Answer, RequestError> {
         match &self.mode {
-            Mode::Watch => self.client.ask(&self.topic, index).await,
+            Mode::Watch => self.client.ask(&self.topic, index, known).await,
             Mode::Poll { turns, .. } => {
                 // Nobody closes it; without a turn the question would only be less orderly.
                 let _turn = turns.acquire().await;
-                self.client.ask(&self.topic, 0).await
+                self.client.ask(&self.topic, 0, known).await
             }
         }
     }
@@ -90,7 +116,7 @@ impl Follower {
 /// counted before is gone. An index of 0 would make Consul answer at once for ever, so 1 is asked
 /// for instead. The index of a failed answer (Consul sends 1 with status 403 and 500) counts for
 /// nothing.
-fn next_index(previous: u64, answered: Option<u64>) -> u64 {
+pub(super) fn next_index(previous: u64, answered: Option<u64>) -> u64 {
     match answered {
         None => 0,
         Some(index) if index < previous => 0,

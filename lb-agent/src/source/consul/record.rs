@@ -7,7 +7,10 @@ use crate::{
         backend::Instance,
         sync::{CatalogState, Listed, Topic, service_key},
     },
-    source::consul_client::{Answer, Body, RequestError, path},
+    source::{
+        consul_answer::{Answer, Body},
+        consul_client::{RequestError, path},
+    },
 };
 
 /// What became different, apart from times and counts.
@@ -29,7 +32,18 @@ pub(super) fn record(
     let mut change = Change::default();
     let name = topic.to_string();
     let error = match outcome {
-        Ok(Answer { index, body }) => {
+        Ok(Answer {
+            index,
+            body: Body::Same,
+            ..
+        }) => {
+            let status = state.watches.entry(name).or_default();
+            status.last_success = Some(now);
+            status.index = index;
+            // What of it could not be used still cannot.
+            return change;
+        }
+        Ok(Answer { index, body, .. }) => {
             let (values, left_out) = keep(state, topic, index, body);
             change.values = values;
             let status = state.watches.entry(name.clone()).or_default();

@@ -16,6 +16,7 @@ const QUICK: Limits = Limits {
     polls: 1,
     poll_period: Duration::from_millis(50),
     glance_period: Duration::from_millis(50),
+    tellers: false,
     flush: Duration::from_millis(20),
     slack: Duration::from_millis(100),
 };

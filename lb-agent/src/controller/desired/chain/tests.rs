@@ -261,7 +261,7 @@ fn a_service_publishes_itself_and_does_not_vanish_between_glance_and_watch() {
         rig.list("web", "5");
         let instances = rig.catalog.services.remove("web").unwrap();
         let mut instances = instances.to_vec();
-        instances[0].meta.insert("lb-vip".into(), vip.into());
+        Arc::make_mut(&mut instances[0].meta).insert("lb-vip".into(), vip.into());
         Arc::new(instances)
     };
     let glanced = offer(&mut rig, "198.51.100.20:80");

@@ -36,8 +36,8 @@ fn a_fallback_counts_while_all_before_it_are_dead() {
                 id: InstanceId(format!("n/{index}")),
                 address,
                 weight: 1,
-                tags: Vec::new(),
-                meta: BTreeMap::new(),
+                tags: Default::default(),
+                meta: Default::default(),
                 subset: Some(subset.into()),
                 health: CatalogHealth::Passing,
             };

@@ -23,8 +23,8 @@ fn families_are_apart() {
             id: InstanceId(address.into()),
             address: address.parse().unwrap(),
             weight: 1,
-            tags: Vec::new(),
-            meta: BTreeMap::new(),
+            tags: Default::default(),
+            meta: Default::default(),
             subset: Some(subset.into()),
             health: if address.starts_with('[') {
                 CatalogHealth::Critical(String::new())

@@ -42,8 +42,8 @@ impl Rig {
                 id: InstanceId(format!("n/{number}")),
                 address: ([10, 0, 0, number], 80).into(),
                 weight: 1,
-                tags: Vec::new(),
-                meta: [("version".to_owned(), number.to_string())].into(),
+                tags: Default::default(),
+                meta: BTreeMap::from([("version".to_owned(), number.to_string())]).into(),
                 subset: None,
                 health: match word.ends_with('!') {
                     true => CatalogHealth::Critical("test".into()),
@@ -96,6 +96,7 @@ impl Rig {
     /// Percent of new flows by backend, who set them, as in `n/1=90 n/2=10 by file`.
     pub(super) fn shares(&mut self) -> String {
         self.desired.set_catalog(Arc::new(self.catalog.clone()));
+        self.desired.touch_all();
         self.desired.rebuild(SystemTime::now());
         let snapshot = self.desired.snapshot();
         let echo = &snapshot.services["echo"];
