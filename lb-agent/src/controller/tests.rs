@@ -11,13 +11,25 @@ mod local;
 mod returned;
 mod shifts;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
 
 use self::bench::Bench;
 use super::*;
 use crate::{
     datapath::fake::FakeKernel,
-    domain::{kernel::Step, split::Shares},
+    domain::{
+        kernel::{Census, Step},
+        registration::RegistrarStatus,
+        shift::Shift,
+        split::Shares,
+        sync::CatalogState,
+    },
 };
 
 fn shares(words: &[&str]) -> Shares {

@@ -1,13 +1,20 @@
 //! Traffic that is taken back by itself, between the disk and the kernel.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     bench::{Bench, CONFIG},
     shares,
     shifts::v2,
 };
-use crate::{controller::*, datapath::fake::FakeKernel, domain::shift::ShiftOrder};
+use crate::{
+    controller::*,
+    datapath::fake::FakeKernel,
+    domain::{kernel::Census, shift::ShiftOrder},
+};
 
 /// A return that was lost with the agent would be undone by the next one.
 #[tokio::test]

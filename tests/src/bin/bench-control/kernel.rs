@@ -46,7 +46,7 @@ impl Maps {
             addr: [u32::from(ip).to_be(), 0, 0, 0],
             port: vip.port().to_be(),
             proto: lb_common::IPPROTO_TCP,
-            family: FAMILY_V4 as u8,
+            family: FAMILY_V4,
         };
         let mut entry = ServiceEntry {
             id: 0,

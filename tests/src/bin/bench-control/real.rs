@@ -84,7 +84,8 @@ impl RealConsul {
         let former = self.maps.table(id)?;
         let begun = Instant::now();
         let instance = format!("{}-0", catalog::name(service));
-        self.consul.set_maintenance(&instance, turn % 2 == 0)?;
+        self.consul
+            .set_maintenance(&instance, turn.is_multiple_of(2))?;
         while self.maps.table(id)? == former {
             ensure!(
                 begun.elapsed() < PATIENCE,
