@@ -24,14 +24,22 @@ fn scene(count: usize, service: &str) -> (Consul, Scene) {
     scene_with(count, service, "")
 }
 
+/// Keys of a service from Consul, with these beside them. Nobody probes and nobody starts slowly,
+/// unless they say so.
+pub(crate) fn from_consul(service: &str) -> String {
+    let health = match service.contains("health =") {
+        true => "",
+        false => "health = { kind = \"none\", slow_start = \"0s\" }\n",
+    };
+    format!("consul = {{ service = \"echo\" }}\n{health}{service}")
+}
+
 /// The same with further keys of `[consul]`.
 pub(crate) fn scene_with(count: usize, service: &str, keys: &str) -> (Consul, Scene) {
     let (topology, backends) = hosts(count);
     let consul = Consul::start(topology.node(), topology.directory()).unwrap();
     let config = config(
-        &format!(
-            "consul = {{ service = \"echo\" }}\nhealth = {{ kind = \"none\", slow_start = \"0s\" }}\n{service}"
-        ),
+        &from_consul(service),
         &format!("[consul]\naddress = \"http://127.0.0.1:8500\"\n{keys}\n"),
     );
     let agent = Setup::new(&topology).config(&config).start().unwrap();

@@ -18,7 +18,7 @@ use lb_tests::{
 };
 
 use crate::{
-    consul::{backend, instance, scene_with, wait_for_answers},
+    consul::{backend, from_consul, instance, scene_with, wait_for_answers},
     scene::{PATIENCE, Scene, VIP, address, config, hosts, reply, sample},
 };
 
@@ -36,7 +36,7 @@ fn start<'a>(
     prepare: impl FnOnce(Setup<'a>) -> Setup<'a>,
 ) -> lb_tests::agent::Agent {
     let config = config(
-        &format!("consul = {{ service = \"echo\" }}\n{service}"),
+        &from_consul(service),
         &format!("[consul]\naddress = \"http://127.0.0.1:8500\"\n{keys}\n"),
     );
     let setup = Setup::new(topology).config(&config);
@@ -45,6 +45,13 @@ fn start<'a>(
 
 /// No request failed, and each of these answered some.
 fn assert_unnoticed(load: Load, backends: &[&str]) {
+    // One that has just come may have had no turn yet.
+    let all = || load.record().between(Duration::ZERO, Duration::MAX);
+    let have_answered = || backends.iter().all(|id| all().of(id) > 0);
+    wait_for("each to answer", PATIENCE, || {
+        Ok(have_answered().then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}; {:?}", all().backends));
     let all = load.stop().all();
     assert_eq!(all.failed(), 0, "{:?}", all.failures);
     for id in backends {
@@ -236,7 +243,7 @@ fn there_is_no_connection_left() {
 /// which is all that a minute would do more.
 #[test]
 fn the_agent_is_paused() {
-    let health = "health = { kind = \"tcp\", interval = \"500ms\", timeout = \"500ms\", fall = 2 }";
+    let health = "health = { kind = \"tcp\", interval = \"500ms\", timeout = \"500ms\", fall = 2, slow_start = \"0s\" }";
     let (consul, scene) = scene_with(3, health, SHORT);
     for id in ["b1", "b2"] {
         consul.register(instance(&scene, id)).unwrap();
@@ -286,7 +293,7 @@ fn the_clock_is_set() {
         Path::new(LIBRARY).exists(),
         "Debian's faketime is missing; `cargo xtask setup` installs it"
     );
-    let health = "health = { kind = \"tcp\", interval = \"500ms\", timeout = \"500ms\", fall = 2 }";
+    let health = "health = { kind = \"tcp\", interval = \"500ms\", timeout = \"500ms\", fall = 2, slow_start = \"0s\" }";
     let agent = start(&topology, health, SHORT, |setup| {
         setup
             .variable("LD_PRELOAD", LIBRARY)

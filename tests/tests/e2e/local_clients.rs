@@ -258,7 +258,7 @@ fn drained_shared_and_local_backends() {
     let second = local.topology.backend_address(2).to_string();
     local
         .agent
-        .command(&["drain", "datagrams", &second])
+        .command(&["drain", "datagrams", &second, "--force"])
         .unwrap();
     talker.request("udp u 0.0.0.0:0").unwrap();
     for vip in ["198.51.100.10:80", "198.51.100.12:80", "198.51.100.10:80"] {
@@ -279,7 +279,7 @@ fn drained_shared_and_local_backends() {
 
     local
         .agent
-        .command(&["drain", "datagrams", &second])
+        .command(&["drain", "datagrams", &second, "--force"])
         .unwrap();
     let error = talker.request("sendto u 198.51.100.10:80 x").unwrap_err();
     assert_eq!(error, "PermissionDenied");
