@@ -38,6 +38,8 @@ mod errors;
 mod explain;
 #[path = "e2e/flows.rs"]
 mod flows;
+#[path = "e2e/full_disk.rs"]
+mod full_disk;
 #[path = "e2e/health.rs"]
 mod health;
 #[path = "e2e/json.rs"]

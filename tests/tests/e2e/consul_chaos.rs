@@ -2,15 +2,12 @@
 //! operator is told, and all is well again by itself once the cause is gone.
 //!
 //! Told elsewhere: a server that is replaced by an empty one, one that dies or hangs, and a damaged
-//! state file (`consul.rs`); a state directory that is none (`mishaps.rs`).
+//! state file (`consul.rs`); a state directory that is none (`mishaps.rs`) or full (`full_disk.rs`).
 
-use std::{
-    fs, io::Write as _, net::TcpStream, path::Path, process::Command, thread, time::Duration,
-};
+use std::{fs, net::TcpStream, path::Path, thread, time::Duration};
 
 use lb_tests::{
     agent::Setup,
-    cleanup,
     consul::{self, Consul},
     load::Load,
     process::{Signal, wait_for},
@@ -24,12 +21,12 @@ use crate::{
 
 /// Keys of `[consul]` that make questions short, so that an answer which never comes is missed soon:
 /// after 2 s, a sixteenth of that, and 5 s.
-const SHORT: &str = "wait = \"2s\"";
+pub(crate) const SHORT: &str = "wait = \"2s\"";
 /// Longer than that.
 const OVERDUE: Duration = Duration::from_secs(9);
 
 /// The agent of a node with these hosts and this Consul; `prepare` may say more of it.
-fn start<'a>(
+pub(crate) fn start<'a>(
     topology: &'a Topology,
     service: &str,
     keys: &str,
@@ -44,7 +41,7 @@ fn start<'a>(
 }
 
 /// No request failed, and each of these answered some.
-fn assert_unnoticed(load: Load, backends: &[&str]) {
+pub(crate) fn assert_unnoticed(load: Load, backends: &[&str]) {
     // One that has just come may have had no turn yet.
     let all = || load.record().between(Duration::ZERO, Duration::MAX);
     let have_answered = || backends.iter().all(|id| all().of(id) > 0);
@@ -63,7 +60,7 @@ fn held(scene: &Scene) -> Option<f64> {
     sample(&scene.scrape(), "lb_service_held_backends", &[])
 }
 
-fn wait_for_journal(scene: &Scene, words: &str) {
+pub(crate) fn wait_for_journal(scene: &Scene, words: &str) {
     wait_for(
         &format!("the journal to tell of {words:?}"),
         PATIENCE,
@@ -103,7 +100,7 @@ fn an_older_snapshot_is_restored() {
 }
 
 /// Waits until these answer, and no others.
-fn wait_for_backends(scene: &Scene, ids: &[&str]) {
+pub(crate) fn wait_for_backends(scene: &Scene, ids: &[&str]) {
     wait_for(&format!("{ids:?} to answer"), PATIENCE, || {
         scene.agent.process().ensure_running()?;
         let client = scene.client().patience(Duration::from_millis(500));
@@ -349,59 +346,4 @@ fn the_clock_is_set() {
     scene.wait_until_healthy();
     wait_for_backends(&scene, &["b1", "b2", "b3"]);
     assert_unnoticed(load, &["b2", "b3"]);
-}
-
-/// No room is left where the state is kept: that is told, costs nothing, and what could not be saved
-/// is saved as soon as there is room.
-#[test]
-fn the_disk_of_the_state_is_full() {
-    let (topology, backends) = hosts(2);
-    let state = topology.directory().join("state");
-    fs::create_dir_all(&state).unwrap();
-    let mount = state.display().to_string();
-    let arguments = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", &mount];
-    topology.node().tool("mount", &arguments).unwrap();
-    let undo = mount.clone();
-    let _unmount = cleanup::on_exit(move || {
-        // Whoever still holds a file there keeps it until its end.
-        let _ = Command::new("umount").args(["--lazy", &undo]).status();
-    });
-    let consul = Consul::start(topology.node(), topology.directory()).unwrap();
-    let agent = start(&topology, "", SHORT, |setup| setup);
-    let mut scene = Scene {
-        agent,
-        backends,
-        topology,
-    };
-    for id in ["b1", "b2"] {
-        consul.register(instance(&scene, id)).unwrap();
-    }
-    wait_for_backends(&scene, &["b1", "b2"]);
-    scene.wait_until_healthy();
-    let load = scene.load(200.0);
-    let ballast = state.join("ballast");
-    let mut file = fs::File::create(&ballast).unwrap();
-    while file.write_all(&[0; 512]).is_ok() {}
-    drop(file);
-
-    scene
-        .agent
-        .command(&["drain", "echo", "lb-node/b2"])
-        .unwrap();
-    scene.wait_for_problem("cannot save the agent's state");
-    scene.wait_for_problem("No space left on device");
-    wait_for_journal(&scene, "No space left on device");
-    // It is in force all the same.
-    wait_for_answers(&load, 100, "b2");
-    // What was saved before is whole.
-    let text = fs::read(state.join("state.json")).unwrap();
-    serde_json::from_slice::<serde_json::Value>(&text).unwrap();
-    fs::remove_file(&ballast).unwrap();
-    scene.wait_until_healthy();
-    scene.agent.kill9().unwrap();
-    scene.agent.restart().unwrap();
-    let list = reply(&scene.agent, &["backend", "list", "echo"]);
-    assert!(list.to_string().contains("drain"), "{list}");
-    wait_for_answers(&load, 100, "b2");
-    assert_unnoticed(load, &["b1"]);
 }
