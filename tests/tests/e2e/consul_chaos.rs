@@ -40,6 +40,16 @@ pub(crate) fn start<'a>(
     prepare(setup).start().unwrap()
 }
 
+/// Registers the first two backends; clients come as soon as both answer.
+pub(crate) fn begin(scene: &Scene, consul: &Consul) -> Load {
+    for id in ["b1", "b2"] {
+        consul.register(instance(scene, id)).unwrap();
+    }
+    wait_for_backends(scene, &["b1", "b2"]);
+    scene.wait_until_healthy();
+    scene.load(200.0)
+}
+
 /// No request failed, and each of these answered some.
 pub(crate) fn assert_unnoticed(load: Load, backends: &[&str]) {
     // One that has just come may have had no turn yet.
@@ -100,7 +110,7 @@ fn an_older_snapshot_is_restored() {
 }
 
 /// Waits until these answer, and no others.
-pub(crate) fn wait_for_backends(scene: &Scene, ids: &[&str]) {
+fn wait_for_backends(scene: &Scene, ids: &[&str]) {
     wait_for(&format!("{ids:?} to answer"), PATIENCE, || {
         scene.agent.process().ensure_running()?;
         let client = scene.client().patience(Duration::from_millis(500));
@@ -122,12 +132,7 @@ fn the_servers_lose_their_leader() {
         backends,
         topology,
     };
-    for id in ["b1", "b2"] {
-        consul.register(instance(&scene, id)).unwrap();
-    }
-    wait_for_backends(&scene, &["b1", "b2"]);
-    scene.wait_until_healthy();
-    let load = scene.load(200.0);
+    let load = begin(&scene, &consul);
     consul.lose_leader().unwrap();
     scene.wait_for_problem("Consul watch health/echo: ");
     scene.wait_for_problem("the last good backends are used");
@@ -167,12 +172,7 @@ fn a_token_is_revoked() {
         backends,
         topology,
     };
-    for id in ["b1", "b2"] {
-        consul.register(instance(&scene, id)).unwrap();
-    }
-    wait_for_backends(&scene, &["b1", "b2"]);
-    scene.wait_until_healthy();
-    let load = scene.load(200.0);
+    let load = begin(&scene, &consul);
 
     // It may still ask, and sees nothing.
     consul

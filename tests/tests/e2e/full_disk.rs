@@ -5,8 +5,8 @@ use std::{fs, io::Write as _, process::Command};
 use lb_tests::{cleanup, consul::Consul};
 
 use crate::{
-    consul::{instance, wait_for_answers},
-    consul_chaos::{SHORT, assert_unnoticed, start, wait_for_backends, wait_for_journal},
+    consul::wait_for_answers,
+    consul_chaos::{SHORT, assert_unnoticed, begin, start, wait_for_journal},
     scene::{Scene, hosts, reply},
 };
 
@@ -32,12 +32,7 @@ fn the_disk_of_the_state_is_full() {
         backends,
         topology,
     };
-    for id in ["b1", "b2"] {
-        consul.register(instance(&scene, id)).unwrap();
-    }
-    wait_for_backends(&scene, &["b1", "b2"]);
-    scene.wait_until_healthy();
-    let load = scene.load(200.0);
+    let load = begin(&scene, &consul);
     let ballast = state.join("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
     while file.write_all(&[0; 512]).is_ok() {}
