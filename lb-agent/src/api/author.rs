@@ -17,11 +17,6 @@ pub(super) fn author<T>(request: &Request<T>) -> Option<Author> {
     })
 }
 
-/// The user who makes a request, as in `root`.
-pub(super) fn user<T>(request: &Request<T>) -> Option<String> {
-    author(request).map(|author| author.user)
-}
-
 /// The user's name, or `uid NUMBER` for one who has none.
 fn name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {

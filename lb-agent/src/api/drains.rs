@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{author, convert::unix_ms, input::InvalidRequest, proto};
+use super::{convert::unix_ms, input::InvalidRequest, proto};
 use crate::{
     controller::{DrainView, Handle},
     domain::{
@@ -30,14 +30,13 @@ const DEADLINES: (Duration, Duration) = (
 /// Longest grace of a node.
 const LONGEST_GRACE: Duration = Duration::from_secs(60 * 60);
 
-/// Takes a backend out.
+/// Takes a backend out, as the person whose handle it is.
 pub(super) async fn drain(
     handle: &Handle,
     request: Request<proto::DrainRequest>,
 ) -> Result<Response<proto::DrainResponse>, Status> {
-    let by = author::user(&request);
     let asked = request.into_inner();
-    let order = order(asked.deadline_ms, asked.force, by)?;
+    let order = order(asked.deadline_ms, asked.force)?;
     let drained = handle.drain_by(&asked.service, &asked.backend, order).await;
     Ok(Response::new(proto::DrainResponse {
         service: asked.service,
@@ -58,14 +57,13 @@ pub(super) async fn undrain(
     }))
 }
 
-/// Takes the node out.
+/// Takes the node out, as the person whose handle it is.
 pub(super) async fn drain_node(
     handle: &Handle,
     request: Request<proto::DrainNodeRequest>,
 ) -> Result<Response<proto::DrainNodeResponse>, Status> {
-    let by = author::user(&request);
     let asked = request.into_inner();
-    let order = order(asked.deadline_ms, false, by)?;
+    let order = order(asked.deadline_ms, false)?;
     let drain = handle.drain_node(order, grace(asked.grace_ms)?).await?;
     Ok(Response::new(proto::DrainNodeResponse {
         drain: Some(node(&drain)),
@@ -102,11 +100,7 @@ pub(super) fn watch(
 /// # Errors
 ///
 /// A deadline that is out of bounds.
-fn order(
-    deadline_ms: Option<u64>,
-    force: bool,
-    by: Option<String>,
-) -> Result<DrainOrder, InvalidRequest> {
+fn order(deadline_ms: Option<u64>, force: bool) -> Result<DrainOrder, InvalidRequest> {
     let deadline = deadline_ms.map(Duration::from_millis);
     match deadline {
         Some(span) if span < DEADLINES.0 || span > DEADLINES.1 => {
@@ -114,8 +108,9 @@ fn order(
         }
         _ => Ok(DrainOrder {
             deadline,
-            by,
             force,
+            // The handle that gives the order knows.
+            by: None,
         }),
     }
 }

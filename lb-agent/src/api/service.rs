@@ -189,7 +189,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
-        drains::drain(&self.handle, request).await
+        drains::drain(&self.by(&request), request).await
     }
 
     async fn undrain(
@@ -203,7 +203,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::DrainNodeRequest>,
     ) -> Result<Response<proto::DrainNodeResponse>, Status> {
-        drains::drain_node(&self.handle, request).await
+        drains::drain_node(&self.by(&request), request).await
     }
 
     async fn undrain_node(

@@ -21,6 +21,7 @@ use super::{
     ramp,
     snapshot::{BackendState, ServiceState},
     split::Shares,
+    weigh::with_detail,
 };
 
 /// One factor of a weight.
@@ -233,14 +234,6 @@ fn health(state: &ServiceState, backend: &BackendState, instance: &Source) -> Fa
         value: f64::from(u8::from(healthy || used)),
         note,
         source,
-    }
-}
-
-fn with_detail(what: &str, detail: &str) -> String {
-    if detail.is_empty() {
-        what.into()
-    } else {
-        format!("{what}: {detail}")
     }
 }
 

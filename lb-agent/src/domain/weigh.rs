@@ -13,6 +13,7 @@ use std::{
 };
 
 pub use self::standing::illness;
+pub(super) use self::standing::with_detail;
 use self::{
     panic::Panic,
     standing::{Standing, standing},

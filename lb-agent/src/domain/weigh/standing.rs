@@ -99,7 +99,8 @@ pub fn illness(
     ejection.map(|ejection| with_detail("ejected for a while", &ejection.reason))
 }
 
-fn with_detail(what: &str, detail: &str) -> String {
+/// `what`, and the detail of it if there is any.
+pub(in crate::domain) fn with_detail(what: &str, detail: &str) -> String {
     if detail.is_empty() {
         what.into()
     } else {

@@ -40,6 +40,21 @@ fn by_hand(shares: Shares, fallback: Vec<Shares>) -> ActiveSplit {
     }
 }
 
+/// Instances that nobody has observed or drained.
+fn unobserved(instances: Vec<(Instance, Option<Held>)>, splits: SplitStack) -> Inputs<'static> {
+    Inputs {
+        instances,
+        observed: &|_| Observed::Unknown,
+        answers: &|_| false,
+        ejected: &|_| None,
+        ramp: &|_| None,
+        replaced: BTreeSet::new(),
+        drains: None,
+        splits,
+        shift: None,
+    }
+}
+
 fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>) -> ServiceState {
     let shares = |text: Option<&str>| {
         text.map(|text| Shares::parse(&text.split(' ').collect::<Vec<_>>()).unwrap())

@@ -36,20 +36,7 @@ fn families_are_apart() {
     })
     .collect();
     let spec = Arc::new(spec);
-    let state = weigh(
-        &spec,
-        Inputs {
-            instances,
-            observed: &|_| Observed::Unknown,
-            answers: &|_| false,
-            ejected: &|_| None,
-            ramp: &|_| None,
-            replaced: Default::default(),
-            drains: None,
-            splits: SplitStack::of(&spec, []),
-            shift: None,
-        },
-    );
+    let state = weigh(&spec, unobserved(instances, SplitStack::of(&spec, [])));
     let of = |v6: bool| -> Vec<u32> {
         let all = state
             .backends

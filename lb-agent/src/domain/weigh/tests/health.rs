@@ -135,17 +135,7 @@ fn the_threshold_of_panic() {
             .map(|each| (each.instance.clone(), None));
         let state = weigh(
             &Arc::new(spec),
-            Inputs {
-                instances: all.collect(),
-                observed: &|_| Observed::Unknown,
-                answers: &|_| false,
-                ejected: &|_| None,
-                ramp: &|_| None,
-                replaced: Default::default(),
-                drains: None,
-                splits: Default::default(),
-                shift: None,
-            },
+            unobserved(all.collect(), Default::default()),
         );
         assert_eq!(state.panic, expected, "{percent} %");
     }

@@ -19,17 +19,7 @@ fn ports_that_cannot_be_translated() {
         let instances = instances.into_iter().map(|instance| (instance, None));
         let state = weigh(
             &Arc::new(spec),
-            Inputs {
-                instances: instances.collect(),
-                observed: &|_| Observed::Unknown,
-                answers: &|_| false,
-                ejected: &|_| None,
-                ramp: &|_| None,
-                replaced: Default::default(),
-                drains: None,
-                splits: Default::default(),
-                shift: None,
-            },
+            unobserved(instances.collect(), Default::default()),
         );
         assert_eq!(permille(&state), [1000, 0]);
         assert!(!state.panic);
