@@ -21,6 +21,7 @@ mod held;
 mod locate;
 mod node;
 mod place;
+pub mod proxy;
 mod scalar;
 mod service;
 mod table;
@@ -39,6 +40,7 @@ pub use self::{
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
     place::ServicePlaces,
+    proxy::ProxyConfig,
 };
 use self::{locate::Report, table::Table};
 use crate::domain::service::ServiceSpec;
@@ -56,6 +58,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Section `[dtab]`; `None`: no such interface.
     pub dtab: Option<DtabConfig>,
+    /// Section `[proxy]`.
+    pub proxy: ProxyConfig,
     /// `allow` of `[block]`: prefixes that are never blocked, each once.
     pub allow: Vec<ipnet::IpNet>,
     /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
@@ -134,6 +138,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         docker,
         metrics,
         dtab,
+        proxy: ProxyConfig::default(),
         allow,
         places: Arc::new(places),
         services: services

@@ -1,6 +1,6 @@
 //! A `[[service]]`.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use toml::{Spanned, de::DeValue};
 
@@ -56,10 +56,10 @@ pub(super) fn services(document: &mut Table, has_consul: bool, report: &mut Repo
 
 fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
     let name = table.require("name", "name = \"echo\"", report, scalar::name);
-    let vips = vips(&mut table, report);
     let protocol = table
         .get("protocol", report, protocol)
         .unwrap_or(Protocol::Tcp);
+    let vips = vips(&mut table, protocol, report);
     let forwarding = table
         .get("forwarding", report, treatment::forwarding)
         .unwrap_or_default();
@@ -93,6 +93,7 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
             .map(|table| gate(table, report))
             .unwrap_or_default(),
         health,
+        http: Arc::default(),
         origin: Origin {
             file: report.path().into(),
             line: report.line(&table.span),
@@ -110,9 +111,12 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
     }
 }
 
-fn vips(table: &mut Table, report: &mut Report) -> Vec<Spanned<SocketAddr>> {
+fn vips(table: &mut Table, protocol: Protocol, report: &mut Report) -> Vec<Spanned<SocketAddr>> {
     let example = "vip = [\"198.51.100.10:80\"]";
     let Some(value) = table.value("vip") else {
+        if protocol.is_proxied() {
+            return Vec::new();
+        }
         report.add(
             &table.span,
             format!("`vip` is missing; add it, as in {example}"),
@@ -136,10 +140,11 @@ fn protocol(value: &DeValue) -> Result<Protocol, String> {
     match scalar::string(value)?.as_str() {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
-        other @ ("http" | "grpc") => Err(format!(
-            "`{other}` needs the proxy, which this version does not have yet; use `tcp`"
+        "http" => Ok(Protocol::Http),
+        "grpc" => Ok(Protocol::Grpc),
+        other => Err(format!(
+            "`{other}` is no protocol; use `tcp`, `udp`, `http` or `grpc`"
         )),
-        other => Err(format!("`{other}` is no protocol; use `tcp` or `udp`")),
     }
 }
 

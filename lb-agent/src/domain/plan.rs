@@ -272,7 +272,15 @@ fn wanted<'a>(
                 continue;
             }
             let mut backends: BTreeMap<SocketAddr, u32> = BTreeMap::new();
-            for backend in &service.backends {
+            if service.spec.protocol.is_proxied() {
+                let steering = service.steering.iter();
+                backends.extend(steering.filter(|to| to.is_ipv6() == v6).map(|to| (*to, 1)));
+                if backends.is_empty() {
+                    continue;
+                }
+            }
+            let balanced = service.backends.iter();
+            for backend in balanced.filter(|_| !service.spec.protocol.is_proxied()) {
                 if backend.address().is_ipv6() == v6 {
                     // Two instances at one address are one backend to the kernel.
                     let weight = backends.entry(backend.address()).or_default();

@@ -69,6 +69,9 @@ pub struct ServiceState {
     pub notes: Vec<String>,
     /// Requests that its tags ask for, of a proxy.
     pub routes: BTreeSet<TagRoute>,
+    /// Where the proxy takes the connections to its VIPs, of each family at most one address of the
+    /// node. Empty: it has none, or the proxy listens on the VIPs themselves.
+    pub steering: BTreeSet<SocketAddr>,
 }
 
 /// A backend, the factors of its weight, and the product.

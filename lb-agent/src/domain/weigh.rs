@@ -177,6 +177,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         pending: false,
         notes: Vec::new(),
         routes: Default::default(),
+        steering: Default::default(),
     }
 }
 
