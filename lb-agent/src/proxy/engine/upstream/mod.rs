@@ -1,0 +1,18 @@
+//! Connections to backends.
+
+mod connect;
+mod header;
+mod http1;
+mod http2;
+mod pool;
+mod stream;
+mod tls;
+
+pub(super) use self::{
+    connect::{ConnectError, Ends},
+    http1::{Broken, Http1},
+    http2::Stream2,
+    pool::{Lease, Pool, Unavailable, Wish},
+    stream::Stream,
+    tls::TlsConfigs,
+};
