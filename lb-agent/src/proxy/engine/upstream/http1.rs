@@ -4,8 +4,9 @@
 //! task at once, and an abandoned one closes the connection.
 
 use std::{
-    future::Future as _,
+    future::Future,
     pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -16,11 +17,10 @@ use hyper::{
     client::conn::http1::{Builder, Connection, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 
 use super::{
     connect::Ends,
-    stream::{Stream, Written},
+    stream::{Stream, Watch},
 };
 use crate::proxy::engine::{
     replay::Outgoing,
@@ -38,8 +38,7 @@ pub(in crate::proxy::engine) struct Http1 {
     sender: SendRequest<Outgoing>,
     connection: Connection<TokioIo<Stream>, Outgoing>,
     ended: bool,
-    written: Written,
-    socket: std::os::fd::RawFd,
+    watch: Rc<Watch>,
     /// Whose it is, where backends are told so by the PROXY protocol.
     pub(super) of: Option<Ends>,
     pub(super) idle_since: Instant,
@@ -62,9 +61,7 @@ impl Http1 {
         of: Option<Ends>,
         counted: Counted<OfConnections>,
     ) -> hyper::Result<Box<Self>> {
-        use std::os::fd::AsRawFd as _;
-        let written = stream.written.clone();
-        let socket = stream.transport.socket().as_raw_fd();
+        let watch = Rc::clone(&stream.watch);
         let (sender, connection) = Builder::new()
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
@@ -74,8 +71,7 @@ impl Http1 {
             sender,
             connection,
             ended: false,
-            written,
-            socket,
+            watch,
             of,
             idle_since: Instant::now(),
             reused: false,
@@ -96,7 +92,7 @@ impl Http1 {
         &mut self,
         request: Request<Outgoing>,
     ) -> impl Future<Output = Result<Response<Incoming>, Broken>> + '_ {
-        let before = self.written.get();
+        let before = self.watch.written.get();
         let answer = self.sender.try_send_request(request);
         async move {
             let mut answer = pin!(answer);
@@ -109,7 +105,7 @@ impl Http1 {
                 answer.as_mut().poll(&mut quiet)
             });
             answered.await.map_err(|error| Broken {
-                begun: self.written.get() > before,
+                begun: self.watch.written.get() > before,
                 error: error.into_error(),
             })
         }
@@ -121,13 +117,11 @@ impl Http1 {
         !self.ended && self.sender.is_ready()
     }
 
-    /// The backend has said nothing since, not even that it ends: the kernel is asked.
-    pub(super) fn is_silent(&self) -> bool {
-        // SAFETY: the socket is open as long as the connection that holds it, which `self` does.
-        let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.socket) };
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked = SockRef::from(&socket).peek(&mut byte);
-        peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    /// The same, and the kernel has nothing of the backend's, not even its end.
+    pub(super) fn is_silent(&mut self) -> bool {
+        self.watch.ask.set(true);
+        self.watch.silent.set(false);
+        self.is_ready() && self.watch.silent.get()
     }
 
     /// Takes the connection for another protocol, after an answer of 101, with what the backend

@@ -113,7 +113,12 @@ impl Pool {
                     }
                 }
             };
-            if link.is_ready() && (!wish.careful || link.is_silent()) {
+            let ready = if wish.careful {
+                link.is_silent()
+            } else {
+                link.is_ready()
+            };
+            if ready {
                 return Some(Lease::Http1(link));
             }
         }

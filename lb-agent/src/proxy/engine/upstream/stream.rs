@@ -3,26 +3,36 @@
 use std::{
     cell::Cell,
     io,
-    os::fd::{AsFd as _, BorrowedFd},
+    mem::MaybeUninit,
+    os::fd::AsFd as _,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
 
-/// Bytes that were written, for whoever has given the stream away.
-pub(in crate::proxy::engine) type Written = Rc<Cell<u64>>;
+/// What is to be known of a stream by whoever has given it away.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Bytes that were written.
+    pub(super) written: Cell<u64>,
+    /// Whether the peer is silent is asked of the kernel at the next reading.
+    pub(super) ask: Cell<bool>,
+    /// It was then: neither data nor an end has come.
+    pub(super) silent: Cell<bool>,
+}
 
 /// The connection.
 #[derive(Debug)]
 pub(in crate::proxy::engine) struct Stream {
     pub(super) transport: Transport,
-    pub(super) written: Written,
+    pub(super) watch: Rc<Watch>,
 }
 
 /// What it goes over.
@@ -33,23 +43,26 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        match self {
+    fn is_silent(&self) -> bool {
+        let socket = match self {
             Self::Plain(stream) => stream.as_fd(),
             Self::Tls(stream) => stream.get_ref().0.as_fd(),
-        }
+        };
+        let peeked = SockRef::from(&socket).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
 impl Stream {
     pub(super) fn new(transport: Transport) -> Self {
-        let written = Written::default();
-        Self { transport, written }
+        let watch = Rc::default();
+        Self { transport, watch }
     }
 
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(written)) = &written {
-            self.written.set(self.written.get() + *written as u64);
+            let count = &self.watch.written;
+            count.set(count.get() + *written as u64);
         }
         written
     }
@@ -71,6 +84,9 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.watch.ask.take() {
+            self.watch.silent.set(self.transport.is_silent());
+        }
         delegate!(self, stream => Pin::new(stream).poll_read(context, buffer))
     }
 }
