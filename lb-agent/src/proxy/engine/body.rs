@@ -105,7 +105,10 @@ impl Passing {
         self.counted = None;
     }
 
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let polled = match &mut self.lease {
             Some(Lease::Http1(link)) => {
                 // Frames come while the connection is driven, here and nowhere else.

@@ -51,7 +51,14 @@ pub(super) fn trace(mut random: impl FnMut() -> u64) -> (SpanContext, Option<u64
     let trace = u128::from(random()) << 64 | u128::from(random() | 1);
     let span = random() | 1;
     let sampled = false;
-    (SpanContext { trace, span, sampled }, None)
+    (
+        SpanContext {
+            trace,
+            span,
+            sampled,
+        },
+        None,
+    )
 }
 
 #[cfg(test)]

@@ -59,7 +59,11 @@ impl Ledger {
                 },
                 method: head.method.to_string(),
                 host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
-                target: head.uri.path_and_query().map_or("*", |path| path.as_str()).into(),
+                target: head
+                    .uri
+                    .path_and_query()
+                    .map_or("*", |path| path.as_str())
+                    .into(),
                 user_agent: text(header::USER_AGENT),
                 referer: text(header::REFERER),
                 request_id: request_id.into(),

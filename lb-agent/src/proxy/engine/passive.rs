@@ -55,7 +55,12 @@ pub(super) fn take(view: &View) -> Vec<Signal> {
             };
             let service = backend.service.as_ref().to_owned();
             let counts = (succeeded, failed);
-            Some(Signal::of_requests(service, backend.address, counts, failure))
+            Some(Signal::of_requests(
+                service,
+                backend.address,
+                counts,
+                failure,
+            ))
         })
         .collect()
 }

@@ -56,7 +56,12 @@ struct Source {
 
 impl Replay {
     /// Takes the body of a request. `keep`: bytes that may be repeated; `limit`: its longest.
-    pub(super) fn new(incoming: Incoming, keep: usize, limit: Option<u64>, now: Instant) -> Rc<Self> {
+    pub(super) fn new(
+        incoming: Incoming,
+        keep: usize,
+        limit: Option<u64>,
+        now: Instant,
+    ) -> Rc<Self> {
         Rc::new(Self {
             source: RefCell::new(Source {
                 ended: incoming.is_end_stream(),
@@ -113,7 +118,11 @@ impl Replay {
         }))
     }
 
-    fn poll_next(&self, at: usize, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_next(
+        &self,
+        at: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut source = self.source.borrow_mut();
         if let Some(error) = self.error.get() {
             return Poll::Ready(Some(Err(error)));
@@ -213,7 +222,10 @@ impl Body for Outgoing {
         // What was not kept can be read by the one reader only that read everything before it.
         let lost = {
             let source = reader.replay.source.borrow();
-            source.room.is_none() && source.kept.is_empty() && reader.at == 0 && reader.replay.received() > 0
+            source.room.is_none()
+                && source.kept.is_empty()
+                && reader.at == 0
+                && reader.replay.received() > 0
         };
         if lost {
             return Poll::Ready(Some(Err(BodyError::Gone)));
@@ -235,7 +247,10 @@ impl Body for Outgoing {
         let Some(reader) = &self.0 else { return true };
         let source = reader.replay.source.borrow();
         reader.done
-            || source.ended && source.trailers.is_none() && reader.at >= source.kept.len() && source.all_passed(reader.at)
+            || source.ended
+                && source.trailers.is_none()
+                && reader.at >= source.kept.len()
+                && source.all_passed(reader.at)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -115,7 +115,10 @@ impl View {
 impl Service {
     fn build(state: &Arc<ServiceState>, former: Option<&Self>) -> Self {
         let spec = &state.spec;
-        let name = former.map_or_else(|| spec.name.as_str().into(), |known| Arc::clone(&known.name));
+        let name = former.map_or_else(
+            || spec.name.as_str().into(),
+            |known| Arc::clone(&known.name),
+        );
         let http2 = match spec.http.upstream.version {
             UpstreamVersion::Auto => spec.protocol == Protocol::Grpc,
             UpstreamVersion::Http1 => false,

@@ -45,7 +45,7 @@ impl From<io::Error> for ConnectError {
 }
 
 /// The two ends that the PROXY protocol tells of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy::engine) struct Ends {
     pub(in crate::proxy::engine) client: SocketAddr,
     pub(in crate::proxy::engine) listener: SocketAddr,

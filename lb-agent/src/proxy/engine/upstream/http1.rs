@@ -4,7 +4,6 @@
 //! task at once, and an abandoned one closes the connection.
 
 use std::{
-    future::Future,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},

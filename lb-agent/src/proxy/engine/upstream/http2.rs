@@ -1,6 +1,6 @@
 //! A connection of HTTP/2 to a backend: many requests at a time, driven by a task of its own.
 
-use std::{cell::Cell, error::Error as _, future::Future, rc::Rc, time::Duration};
+use std::{cell::Cell, error::Error as _, pin::pin, rc::Rc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{
@@ -43,6 +43,8 @@ impl<F: Future + 'static> Executor<F> for Local {
 pub(in crate::proxy::engine) struct Http2 {
     sender: SendRequest<Outgoing>,
     streams: Cell<usize>,
+    /// Streams that the backend takes.
+    most: Rc<Cell<usize>>,
     pub(super) of: Option<Ends>,
     pub(super) idle_since: Cell<std::time::Instant>,
 }
@@ -61,14 +63,23 @@ impl Http2 {
             .keep_alive_timeout(PONG_WITHIN)
             .handshake(TokioIo::new(stream))
             .await?;
+        let most = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let known = Rc::clone(&most);
         tokio::task::spawn_local(async move {
+            let mut connection = pin!(connection);
+            let driven = std::future::poll_fn(|context| {
+                let polled = connection.as_mut().poll(context);
+                known.set(connection.current_max_send_streams());
+                polled
+            });
             // Its error reaches every request on it.
-            let _ = connection.await;
+            let _ = driven.await;
             drop(counted);
         });
         Ok(Rc::new(Self {
             sender,
             streams: Cell::new(0),
+            most,
             of,
             idle_since: Cell::new(std::time::Instant::now()),
         }))
@@ -79,7 +90,7 @@ impl Http2 {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.streams.get() < self.sender.current_max_send_streams().min(STREAMS)
+        self.streams.get() < self.most.get().min(STREAMS)
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -113,7 +124,12 @@ impl Stream2 {
         &self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, Broken> {
-        let answered = self.connection.sender.clone().try_send_request(request).await;
+        let answered = self
+            .connection
+            .sender
+            .clone()
+            .try_send_request(request)
+            .await;
         answered.map_err(|mut error| {
             let unsent = error.take_message().is_some();
             let error = error.into_error();
@@ -138,10 +154,15 @@ impl Drop for Stream2 {
 
 /// The backend says that it has not processed the request (RFC 9113, section 8.7).
 fn was_refused(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| {
         let refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
         // Streams beyond the last that a graceful GOAWAY names end with its reason.
-        refused || cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR)
+        refused
+            || cause.is_go_away()
+                && cause.is_remote()
+                && cause.reason() == Some(h2::Reason::NO_ERROR)
     })
 }

@@ -10,9 +10,7 @@ mod tls;
 
 pub(super) use self::{
     connect::{ConnectError, Ends},
-    http1::{Broken, Http1},
-    http2::Stream2,
+    http1::Broken,
     pool::{Lease, Pool, Unavailable, Wish},
-    stream::Stream,
     tls::TlsConfigs,
 };

@@ -100,7 +100,9 @@ impl Pool {
             shared.retain(|one| !one.is_closed());
             let free = shared.iter().find(|one| one.of == of && one.has_room())?;
             let freed = Rc::clone(&self.freed);
-            return Some(Lease::Http2(free.lease(Rc::new(move || freed.notify_one()))));
+            return Some(Lease::Http2(
+                free.lease(Rc::new(move || freed.notify_one())),
+            ));
         }
         loop {
             let mut link = {
@@ -125,7 +127,10 @@ impl Pool {
     }
 
     /// A connection: an idle one, else a new one, else the next that becomes free.
-    pub(in crate::proxy::engine) async fn lease(&self, wish: &Wish<'_>) -> Result<Lease, Unavailable> {
+    pub(in crate::proxy::engine) async fn lease(
+        &self,
+        wish: &Wish<'_>,
+    ) -> Result<Lease, Unavailable> {
         let mut queued = None;
         loop {
             if let Some(idle) = self.idle(wish) {
@@ -138,7 +143,10 @@ impl Pool {
             let limits = &wish.policy.limits;
             let counter = OfConnections(Arc::clone(&self.backend));
             if let Some(counted) = Counted::below(counter, limits.connections) {
-                return self.connect(wish, counted).await.map_err(Unavailable::Connect);
+                return self
+                    .connect(wish, counted)
+                    .await
+                    .map_err(Unavailable::Connect);
             }
             if queued.is_none() {
                 let pending = OfPending(Arc::clone(wish.life));
@@ -146,7 +154,8 @@ impl Pool {
                 let wanted = Counted::add(OfWanted(Arc::clone(&self.backend)));
                 queued = Some((pending, wanted));
             }
-            self.wait(wish, wish.until.min(Instant::now() + LOOK)).await?;
+            self.wait(wish, wish.until.min(Instant::now() + LOOK))
+                .await?;
         }
     }
 
@@ -166,7 +175,8 @@ impl Pool {
     /// Waits until the connection that another request makes is there, or failed.
     async fn wait_for_shared(&self, wish: &Wish<'_>) -> Result<(), Unavailable> {
         let before = self.failed.borrow().0;
-        self.wait(wish, wish.until.min(Instant::now() + LOOK)).await?;
+        self.wait(wish, wish.until.min(Instant::now() + LOOK))
+            .await?;
         match &*self.failed.borrow() {
             (count, Some(error)) if *count != before => Err(Unavailable::Connect(error.clone())),
             _ => Ok(()),
@@ -180,13 +190,17 @@ impl Pool {
     ) -> Result<Lease, ConnectError> {
         let backend = &*self.backend;
         let _connecting = backend.http2.then(|| Connecting::new(self));
-        let until = wish.until.min(Instant::now() + wish.policy.timeouts.connect);
+        let until = wish
+            .until
+            .min(Instant::now() + wish.policy.timeouts.connect);
         let of = backend.upstream.proxy_protocol.map(|_| wish.ends);
         let made = async {
             let stream = connect::connect(backend, wish.ends, wish.tls, wish.clock, until).await?;
             let failed = |error: hyper::Error| ConnectError::Other(error.to_string().into());
             if !backend.http2 {
-                return Ok(Lease::Http1(Http1::new(stream, of, counted).await.map_err(failed)?));
+                return Ok(Lease::Http1(
+                    Http1::new(stream, of, counted).await.map_err(failed)?,
+                ));
             }
             let made = Http2::new(stream, of, counted).await.map_err(failed)?;
             let freed = Rc::clone(&self.freed);
@@ -196,7 +210,7 @@ impl Pool {
             }
             Ok(Lease::Http2(lease))
         };
-        let made = made.await;
+        let made: Result<Lease, ConnectError> = made.await;
         if let Err(error) = &made {
             let mut failed = self.failed.borrow_mut();
             *failed = (failed.0 + 1, Some(error.clone()));
@@ -225,10 +239,12 @@ impl Pool {
     pub(in crate::proxy::engine) fn sweep(&self, now: Instant) {
         let others_wait = self.backend.wanted.load(Relaxed) > self.waiting.get();
         let stays = |since: Instant| !others_wait && now.saturating_duration_since(since) < IDLE;
-        self.idle.borrow_mut().retain_mut(|link| stays(link.idle_since) && link.is_ready());
-        self.shared.borrow_mut().retain(|one| {
-            !one.is_closed() && (!one.is_idle() || stays(one.idle_since.get()))
-        });
+        self.idle
+            .borrow_mut()
+            .retain_mut(|link| stays(link.idle_since) && link.is_ready());
+        self.shared
+            .borrow_mut()
+            .retain(|one| !one.is_closed() && (!one.is_idle() || stays(one.idle_since.get())));
     }
 
     /// Closes all that is idle, and keeps nothing from now on.
