@@ -1,0 +1,4 @@
+//! The proxy of requests: HTTP/1.1, HTTP/2 and gRPC.
+
+pub mod engine;
+pub mod telemetry;
