@@ -97,7 +97,8 @@ pub fn factors(state: &ServiceState, backend: &BackendState, sources: Sources) -
             source: Source::Default,
         },
     });
-    let has_vip = state.spec.vips.iter().any(|vip| vip.is_ipv6() == v6);
+    let has_vip =
+        state.spec.protocol.is_proxied() || state.spec.vips.iter().any(|vip| vip.is_ipv6() == v6);
     let kept_port = state.spec.kept_port();
     let wrong_port = kept_port.filter(|port| *port != backend.address().port());
     if !has_vip || wrong_port.is_some() {

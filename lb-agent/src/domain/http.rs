@@ -8,5 +8,6 @@ pub mod head;
 pub mod hop;
 pub mod pick;
 pub mod policy;
+pub mod rate;
 pub mod retry;
 pub mod routing;
