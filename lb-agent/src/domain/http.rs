@@ -9,4 +9,5 @@ pub mod hop;
 pub mod pick;
 pub mod policy;
 pub mod retry;
+pub mod routing;
 pub mod steering;

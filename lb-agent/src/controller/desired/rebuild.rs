@@ -163,6 +163,7 @@ impl Desired {
         state.notes = chain.notes;
         state.routes = chain.routes;
         state.steering = self.proxy.steering.get(name).cloned();
+        state.router = chain.router;
         (state, chain.problems)
     }
 
