@@ -38,6 +38,9 @@ pub(super) struct Tries<'a> {
 /// A try that is over.
 struct Tried {
     index: usize,
+    began: Instant,
+    /// Beside another.
+    hedge: bool,
     result: Result<Answer, Failed>,
 }
 

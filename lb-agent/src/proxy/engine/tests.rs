@@ -1,0 +1,5 @@
+//! The engine between real sockets.
+
+mod forwarding;
+mod resilience;
+mod rig;
