@@ -9,3 +9,4 @@ pub mod hop;
 pub mod pick;
 pub mod policy;
 pub mod retry;
+pub mod routing;

@@ -98,6 +98,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         notes: Vec::new(),
         routes: Default::default(),
         steering: Default::default(),
+        router: Default::default(),
     }
 }
 

@@ -161,6 +161,7 @@ impl Desired {
         state.pending = chain.pending;
         state.notes = chain.notes;
         state.routes = chain.routes;
+        state.router = chain.router;
         (state, chain.problems)
     }
 

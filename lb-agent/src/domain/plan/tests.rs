@@ -63,6 +63,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         notes: Vec::new(),
         routes: Default::default(),
         steering: Default::default(),
+        router: Default::default(),
     })
 }
 

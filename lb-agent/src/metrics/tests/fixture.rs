@@ -237,6 +237,7 @@ pub(super) fn snapshot() -> Snapshot {
         notes: Vec::new(),
         routes: Default::default(),
         steering: Default::default(),
+        router: Default::default(),
     };
     Snapshot {
         version: 17,
