@@ -2,3 +2,5 @@
 
 pub mod exchange;
 pub mod policy;
+pub mod request_id;
+pub mod trace_context;
