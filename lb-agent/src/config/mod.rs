@@ -18,6 +18,7 @@ mod error;
 mod gate;
 mod health;
 mod held;
+mod http;
 mod locate;
 mod node;
 mod place;

@@ -11,4 +11,5 @@ pub mod policy;
 pub mod request_id;
 pub mod retry;
 pub mod routing;
+pub mod steering;
 pub mod trace_context;
