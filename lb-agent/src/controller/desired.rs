@@ -2,6 +2,7 @@
 
 mod chain;
 mod changes;
+mod detail;
 mod health;
 mod naming;
 mod origin;

@@ -129,6 +129,12 @@ impl Desired {
         now: SystemTime,
     ) -> (ServiceState, Vec<String>) {
         let name = &spec.name;
+        if self.awaits_detail(spec)
+            && let Some(former) = self.snapshot.services.get(name)
+        {
+            let problems = self.consul_problems.get(name);
+            return ((**former).clone(), problems.cloned().unwrap_or_default());
+        }
         let observed = |instance: &Instance| {
             // What was observed before a reload took the probe away counts no longer.
             if spec.probe.is_none() {

@@ -227,6 +227,7 @@ fn instance(number: u8, tag: &str) -> Instance {
         tags: vec![tag.to_owned()].into(),
         meta: Default::default(),
         subset: None,
+        detail: None,
         health: CatalogHealth::Passing,
     }
 }

@@ -39,6 +39,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
                 tags: Default::default(),
                 meta: Default::default(),
                 subset: None,
+                detail: None,
                 health: CatalogHealth::Passing,
             },
             subset: None,
