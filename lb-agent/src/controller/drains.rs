@@ -42,8 +42,9 @@ impl<K: Kernel> Controller<K> {
         backend: &str,
         order: DrainOrder,
     ) -> Result<InstanceId, OperatorError> {
-        let (id, address) = self.desired.find_to_drain(service, backend, order.force)?;
         let now = SystemTime::now();
+        let desired = &mut self.desired;
+        let (id, address) = desired.find_to_drain(service, backend, order.force, now)?;
         let drains = self.desired.drains.entry(service.to_owned()).or_default();
         let drain = drains.entry(id.clone()).or_insert_with(|| Drain {
             by: order.by.clone(),

@@ -1,20 +1,20 @@
 //! From the facts to the next snapshot: of all services, or of those alone that something touched.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::SystemTime,
 };
 
-use super::{Desired, ObservedKey, changes};
+use super::{Desired, ObservedKey, chain::Chain, changes};
 use crate::{
     config::Publish,
     domain::{
-        backend::Instance,
+        backend::{Instance, InstanceId},
         health::Observed,
         service::ServiceSpec,
         shift::Steering,
-        snapshot::{ServiceState, Snapshot},
+        snapshot::{Drain, ServiceState, Snapshot},
         weigh::{Inputs, weigh},
     },
 };
@@ -135,18 +135,34 @@ impl Desired {
             let problems = self.consul_problems.get(name);
             return ((**former).clone(), problems.cloned().unwrap_or_default());
         }
-        let observed = |instance: &Instance| {
-            // What was observed before a reload took the probe away counts no longer.
-            if spec.probe.is_none() {
-                return Observed::Unknown;
-            }
-            let key = (name.clone(), instance.id.clone(), instance.address);
-            let found = self.observed.get(&key);
-            found.cloned().unwrap_or(Observed::Unknown)
-        };
-        let chain = self.chain(spec, &observed);
+        let chain = self.chain(spec, &|instance| observed(&self.observed, spec, instance));
+        let observed = |instance: &Instance| observed(&self.observed, spec, instance);
         self.health
             .judge(&chain.spec, &chain.instances, &observed, now);
+        let problems = chain.problems.clone();
+        (self.weighed(spec, chain, now), problems)
+    }
+
+    /// The state of a service as it would be with this backend drained. Nothing is changed.
+    pub(crate) fn state_without(
+        &mut self,
+        service: &str,
+        id: &InstanceId,
+        now: SystemTime,
+    ) -> Option<ServiceState> {
+        let spec = self.spec(service)?.clone();
+        let drains = self.drains.clone();
+        let own = self.drains.entry(service.to_owned()).or_default();
+        own.entry(id.clone()).or_insert_with(|| Drain::begun(now));
+        let chain = self.chain(&spec, &|one| observed(&self.observed, &spec, one));
+        let state = self.weighed(&spec, chain, now);
+        self.drains = drains;
+        Some(state)
+    }
+
+    fn weighed(&self, spec: &Arc<ServiceSpec>, chain: Chain, now: SystemTime) -> ServiceState {
+        let name = &spec.name;
+        let observed = |instance: &Instance| observed(&self.observed, spec, instance);
         let mut state = weigh(
             &chain.spec,
             Inputs {
@@ -167,7 +183,7 @@ impl Desired {
         state.pending = chain.pending;
         state.notes = chain.notes;
         state.routes = chain.routes;
-        (state, chain.problems)
+        state
     }
 
     /// Drops what is known of backends that are gone from these services, and of services that are.
@@ -186,4 +202,18 @@ impl Desired {
         self.observed.retain(|key, _| exists(key));
         self.answers.retain(exists);
     }
+}
+
+/// What the probes found out of a backend.
+fn observed(
+    all: &HashMap<ObservedKey, Observed>,
+    spec: &ServiceSpec,
+    instance: &Instance,
+) -> Observed {
+    // What was observed before a reload took the probe away counts no longer.
+    if spec.probe.is_none() {
+        return Observed::Unknown;
+    }
+    let key = (spec.name.clone(), instance.id.clone(), instance.address);
+    all.get(&key).cloned().unwrap_or(Observed::Unknown)
 }

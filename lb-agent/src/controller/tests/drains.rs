@@ -35,6 +35,55 @@ async fn the_last_backend_needs_force() {
     assert!(bench.echo().is_empty());
 }
 
+/// Where others take over from the last one, nobody has to insist; they hand back when it returns.
+#[tokio::test]
+async fn the_last_backend_of_a_subset_with_a_fallback_needs_no_force() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1"), (2, "v2")]).await;
+    let put = |text: &str| {
+        let table = crate::domain::dtab::parse(text).unwrap();
+        let handle = bench.handle.clone();
+        async move { handle.put_dtab(table, None).await }
+    };
+    put("/svc/echo => /#/x/v2").await.unwrap();
+    let error = bench.handle.drain("echo", "10.1.0.2:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+
+    put("/svc/echo => /#/x/v2 | /#/x/v1").await.unwrap();
+    bench.handle.drain("echo", "10.1.0.2:8080").await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+    // Now it is the fallback's last one.
+    let error = bench.handle.drain("echo", "10.1.0.1:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    bench.handle.undrain("echo", "10.1.0.2:8080").await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+
+    // A dead fallback takes over nothing.
+    bench.probe(1, false).await;
+    let error = bench.handle.drain("echo", "10.1.0.2:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+}
+
+/// Dead backends that would be used for want of others are no reason to take the living one.
+#[tokio::test]
+async fn the_last_living_backend_needs_force() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.probe(1, false).await;
+    let error = bench.handle.drain("echo", "10.1.0.2:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    // Where all are dead, none is better than another.
+    bench.probe(2, false).await;
+    bench.handle.drain("echo", "10.1.0.2:8080").await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+}
+
 /// What is left at the deadline is cut, once, and remembered; another deadline begins anew.
 #[tokio::test]
 async fn a_deadline_cuts_what_is_left() {
