@@ -4,6 +4,7 @@ mod chain;
 mod changes;
 mod detail;
 mod health;
+mod maintenance;
 mod naming;
 mod origin;
 mod publish;
@@ -19,6 +20,7 @@ use std::{
 };
 
 use self::health::HealthFacts;
+use super::OperatorError;
 use crate::{
     config::{Config, Publish},
     domain::{
@@ -88,6 +90,10 @@ pub(crate) struct Desired {
     pub(crate) authors: Authors,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// Backends in maintenance in Consul, by service.
+    pub(crate) maintenance: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// How long what those have left is waited for; `None`: for ever.
+    maintenance_deadline: Option<Duration>,
     health: HealthFacts,
     /// The node itself, drained by a person.
     pub(crate) node_drain: Option<NodeDrain>,
@@ -137,6 +143,11 @@ impl Desired {
             returns: BTreeMap::new(),
             authors: state.authors.clone(),
             drains: state.drains.clone(),
+            maintenance: state.maintenance.clone(),
+            maintenance_deadline: config
+                .consul
+                .as_ref()
+                .and_then(|consul| consul.maintenance_deadline),
             health: HealthFacts::default(),
             node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),

@@ -172,7 +172,13 @@ impl Desired {
         {
             true => Ok(id),
             false => Err(OperatorError::Refused(format!(
-                "backend {backend} of service `{service}` is not drained"
+                "backend {backend} of service `{service}` is not drained{}",
+                match self.find_taken_out(service, backend) {
+                    Ok(_) => {
+                        "; it is in maintenance in Consul, which ends there: `consul maint -disable`"
+                    }
+                    Err(_) => "",
+                }
             ))),
         }
     }

@@ -96,6 +96,12 @@ impl Desired {
             services,
         });
         self.forget_vanished(&changed);
+        if all {
+            let services = &self.snapshot.services;
+            let exists = |name: &String| services.contains_key(name);
+            self.maintenance.retain(|name, _| exists(name));
+        }
+        self.note_maintenance(&changed, now);
         true
     }
 

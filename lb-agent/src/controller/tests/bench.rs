@@ -113,7 +113,7 @@ impl Bench {
         Self::start(FakeKernel::default(), PersistedState::default()).await
     }
 
-    /// Consul lists these: number and tag.
+    /// Consul lists these: number and tag, of which `maintenance` is one.
     pub(super) async fn list(&self, instances: &[(u8, &str)]) {
         let instances = instances
             .iter()
@@ -228,6 +228,9 @@ fn instance(number: u8, tag: &str) -> Instance {
         meta: Default::default(),
         subset: None,
         detail: None,
-        health: CatalogHealth::Passing,
+        health: match tag {
+            "maintenance" => CatalogHealth::Maintenance("upgrade".into()),
+            _ => CatalogHealth::Passing,
+        },
     }
 }
