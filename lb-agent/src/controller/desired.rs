@@ -31,6 +31,7 @@ use crate::{
         fleet::Fleet,
         guard::Guard,
         health::{Down, Observed},
+        http::steering::ProxyReport,
         service::{Catalog, ServiceSpec},
         shift::Steering,
         snapshot::{Drain, Snapshot},
@@ -94,6 +95,8 @@ pub(crate) struct Desired {
     pub(crate) maintenance: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     /// How long what those have left is waited for; `None`: for ever.
     maintenance_deadline: Option<Duration>,
+    /// Where the proxy takes connections.
+    proxy: ProxyReport,
     health: HealthFacts,
     /// The node itself, drained by a person.
     pub(crate) node_drain: Option<NodeDrain>,
@@ -148,6 +151,7 @@ impl Desired {
                 .consul
                 .as_ref()
                 .and_then(|consul| consul.maintenance_deadline),
+            proxy: ProxyReport::default(),
             health: HealthFacts::default(),
             node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),

@@ -79,6 +79,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
             }),
             gate: Default::default(),
             health: HealthPolicy::default(),
+            http: Default::default(),
             origin: Origin {
                 file: "config.toml".into(),
                 line: 12,
@@ -97,6 +98,8 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         pending: false,
         notes: Vec::new(),
         routes: Default::default(),
+        steering: Default::default(),
+        router: Default::default(),
     }
 }
 
