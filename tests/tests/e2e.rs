@@ -82,6 +82,8 @@ mod tc;
 mod traffic;
 #[path = "e2e/turmoil.rs"]
 mod turmoil;
+#[path = "e2e/two_nodes.rs"]
+mod two_nodes;
 #[path = "e2e/untouched.rs"]
 mod untouched;
 #[path = "e2e/watching.rs"]
