@@ -9,5 +9,8 @@ pub mod hop;
 pub mod pick;
 pub mod policy;
 pub mod rate;
+pub mod request_id;
 pub mod retry;
 pub mod routing;
+pub mod steering;
+pub mod trace_context;

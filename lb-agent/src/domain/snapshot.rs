@@ -71,8 +71,9 @@ pub struct ServiceState {
     /// Requests that its tags ask for, of the proxy.
     pub routes: BTreeSet<TagRoute>,
     /// Where the proxy takes the connections to its VIPs, of each family at most one address of the
-    /// node. Empty: it has none, or the proxy listens on the VIPs themselves.
-    pub steering: BTreeSet<SocketAddr>,
+    /// node. Empty: it has none, or the proxy listens on the VIPs themselves. `None`: the proxy has
+    /// not told yet, and what the kernel holds is left alone.
+    pub steering: Option<BTreeSet<SocketAddr>>,
     /// Routes of its requests that Consul's service-router has, in their order.
     pub router: Arc<[Arc<Route>]>,
 }
