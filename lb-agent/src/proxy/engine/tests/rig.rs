@@ -108,6 +108,7 @@ pub(super) fn weighted(
         },
     };
     let state = ServiceState {
+        router: Default::default(),
         spec: Arc::new(spec),
         backends: backends.iter().map(backend).collect(),
         split: None,
@@ -118,7 +119,6 @@ pub(super) fn weighted(
         notes: Vec::new(),
         routes: BTreeSet::new(),
         steering: None,
-        router: Default::default(),
     };
     Snapshot {
         version,
