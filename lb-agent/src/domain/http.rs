@@ -8,6 +8,8 @@ pub mod head;
 pub mod hop;
 pub mod pick;
 pub mod policy;
+pub mod request_id;
 pub mod retry;
 pub mod routing;
 pub mod steering;
+pub mod trace_context;
