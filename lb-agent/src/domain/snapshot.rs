@@ -70,8 +70,9 @@ pub struct ServiceState {
     /// Requests that its tags ask for, of a proxy.
     pub routes: BTreeSet<TagRoute>,
     /// Where the proxy takes the connections to its VIPs, of each family at most one address of the
-    /// node. Empty: it has none, or the proxy listens on the VIPs themselves.
-    pub steering: BTreeSet<SocketAddr>,
+    /// node. Empty: it has none, or the proxy listens on the VIPs themselves. `None`: the proxy has
+    /// not told yet, and what the kernel holds is left alone.
+    pub steering: Option<BTreeSet<SocketAddr>>,
 }
 
 /// A backend, the factors of its weight, and the product.
