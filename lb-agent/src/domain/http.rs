@@ -10,5 +10,6 @@ pub mod pick;
 pub mod policy;
 pub mod request_id;
 pub mod retry;
+pub mod routing;
 pub mod steering;
 pub mod trace_context;

@@ -23,6 +23,9 @@ use super::{
 };
 use crate::domain::http::{exchange::Outcome, retry::Failure};
 
+/// How often one looks whether a request's body has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What is the same in every try of a request.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -51,7 +54,9 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) enum Cause {
     Connect(ConnectError),
-    Broke(hyper::Error),
+    Broke,
+    /// Another answered.
+    Cancelled,
     /// One try has had its time.
     Slow,
     /// All tries together have.
@@ -76,18 +81,19 @@ impl Failed {
     pub(super) fn failure(&self) -> Option<Failure> {
         match self.cause {
             Cause::Connect(_) => Some(Failure::Connect),
-            Cause::Broke(_) => Some(Failure::Broke),
+            Cause::Broke => Some(Failure::Broke),
             Cause::Slow => Some(Failure::Slow),
             Cause::Full => Some(Failure::Connect),
-            Cause::Late | Cause::Idle | Cause::Body(_) | Cause::Head => None,
+            Cause::Cancelled | Cause::Late | Cause::Idle | Cause::Body(_) | Cause::Head => None,
         }
     }
 
     pub(super) fn describe(&self) -> String {
         match &self.cause {
             Cause::Connect(error) => error.to_string(),
-            Cause::Broke(_) => "the connection broke before an answer".into(),
+            Cause::Broke => "the connection broke before an answer".into(),
             Cause::Slow | Cause::Late => "no answer in time".into(),
+            Cause::Cancelled => "another answered first".into(),
             Cause::Idle => "nothing of the request came for too long".into(),
             Cause::Full => "too many requests wait for a connection".into(),
             Cause::Body(error) => error.to_string(),
@@ -101,10 +107,10 @@ impl Failed {
             Cause::Connect(ConnectError::TimedOut) => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::BackendFailed)
             }
-            Cause::Connect(_) | Cause::Broke(_) => {
-                (StatusCode::BAD_GATEWAY, Outcome::BackendFailed)
+            Cause::Connect(_) | Cause::Broke => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
+            Cause::Slow | Cause::Late | Cause::Cancelled => {
+                (StatusCode::GATEWAY_TIMEOUT, Outcome::TimedOut)
             }
-            Cause::Slow | Cause::Late => (StatusCode::GATEWAY_TIMEOUT, Outcome::TimedOut),
             Cause::Idle => (StatusCode::REQUEST_TIMEOUT, Outcome::Idle),
             Cause::Full => (StatusCode::SERVICE_UNAVAILABLE, Outcome::Overloaded),
             Cause::Body(BodyError::TooLong) => (StatusCode::PAYLOAD_TOO_LARGE, Outcome::BadRequest),
@@ -167,14 +173,14 @@ impl Engine {
                 Err(failed)
                     if reused
                         && !wish.fresh
-                        && matches!(failed.cause, Cause::Broke(_))
+                        && matches!(failed.cause, Cause::Broke)
                         && call.may_send_again(failed.begun) =>
                 {
                     wish.fresh = true;
                 }
                 Err(failed) => {
                     match failed.cause {
-                        Cause::Broke(_) => backend.failed(Mishap::Reset),
+                        Cause::Broke => backend.failed(Mishap::Reset),
                         Cause::Slow => backend.failed(Mishap::Slow),
                         _ => {}
                     }
@@ -214,7 +220,7 @@ impl Engine {
                 backend.answered(response.status().as_u16());
                 Ok(response)
             }
-            Ok(Err(Broken { begun, error })) => {
+            Ok(Err(Broken { begun })) => {
                 let own = call.body.as_ref().and_then(|body| body.error());
                 Err(match own {
                     Some(error) => Failed {
@@ -222,7 +228,7 @@ impl Engine {
                         begun,
                     },
                     None => Failed {
-                        cause: Cause::Broke(error),
+                        cause: Cause::Broke,
                         begun,
                     },
                 })
@@ -262,8 +268,7 @@ impl Patience {
             began: call.began,
             sent,
         };
-        let (until, _) = this.until(call);
-        this.deadline = Deadline::new(&engine.clock, until);
+        this.deadline.set(this.look_at(call));
         this
     }
 
@@ -287,6 +292,15 @@ impl Patience {
         }
     }
 
+    /// When to look whether it is over. The end of a body may be seen by another task.
+    fn look_at(&self, call: &Call) -> Instant {
+        let (until, _) = self.until(call);
+        match &call.body {
+            Some(body) if !body.ended() => until.min(Instant::now() + LOOK),
+            _ => until,
+        }
+    }
+
     async fn wait<F: Future>(&mut self, call: &Call, answer: F) -> Result<F::Output, Cause> {
         let mut answer = pin!(answer);
         std::future::poll_fn(|context| {
@@ -298,7 +312,7 @@ impl Patience {
                 if until <= Instant::now() {
                     return Poll::Ready(Err(cause));
                 }
-                self.deadline.set(until);
+                self.deadline.set(self.look_at(call));
             }
             Poll::Pending
         })

@@ -135,7 +135,8 @@ impl Passing {
             }
             Some(Err(_)) => Some(Err(BrokenOff::Backend)),
             Some(Ok(frame)) => {
-                if self.incoming.is_end_stream() {
+                // Nothing comes behind trailers, and nobody asks for it.
+                if self.incoming.is_end_stream() || frame.is_trailers() {
                     self.finish();
                 } else {
                     self.deadline.moved(self.idle);
@@ -184,7 +185,8 @@ impl Body for EngineBody {
                 Some(Err(BrokenOff::Backend)) => ledger.ended(Outcome::BackendBrokeOff),
                 Some(Err(BrokenOff::Idle)) => ledger.ended(Outcome::Idle),
             }
-            if this.is_end_stream()
+            let last = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
+            if (last || this.is_end_stream())
                 && let Some(ledger) = &mut this.ledger
             {
                 ledger.passed();

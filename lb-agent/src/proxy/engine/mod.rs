@@ -16,6 +16,9 @@ mod upgrade;
 mod upstream;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::RefCell,
     net::SocketAddr,

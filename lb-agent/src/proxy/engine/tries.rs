@@ -1,7 +1,7 @@
 //! As many tries as a request may have.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,6 @@ use super::{
     attempt::{Answer, Call, Cause, Failed},
     clock::Deadline,
     ledger::{Ledger, grpc_status},
-    view::Backend,
 };
 use crate::domain::http::{
     exchange::{Outcome, Try},
@@ -35,9 +34,18 @@ pub(super) struct Tries<'a> {
     pub(super) key: Option<u64>,
 }
 
+/// How the one ends that was not needed.
+const CANCELLED: Failed = Failed {
+    cause: Cause::Cancelled,
+    begun: true,
+};
+
 /// A try that is over.
 struct Tried {
     index: usize,
+    began: Instant,
+    /// Beside another.
+    hedge: bool,
     result: Result<Answer, Failed>,
 }
 
@@ -69,13 +77,16 @@ impl Engine {
                 }
                 _ => {
                     let result = self.attempt(call, &call.service.backends[index]).await;
-                    Tried { index, result }
+                    let hedge = false;
+                    Tried {
+                        index,
+                        began,
+                        hedge,
+                        result,
+                    }
                 }
             };
-            let backend = &call.service.backends[done.index];
-            if ledger.is_read() {
-                ledger.tried(self.told(call, backend, began, &done.result, false));
-            }
+            self.note(call, &done, ledger);
             let (failure, begun) = match &done.result {
                 Ok(answer) => (failure_in(call, answer), true),
                 Err(failed) => (failed.failure(), failed.begun),
@@ -114,7 +125,8 @@ impl Engine {
         }
     }
 
-    /// A second try beside the first, once that has been alone for long enough.
+    /// A second try beside the first, once that has been alone for long enough. Whichever brings
+    /// a good answer counts; the other is cancelled.
     async fn hedged(
         &self,
         call: &Call,
@@ -124,70 +136,78 @@ impl Engine {
         tried: &mut Vec<usize>,
         ledger: &mut Ledger,
     ) -> Tried {
-        let began = Instant::now();
+        let begin = |index| Tried {
+            index,
+            began: Instant::now(),
+            hedge: false,
+            result: Err(CANCELLED),
+        };
+        let mut one = begin(index);
         let mut first = std::pin::pin!(self.attempt(call, &call.service.backends[index]));
-        let mut alone = Deadline::new(&self.clock, began + after);
-        tokio::select! {
+        let mut alone = Deadline::new(&self.clock, one.began + after);
+        let early = tokio::select! {
             biased;
-            result = &mut first => return Tried { index, result },
-            () = alone.met() => {}
-        }
-        let other = self
-            .choose(call, tries, tried)
-            .filter(|_| self.afford(call));
-        let Some(other) = other else {
-            return Tried {
-                index,
-                result: first.await,
-            };
+            result = &mut first => Some(result),
+            () = alone.met() => None,
         };
-        tried.push(other);
-        let started = Instant::now();
-        let mut second = std::pin::pin!(self.attempt(call, &call.service.backends[other]));
-        let (done, rest) = tokio::select! {
+        if let Some(result) = early {
+            return Tried { result, ..one };
+        }
+        let second = self.choose(call, tries, tried);
+        let Some(second) = second.filter(|_| self.afford(call)) else {
+            one.result = first.await;
+            return one;
+        };
+        tried.push(second);
+        let mut other = Tried {
+            hedge: true,
+            ..begin(second)
+        };
+        let mut second = std::pin::pin!(self.attempt(call, &call.service.backends[second]));
+        let hedge_first = tokio::select! {
             biased;
-            result = &mut first => (Tried { index, result }, other),
-            result = &mut second => (Tried { index: other, result }, index),
+            result = &mut first => { one.result = result; false }
+            result = &mut second => { other.result = result; true }
         };
-        let good = |tried: &Tried| {
-            tried
-                .result
-                .as_ref()
-                .is_ok_and(|answer| failure_in(call, answer).is_none())
+        let is_good = |tried: &Tried| {
+            let answer = tried.result.as_ref();
+            answer.is_ok_and(|answer| failure_in(call, answer).is_none())
         };
-        let done_is_good = good(&done);
-        let note = |ledger: &mut Ledger, one: &Tried, at: Instant, hedge: bool| {
-            if ledger.is_read() {
-                let backend = &call.service.backends[one.index];
-                ledger.tried(self.told(call, backend, at, &one.result, hedge));
+        let (good, rest) = match hedge_first {
+            true if is_good(&other) => (other, one),
+            false if is_good(&one) => (one, other),
+            // The one has failed: the other decides.
+            true => {
+                one.result = first.await;
+                (one, other)
+            }
+            false => {
+                other.result = second.await;
+                (other, one)
             }
         };
-        if done_is_good {
-            let cancelled = Tried {
-                index: rest,
-                result: Err(Failed {
-                    cause: Cause::Slow,
-                    begun: true,
-                }),
-            };
-            let at = if rest == other { started } else { began };
-            note(ledger, &cancelled, at, rest == other);
-            return done;
+        self.note(call, &rest, ledger);
+        good
+    }
+
+    /// Writes a try down that is over.
+    fn note(&self, call: &Call, tried: &Tried, ledger: &mut Ledger) {
+        if !ledger.is_read() {
+            return;
         }
-        // The one has failed: the other decides.
-        let at = if done.index == other { started } else { began };
-        note(ledger, &done, at, done.index == other);
-        if rest == other {
-            Tried {
-                index: other,
-                result: second.await,
-            }
-        } else {
-            Tried {
-                index,
-                result: first.await,
-            }
-        }
+        let backend = &call.service.backends[tried.index];
+        ledger.tried(Try {
+            backend: backend.address,
+            subset: backend.subset.clone(),
+            span: self.random() | 1,
+            after: tried.began.saturating_duration_since(call.began),
+            waited: call.began.elapsed(),
+            result: match &tried.result {
+                Ok(answer) => Ok(answer.response.status().as_u16()),
+                Err(failed) => Err(failed.describe()),
+            },
+            hedge: tried.hedge,
+        });
     }
 
     fn choose(&self, call: &Call, tries: &Tries<'_>, tried: &[usize]) -> Option<usize> {
@@ -234,28 +254,6 @@ impl Engine {
             .min(MOST_PAUSE);
         let most = retry.backoff * doubled * 2;
         most.mul_f64(self.random.borrow_mut().f64())
-    }
-
-    fn told(
-        &self,
-        call: &Call,
-        backend: &Arc<Backend>,
-        began: Instant,
-        result: &Result<Answer, Failed>,
-        hedge: bool,
-    ) -> Try {
-        Try {
-            backend: backend.address,
-            subset: backend.subset.clone(),
-            span: self.random() | 1,
-            after: began.saturating_duration_since(call.began),
-            waited: call.began.elapsed(),
-            result: match result {
-                Ok(answer) => Ok(answer.response.status().as_u16()),
-                Err(failed) => Err(failed.describe()),
-            },
-            hedge,
-        }
     }
 }
 

@@ -51,7 +51,6 @@ pub(in crate::proxy::engine) struct Http1 {
 pub(in crate::proxy::engine) struct Broken {
     /// Some of the request was written.
     pub(in crate::proxy::engine) begun: bool,
-    pub(in crate::proxy::engine) error: hyper::Error,
 }
 
 impl Http1 {
@@ -103,9 +102,8 @@ impl Http1 {
                 self.drive(context);
                 answer.as_mut().poll(&mut quiet)
             });
-            answered.await.map_err(|error| Broken {
+            answered.await.map_err(|_| Broken {
                 begun: self.watch.written.get() > before,
-                error: error.into_error(),
             })
         }
     }

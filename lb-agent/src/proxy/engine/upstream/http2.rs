@@ -135,7 +135,6 @@ impl Stream2 {
             let error = error.into_error();
             Broken {
                 begun: !unsent && !was_refused(&error),
-                error,
             }
         })
     }
