@@ -24,7 +24,7 @@ use crate::{
     api,
     config::{Config, ConsulConfig, DockerConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
-    datapath::{self, Budget, Datapath, FlowTables, Former, Mode, Options},
+    datapath::{self, Budget, Datapath, FlowTables, Former, Mode, Options, Traffic},
     domain::{kernel::Census, registration::RegistrarStatus, snapshot::Snapshot},
     dtab,
     fragments::{self, FragmentStats},
@@ -41,6 +41,10 @@ use crate::{
 
 /// Between two passes over the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Passes from which to the next the flow tables are gone through though no packet has come since
+/// they were empty.
+const LOOK_ANYWAY: u64 = 12;
 
 /// Passes from which to the next free memory is given back.
 const GIVE_BACK: u64 = 3;
@@ -138,6 +142,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     });
     let _resolver = datapath.start_resolver().await?;
     let flows = datapath.flows();
+    let traffic = datapath.traffic()?;
     let trace = datapath
         .take_trace()
         .context("the trace is in other hands")?;
@@ -211,7 +216,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             .transpose()?,
     };
     tasks.spawn("the sweep of the flow tables", |_| async {
-        Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
+        Ok(tokio::task::spawn_blocking(move || sweep(&flows, &traffic, &census)).await?)
     });
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);
@@ -299,18 +304,31 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
 }
 
 /// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.
-fn sweep(flows: &FlowTables, census: &watch::Sender<Arc<Census>>) {
+fn sweep(flows: &FlowTables, traffic: &Traffic, census: &watch::Sender<Arc<Census>>) {
     let mut pass = 0;
     let mut judged = flows.judged();
+    let mut quiet = None;
     loop {
-        match flows.sweep_noting(&mut judged) {
+        // Read before the tables are, for what comes meanwhile may be overlooked there.
+        let packets = traffic.packets().ok();
+        let nothing_new = packets.is_some() && packets == quiet && pass % LOOK_ANYWAY != 0;
+        let found = if nothing_new {
+            Ok(flows.nothing())
+        } else {
+            flows.sweep_noting(&mut judged)
+        };
+        match found {
             Ok(found) => {
                 pass += 1;
+                quiet = packets.filter(|_| judged.found_nothing());
                 if census.send(Arc::new(Census { pass, ..found })).is_err() {
                     return;
                 }
             }
-            Err(error) => error!(%error, "the flow tables could not be swept"),
+            Err(error) => {
+                quiet = None;
+                error!(%error, "the flow tables could not be swept");
+            }
         }
         // The first of these, when all services have come; then from time to time.
         if pass % GIVE_BACK == 2 {
