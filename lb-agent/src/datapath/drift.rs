@@ -25,6 +25,8 @@ use crate::domain::{
 /// Slots of Maglev tables whose contents are looked at in one part. Which table it is costs little,
 /// what is in it does not, so large installations are gone through more slowly.
 const SLOTS_AT_ONCE: usize = 65_537;
+/// The same where somebody asks for all.
+const SLOTS_FOR_ALL: usize = 4 * SLOTS_AT_ONCE;
 
 /// A Maglev table as it was written.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +143,10 @@ impl Datapath {
         part: Part,
         found: &mut Vec<Difference>,
     ) -> Result<(), KernelError> {
-        let mut left = SLOTS_AT_ONCE;
+        let mut left = match part {
+            Part::ALL => SLOTS_FOR_ALL,
+            _ => SLOTS_AT_ONCE,
+        };
         let own: Vec<(u32, WrittenTable)> = self
             .tables
             .iter()

@@ -301,17 +301,6 @@ impl Datapath {
         self.flows.clone()
     }
 
-    /// Tells whether packets have come that can have left something in the flow tables.
-    ///
-    /// # Errors
-    ///
-    /// No further descriptor.
-    pub fn traffic(&self) -> Result<Traffic, KernelError> {
-        let failed =
-            |error| KernelError::new(format!("opening map {}", name::VERDICT_STATS), error);
-        Traffic::new(self.verdicts.try_clone().map_err(failed)?)
-    }
-
     /// Where fragments come in that the agent is to keep; once only. Needs a tokio runtime.
     ///
     /// # Errors

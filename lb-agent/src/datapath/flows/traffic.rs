@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use aya::maps::{Map, MapData, PerCpuArray};
 use lb_common::{entry::Counter, maps::name, verdict::Verdict};
 
-use crate::domain::kernel::KernelError;
+use crate::{datapath::Datapath, domain::kernel::KernelError};
 
 /// The kernel's count of packets that were for this node's services.
 pub struct Traffic {
@@ -42,6 +42,19 @@ impl Traffic {
             packets += values.iter().map(|value| value.packets).sum::<u64>();
         }
         Ok(packets)
+    }
+}
+
+impl Datapath {
+    /// Tells whether packets have come that can have left something in the flow tables.
+    ///
+    /// # Errors
+    ///
+    /// No further descriptor.
+    pub fn traffic(&self) -> Result<Traffic, KernelError> {
+        let failed =
+            |error| KernelError::new(format!("opening map {}", name::VERDICT_STATS), error);
+        Traffic::new(self.verdicts.try_clone().map_err(failed)?)
     }
 }
 
