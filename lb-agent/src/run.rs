@@ -1,6 +1,7 @@
 //! The composition root: makes every part, wires them with channels, and ends them in order.
 
 mod options;
+mod sweep;
 mod takeover;
 mod tasks;
 
@@ -24,11 +25,16 @@ use crate::{
     api,
     config::{Config, ConsulConfig, DockerConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
-    datapath::{self, Budget, Datapath, FlowTables, Former, Mode, Options, Traffic},
-    domain::{kernel::Census, registration::RegistrarStatus, snapshot::Snapshot},
+    datapath::{self, Budget, Datapath, Former, Mode, Options},
+    domain::{
+        http::steering::ProxyReport, kernel::Census, registration::RegistrarStatus,
+        snapshot::Snapshot,
+    },
     dtab,
     fragments::{self, FragmentStats},
-    metrics, probe, registrar,
+    metrics, probe,
+    proxy::{self, Proxy, telemetry::Telemetry},
+    registrar,
     source::{
         consul::{self, ConsulOptions},
         consul_agent::AgentRegistry,
@@ -38,16 +44,6 @@ use crate::{
     surroundings::{consul_addresses, free_port_range, vital},
     watch::{WatchStats, channel as watch_channel},
 };
-
-/// Between two passes over the flow tables.
-const SWEEP: Duration = Duration::from_secs(5);
-
-/// Passes from which to the next the flow tables are gone through though no packet has come since
-/// they were empty.
-const LOOK_ANYWAY: u64 = 12;
-
-/// Passes from which to the next free memory is given back.
-const GIVE_BACK: u64 = 3;
 
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The
 /// programs stay attached; traffic goes on. Programs whose maps are of another schema are replaced
@@ -166,6 +162,13 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let (saved, saved_receiver) = watch::channel(loaded.state.shifts.clone());
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
+    let (proxy_reports, proxy_receiver) = watch::channel(ProxyReport::default());
+    let telemetry = Telemetry::default();
+    let proxy = Proxy::bind(
+        config.proxy.clone(),
+        config.node.interfaces.clone(),
+        telemetry,
+    )?;
 
     let probes = Arc::new(probe::ProbeStats::default());
     let vital_consul = consul_addresses(&config).await;
@@ -189,6 +192,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         state: to_save,
         save_problem: save_problem_receiver,
         registrar,
+        proxy: proxy_receiver,
         saved: saved_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
@@ -216,7 +220,10 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             .transpose()?,
     };
     tasks.spawn("the sweep of the flow tables", |_| async {
-        Ok(tokio::task::spawn_blocking(move || sweep(&flows, &traffic, &census)).await?)
+        Ok(
+            tokio::task::spawn_blocking(move || sweep::keep_swept(&flows, &traffic, &census))
+                .await?,
+        )
     });
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);
@@ -234,6 +241,22 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             Ok(())
         });
     }
+    let proxy_channels = proxy::Channels {
+        snapshots: snapshot_receiver.clone(),
+        reports: proxy_reports,
+        signals: {
+            let handle = handle.clone();
+            Box::new(move |signals| {
+                let handle = handle.clone();
+                // Ejection can wait; requests cannot.
+                tokio::spawn(async move { handle.report(signals).await });
+            })
+        },
+    };
+    tasks.spawn("the proxy", |shutdown| async move {
+        proxy.run(proxy_channels, shutdown).await;
+        Ok(())
+    });
     let probe_stats = probes.clone();
     tasks.spawn("the probes", |shutdown| async move {
         probe::run(targets_receiver, health, probe_stats, shutdown).await;
@@ -288,10 +311,8 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     stop.send_replace(true);
     // Everything that answers requests gets a moment to finish; what hangs is cut off.
     let drained = async { while tasks.set.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_secs(5), drained)
-        .await
-        .is_err()
-    {
+    let patience = Duration::from_secs(5).max(config.proxy.shutdown + Duration::from_secs(1));
+    if tokio::time::timeout(patience, drained).await.is_err() {
         warn!("some parts did not stop in time");
     }
     tasks.set.shutdown().await;
@@ -301,47 +322,6 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     }
     info!("stopped; the programs stay attached and traffic goes on");
     result
-}
-
-/// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.
-fn sweep(flows: &FlowTables, traffic: &Traffic, census: &watch::Sender<Arc<Census>>) {
-    let mut pass = 0;
-    let mut judged = flows.judged();
-    let mut quiet = None;
-    loop {
-        // Read before the tables are, for what comes meanwhile may be overlooked there.
-        let packets = traffic.packets().ok();
-        let nothing_new = packets.is_some() && packets == quiet && pass % LOOK_ANYWAY != 0;
-        let found = if nothing_new {
-            Ok(flows.nothing())
-        } else {
-            flows.sweep_noting(&mut judged)
-        };
-        match found {
-            Ok(found) => {
-                pass += 1;
-                quiet = packets.filter(|_| judged.found_nothing());
-                if census.send(Arc::new(Census { pass, ..found })).is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                quiet = None;
-                error!(%error, "the flow tables could not be swept");
-            }
-        }
-        // The first of these, when all services have come; then from time to time.
-        if pass % GIVE_BACK == 2 {
-            datapath::memory::give_back();
-        }
-        let steps = 50;
-        for _ in 0..steps {
-            std::thread::sleep(SWEEP / steps);
-            if census.is_closed() {
-                return;
-            }
-        }
-    }
 }
 
 /// Derives from each snapshot what is to be probed.

@@ -18,9 +18,11 @@ mod error;
 mod gate;
 mod health;
 mod held;
+mod http;
 mod locate;
 mod node;
 mod place;
+pub mod proxy;
 mod scalar;
 mod service;
 mod table;
@@ -39,6 +41,7 @@ pub use self::{
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
     place::ServicePlaces,
+    proxy::ProxyConfig,
 };
 use self::{locate::Report, table::Table};
 use crate::domain::service::ServiceSpec;
@@ -56,6 +59,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Section `[dtab]`; `None`: no such interface.
     pub dtab: Option<DtabConfig>,
+    /// Section `[proxy]`.
+    pub proxy: ProxyConfig,
     /// `allow` of `[block]`: prefixes that are never blocked, each once.
     pub allow: Vec<ipnet::IpNet>,
     /// Every `[[service]]`, in the order of the file. Names are unique, and so is each VIP with its
@@ -125,7 +130,20 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         .map(|table| block::allow(table, &mut report))
         .unwrap_or_default();
     let services = service::services(&mut root, consul.is_some(), &mut report);
+    let proxy = root
+        .table("proxy", &mut report)
+        .map(|table| proxy::proxy(table, &mut report));
     clash::clashes(&services, &mut report);
+    if let Some(proxy) = &proxy {
+        let others = [
+            (Some(metrics.listen), "metrics are served ([metrics])"),
+            (
+                dtab.as_ref().map(|dtab| dtab.listen),
+                "delegation tables are served ([dtab])",
+            ),
+        ];
+        clash::listeners(&proxy.listeners, &services, others, &mut report);
+    }
     root.close(&mut report);
     let places = place::places(&services, &report);
     report.conclude(Config {
@@ -134,6 +152,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         docker,
         metrics,
         dtab,
+        proxy: proxy.map(|read| read.config).unwrap_or_default(),
         allow,
         places: Arc::new(places),
         services: services

@@ -1,6 +1,6 @@
 //! A `[[service]]`.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use toml::{Spanned, de::DeValue};
 
@@ -8,6 +8,7 @@ use super::{
     backend::backends,
     gate::gate,
     health::health,
+    http,
     locate::{Report, Span},
     scalar,
     table::{Table, elements, kind, read_at},
@@ -56,18 +57,26 @@ pub(super) fn services(document: &mut Table, has_consul: bool, report: &mut Repo
 
 fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
     let name = table.require("name", "name = \"echo\"", report, scalar::name);
-    let vips = vips(&mut table, report);
     let protocol = table
         .get("protocol", report, protocol)
         .unwrap_or(Protocol::Tcp);
-    let forwarding = table
-        .get("forwarding", report, treatment::forwarding)
+    let vips = vips(&mut table, protocol, report);
+    let forwarding = table.locate("forwarding", report, treatment::forwarding);
+    let affinity = table.locate("affinity", report, treatment::affinity);
+    http::check_flows(protocol, forwarding.as_ref(), affinity.as_ref(), report);
+    // What is refused for the whole service is not held against its ports, too.
+    let forwarding = forwarding
+        .map(Spanned::into_inner)
+        .filter(|_| !protocol.is_proxied())
         .unwrap_or_default();
-    let affinity = table
-        .get("affinity", report, treatment::affinity)
-        .unwrap_or_default();
+    let affinity = affinity.map(Spanned::into_inner).unwrap_or_default();
     let allow = treatment::allow(&mut table, &vips, report);
-    let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
+    let (catalog, backends) = catalog(
+        &mut table,
+        http::vips_of_backends(protocol, &vips),
+        has_consul,
+        report,
+    );
     treatment::check_ports(forwarding, &vips, &backends, report);
     let subsets = subsets(&mut table, report);
     let (probe, health) = table
@@ -93,6 +102,7 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
             .map(|table| gate(table, report))
             .unwrap_or_default(),
         health,
+        http: Arc::new(http::policy(&mut table, protocol, report)),
         origin: Origin {
             file: report.path().into(),
             line: report.line(&table.span),
@@ -110,9 +120,12 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
     }
 }
 
-fn vips(table: &mut Table, report: &mut Report) -> Vec<Spanned<SocketAddr>> {
+fn vips(table: &mut Table, protocol: Protocol, report: &mut Report) -> Vec<Spanned<SocketAddr>> {
     let example = "vip = [\"198.51.100.10:80\"]";
     let Some(value) = table.value("vip") else {
+        if protocol.is_proxied() {
+            return Vec::new();
+        }
         report.add(
             &table.span,
             format!("`vip` is missing; add it, as in {example}"),
@@ -136,10 +149,11 @@ fn protocol(value: &DeValue) -> Result<Protocol, String> {
     match scalar::string(value)?.as_str() {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
-        other @ ("http" | "grpc") => Err(format!(
-            "`{other}` needs the proxy, which this version does not have yet; use `tcp`"
+        "http" => Ok(Protocol::Http),
+        "grpc" => Ok(Protocol::Grpc),
+        other => Err(format!(
+            "`{other}` is no protocol; use `tcp`, `udp`, `http` or `grpc`"
         )),
-        other => Err(format!("`{other}` is no protocol; use `tcp` or `udp`")),
     }
 }
 

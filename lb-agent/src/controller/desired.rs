@@ -28,6 +28,7 @@ use crate::{
         fleet::Fleet,
         guard::Guard,
         health::{Down, Observed},
+        http::steering::ProxyReport,
         service::{Catalog, ServiceSpec},
         shift::Steering,
         snapshot::{Drain, Snapshot},
@@ -87,6 +88,8 @@ pub(crate) struct Desired {
     pub(crate) authors: Authors,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// Where the proxy takes connections.
+    proxy: ProxyReport,
     health: HealthFacts,
     /// The node itself, drained by a person.
     pub(crate) node_drain: Option<NodeDrain>,
@@ -136,6 +139,7 @@ impl Desired {
             returns: BTreeMap::new(),
             authors: state.authors.clone(),
             drains: state.drains.clone(),
+            proxy: ProxyReport::default(),
             health: HealthFacts::default(),
             node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),

@@ -125,6 +125,11 @@ impl<K: Kernel> Controller<K> {
                         self.follow().await;
                     }
                 }
+                Ok(()) = self.channels.proxy.changed() => {
+                    let report = self.channels.proxy.borrow_and_update().clone();
+                    self.desired.set_proxy(report);
+                    self.follow().await;
+                }
                 Some(event) = self.channels.health.recv() => {
                     self.note_health(event);
                     while let Ok(event) = self.channels.health.try_recv() {

@@ -49,6 +49,7 @@ mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -88,7 +89,7 @@ pub struct Datapath {
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
     /// The same map.
-    maglev_map: std::os::fd::OwnedFd,
+    maglev_map: OwnedFd,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
     vips: HashMap<MapData, AddressKey, u32>,
@@ -106,7 +107,7 @@ pub struct Datapath {
     hops: nexthop::Hops,
     flows: FlowTables,
     /// A descriptor of the map of verdicts, for [`Self::traffic`].
-    verdicts: std::os::fd::OwnedFd,
+    verdicts: OwnedFd,
     trace: Option<Trace>,
     attached: Vec<Attached>,
     /// Where local clients are served.
@@ -117,9 +118,9 @@ pub struct Datapath {
     /// Maglev tables as they were written, by service id.
     tables: BTreeMap<u32, drift::WrittenTable>,
     /// A descriptor of the map of Maglev tables, whose slots are looked at.
-    maglev_slots: std::os::fd::OwnedFd,
+    maglev_slots: OwnedFd,
     /// A descriptor of the backend map, whose memory is looked at.
-    backend_memory: std::os::fd::OwnedFd,
+    backend_memory: OwnedFd,
     detours: drift::Detours,
     /// What each pinned link is about.
     links: BTreeMap<std::path::PathBuf, Option<object::Attachment>>,
@@ -129,9 +130,8 @@ pub struct Datapath {
     users: std::collections::HashMap<std::net::IpAddr, u32>,
     /// By address: what the routes said the source is when they were last asked.
     looked_up: std::collections::HashMap<std::net::IpAddr, std::net::IpAddr>,
-    /// The routes as they were when all were asked; `None`: they may be others by now.
+    /// The routes when all were asked; `None`: they may be others by now.
     routes_asked: Option<u64>,
-    /// Which share of the addresses is asked for again next.
     share: usize,
     /// Sources that pass the filter, since it was last written anew.
     allowed: std::collections::HashSet<std::net::IpAddr>,
@@ -378,8 +378,7 @@ where
 }
 
 /// A descriptor of its own for a map that others use beside its owner.
-fn descriptor(ebpf: &Ebpf, map: &str) -> Result<std::os::fd::OwnedFd, KernelError> {
-    use std::os::fd::AsFd as _;
+fn descriptor(ebpf: &Ebpf, map: &str) -> Result<OwnedFd, KernelError> {
     let Some(Map::Array(data) | Map::ArrayOfMaps(data) | Map::PerCpuArray(data)) = ebpf.map(map)
     else {
         return Err(loader::missing(map));

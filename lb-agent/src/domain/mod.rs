@@ -20,6 +20,7 @@ pub mod gate;
 pub mod guard;
 pub mod health;
 pub mod history;
+pub mod http;
 pub mod kernel;
 pub mod maglev;
 pub mod offer;

@@ -109,6 +109,7 @@ fn specify(
         probe: probe(meta)?,
         gate: GateSpec::default(),
         health: HealthPolicy::default(),
+        http: Default::default(),
         origin: Origin {
             file: PathBuf::from(origin),
             line: 0,

@@ -89,6 +89,7 @@ mod tests {
             health: Default::default(),
             affinity: Default::default(),
             allow: None,
+            http: Default::default(),
             origin: Origin {
                 file: PathBuf::from("x.toml"),
                 line: 7,

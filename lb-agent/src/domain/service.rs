@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use super::{
     backend::{CatalogHealth, Instance},
     filter::Filter,
     gate::GateSpec,
+    http::policy::HttpPolicy,
     passive::PassiveSpec,
     split::Shares,
 };
@@ -27,13 +29,25 @@ pub enum Protocol {
     Tcp,
     /// Balanced in the kernel.
     Udp,
+    /// HTTP: each request is balanced by the proxy.
+    Http,
+    /// gRPC: the same, and backends speak HTTP/2.
+    Grpc,
 }
 
 impl Protocol {
+    /// Whether the proxy serves it, not the kernel.
+    pub fn is_proxied(self) -> bool {
+        match self {
+            Protocol::Tcp | Protocol::Udp => false,
+            Protocol::Http | Protocol::Grpc => true,
+        }
+    }
+
     /// IANA protocol number.
     pub fn number(self) -> u8 {
         match self {
-            Protocol::Tcp => lb_common::IPPROTO_TCP,
+            Protocol::Tcp | Protocol::Http | Protocol::Grpc => lb_common::IPPROTO_TCP,
             Protocol::Udp => lb_common::IPPROTO_UDP,
         }
     }
@@ -43,6 +57,8 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Http => "http",
+            Protocol::Grpc => "grpc",
         }
     }
 }
@@ -272,7 +288,8 @@ impl fmt::Display for Origin {
 pub struct ServiceSpec {
     /// Unique name.
     pub name: String,
-    /// Where clients connect to; unique per protocol over all services. Not empty.
+    /// Where clients connect to; unique per protocol over all services. Not empty, but for those that
+    /// the proxy serves, which its shared listeners know by name.
     pub vips: Vec<SocketAddr>,
     /// Transport protocol.
     pub protocol: Protocol,
@@ -294,6 +311,8 @@ pub struct ServiceSpec {
     pub gate: GateSpec,
     /// What else decides on health.
     pub health: HealthPolicy,
+    /// How requests are treated, if the proxy serves it.
+    pub http: Arc<HttpPolicy>,
     /// Where it was configured.
     pub origin: Origin,
 }

@@ -192,6 +192,8 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         pending: false,
         notes: Vec::new(),
         routes: Default::default(),
+        steering: Default::default(),
+        router: Default::default(),
     }
 }
 

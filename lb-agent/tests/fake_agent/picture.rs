@@ -21,6 +21,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
             probe: None,
             gate: Default::default(),
             health: Default::default(),
+            http: Default::default(),
             origin: Origin {
                 file: "/etc/lb-agent/config.toml".into(),
                 line: 7,
@@ -34,6 +35,8 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
         pending: false,
         notes: vec![],
         routes: Default::default(),
+        steering: Default::default(),
+        router: Default::default(),
     };
     let backend = |host: u8, subset: &str| {
         let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));

@@ -78,6 +78,7 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
             }),
             gate: Default::default(),
             health: HealthPolicy::default(),
+            http: Default::default(),
             origin: Origin {
                 file: "config.toml".into(),
                 line: 12,
@@ -96,6 +97,8 @@ fn state(backends: Vec<BackendState>, split: Option<&[&str]>) -> ServiceState {
         pending: false,
         notes: Vec::new(),
         routes: Default::default(),
+        steering: Default::default(),
+        router: Default::default(),
     }
 }
 

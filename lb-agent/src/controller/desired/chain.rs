@@ -16,6 +16,7 @@ use crate::domain::{
     guard::Guard,
     health::Observed,
     precedence::SplitStack,
+    route::Route,
     service::{Catalog, ServiceSpec, SubsetRule},
     snapshot::Held,
     split::{ActiveSplit, Shares, SplitSource},
@@ -46,6 +47,8 @@ pub(super) struct Chain {
     pub(super) notes: Vec<String>,
     /// Requests that its tags ask for.
     pub(super) routes: BTreeSet<TagRoute>,
+    /// Routes of its requests.
+    pub(super) router: Arc<[Arc<Route>]>,
     /// What cannot be made of it.
     pub(super) problems: Vec<String>,
 }
@@ -153,6 +156,7 @@ impl Desired {
             splits: SplitStack::default(),
             notes: Vec::new(),
             routes: BTreeSet::new(),
+            router: Arc::default(),
             problems: Vec::new(),
         };
         let mut failover = None;

@@ -12,6 +12,7 @@ use crate::{
     domain::{
         backend::Instance,
         health::Observed,
+        http::steering::ProxyReport,
         service::ServiceSpec,
         shift::Steering,
         snapshot::{ServiceState, Snapshot},
@@ -161,7 +162,18 @@ impl Desired {
         state.pending = chain.pending;
         state.notes = chain.notes;
         state.routes = chain.routes;
+        state.steering = self.proxy.steering.get(name).cloned();
+        state.router = chain.router;
         (state, chain.problems)
+    }
+
+    /// Takes in where the proxy takes connections.
+    pub(crate) fn set_proxy(&mut self, report: ProxyReport) {
+        let former = std::mem::replace(&mut self.proxy, report);
+        let names = former.steering.keys().chain(self.proxy.steering.keys());
+        let changed =
+            names.filter(|name| former.steering.get(*name) != self.proxy.steering.get(*name));
+        self.touched.services.extend(changed.cloned());
     }
 
     /// Drops what is known of backends that are gone from these services, and of services that are.

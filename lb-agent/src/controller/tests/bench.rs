@@ -90,6 +90,7 @@ impl Bench {
             state,
             save_problem: save_problem_receiver,
             registrar: watch::channel(RegistrarStatus::default()).1,
+            proxy: watch::channel(Default::default()).1,
             saved: saved_receiver,
         };
         let controller = Controller::start(kernel.clone(), setup, channels)

@@ -24,6 +24,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         probe: None,
         gate: Default::default(),
         health: Default::default(),
+        http: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,
@@ -61,6 +62,8 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         pending: false,
         notes: Vec::new(),
         routes: Default::default(),
+        steering: Default::default(),
+        router: Default::default(),
     })
 }
 

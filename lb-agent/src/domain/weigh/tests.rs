@@ -74,6 +74,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         probe: None,
         gate: Default::default(),
         health: Default::default(),
+        http: Default::default(),
         origin: Origin {
             file: PathBuf::from("test"),
             line: 1,

@@ -165,6 +165,7 @@ pub(super) fn snapshot() -> Snapshot {
         probe: None,
         gate: Default::default(),
         health: Default::default(),
+        http: Default::default(),
         origin: Origin {
             file: "config.toml".into(),
             line: 1,
@@ -235,6 +236,8 @@ pub(super) fn snapshot() -> Snapshot {
         pending: false,
         notes: Vec::new(),
         routes: Default::default(),
+        steering: Default::default(),
+        router: Default::default(),
     };
     Snapshot {
         version: 17,

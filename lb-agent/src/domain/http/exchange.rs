@@ -1,0 +1,166 @@
+//! What became of a request: one record, from which log, metrics and spans are made.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// A request that the proxy has finished with. Durations count from [`Exchange::began`].
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// When its head was complete.
+    pub began: SystemTime,
+    /// The client, as the PROXY protocol header says if there was one.
+    pub client: SocketAddr,
+    /// The listener that took it.
+    pub listener: SocketAddr,
+    /// Whether the client spoke TLS.
+    pub tls: bool,
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`.
+    pub version: &'static str,
+    /// Its method.
+    pub method: String,
+    /// `Host` or `:authority`.
+    pub host: String,
+    /// Path and query as sent.
+    pub target: String,
+    /// `User-Agent` and `Referer`, for the log.
+    pub user_agent: Option<String>,
+    /// The same.
+    pub referer: Option<String>,
+    /// The id that it carries through the system.
+    pub request_id: String,
+    /// Trace and span, as in W3C's `traceparent`; the span is the proxy's own.
+    pub trace: SpanContext,
+    /// The span that it came with.
+    pub parent: Option<u64>,
+    /// Name of the service; `None`: no route fitted.
+    pub service: Option<Arc<str>>,
+    /// The route that fitted, in short.
+    pub route: Option<Arc<str>>,
+    /// Tries, in their order.
+    pub tries: Vec<Try>,
+    /// Status sent to the client; 0: none was.
+    pub status: u16,
+    /// `grpc-status` of the answer, in its head or trailers.
+    pub grpc_status: Option<u32>,
+    /// Bytes of bodies, as the client sent and got them.
+    pub received: u64,
+    /// The same of the answer.
+    pub sent: u64,
+    /// Why it ended.
+    pub outcome: Outcome,
+    /// Until the head of the answer went to the client.
+    pub first_byte: Option<Duration>,
+    /// Until all was over.
+    pub total: Duration,
+}
+
+impl Exchange {
+    /// The time that the proxy itself took until the head of the answer: without that of tries and
+    /// of waiting before them.
+    pub fn overhead(&self) -> Option<Duration> {
+        let upstream = self.tries.iter().map(|one| one.waited).max()?;
+        Some(self.first_byte?.saturating_sub(upstream))
+    }
+}
+
+/// One try of a request on a backend.
+#[derive(Clone, Debug)]
+pub struct Try {
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Its subset.
+    pub subset: Option<Arc<str>>,
+    /// Its span.
+    pub span: u64,
+    /// From the request's beginning to that of the try.
+    pub after: Duration,
+    /// From the request's beginning to the head of the answer or the failure.
+    pub waited: Duration,
+    /// Status, or what went wrong in few words, as in `connection refused`.
+    pub result: Result<u16, String>,
+    /// It was sent beside another that had not answered.
+    pub hedge: bool,
+}
+
+/// Ids of W3C Trace Context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanContext {
+    /// Of the trace; not 0.
+    pub trace: u128,
+    /// Of the span; not 0.
+    pub span: u64,
+    /// Somebody records it.
+    pub sampled: bool,
+}
+
+/// Why a request ended as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// A backend's answer went to the client, whole.
+    Answered,
+    /// The client went away before that.
+    ClientGone,
+    /// The backend broke off within its answer.
+    BackendBrokeOff,
+    /// No backend answered: connections failed or broke.
+    BackendFailed,
+    /// The patience of the route was over.
+    TimedOut,
+    /// Nothing came for longer than the idle time.
+    Idle,
+    /// No route fitted.
+    NoRoute,
+    /// The service has no usable backend.
+    NoBackend,
+    /// A bound of the service was reached.
+    Overloaded,
+    /// A rate limit.
+    RateLimited,
+    /// The client may not use the service.
+    Forbidden,
+    /// Not HTTP as it must be, or more than is allowed.
+    BadRequest,
+    /// It became another protocol and ended.
+    Upgraded,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Answered,
+        Self::ClientGone,
+        Self::BackendBrokeOff,
+        Self::BackendFailed,
+        Self::TimedOut,
+        Self::Idle,
+        Self::NoRoute,
+        Self::NoBackend,
+        Self::Overloaded,
+        Self::RateLimited,
+        Self::Forbidden,
+        Self::BadRequest,
+        Self::Upgraded,
+    ];
+
+    /// In logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::ClientGone => "client_gone",
+            Self::BackendBrokeOff => "backend_broke_off",
+            Self::BackendFailed => "backend_failed",
+            Self::TimedOut => "timed_out",
+            Self::Idle => "idle",
+            Self::NoRoute => "no_route",
+            Self::NoBackend => "no_backend",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
+            Self::Forbidden => "forbidden",
+            Self::BadRequest => "bad_request",
+            Self::Upgraded => "upgraded",
+        }
+    }
+}
