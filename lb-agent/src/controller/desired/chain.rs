@@ -382,7 +382,7 @@ impl Chain {
                 .iter()
                 .any(|(known, _)| known.id == instance.id)
             {
-                instance.id = InstanceId(format!("{}@{}", instance.id, from.key()));
+                instance.id = InstanceId(format!("{}@{}", instance.id, from.key()).into());
             }
             self.instances.push((instance, held));
         }

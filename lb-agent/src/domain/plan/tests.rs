@@ -48,7 +48,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         drain: None,
         held: None,
         weight: *weight,
-        reason: String::new(),
+        reason: "".into(),
     });
     Arc::new(ServiceState {
         spec: Arc::new(spec),
