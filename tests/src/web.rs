@@ -132,7 +132,10 @@ mod tests {
     #[test]
     fn requests_are_counted_by_id() {
         let mut counts = Counts::default();
-        assert_eq!((counts.add("a"), counts.add("b"), counts.add("a")), (0, 0, 1));
+        assert_eq!(
+            (counts.add("a"), counts.add("b"), counts.add("a")),
+            (0, 0, 1)
+        );
         assert_eq!(counts.text(), "total 3\na 2\nb 1\n");
     }
 }

@@ -32,7 +32,11 @@ pub(crate) const CASES: [Case; 8] = [
     case("HTTP/1.1 kept, 1 KB", Over::KeptConnection, 1000),
     case("HTTP/1.1 kept, 100 KB", Over::KeptConnection, 100_000),
     case("HTTP/1.1 new connections, 1 KB", Over::NewConnection, 1000),
-    case("HTTP/1.1 new connections, 100 KB", Over::NewConnection, 100_000),
+    case(
+        "HTTP/1.1 new connections, 100 KB",
+        Over::NewConnection,
+        100_000,
+    ),
     case("HTTP/2, 1 KB", Over::Http2, 1000),
     case("HTTP/2, 100 KB", Over::Http2, 100_000),
     case("gRPC unary, 1 KB", Over::Grpc, 1000),

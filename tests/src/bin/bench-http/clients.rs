@@ -57,7 +57,11 @@ fn wrk(stand: &Stand, case: &Case, connections: usize, seconds: u64) -> Result<M
     if case.over == Over::NewConnection {
         command.args(["-H", "Connection: close"]);
     }
-    command.arg(format!("http://{}/size/{}", stand.target(case.over), case.size));
+    command.arg(format!(
+        "http://{}/size/{}",
+        stand.target(case.over),
+        case.size
+    ));
     let printed = run_tool(&mut command)?;
     of_wrk(&printed).with_context(|| format!("wrk printed:\n{printed}"))
 }

@@ -63,7 +63,10 @@ struct Figures {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    ensure!(args.rounds > 0 && args.seconds > 0, "no time is no measurement");
+    ensure!(
+        args.rounds > 0 && args.seconds > 0,
+        "no time is no measurement"
+    );
     ensure!(args.connections >= 4, "at least four connections");
     let cases: Vec<&Case> = CASES
         .iter()

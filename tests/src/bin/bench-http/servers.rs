@@ -36,10 +36,10 @@ pub(crate) fn haproxy(
             .map(|(number, backend)| format!("    server b{number} {backend}{rest}\n"))
             .collect()
     };
-    // Descriptors: by default it takes only as many connections as it has two for each, although
-    // those to the backends are shared.
+    // By default it starts only with two descriptors for each connection, although those to the
+    // backends are shared.
     let text = format!(
-        "global\n    maxconn {MAX_CONNECTIONS}\n    ulimit-n 20000\n    nbthread {THREADS}\n\
+        "global\n    maxconn {MAX_CONNECTIONS}\n    no strict-limits\n    nbthread {THREADS}\n\
          defaults\n    mode http\n    timeout connect 5s\n    timeout client 120s\n    \
          timeout server 30s\n    http-reuse always\n    option forwardfor\n    balance roundrobin\n\
          listen web\n    bind {vip}:{http} backlog 4096\n    bind {vip}:{http2} backlog 4096\n{}\
@@ -56,11 +56,7 @@ pub(crate) fn haproxy(
 }
 
 /// nginx with connections to the backends that are kept.
-pub(crate) fn nginx(
-    topology: &Topology,
-    vip: IpAddr,
-    backends: &[SocketAddr],
-) -> Result<Process> {
+pub(crate) fn nginx(topology: &Topology, vip: IpAddr, backends: &[SocketAddr]) -> Result<Process> {
     let [http, http2, grpc] = PORTS;
     let servers: String = backends
         .iter()
@@ -84,6 +80,7 @@ pub(crate) fn nginx(
            uwsgi_temp_path {temporary}/uwsgi;\n\
            scgi_temp_path {temporary}/scgi;\n\
            upstream web {{ {servers} keepalive 64; keepalive_requests 100000000; }}\n\
+           upstream rpc {{ {servers} keepalive 64; keepalive_requests 100000000; }}\n\
            server {{\n\
              listen {vip}:{http} backlog=4096; listen {vip}:{http2} backlog=4096 http2; {keep}\n\
              location / {{\n\
@@ -93,7 +90,7 @@ pub(crate) fn nginx(
            }}\n\
            server {{\n\
              listen {vip}:{grpc} backlog=4096 http2; {keep}\n\
-             location / {{ grpc_pass grpc://web; }}\n\
+             location / {{ grpc_pass grpc://rpc; }}\n\
            }}\n\
          }}\n",
         temporary = directory.display()

@@ -113,9 +113,9 @@ impl Stand {
             _processes: processes,
             topology,
         };
-        for process in &stand._processes {
+        if let Some(last) = stand._processes.last() {
             let to = stand.target(Over::KeptConnection);
-            servers::ready(process, stand.topology.client(), to)?;
+            servers::ready(last, stand.topology.client(), to)?;
         }
         Ok(stand)
     }
@@ -162,6 +162,9 @@ fn start_agent(topology: &Topology, backends: &[SocketAddr]) -> Result<Agent> {
     let web = service("web", "http", &PORTS[..2]);
     let rpc = service("rpc", "grpc", &PORTS[2..]);
     Setup::new(topology)
-        .config(&format!("[proxy]\nthreads = {}\n{web}{rpc}", servers::THREADS))
+        .config(&format!(
+            "[proxy]\nthreads = {}\n{web}{rpc}",
+            servers::THREADS
+        ))
         .start()
 }
