@@ -7,6 +7,7 @@
 //! - [`source`]: where services and backends come from.
 //! - [`registrar`]: registers the node's containers in Consul.
 //! - [`probe`]: asks the backends how they are.
+//! - [`proxy`]: serves requests of HTTP and gRPC services.
 //! - [`state`]: what outlives the agent, on disk.
 //! - [`controller`]: desired state, plan, apply; the only one that changes anything.
 //! - [`api`]: the agent's gRPC service on a Unix socket. [`cli`]: the command line.
@@ -31,6 +32,7 @@ pub mod fragments;
 pub mod logging;
 pub mod metrics;
 pub mod probe;
+pub mod proxy;
 pub mod registrar;
 pub mod run;
 pub mod source;

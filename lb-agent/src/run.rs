@@ -25,10 +25,15 @@ use crate::{
     config::{Config, ConsulConfig, DockerConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
     datapath::{self, Budget, Datapath, FlowTables, Former, Mode, Options},
-    domain::{kernel::Census, registration::RegistrarStatus, snapshot::Snapshot},
+    domain::{
+        http::steering::ProxyReport, kernel::Census, registration::RegistrarStatus,
+        snapshot::Snapshot,
+    },
     dtab,
     fragments::{self, FragmentStats},
-    metrics, probe, registrar,
+    metrics, probe,
+    proxy::{self, Proxy, telemetry::Telemetry},
+    registrar,
     source::{
         consul::{self, ConsulOptions},
         consul_agent::AgentRegistry,
@@ -161,6 +166,13 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let (saved, saved_receiver) = watch::channel(loaded.state.shifts.clone());
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
+    let (proxy_reports, proxy_receiver) = watch::channel(ProxyReport::default());
+    let telemetry = Telemetry::default();
+    let proxy = Proxy::bind(
+        config.proxy.clone(),
+        config.node.interfaces.clone(),
+        telemetry,
+    )?;
 
     let probes = Arc::new(probe::ProbeStats::default());
     let vital_consul = consul_addresses(&config).await;
@@ -184,6 +196,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         state: to_save,
         save_problem: save_problem_receiver,
         registrar,
+        proxy: proxy_receiver,
         saved: saved_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
@@ -229,6 +242,22 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             Ok(())
         });
     }
+    let proxy_channels = proxy::Channels {
+        snapshots: snapshot_receiver.clone(),
+        reports: proxy_reports,
+        signals: {
+            let handle = handle.clone();
+            Box::new(move |signals| {
+                let handle = handle.clone();
+                // Ejection can wait; requests cannot.
+                tokio::spawn(async move { handle.report(signals).await });
+            })
+        },
+    };
+    tasks.spawn("the proxy", |shutdown| async move {
+        proxy.run(proxy_channels, shutdown).await;
+        Ok(())
+    });
     let probe_stats = probes.clone();
     tasks.spawn("the probes", |shutdown| async move {
         probe::run(targets_receiver, health, probe_stats, shutdown).await;
@@ -283,10 +312,8 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     stop.send_replace(true);
     // Everything that answers requests gets a moment to finish; what hangs is cut off.
     let drained = async { while tasks.set.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_secs(5), drained)
-        .await
-        .is_err()
-    {
+    let patience = Duration::from_secs(5).max(config.proxy.shutdown + Duration::from_secs(1));
+    if tokio::time::timeout(patience, drained).await.is_err() {
         warn!("some parts did not stop in time");
     }
     tasks.set.shutdown().await;

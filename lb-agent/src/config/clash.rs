@@ -6,6 +6,7 @@ use std::{
 };
 
 use lb_common::maps::MAX_SERVICES;
+use toml::Spanned;
 
 use super::{locate::Report, service::Read};
 use crate::domain::service::Protocol;
@@ -29,6 +30,58 @@ pub(super) fn clashes(services: &[Read], report: &mut Report) {
             }
         }
     }
+}
+
+/// Reports listeners of the proxy where something else is served.
+pub(super) fn listeners(
+    listeners: &[Spanned<SocketAddr>],
+    services: &[Read],
+    others: [(Option<SocketAddr>, &str); 2],
+    report: &mut Report,
+) {
+    for (index, listener) in listeners.iter().enumerate() {
+        let address = *listener.get_ref();
+        let mut former = listeners[..index].iter();
+        let mut vips = services.iter().flat_map(|service| {
+            let udp = service.spec.protocol == Protocol::Udp;
+            let vips = service.vips.iter().filter(move |_| !udp);
+            vips.map(|vip| (vip, &service.spec.name))
+        });
+        let taken = if let Some(former) = former.find(|former| overlap(*former.get_ref(), address))
+        {
+            let line = report.line(&former.span());
+            format!(
+                "the proxy already listens on {} (line {line})",
+                former.get_ref()
+            )
+        } else if let Some((other, what)) = others.iter().find_map(|(other, what)| {
+            other
+                .filter(|other| overlap(*other, address))
+                .zip(Some(what))
+        }) {
+            format!("{other} is where {what}")
+        } else if let Some((vip, name)) = vips.find(|(vip, _)| *vip.get_ref() == address) {
+            let line = report.line(&vip.span());
+            format!("{address} is where clients connect to for service `{name}` (line {line})")
+        } else {
+            continue;
+        };
+        report.add(
+            &listener.span(),
+            format!("{taken}; use another address or port"),
+        );
+    }
+}
+
+/// Whether no two sockets can listen on both.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |wide: SocketAddr, address: SocketAddr| {
+        // `[::]` takes IPv4 as well.
+        wide.ip().is_unspecified() && (wide.is_ipv6() || address.is_ipv4())
+    };
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
 fn names(services: &[Read], report: &mut Report) {

@@ -150,7 +150,7 @@ fn asked(table: &mut Table, kind: Option<Kind>, report: &mut Report) -> ProbeKin
 }
 
 /// `true`, `false` or a table.
-fn tls(table: &mut Table, report: &mut Report) -> Option<TlsSpec> {
+pub(super) fn tls(table: &mut Table, report: &mut Report) -> Option<TlsSpec> {
     let value = table.value("tls")?;
     if let DeValue::Boolean(on) = value.get_ref() {
         return on.then(TlsSpec::default);
@@ -247,7 +247,7 @@ fn path(value: &DeValue) -> Result<String, String> {
     }
 }
 
-fn host(value: &DeValue) -> Result<String, String> {
+pub(super) fn host(value: &DeValue) -> Result<String, String> {
     let host = scalar::string(value)?;
     if host.parse::<hyper::http::uri::Authority>().is_ok() && !host.contains('@') {
         Ok(host)

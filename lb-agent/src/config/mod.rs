@@ -18,6 +18,7 @@ mod error;
 mod gate;
 mod health;
 mod held;
+mod http;
 mod locate;
 mod node;
 mod place;
@@ -129,7 +130,20 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         .map(|table| block::allow(table, &mut report))
         .unwrap_or_default();
     let services = service::services(&mut root, consul.is_some(), &mut report);
+    let proxy = root
+        .table("proxy", &mut report)
+        .map(|table| proxy::proxy(table, &mut report));
     clash::clashes(&services, &mut report);
+    if let Some(proxy) = &proxy {
+        let others = [
+            (Some(metrics.listen), "metrics are served ([metrics])"),
+            (
+                dtab.as_ref().map(|dtab| dtab.listen),
+                "delegation tables are served ([dtab])",
+            ),
+        ];
+        clash::listeners(&proxy.listeners, &services, others, &mut report);
+    }
     root.close(&mut report);
     let places = place::places(&services, &report);
     report.conclude(Config {
@@ -138,7 +152,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         docker,
         metrics,
         dtab,
-        proxy: ProxyConfig::default(),
+        proxy: proxy.map(|read| read.config).unwrap_or_default(),
         allow,
         places: Arc::new(places),
         services: services

@@ -1,8 +1,12 @@
 //! `[proxy]`: where the node takes requests.
 
+mod read;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+
+pub(super) use self::read::proxy;
 
 /// The section `[proxy]`. Absent: there are no shared listeners; services with a VIP have their
 /// own all the same.

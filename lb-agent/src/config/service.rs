@@ -8,6 +8,7 @@ use super::{
     backend::backends,
     gate::gate,
     health::health,
+    http,
     locate::{Report, Span},
     scalar,
     table::{Table, elements, kind, read_at},
@@ -60,14 +61,22 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
         .get("protocol", report, protocol)
         .unwrap_or(Protocol::Tcp);
     let vips = vips(&mut table, protocol, report);
-    let forwarding = table
-        .get("forwarding", report, treatment::forwarding)
+    let forwarding = table.locate("forwarding", report, treatment::forwarding);
+    let affinity = table.locate("affinity", report, treatment::affinity);
+    http::check_flows(protocol, forwarding.as_ref(), affinity.as_ref(), report);
+    // What is refused for the whole service is not held against its ports, too.
+    let forwarding = forwarding
+        .map(Spanned::into_inner)
+        .filter(|_| !protocol.is_proxied())
         .unwrap_or_default();
-    let affinity = table
-        .get("affinity", report, treatment::affinity)
-        .unwrap_or_default();
+    let affinity = affinity.map(Spanned::into_inner).unwrap_or_default();
     let allow = treatment::allow(&mut table, &vips, report);
-    let (catalog, backends) = catalog(&mut table, &vips, has_consul, report);
+    let (catalog, backends) = catalog(
+        &mut table,
+        http::vips_of_backends(protocol, &vips),
+        has_consul,
+        report,
+    );
     treatment::check_ports(forwarding, &vips, &backends, report);
     let subsets = subsets(&mut table, report);
     let (probe, health) = table
@@ -93,7 +102,7 @@ fn service(mut table: Table, has_consul: bool, report: &mut Report) -> Read {
             .map(|table| gate(table, report))
             .unwrap_or_default(),
         health,
-        http: Arc::default(),
+        http: Arc::new(http::policy(&mut table, protocol, report)),
         origin: Origin {
             file: report.path().into(),
             line: report.line(&table.span),

@@ -2,7 +2,9 @@
 
 mod chain;
 mod changes;
+mod detail;
 mod health;
+mod maintenance;
 mod naming;
 mod origin;
 mod publish;
@@ -18,6 +20,7 @@ use std::{
 };
 
 use self::health::HealthFacts;
+use super::OperatorError;
 use crate::{
     config::{Config, Publish},
     domain::{
@@ -28,6 +31,7 @@ use crate::{
         fleet::Fleet,
         guard::Guard,
         health::{Down, Observed},
+        http::steering::ProxyReport,
         service::{Catalog, ServiceSpec},
         shift::Steering,
         snapshot::{Drain, Snapshot},
@@ -87,6 +91,12 @@ pub(crate) struct Desired {
     pub(crate) authors: Authors,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// Backends in maintenance in Consul, by service.
+    pub(crate) maintenance: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// How long what those have left is waited for; `None`: for ever.
+    maintenance_deadline: Option<Duration>,
+    /// Where the proxy takes connections.
+    proxy: ProxyReport,
     health: HealthFacts,
     /// The node itself, drained by a person.
     pub(crate) node_drain: Option<NodeDrain>,
@@ -136,6 +146,12 @@ impl Desired {
             returns: BTreeMap::new(),
             authors: state.authors.clone(),
             drains: state.drains.clone(),
+            maintenance: state.maintenance.clone(),
+            maintenance_deadline: config
+                .consul
+                .as_ref()
+                .and_then(|consul| consul.maintenance_deadline),
+            proxy: ProxyReport::default(),
             health: HealthFacts::default(),
             node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),

@@ -125,6 +125,11 @@ impl<K: Kernel> Controller<K> {
                         self.follow().await;
                     }
                 }
+                Ok(()) = self.channels.proxy.changed() => {
+                    let report = self.channels.proxy.borrow_and_update().clone();
+                    self.desired.set_proxy(report);
+                    self.follow().await;
+                }
                 Some(event) = self.channels.health.recv() => {
                     self.note_health(event);
                     while let Ok(event) = self.channels.health.try_recv() {
@@ -150,6 +155,7 @@ impl<K: Kernel> Controller<K> {
                     // Under a stream of commands the deadline never comes.
                     self.expire().await;
                     self.kernel.refresh_sources();
+                    self.forget_maintained();
                     self.follow().await;
                 }
             }
@@ -208,6 +214,7 @@ impl<K: Kernel> Controller<K> {
             fallbacks: self.desired.fallbacks.clone(),
             shifts: self.desired.shifts_to_save(),
             drains: self.desired.drains.clone(),
+            maintenance: self.desired.maintenance.clone(),
             node_drain: self.desired.node_drain.clone(),
             blocks: self.blocks.rules().operator().cloned().collect(),
             imported: self.blocks.rules().imported().clone(),

@@ -65,6 +65,7 @@ impl<K: Kernel> Controller<K> {
         let mut problems = self.setup.problems.clone();
         problems.extend(self.reload_problem.clone());
         problems.extend(self.channels.save_problem.borrow().clone());
+        problems.extend(self.channels.proxy.borrow().problems.iter().cloned());
         problems.extend(self.registrar().iter().flat_map(RegistrarStatus::problems));
         if let Some(error) = self.kernel.last_error() {
             problems.push(format!("the kernel does not follow: {error}"));

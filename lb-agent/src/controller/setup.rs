@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     domain::{
         gate::Witness,
+        http::steering::ProxyReport,
         kernel::Census,
         registration::RegistrarStatus,
         shift::Shift,
@@ -63,6 +64,8 @@ pub struct Channels {
     pub save_problem: watch::Receiver<Option<String>>,
     /// How the registration of containers stands.
     pub registrar: watch::Receiver<RegistrarStatus>,
+    /// Where the proxy takes connections to VIPs.
+    pub proxy: watch::Receiver<ProxyReport>,
     /// The shifts that are on disk.
     pub saved: watch::Receiver<BTreeMap<String, Shift>>,
 }

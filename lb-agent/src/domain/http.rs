@@ -1,4 +1,15 @@
 //! What the proxy decides of requests: pure, like everything of the domain.
 
+pub mod budget;
+pub mod ewma;
 pub mod exchange;
+pub mod forwarded;
+pub mod head;
+pub mod hop;
+pub mod pick;
 pub mod policy;
+pub mod request_id;
+pub mod retry;
+pub mod routing;
+pub mod steering;
+pub mod trace_context;

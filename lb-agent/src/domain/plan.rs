@@ -105,7 +105,9 @@ pub fn plan_beside(
                 unvetted.insert(service);
             }
         }
-        if want.service.pending {
+        if want.service.pending
+            || want.service.spec.protocol.is_proxied() && want.service.steering.is_none()
+        {
             // Its backends are not known, but who may come is.
             for vip in &want.vips {
                 if let Some(held) = view.vips.get(vip)
@@ -273,9 +275,9 @@ fn wanted<'a>(
             }
             let mut backends: BTreeMap<SocketAddr, u32> = BTreeMap::new();
             if service.spec.protocol.is_proxied() {
-                let steering = service.steering.iter();
+                let steering = service.steering.iter().flatten();
                 backends.extend(steering.filter(|to| to.is_ipv6() == v6).map(|to| (*to, 1)));
-                if backends.is_empty() {
+                if backends.is_empty() && service.steering.is_some() {
                     continue;
                 }
             }

@@ -1,6 +1,5 @@
-//! Routes of Consul's service-router: which requests of a service go to which other service or
-//! subset, and how. They are for a proxy of requests; the kernel balances connections and reads
-//! none.
+//! Routes of Consul's service-router and of the configuration: which requests of a service go to which other service or
+//! subset, and how. They are for the proxy; the kernel balances connections and reads none.
 
 use std::{fmt, time::Duration};
 
@@ -67,12 +66,33 @@ pub struct Destination {
     pub prefix_rewrite: Option<String>,
     /// How long an answer may take, all tries together; `None`: as everywhere.
     pub timeout: Option<Duration>,
-    /// Tries after the first.
-    pub retries: u32,
+    /// Tries after the first; `None`: as everywhere.
+    #[serde(default)]
+    pub retries: Option<u32>,
     /// One of them where no connection came about.
     pub retry_on_connect_failure: bool,
     /// One of them on these answers.
     pub retry_on_status: Vec<u16>,
+}
+
+impl Route {
+    /// The path (and query) that backends see instead of the one that came; `None`: the same.
+    pub fn rewritten(&self, target: &str) -> Option<String> {
+        let rewrite = self.to.prefix_rewrite.as_deref()?;
+        let (Text::Exact(prefix) | Text::Prefix(prefix)) = self.fits.path.as_ref()? else {
+            return None;
+        };
+        let rest = target.strip_prefix(prefix.as_str())?;
+        // `/a` for `/` makes `/a/x` of `/x`, and `/` for `/a` the same of `/a/x`.
+        let (rewrite, slash) = match (rewrite.strip_suffix('/'), rest.as_bytes().first()) {
+            (Some(shorter), Some(b'/')) => (shorter, ""),
+            (None, Some(first)) if *first != b'/' && *first != b'?' && prefix.ends_with('/') => {
+                (rewrite, "/")
+            }
+            _ => (rewrite, ""),
+        };
+        Some(format!("{rewrite}{slash}{rest}"))
+    }
 }
 
 impl fmt::Display for Text {
@@ -124,6 +144,39 @@ impl fmt::Display for Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rows of what fitted, what stands for it, what came and what backends see.
+    #[test]
+    fn paths_are_rewritten() {
+        let rows = [
+            (Text::Prefix("/a".into()), "/", "/a/x?y=1", Some("/x?y=1")),
+            (Text::Prefix("/a".into()), "/", "/a", Some("/")),
+            (Text::Prefix("/a".into()), "/", "/a?y", Some("/?y")),
+            (Text::Prefix("/a".into()), "/", "/ab", Some("/b")),
+            (Text::Prefix("/a/".into()), "/", "/a/x", Some("/x")),
+            (Text::Prefix("/a/".into()), "/b", "/a/x", Some("/b/x")),
+            (Text::Prefix("/a/".into()), "/b", "/a/", Some("/b")),
+            (Text::Prefix("/a".into()), "/b", "/a/x", Some("/b/x")),
+            (Text::Prefix("/".into()), "/b/", "/x", Some("/b/x")),
+            (Text::Prefix("/".into()), "/b", "/x", Some("/b/x")),
+            (Text::Exact("/a".into()), "/b", "/a?q", Some("/b?q")),
+            (Text::Suffix(".png".into()), "/b", "/a.png", None),
+        ];
+        for (path, rewrite, target, expected) in rows {
+            let route = Route {
+                fits: Fits {
+                    path: Some(path.clone()),
+                    ..Fits::default()
+                },
+                to: Destination {
+                    prefix_rewrite: Some(rewrite.into()),
+                    ..Destination::default()
+                },
+            };
+            let seen = route.rewritten(target);
+            assert_eq!(seen.as_deref(), expected, "{path} {rewrite} {target}");
+        }
+    }
 
     #[test]
     fn a_route_in_short() {

@@ -12,6 +12,7 @@ use super::{
     health::Observed,
     passive::Ejection,
     precedence::SplitStack,
+    route::Route,
     service::ServiceSpec,
     shift::ShiftState,
     split::ActiveSplit,
@@ -67,11 +68,14 @@ pub struct ServiceState {
     pub pending: bool,
     /// What Consul's configuration entries make of it, each a sentence.
     pub notes: Vec<String>,
-    /// Requests that its tags ask for, of a proxy.
+    /// Requests that its tags ask for, of the proxy.
     pub routes: BTreeSet<TagRoute>,
     /// Where the proxy takes the connections to its VIPs, of each family at most one address of the
-    /// node. Empty: it has none, or the proxy listens on the VIPs themselves.
-    pub steering: BTreeSet<SocketAddr>,
+    /// node. Empty: it has none, or the proxy listens on the VIPs themselves. `None`: the proxy has
+    /// not told yet, and what the kernel holds is left alone.
+    pub steering: Option<BTreeSet<SocketAddr>>,
+    /// Routes of its requests that Consul's service-router has, in their order.
+    pub router: Arc<[Arc<Route>]>,
 }
 
 /// A backend, the factors of its weight, and the product.

@@ -1,8 +1,7 @@
 //! Routes that a service asks for by its tags in Consul, as fabio (`urlprefix-web.example/path`) and
 //! Traefik (``traefik.http.routers.web.rule=Host(`web.example`)``) read them.
 //!
-//! They are for a proxy of requests. Until there is one they opt a service in, are kept with it and
-//! shown.
+//! They opt a service in, and the proxy routes by them.
 
 mod rule;
 
@@ -102,8 +101,13 @@ fn fabio(text: &str) -> Result<TagRoute, String> {
     })
 }
 
-/// The name of a host in small letters, without the port that requests may carry.
-fn host_name(text: &str) -> Result<String, String> {
+/// The name of a host in small letters, without the port that requests may carry; it may begin with
+/// `*.`.
+///
+/// # Errors
+///
+/// It is none; a sentence.
+pub fn host_name(text: &str) -> Result<String, String> {
     let name = match text.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() => name,
         _ => text,

@@ -178,6 +178,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
         notes: Vec::new(),
         routes: Default::default(),
         steering: Default::default(),
+        router: Default::default(),
     }
 }
 

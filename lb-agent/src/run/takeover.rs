@@ -36,6 +36,7 @@ pub(super) async fn fill_new_maps(
         state: watch::channel(state.clone()).0,
         save_problem: watch::channel(None).1,
         registrar: watch::channel(Default::default()).1,
+        proxy: watch::channel(Default::default()).1,
         saved: watch::channel(state.shifts.clone()).1,
     };
     Controller::start(datapath, setup, channels).await?;

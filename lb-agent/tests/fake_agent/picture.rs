@@ -36,6 +36,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
         notes: vec![],
         routes: Default::default(),
         steering: Default::default(),
+        router: Default::default(),
     };
     let backend = |host: u8, subset: &str| {
         let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));
@@ -62,6 +63,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
                 tags: Default::default(),
                 meta: Default::default(),
                 subset: Some(subset.into()),
+                detail: None,
                 health: CatalogHealth::Passing,
             },
         }

@@ -16,6 +16,7 @@ use crate::domain::{
     guard::Guard,
     health::Observed,
     precedence::SplitStack,
+    route::Route,
     service::{Catalog, ServiceSpec, SubsetRule},
     snapshot::Held,
     split::{ActiveSplit, Shares, SplitSource},
@@ -46,6 +47,8 @@ pub(super) struct Chain {
     pub(super) notes: Vec<String>,
     /// Requests that its tags ask for.
     pub(super) routes: BTreeSet<TagRoute>,
+    /// Routes of its requests.
+    pub(super) router: Arc<[Arc<Route>]>,
     /// What cannot be made of it.
     pub(super) problems: Vec<String>,
 }
@@ -70,7 +73,7 @@ impl Desired {
     }
 
     /// The resolver of a target; those of other datacenters are not known here.
-    fn resolver_of(&self, target: &Target) -> Option<&Resolver> {
+    pub(super) fn resolver_of(&self, target: &Target) -> Option<&Resolver> {
         match target.datacenter {
             None => self.resolver(&target.service),
             Some(_) => None,
@@ -153,6 +156,7 @@ impl Desired {
             splits: SplitStack::default(),
             notes: Vec::new(),
             routes: BTreeSet::new(),
+            router: Arc::default(),
             problems: Vec::new(),
         };
         let mut failover = None;
@@ -190,7 +194,8 @@ impl Desired {
                 .notes
                 .push(format!("service-resolver redirects it to {target}"));
         }
-        let Some(guard) = self.guards.get(&target.key()) else {
+        let guard = self.guards.get(&target.key());
+        let Some(guard) = guard.filter(|_| !self.awaits_detail(&chain.spec)) else {
             chain.pending = true;
             return None;
         };

@@ -64,6 +64,13 @@ impl Exchange {
         let upstream = self.tries.iter().map(|one| one.waited).max()?;
         Some(self.first_byte?.saturating_sub(upstream))
     }
+
+    /// The try whose answer the client got: the last that has one, for of those beside each other
+    /// the loser is cancelled. Without an answer the last try.
+    pub fn answering(&self) -> Option<&Try> {
+        let answered = self.tries.iter().rev().find(|one| one.result.is_ok());
+        answered.or(self.tries.last())
+    }
 }
 
 /// One try of a request on a backend.

@@ -137,6 +137,7 @@ fn backend(id: &str, address: &str, health: CatalogHealth, observed: Observed) -
             tags: Default::default(),
             meta: Default::default(),
             subset: None,
+            detail: None,
             health,
         },
         subset: None,
@@ -237,6 +238,7 @@ pub(super) fn snapshot() -> Snapshot {
         notes: Vec::new(),
         routes: Default::default(),
         steering: Default::default(),
+        router: Default::default(),
     };
     Snapshot {
         version: 17,

@@ -159,7 +159,8 @@ impl WireDestination {
             subset: given(self.service_subset),
             prefix_rewrite: rewrite,
             timeout: wait.filter(|wait| !wait.is_zero()),
-            retries: self.num_retries,
+            // Consul writes 0 for what was not given.
+            retries: Some(self.num_retries).filter(|retries| *retries > 0),
             retry_on_connect_failure: self.retry_on_connect_failure,
             retry_on_status: codes,
         })
@@ -227,7 +228,7 @@ mod tests {
             subset: Some("v2".into()),
             prefix_rewrite: Some("/".into()),
             timeout: Some(Duration::from_millis(1500)),
-            retries: 3,
+            retries: Some(3),
             retry_on_connect_failure: true,
             retry_on_status: vec![502, 503],
         };

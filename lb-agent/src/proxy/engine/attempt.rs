@@ -1,0 +1,321 @@
+//! One try: a request on one backend, until the head of its answer.
+
+use std::{
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::{
+    Engine,
+    answer::Refusal,
+    clock::Deadline,
+    outgoing::Head,
+    passive::Mishap,
+    replay::{BodyError, Outgoing, Replay},
+    upstream::{Broken, ConnectError, Ends, Lease, Pool, Unavailable, Wish},
+    view::{Backend, Counted, OfBackend, Service},
+};
+use crate::domain::http::{exchange::Outcome, retry::Failure};
+
+/// How often one looks whether a request's body has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What is the same in every try of a request.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) service: Arc<Service>,
+    pub(super) head: Head,
+    pub(super) body: Option<Rc<Replay>>,
+    pub(super) idempotent: bool,
+    pub(super) grpc: bool,
+    pub(super) ends: Ends,
+    pub(super) began: Instant,
+    /// Patience until the head of an answer, of all tries and of one.
+    pub(super) total: Duration,
+    pub(super) per_try: Option<Duration>,
+}
+
+/// The head of an answer, and what its body comes over.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) pool: Rc<Pool>,
+    pub(super) counted: Counted<OfBackend>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Cause {
+    Connect(ConnectError),
+    Broke,
+    /// Another answered.
+    Cancelled,
+    /// One try has had its time.
+    Slow,
+    /// All tries together have.
+    Late,
+    /// Nothing of the request came for too long.
+    Idle,
+    Full,
+    Body(BodyError),
+    Head,
+}
+
+/// A failed try.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) cause: Cause,
+    /// Some of the request may have reached the backend.
+    pub(super) begun: bool,
+}
+
+impl Failed {
+    /// As the rules of retries know it; `None`: no other backend could do better.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        match self.cause {
+            Cause::Connect(_) => Some(Failure::Connect),
+            Cause::Broke => Some(Failure::Broke),
+            Cause::Slow => Some(Failure::Slow),
+            Cause::Full => Some(Failure::Connect),
+            Cause::Cancelled | Cause::Late | Cause::Idle | Cause::Body(_) | Cause::Head => None,
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        match &self.cause {
+            Cause::Connect(error) => error.to_string(),
+            Cause::Broke => "the connection broke before an answer".into(),
+            Cause::Slow | Cause::Late => "no answer in time".into(),
+            Cause::Cancelled => "another answered first".into(),
+            Cause::Idle => "nothing of the request came for too long".into(),
+            Cause::Full => "too many requests wait for a connection".into(),
+            Cause::Body(error) => error.to_string(),
+            Cause::Head => "the request cannot be passed on".into(),
+        }
+    }
+
+    /// What the client is told, if it stays at that.
+    pub(super) fn refusal(&self) -> Refusal {
+        let (status, outcome) = match &self.cause {
+            Cause::Connect(ConnectError::TimedOut) => {
+                (StatusCode::GATEWAY_TIMEOUT, Outcome::BackendFailed)
+            }
+            Cause::Connect(_) | Cause::Broke => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
+            Cause::Slow | Cause::Late | Cause::Cancelled => {
+                (StatusCode::GATEWAY_TIMEOUT, Outcome::TimedOut)
+            }
+            Cause::Idle => (StatusCode::REQUEST_TIMEOUT, Outcome::Idle),
+            Cause::Full => (StatusCode::SERVICE_UNAVAILABLE, Outcome::Overloaded),
+            Cause::Body(BodyError::TooLong) => (StatusCode::PAYLOAD_TOO_LARGE, Outcome::BadRequest),
+            Cause::Body(BodyError::Client) => (StatusCode::BAD_REQUEST, Outcome::ClientGone),
+            Cause::Body(BodyError::Gone) => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
+            Cause::Head => (StatusCode::BAD_REQUEST, Outcome::BadRequest),
+        };
+        Refusal::new(status, outcome, self.describe())
+    }
+}
+
+impl Engine {
+    /// Tries the request on a backend.
+    pub(super) async fn attempt(
+        &self,
+        call: &Call,
+        backend: &Arc<Backend>,
+    ) -> Result<Answer, Failed> {
+        let pool = self.pools.of(backend);
+        let counted = Counted::add(OfBackend(Arc::clone(backend)));
+        let mut wish = Wish {
+            ends: call.ends,
+            until: call.began + call.total,
+            careful: !call.idempotent,
+            fresh: false,
+            policy: &call.service.policy,
+            life: &call.service.life,
+            tls: &self.tls,
+            clock: &self.clock,
+        };
+        loop {
+            let lease = match pool.idle(&wish) {
+                Some(lease) => Ok(lease),
+                None => Box::pin(pool.lease(&wish)).await,
+            };
+            let mut lease = lease.map_err(|unavailable| {
+                let cause = match unavailable {
+                    Unavailable::Full => Cause::Full,
+                    Unavailable::Connect(error) => {
+                        backend.failed(Mishap::Connect);
+                        Cause::Connect(error)
+                    }
+                };
+                Failed {
+                    cause,
+                    begun: false,
+                }
+            })?;
+            let reused = matches!(&lease, Lease::Http1(link) if link.reused);
+            match self.exchange(call, backend, &mut lease).await {
+                Ok(response) => {
+                    return Ok(Answer {
+                        response,
+                        lease,
+                        pool,
+                        counted,
+                    });
+                }
+                // A connection that lay idle has ended, as it may: no failure of the backend.
+                Err(failed)
+                    if reused
+                        && !wish.fresh
+                        && matches!(failed.cause, Cause::Broke)
+                        && call.may_send_again(failed.begun) =>
+                {
+                    wish.fresh = true;
+                }
+                Err(failed) => {
+                    match failed.cause {
+                        Cause::Broke => backend.failed(Mishap::Reset),
+                        Cause::Slow => backend.failed(Mishap::Slow),
+                        _ => {}
+                    }
+                    return Err(failed);
+                }
+            }
+        }
+    }
+
+    /// Sends the request and waits for the head of the answer.
+    async fn exchange(
+        &self,
+        call: &Call,
+        backend: &Backend,
+        lease: &mut Lease,
+    ) -> Result<Response<Incoming>, Failed> {
+        let body = call.body.as_ref().map_or(Outgoing::EMPTY, Replay::read);
+        let unsent = |cause| Failed {
+            cause,
+            begun: false,
+        };
+        let request = call
+            .head
+            .request(backend, body)
+            .ok_or(unsent(Cause::Head))?;
+        let sent = Instant::now();
+        let mut patience = Patience::new(self, call, sent);
+        let answered = match lease {
+            Lease::Http1(link) => patience.wait(call, link.send(request)).await,
+            Lease::Http2(stream) => patience.wait(call, stream.send(request)).await,
+        };
+        let now = Instant::now();
+        let latency = now.saturating_duration_since(sent).as_nanos() as u64;
+        match answered {
+            Ok(Ok(response)) => {
+                backend.latency.observe(latency, self.nanoseconds(now));
+                backend.answered(response.status().as_u16());
+                Ok(response)
+            }
+            Ok(Err(Broken { begun })) => {
+                let own = call.body.as_ref().and_then(|body| body.error());
+                Err(match own {
+                    Some(error) => Failed {
+                        cause: Cause::Body(error),
+                        begun,
+                    },
+                    None => Failed {
+                        cause: Cause::Broke,
+                        begun,
+                    },
+                })
+            }
+            // It has taken that long at least.
+            Err(cause) => {
+                backend.latency.observe(latency, self.nanoseconds(now));
+                Err(Failed { cause, begun: true })
+            }
+        }
+    }
+}
+
+impl Call {
+    /// It may be sent once more without being acted on twice.
+    pub(super) fn may_send_again(&self, begun: bool) -> bool {
+        (self.idempotent || !begun) && self.is_replayable()
+    }
+
+    pub(super) fn is_replayable(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_whole())
+    }
+}
+
+/// How long an answer is waited for. While the request's body still comes, its own pace counts;
+/// the time of the answer begins at its end.
+struct Patience {
+    deadline: Deadline,
+    began: Instant,
+    sent: Instant,
+}
+
+impl Patience {
+    fn new(engine: &Engine, call: &Call, sent: Instant) -> Self {
+        let mut this = Self {
+            deadline: Deadline::new(&engine.clock, sent),
+            began: call.began,
+            sent,
+        };
+        this.deadline.set(this.look_at(call));
+        this
+    }
+
+    /// When it is over, and how that is called.
+    fn until(&self, call: &Call) -> (Instant, Cause) {
+        let (mut began, mut sent) = (self.began, self.sent);
+        if let Some(body) = &call.body {
+            if !body.ended() {
+                return (
+                    body.moved() + call.service.policy.timeouts.idle,
+                    Cause::Idle,
+                );
+            }
+            began = began.max(body.moved());
+            sent = sent.max(body.moved());
+        }
+        let late = began + call.total;
+        match call.per_try.map(|per_try| sent + per_try) {
+            Some(slow) if slow < late => (slow, Cause::Slow),
+            _ => (late, Cause::Late),
+        }
+    }
+
+    /// When to look whether it is over. The end of a body may be seen by another task.
+    fn look_at(&self, call: &Call) -> Instant {
+        let (until, _) = self.until(call);
+        match &call.body {
+            Some(body) if !body.ended() => until.min(Instant::now() + LOOK),
+            _ => until,
+        }
+    }
+
+    async fn wait<F: Future>(&mut self, call: &Call, answer: F) -> Result<F::Output, Cause> {
+        let mut answer = pin!(answer);
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(answered) = answer.as_mut().poll(context) {
+                return Poll::Ready(Ok(answered));
+            }
+            while self.deadline.poll(context).is_ready() {
+                let (until, cause) = self.until(call);
+                if until <= Instant::now() {
+                    return Poll::Ready(Err(cause));
+                }
+                self.deadline.set(self.look_at(call));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,157 @@
+//! What is noted of a request from its head to its end, and what it holds so long.
+
+use std::{
+    rc::Rc,
+    time::{Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, header, request::Parts};
+use http_body::Frame;
+
+use super::{
+    Arrival,
+    replay::Replay,
+    view::{Counted, OfService},
+};
+use crate::{
+    domain::http::exchange::{Exchange, Outcome, SpanContext, Try},
+    proxy::telemetry::Telemetry,
+};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The notes. They are handed on when it is dropped.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    telemetry: Telemetry,
+    pub(super) began: Instant,
+    /// `None`: nobody reads records.
+    exchange: Option<Box<Exchange>>,
+    outcome: Option<Outcome>,
+    pub(super) body: Option<Rc<Replay>>,
+    pub(super) counted: Option<Counted<OfService>>,
+}
+
+impl Ledger {
+    pub(super) fn open(
+        telemetry: &Telemetry,
+        head: &Parts,
+        arrival: &Arrival,
+        request_id: &str,
+        (trace, parent): (SpanContext, Option<u64>),
+    ) -> Self {
+        let exchange = telemetry.wants_records().then(|| {
+            let text = |name| {
+                let value = head.headers.get(name)?;
+                Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+            };
+            let host = head.uri.authority().map(|authority| authority.to_string());
+            Box::new(Exchange {
+                began: SystemTime::now(),
+                client: arrival.client,
+                listener: arrival.listener,
+                tls: arrival.tls,
+                version: match head.version {
+                    http::Version::HTTP_10 => "HTTP/1.0",
+                    http::Version::HTTP_2 => "HTTP/2.0",
+                    _ => "HTTP/1.1",
+                },
+                method: head.method.to_string(),
+                host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
+                target: head
+                    .uri
+                    .path_and_query()
+                    .map_or("*", |path| path.as_str())
+                    .into(),
+                user_agent: text(header::USER_AGENT),
+                referer: text(header::REFERER),
+                request_id: request_id.into(),
+                trace,
+                parent,
+                service: None,
+                route: None,
+                tries: Vec::new(),
+                status: 0,
+                grpc_status: None,
+                received: 0,
+                sent: 0,
+                outcome: Outcome::ClientGone,
+                first_byte: None,
+                total: std::time::Duration::ZERO,
+            })
+        });
+        Self {
+            telemetry: telemetry.clone(),
+            began: Instant::now(),
+            exchange,
+            outcome: None,
+            body: None,
+            counted: None,
+        }
+    }
+
+    /// Changes the record, if there is one.
+    pub(super) fn note(&mut self, change: impl FnOnce(&mut Exchange)) {
+        if let Some(exchange) = &mut self.exchange {
+            change(exchange);
+        }
+    }
+
+    /// Whether there is a record.
+    pub(super) fn is_read(&self) -> bool {
+        self.exchange.is_some()
+    }
+
+    pub(super) fn tried(&mut self, one: Try) {
+        self.note(|exchange| exchange.tries.push(one));
+    }
+
+    /// The head of the answer is on its way.
+    pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
+        let since = self.began;
+        self.note(|exchange| {
+            exchange.status = status;
+            exchange.first_byte = Some(since.elapsed());
+            exchange.grpc_status = grpc_status(headers);
+        });
+    }
+
+    /// A part of the answer's body goes to the client.
+    pub(super) fn frame(&mut self, frame: &Frame<Bytes>) {
+        self.note(|exchange| {
+            if let Some(data) = frame.data_ref() {
+                exchange.sent += data.len() as u64;
+            } else if let Some(code) = frame.trailers_ref().and_then(grpc_status) {
+                exchange.grpc_status = Some(code);
+            }
+        });
+    }
+
+    /// All of the answer has passed.
+    pub(super) fn passed(&mut self) {
+        self.ended(Outcome::Answered);
+    }
+
+    /// How it ended; what is said first counts.
+    pub(super) fn ended(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+}
+
+/// `grpc-status` among these.
+pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let Some(mut exchange) = self.exchange.take() else {
+            return;
+        };
+        exchange.total = self.began.elapsed();
+        exchange.outcome = self.outcome.unwrap_or(Outcome::ClientGone);
+        exchange.received = self.body.as_ref().map_or(0, |body| body.received());
+        self.telemetry.record(*exchange);
+    }
+}

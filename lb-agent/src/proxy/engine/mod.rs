@@ -1,0 +1,138 @@
+//! What becomes of a request: where it goes, how often it is tried, and how its answer comes back.
+
+mod answer;
+mod attempt;
+mod body;
+mod clock;
+mod identity;
+mod ledger;
+mod outgoing;
+mod passive;
+mod pools;
+mod replay;
+mod serve;
+mod tries;
+mod upgrade;
+mod upstream;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use hyper::body::Incoming;
+
+pub use self::body::{BrokenOff, EngineBody};
+use self::{clock::Clock, pools::Pools, upstream::TlsConfigs, view::View};
+use crate::{
+    domain::{signal::Signal, snapshot::Snapshot},
+    proxy::telemetry::Telemetry,
+};
+
+/// What is known of a connection before its first request.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The client, as a PROXY protocol header says if there was one.
+    pub client: SocketAddr,
+    /// Where it connected to.
+    pub listener: SocketAddr,
+    /// Over TLS.
+    pub tls: bool,
+    /// What its peer says of the hops before is believed.
+    pub trusted: bool,
+    /// The service whose VIP it connected to; `None`: requests are routed by their host.
+    pub service: Option<Arc<str>>,
+}
+
+/// What the engines of all threads have in common.
+#[derive(Debug)]
+pub struct Shared {
+    view: ArcSwap<View>,
+    telemetry: Telemetry,
+    /// Engines there are: bounds of connections that lie idle are shared between them.
+    threads: usize,
+    epoch: Instant,
+}
+
+impl Shared {
+    /// For `threads` engines. There are no services before [`Shared::update`].
+    pub fn new(telemetry: Telemetry, threads: usize) -> Arc<Self> {
+        Arc::new(Self {
+            view: ArcSwap::default(),
+            telemetry,
+            threads: threads.max(1),
+            epoch: Instant::now(),
+        })
+    }
+
+    /// Serves by `snapshot` from now on. To be called by one task only.
+    pub fn update(&self, snapshot: &Snapshot) {
+        let view = View::build(snapshot, &self.view.load());
+        self.view.store(Arc::new(view));
+    }
+
+    /// What requests have told of backends since this was last asked, for their ejection; about
+    /// once a second.
+    pub fn signals(&self) -> Vec<Signal> {
+        passive::take(&self.view.load())
+    }
+}
+
+/// Serves requests on one thread.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    clock: Rc<Clock>,
+    pools: Rc<Pools>,
+    tls: TlsConfigs,
+    random: RefCell<fastrand::Rng>,
+}
+
+impl Engine {
+    /// The engine of this thread, within whose `LocalSet` it must be made and used.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let pools = Rc::<Pools>::default();
+        tokio::task::spawn_local(pools::keep(Rc::downgrade(&pools), Arc::clone(&shared)));
+        Self {
+            shared,
+            clock: Clock::start(),
+            pools,
+            tls: TlsConfigs::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+        }
+    }
+
+    /// Serves a request. Never fails: every outcome is an answer.
+    pub async fn handle(
+        self: &Rc<Self>,
+        request: http::Request<Incoming>,
+        arrival: &Arc<Arrival>,
+    ) -> http::Response<EngineBody> {
+        self.serve(request, arrival).await
+    }
+
+    fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// Nanoseconds since the beginning.
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.shared.epoch).as_nanos() as u64
+    }
+
+    /// Idle connections that this thread keeps to a backend.
+    fn share(&self, all: u32) -> u32 {
+        all.div_ceil(self.shared.threads as u32)
+    }
+}
+
+/// A time as `total` of a route may be: beyond any patience it is no bound.
+const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -1,0 +1,314 @@
+//! A request from its head to its answer: checked, routed, admitted, tried, answered.
+
+use std::{
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE, UPGRADE},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::sync::oneshot;
+
+use super::{
+    Arrival, Engine, EngineBody, FOREVER,
+    answer::Refusal,
+    attempt::{Answer, Call},
+    body::Passing,
+    clock::Deadline,
+    identity,
+    ledger::Ledger,
+    outgoing::Head,
+    replay::Replay,
+    tries::Tries,
+    upgrade,
+    upstream::Ends,
+    view::{Counted, OfService, Service},
+};
+use crate::domain::http::{
+    exchange::Outcome,
+    forwarded::{self, Hop},
+    head, hop,
+    policy::Balance,
+    retry::is_idempotent,
+};
+
+/// What an answer gets besides what the backend says.
+struct Marks {
+    request_id: HeaderValue,
+    cookie: Option<HeaderValue>,
+    /// Whoever closes the ledger at the end of a tunnel.
+    tunnel: Option<oneshot::Sender<Ledger>>,
+}
+
+impl Engine {
+    pub(super) async fn serve(
+        self: &Rc<Self>,
+        mut request: Request<Incoming>,
+        arrival: &Arc<Arrival>,
+    ) -> Response<EngineBody> {
+        let asked =
+            request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
+        let upgrade = asked.then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, body) = request.into_parts();
+        let request_id =
+            identity::request_id(&mut parts.headers, arrival.trusted, || self.random());
+        let trace = identity::trace(|| self.random());
+        let telemetry = &self.shared.telemetry;
+        let id = request_id.to_str().unwrap_or_default();
+        let mut ledger = Ledger::open(telemetry, &parts, arrival, id, trace);
+        let grpc = is_grpc(&parts.headers);
+        let mut marks = Marks {
+            request_id,
+            cookie: None,
+            tunnel: None,
+        };
+        let answered = self
+            .pass_on(parts, body, upgrade, arrival, grpc, &mut ledger, &mut marks)
+            .await;
+        let mut response = answered.unwrap_or_else(|refusal| {
+            ledger.ended(refusal.outcome);
+            refusal.answer(grpc)
+        });
+        let headers = response.headers_mut();
+        headers.insert(identity::REQUEST_ID, marks.request_id);
+        if let Some(cookie) = marks.cookie {
+            headers.append(SET_COOKIE, cookie);
+        }
+        ledger.answered(response.status().as_u16(), response.headers());
+        if let Some(tunnel) = marks.tunnel {
+            let _ = tunnel.send(ledger);
+            return response;
+        }
+        response.map(|body| body.closing(ledger))
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one request, taken apart once"
+    )]
+    async fn pass_on(
+        self: &Rc<Self>,
+        mut parts: Parts,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+        arrival: &Arc<Arrival>,
+        grpc: bool,
+        ledger: &mut Ledger,
+        marks: &mut Marks,
+    ) -> Result<Response<EngineBody>, Refusal> {
+        let host = head::check(&parts.method, &parts.uri, parts.version, &parts.headers)
+            .map_err(|invalid| {
+                Refusal::new(invalid.status(), Outcome::BadRequest, invalid.to_string())
+            })?
+            .to_owned();
+        let service = self.route(&host, arrival)?;
+        ledger.note(|exchange| exchange.service = Some(Arc::clone(&service.name)));
+        let policy = Arc::clone(&service.policy);
+        let second = self.nanoseconds(ledger.began) / 1_000_000_000;
+        let requests = OfService(Arc::clone(&service.life));
+        ledger.counted = Some(Counted::below(requests, policy.limits.requests).ok_or_else(
+            || {
+                let reason = format!("service {} has too many requests under way", service.name);
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Overloaded, reason)
+            },
+        )?);
+        let key = self.key(&service, &parts.headers, marks);
+        let body = self.body(body, &parts.headers, &service, ledger.began)?;
+        ledger.body.clone_from(&body);
+        // Idempotent without regard to its body, which is sent whole or not at all.
+        let idempotent = is_idempotent(&parts.method);
+        let head = head_of(&mut parts, host, arrival, upgrade.is_some());
+        let call = Call {
+            head,
+            body,
+            idempotent,
+            grpc,
+            ends: Ends {
+                client: arrival.client,
+                listener: arrival.listener,
+            },
+            began: ledger.began,
+            total: policy.timeouts.total.min(FOREVER),
+            per_try: policy.timeouts.per_try,
+            service: Arc::clone(&service),
+        };
+        service.life.budget.request(second);
+        let tries = Tries {
+            picker: &service.all,
+            rules: &service.rules,
+            retries: policy.retry.retries,
+            key,
+        };
+        let answer = self.answer(&call, &tries, ledger).await?;
+        Ok(self.respond(call, answer, upgrade, ledger, marks))
+    }
+
+    /// The service that a request is for.
+    fn route(&self, host: &str, arrival: &Arrival) -> Result<Arc<Service>, Refusal> {
+        let view = self.shared.view.load();
+        let name = match &arrival.service {
+            Some(service) => service,
+            None => {
+                let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+                name.strip_suffix(".consul.localhost").unwrap_or(name)
+            }
+        };
+        view.services.get(name).cloned().ok_or_else(|| {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                Outcome::NoRoute,
+                "no service is known by this host",
+            )
+        })
+    }
+
+    /// What the backend is chosen by; the client is given a cookie if it is to have one.
+    fn key(&self, service: &Service, headers: &HeaderMap, marks: &mut Marks) -> Option<u64> {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        match &service.policy.balance {
+            Balance::PeakEwma => None,
+            Balance::Header(name) => {
+                let value = headers.get(name)?;
+                Some(hasher.hash_one(value.as_bytes()))
+            }
+            Balance::Cookie(name) => {
+                if let Some(value) = cookie(headers, name) {
+                    return Some(hasher.hash_one(value.as_bytes()));
+                }
+                let value = format!("{:016x}", self.random());
+                let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax");
+                marks.cookie = HeaderValue::try_from(cookie).ok();
+                Some(hasher.hash_one(value.as_bytes()))
+            }
+        }
+    }
+
+    fn body(
+        &self,
+        body: Incoming,
+        headers: &HeaderMap,
+        service: &Service,
+        now: Instant,
+    ) -> Result<Option<Rc<Replay>>, Refusal> {
+        if http_body::Body::is_end_stream(&body) {
+            return Ok(None);
+        }
+        let limit = service.policy.limits.body;
+        let announced = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if let (Some(announced), Some(limit)) = (announced, limit)
+            && announced > limit
+        {
+            let reason = format!("the body is longer than {limit} bytes");
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Outcome::BadRequest,
+                reason,
+            ));
+        }
+        let retry = &service.policy.retry;
+        let keep = if retry.retries == 0 { 0 } else { retry.replay };
+        Ok(Some(Replay::new(body, keep, limit, now)))
+    }
+
+    /// The answer for the client.
+    fn respond(
+        self: &Rc<Self>,
+        call: Call,
+        answer: Answer,
+        upgrade: Option<OnUpgrade>,
+        ledger: &mut Ledger,
+        marks: &mut Marks,
+    ) -> Response<EngineBody> {
+        let Answer {
+            response,
+            lease,
+            pool,
+            counted,
+        } = answer;
+        if let Some(body) = &call.body {
+            body.settle();
+        }
+        let (mut parts, incoming) = response.into_parts();
+        let granted = hop::remove(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        let idle = call.service.policy.timeouts.idle;
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(granted), Some(upgrade)) = (granted, upgrade) else {
+                let reason = "the backend changes to a protocol that nobody asked for";
+                let refusal = Refusal::new(StatusCode::BAD_GATEWAY, Outcome::BackendFailed, reason);
+                ledger.ended(refusal.outcome);
+                return refusal.answer(call.grpc);
+            };
+            parts
+                .headers
+                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, granted);
+            marks.tunnel = Some(upgrade::begin(self, upgrade, lease, counted, idle));
+            return Response::from_parts(parts, EngineBody::empty());
+        }
+        let keep = call
+            .service
+            .policy
+            .upstream
+            .idle
+            .unwrap_or(call.service.policy.limits.connections);
+        let passing = Passing {
+            incoming,
+            lease: Some(lease),
+            pool,
+            keep: self.share(keep),
+            counted: Some(counted),
+            idle,
+            deadline: Deadline::new(&self.clock, Instant::now() + idle),
+        };
+        Response::from_parts(parts, EngineBody::passing(Box::new(passing)))
+    }
+}
+
+fn head_of(parts: &mut Parts, host: String, arrival: &Arrival, upgrades: bool) -> Head {
+    let headers = &mut parts.headers;
+    let protocol = hop::remove(headers).filter(|_| upgrades);
+    Head::tidy(headers);
+    let hop = Hop {
+        client: arrival.client,
+        listener: arrival.listener,
+        tls: arrival.tls,
+        host: &host,
+        trusted: arrival.trusted,
+    };
+    forwarded::add(headers, hop);
+    let path = parts.uri.path_and_query().cloned();
+    Head {
+        method: parts.method.clone(),
+        path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
+        headers: std::mem::take(headers),
+        host,
+        upgrade: protocol,
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let values = headers.get_all(COOKIE).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, value)| *key == name && !value.is_empty())
+        .map(|(_, value)| value)
+}

@@ -1,0 +1,282 @@
+//! As many tries as a request may have.
+
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+
+use super::{
+    Engine,
+    answer::Refusal,
+    attempt::{Answer, Call, Cause, Failed},
+    clock::Deadline,
+    ledger::{Ledger, grpc_status},
+};
+use crate::domain::http::{
+    exchange::{Outcome, Try},
+    pick::{Load, Picker},
+    policy::RetryPolicy,
+    retry::{Failure, Rules, Sent, may_repeat},
+};
+
+/// Doubling of the pause between tries ends at so many times the first.
+const MOST_PAUSE: u32 = 10;
+
+/// What of a route changes the tries.
+#[derive(Debug)]
+pub(super) struct Tries<'a> {
+    pub(super) picker: &'a Picker,
+    pub(super) rules: &'a Rules,
+    pub(super) retries: u32,
+    /// What the backend is chosen by, hashed.
+    pub(super) key: Option<u64>,
+}
+
+/// How the one ends that was not needed.
+const CANCELLED: Failed = Failed {
+    cause: Cause::Cancelled,
+    begun: true,
+};
+
+/// A try that is over.
+struct Tried {
+    index: usize,
+    began: Instant,
+    /// Beside another.
+    hedge: bool,
+    result: Result<Answer, Failed>,
+}
+
+impl Engine {
+    /// Tries until there is an answer for the client.
+    pub(super) async fn answer(
+        &self,
+        call: &Call,
+        tries: &Tries<'_>,
+        ledger: &mut Ledger,
+    ) -> Result<Answer, Refusal> {
+        let mut tried = Vec::new();
+        let mut last = None;
+        loop {
+            let Some(index) = self.choose(call, tries, &tried) else {
+                return last.unwrap_or_else(|| Err(no_backend(call)));
+            };
+            tried.push(index);
+            let began = Instant::now();
+            let hedge = call
+                .service
+                .policy
+                .hedge
+                .as_ref()
+                .filter(|_| call.is_hedgeable());
+            let done = match hedge {
+                Some(hedge) if tried.len() == 1 => {
+                    Box::pin(self.hedged(call, tries, index, hedge.after, &mut tried, ledger)).await
+                }
+                _ => {
+                    let result = self.attempt(call, &call.service.backends[index]).await;
+                    let hedge = false;
+                    Tried {
+                        index,
+                        began,
+                        hedge,
+                        result,
+                    }
+                }
+            };
+            self.note(call, &done, ledger);
+            let (failure, begun) = match &done.result {
+                Ok(answer) => (failure_in(call, answer), true),
+                Err(failed) => (failed.failure(), failed.begun),
+            };
+            let again = failure.filter(|failure| {
+                let sent = Sent {
+                    idempotent: call.idempotent,
+                    begun,
+                    replayable: call.is_replayable(),
+                };
+                tried.len() <= tries.retries as usize && may_repeat(*failure, sent, tries.rules)
+            });
+            let result = done.result.map_err(|failed| failed.refusal());
+            let Some(failure) = again else { return result };
+            if self.choose(call, tries, &tried).is_none() || !self.afford(call) {
+                return result;
+            }
+            // No answer of which anything is wanted: its connection is closed with it.
+            last = result.err().map(Err);
+            let pause = match failure {
+                Failure::Connect => Duration::ZERO,
+                _ => self.pause(&call.service.policy.retry, tried.len() as u32),
+            };
+            if began + pause >= call.began + call.total {
+                let late = Failed {
+                    cause: Cause::Late,
+                    begun,
+                };
+                return last.unwrap_or_else(|| Err(late.refusal()));
+            }
+            if !pause.is_zero() {
+                Deadline::new(&self.clock, Instant::now() + pause)
+                    .met()
+                    .await;
+            }
+        }
+    }
+
+    /// A second try beside the first, once that has been alone for long enough. Whichever brings
+    /// a good answer counts; the other is cancelled.
+    async fn hedged(
+        &self,
+        call: &Call,
+        tries: &Tries<'_>,
+        index: usize,
+        after: Duration,
+        tried: &mut Vec<usize>,
+        ledger: &mut Ledger,
+    ) -> Tried {
+        let begin = |index| Tried {
+            index,
+            began: Instant::now(),
+            hedge: false,
+            result: Err(CANCELLED),
+        };
+        let mut one = begin(index);
+        let mut first = std::pin::pin!(self.attempt(call, &call.service.backends[index]));
+        let mut alone = Deadline::new(&self.clock, one.began + after);
+        let early = tokio::select! {
+            biased;
+            result = &mut first => Some(result),
+            () = alone.met() => None,
+        };
+        if let Some(result) = early {
+            return Tried { result, ..one };
+        }
+        let second = self.choose(call, tries, tried);
+        let Some(second) = second.filter(|_| self.afford(call)) else {
+            one.result = first.await;
+            return one;
+        };
+        tried.push(second);
+        let mut other = Tried {
+            hedge: true,
+            ..begin(second)
+        };
+        let mut second = std::pin::pin!(self.attempt(call, &call.service.backends[second]));
+        let hedge_first = tokio::select! {
+            biased;
+            result = &mut first => { one.result = result; false }
+            result = &mut second => { other.result = result; true }
+        };
+        let is_good = |tried: &Tried| {
+            let answer = tried.result.as_ref();
+            answer.is_ok_and(|answer| failure_in(call, answer).is_none())
+        };
+        let (good, rest) = match hedge_first {
+            true if is_good(&other) => (other, one),
+            false if is_good(&one) => (one, other),
+            // The one has failed: the other decides.
+            true => {
+                one.result = first.await;
+                (one, other)
+            }
+            false => {
+                other.result = second.await;
+                (other, one)
+            }
+        };
+        self.note(call, &rest, ledger);
+        good
+    }
+
+    /// Writes a try down that is over.
+    fn note(&self, call: &Call, tried: &Tried, ledger: &mut Ledger) {
+        if !ledger.is_read() {
+            return;
+        }
+        let backend = &call.service.backends[tried.index];
+        ledger.tried(Try {
+            backend: backend.address,
+            subset: backend.subset.clone(),
+            span: self.random() | 1,
+            after: tried.began.saturating_duration_since(call.began),
+            waited: call.began.elapsed(),
+            result: match &tried.result {
+                Ok(answer) => Ok(answer.response.status().as_u16()),
+                Err(failed) => Err(failed.describe()),
+            },
+            hedge: tried.hedge,
+        });
+    }
+
+    fn choose(&self, call: &Call, tries: &Tries<'_>, tried: &[usize]) -> Option<usize> {
+        let backends = &call.service.backends;
+        let slots = &call.service.slots;
+        if let Some(key) = tries.key
+            && !slots.is_empty()
+            && std::ptr::eq(tries.picker, &call.service.all)
+        {
+            let home = slots[(key % slots.len() as u64) as usize] as usize;
+            if !tried.contains(&home) {
+                return Some(home);
+            }
+        }
+        let now = self.nanoseconds(Instant::now());
+        let load = |index: usize| {
+            let backend = &backends[index];
+            Load {
+                latency: backend.latency.expected(now),
+                requests: backend.requests.load(Relaxed),
+            }
+        };
+        tries
+            .picker
+            .pick(|| self.random(), load, |index| tried.contains(&index))
+    }
+
+    /// Takes a retry from the budget.
+    fn afford(&self, call: &Call) -> bool {
+        let retry = &call.service.policy.retry;
+        let second = self.nanoseconds(Instant::now()) / 1_000_000_000;
+        call.service
+            .life
+            .budget
+            .take(second, retry.budget, retry.floor)
+    }
+
+    /// Full jitter (Brooker, "Exponential Backoff And Jitter", 2015): from nothing to twice the
+    /// average.
+    fn pause(&self, retry: &RetryPolicy, tried: u32) -> Duration {
+        let doubled = 1_u32
+            .checked_shl(tried - 1)
+            .unwrap_or(MOST_PAUSE)
+            .min(MOST_PAUSE);
+        let most = retry.backoff * doubled * 2;
+        most.mul_f64(self.random.borrow_mut().f64())
+    }
+}
+
+impl Call {
+    /// A second copy does no harm and can be made at any time.
+    fn is_hedgeable(&self) -> bool {
+        self.idempotent && self.body.is_none() && self.head.upgrade.is_none()
+    }
+}
+
+/// What of an answer may be a reason to try again.
+fn failure_in(call: &Call, answer: &Answer) -> Option<Failure> {
+    let status = answer.response.status();
+    if call.grpc
+        && status == StatusCode::OK
+        && let Some(code) = grpc_status(answer.response.headers())
+    {
+        return (code != 0).then_some(Failure::Grpc(code));
+    }
+    (status.as_u16() >= 400).then_some(Failure::Status(status.as_u16()))
+}
+
+fn no_backend(call: &Call) -> Refusal {
+    let reason = format!("no backend of service {} takes requests", call.service.name);
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
+}

@@ -1,0 +1,138 @@
+//! A connection of HTTP/1.1 to a backend.
+//!
+//! Whoever has a request on it drives it: no task of its own, so that an answer wakes the client's
+//! task at once, and an abandoned one closes the connection.
+
+use std::{
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, Connection, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+
+use super::{
+    connect::Ends,
+    stream::{Stream, Watch},
+};
+use crate::proxy::engine::{
+    replay::Outgoing,
+    view::{Counted, OfConnections},
+};
+
+/// Longest head of an answer, in bytes.
+const MAX_HEAD: usize = 256 * 1024;
+/// Headers of an answer at most.
+const MAX_HEADERS: usize = 256;
+
+/// The connection.
+#[derive(Debug)]
+pub(in crate::proxy::engine) struct Http1 {
+    sender: SendRequest<Outgoing>,
+    connection: Connection<TokioIo<Stream>, Outgoing>,
+    ended: bool,
+    watch: Rc<Watch>,
+    /// Whose it is, where backends are told so by the PROXY protocol.
+    pub(super) of: Option<Ends>,
+    pub(super) idle_since: Instant,
+    /// It has served a request before.
+    pub(in crate::proxy::engine) reused: bool,
+    _counted: Counted<OfConnections>,
+}
+
+/// It broke before an answer.
+#[derive(Debug)]
+pub(in crate::proxy::engine) struct Broken {
+    /// Some of the request was written.
+    pub(in crate::proxy::engine) begun: bool,
+}
+
+impl Http1 {
+    pub(super) async fn new(
+        stream: Stream,
+        of: Option<Ends>,
+        counted: Counted<OfConnections>,
+    ) -> hyper::Result<Box<Self>> {
+        let watch = Rc::clone(&stream.watch);
+        let (sender, connection) = Builder::new()
+            .max_header_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        Ok(Box::new(Self {
+            sender,
+            connection,
+            ended: false,
+            watch,
+            of,
+            idle_since: Instant::now(),
+            reused: false,
+            _counted: counted,
+        }))
+    }
+
+    /// Lets it go on. Answers arrive at whoever waits for them within this call only.
+    pub(in crate::proxy::engine) fn drive(&mut self, context: &mut Context<'_>) {
+        if !self.ended {
+            // An error reaches the answer or its body, too.
+            self.ended = self.connection.poll_without_shutdown(context).is_ready();
+        }
+    }
+
+    /// Sends a request and answers with the head of the answer.
+    pub(in crate::proxy::engine) fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Broken>> + '_ {
+        let before = self.watch.written.get();
+        let answer = self.sender.try_send_request(request);
+        async move {
+            let mut answer = pin!(answer);
+            let mut quiet = Context::from_waker(Waker::noop());
+            let answered = std::future::poll_fn(|context| {
+                if let Poll::Ready(answered) = answer.as_mut().poll(&mut quiet) {
+                    return Poll::Ready(answered);
+                }
+                self.drive(context);
+                answer.as_mut().poll(&mut quiet)
+            });
+            answered.await.map_err(|_| Broken {
+                begun: self.watch.written.get() > before,
+            })
+        }
+    }
+
+    /// It may take another request, as far as one can tell without asking the kernel.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.ended && self.sender.is_ready()
+    }
+
+    /// The same, and the kernel has nothing of the backend's, not even its end.
+    pub(super) fn is_silent(&mut self) -> bool {
+        self.watch.ask.set(true);
+        self.watch.silent.set(false);
+        self.is_ready() && self.watch.silent.get()
+    }
+
+    /// Takes the connection for another protocol, after an answer of 101, with what the backend
+    /// has sent of it already.
+    pub(in crate::proxy::engine) async fn upgrade(
+        mut self: Box<Self>,
+    ) -> hyper::Result<(Stream, bytes::Bytes)> {
+        if !self.ended {
+            std::future::poll_fn(|context| {
+                Pin::new(&mut self.connection).poll_without_shutdown(context)
+            })
+            .await?;
+        }
+        let parts = self.connection.into_parts();
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}

@@ -1,0 +1,16 @@
+//! Connections to backends.
+
+mod connect;
+mod header;
+mod http1;
+mod http2;
+mod pool;
+mod stream;
+mod tls;
+
+pub(super) use self::{
+    connect::{ConnectError, Ends},
+    http1::Broken,
+    pool::{Lease, Pool, Unavailable, Wish},
+    tls::TlsConfigs,
+};

@@ -1,0 +1,289 @@
+//! The snapshot as the engine reads it, and what of services and backends outlives a snapshot.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::domain::{
+    backend::CatalogHealth,
+    http::{
+        budget::RetryBudget,
+        ewma::PeakEwma,
+        pick::{Candidate, Picker},
+        policy::{Balance, HttpPolicy, Upstream, UpstreamVersion},
+        retry::Rules,
+    },
+    maglev,
+    service::Protocol,
+    snapshot::{BackendState, ServiceState, Snapshot},
+};
+
+/// All services that the proxy serves.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// Of the snapshot.
+    pub(super) version: u64,
+    pub(super) services: HashMap<Arc<str>, Arc<Service>>,
+}
+
+/// A service at one version.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) name: Arc<str>,
+    pub(super) policy: Arc<HttpPolicy>,
+    pub(super) rules: Rules,
+    pub(super) backends: Vec<Arc<Backend>>,
+    pub(super) all: Picker,
+    subsets: HashMap<String, Picker>,
+    /// Maglev table over indices of backends, where values are hashed.
+    pub(super) slots: Vec<u32>,
+    pub(super) life: Arc<Life>,
+    /// What it was made of.
+    state: Arc<ServiceState>,
+}
+
+/// What of a service outlives snapshots.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    pub(super) budget: RetryBudget,
+    /// Under way.
+    pub(super) requests: AtomicU32,
+    /// Waiting for a connection.
+    pub(super) pending: AtomicU32,
+}
+
+/// A backend, as long as it is spoken to in the same way.
+#[derive(Debug)]
+pub(super) struct Backend {
+    /// Unique as long as the process lives.
+    pub(super) key: u64,
+    pub(super) service: Arc<str>,
+    pub(super) address: SocketAddr,
+    pub(super) subset: Option<Arc<str>>,
+    pub(super) upstream: Upstream,
+    pub(super) http2: bool,
+    pub(super) latency: PeakEwma,
+    /// Under way.
+    pub(super) requests: AtomicU32,
+    /// Open, of all threads.
+    pub(super) connections: AtomicU32,
+    /// Requests that wait for one, of all threads.
+    pub(super) wanted: AtomicU32,
+    pub(super) seen: Seen,
+}
+
+/// What came of requests since it was last told.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) succeeded: AtomicU64,
+    pub(super) failed: AtomicU64,
+    /// The last failure: a status, or the number of a [`super::passive::Mishap`].
+    pub(super) failure: AtomicU32,
+}
+
+impl View {
+    /// Reads a snapshot; services that have not changed are taken from the former view.
+    pub(super) fn build(snapshot: &Snapshot, former: &Self) -> Self {
+        let proxied = snapshot.services.values();
+        let proxied = proxied.filter(|state| state.spec.protocol.is_proxied());
+        let services = proxied.map(|state| {
+            let known = former.services.get(state.spec.name.as_str());
+            let service = match known {
+                Some(known) if Arc::ptr_eq(&known.state, state) => Arc::clone(known),
+                _ => Arc::new(Service::build(state, known.map(Arc::as_ref))),
+            };
+            (Arc::clone(&service.name), service)
+        });
+        Self {
+            version: snapshot.version,
+            services: services.collect(),
+        }
+    }
+
+    /// Keys of all backends.
+    pub(super) fn keys(&self) -> impl Iterator<Item = u64> {
+        let backends = self.services.values().flat_map(|service| &service.backends);
+        backends.map(|backend| backend.key)
+    }
+}
+
+impl Service {
+    fn build(state: &Arc<ServiceState>, former: Option<&Self>) -> Self {
+        let spec = &state.spec;
+        let name = former.map_or_else(
+            || spec.name.as_str().into(),
+            |known| Arc::clone(&known.name),
+        );
+        let http2 = match spec.http.upstream.version {
+            UpstreamVersion::Auto => spec.protocol == Protocol::Grpc,
+            UpstreamVersion::Http1 => false,
+            UpstreamVersion::Http2 => true,
+        };
+        let known: HashMap<SocketAddr, &Arc<Backend>> = former
+            .iter()
+            .flat_map(|former| &former.backends)
+            .map(|backend| (backend.address, backend))
+            .collect();
+        let backends = state.backends.iter().map(|backend| {
+            let same = known.get(&backend.address()).filter(|known| {
+                known.http2 == http2
+                    && known.upstream == spec.http.upstream
+                    && known.subset.as_deref() == backend.subset.as_deref()
+            });
+            match same {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Backend::new(&name, backend, &spec.http.upstream, http2)),
+            }
+        });
+        let backends: Vec<_> = backends.collect();
+        let mut numbers: HashMap<Option<&str>, u32> = HashMap::new();
+        let candidates: Vec<Candidate> = state
+            .backends
+            .iter()
+            .map(|backend| {
+                let next = numbers.len() as u32;
+                let group = *numbers.entry(backend.subset.as_deref()).or_insert(next);
+                let weight = backend.weight;
+                Candidate { weight, group }
+            })
+            .collect();
+        let subsets = spec.subset_names().into_iter().map(|subset| {
+            let picker = of_subset(&state.backends, &subset);
+            (subset, picker)
+        });
+        let slots = match spec.http.balance {
+            Balance::PeakEwma => Vec::new(),
+            Balance::Header(_) | Balance::Cookie(_) => slots(&state.backends),
+        };
+        let retry = &spec.http.retry;
+        Self {
+            policy: Arc::clone(&spec.http),
+            rules: Rules {
+                failures: true,
+                status: retry.on_status.iter().copied().collect(),
+                grpc: retry.on_grpc.iter().copied().collect(),
+            },
+            backends,
+            all: Picker::new(candidates),
+            subsets: subsets.collect(),
+            slots,
+            life: former.map_or_else(Arc::default, |known| Arc::clone(&known.life)),
+            state: Arc::clone(state),
+            name,
+        }
+    }
+
+    /// Among whom is chosen: all, or those of one subset. `None`: there is no such subset.
+    pub(super) fn picker(&self, subset: Option<&str>) -> Option<&Picker> {
+        match subset {
+            None => Some(&self.all),
+            Some(subset) => self.subsets.get(subset),
+        }
+    }
+}
+
+/// Those of one subset. Where a split gives it nothing, so that all its weights are 0, a request
+/// that is for it goes to what is usable of it all the same.
+fn of_subset(backends: &[BackendState], subset: &str) -> Picker {
+    let candidates = |weight: &dyn Fn(&BackendState) -> u32| {
+        Picker::new(backends.iter().map(|backend| {
+            let own = backend.subset.as_deref() == Some(subset);
+            let weight = if own { weight(backend) } else { 0 };
+            Candidate { weight, group: 0 }
+        }))
+    };
+    let by_share = candidates(&|backend| backend.weight);
+    if !by_share.is_empty() {
+        return by_share;
+    }
+    candidates(&|backend| {
+        let out = backend.is_dead()
+            || backend.drain.is_some()
+            || backend.ejection.is_some()
+            || matches!(backend.instance.health, CatalogHealth::Maintenance(_));
+        if out { 0 } else { backend.instance.weight }
+    })
+}
+
+fn slots(backends: &[BackendState]) -> Vec<u32> {
+    let entries: Vec<maglev::Entry> = backends
+        .iter()
+        .zip(0..)
+        .filter(|(backend, _)| backend.weight > 0)
+        .map(|(backend, id)| maglev::Entry {
+            id,
+            address: backend.address(),
+            weight: backend.weight,
+        })
+        .collect();
+    maglev::build(&entries, maglev::size_for(entries.len()))
+}
+
+impl Backend {
+    fn new(service: &Arc<str>, state: &BackendState, upstream: &Upstream, http2: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            key: NEXT.fetch_add(1, Relaxed),
+            service: Arc::clone(service),
+            address: state.address(),
+            subset: state.subset.as_deref().map(Arc::from),
+            upstream: upstream.clone(),
+            http2,
+            latency: PeakEwma::default(),
+            requests: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            wanted: AtomicU32::new(0),
+            seen: Seen::default(),
+        }
+    }
+}
+
+/// One more of something that is counted by all threads, as long as it lives.
+#[derive(Debug)]
+pub(super) struct Counted<T: AsRef<AtomicU32>>(T);
+
+impl<T: AsRef<AtomicU32>> Counted<T> {
+    /// Counts it in any case.
+    pub(super) fn add(counter: T) -> Self {
+        counter.as_ref().fetch_add(1, Relaxed);
+        Self(counter)
+    }
+
+    /// Counts it, unless there are `limit` already.
+    pub(super) fn below(counter: T, limit: u32) -> Option<Self> {
+        let before = counter.as_ref().fetch_add(1, Relaxed);
+        let counted = Self(counter);
+        (before < limit).then_some(counted)
+    }
+}
+
+impl<T: AsRef<AtomicU32>> Drop for Counted<T> {
+    fn drop(&mut self) {
+        self.0.as_ref().fetch_sub(1, Relaxed);
+    }
+}
+
+/// Names one counter of what is shared.
+macro_rules! counter {
+    ($name:ident, $of:ty, $field:ident) => {
+        #[derive(Clone, Debug)]
+        pub(super) struct $name(pub(super) Arc<$of>);
+
+        impl AsRef<AtomicU32> for $name {
+            fn as_ref(&self) -> &AtomicU32 {
+                &self.0.$field
+            }
+        }
+    };
+}
+
+counter!(OfService, Life, requests);
+counter!(OfPending, Life, pending);
+counter!(OfBackend, Backend, requests);
+counter!(OfConnections, Backend, connections);
+counter!(OfWanted, Backend, wanted);

@@ -1,0 +1,76 @@
+//! Where connections of clients come in: sockets, threads, and what is done before the first
+//! request.
+
+mod admission;
+mod connection;
+mod pool;
+mod socket;
+mod worker;
+
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
+
+use nix::ifaddrs::getifaddrs;
+
+pub use self::pool::{Listening, Pool};
+
+/// The node's own addresses.
+#[derive(Debug, Default)]
+pub struct OwnAddresses {
+    all: HashSet<IpAddr>,
+    /// Of the interfaces of the datapath, in their order, without those of one link only.
+    facing: Vec<IpAddr>,
+}
+
+impl OwnAddresses {
+    /// Whether the node has this address.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.all.contains(&ip)
+    }
+
+    /// The first address of a family that others reach the node by.
+    pub fn first(&self, v6: bool) -> Option<IpAddr> {
+        self.facing.iter().find(|ip| ip.is_ipv6() == v6).copied()
+    }
+}
+
+/// Reads them; an interface that is not there has none.
+pub fn own_addresses(interfaces: &[String]) -> OwnAddresses {
+    let mut found = OwnAddresses::default();
+    let Ok(all) = getifaddrs() else {
+        return found;
+    };
+    let mut facing = Vec::new();
+    for entry in all {
+        let Some(address) = entry.address else {
+            continue;
+        };
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+        let Some(ip) = v4.or(v6) else {
+            continue;
+        };
+        found.all.insert(ip);
+        let one_link = match ip {
+            IpAddr::V4(ip) => ip.is_link_local() || ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_loopback(),
+        };
+        let place = interfaces
+            .iter()
+            .position(|name| *name == entry.interface_name);
+        if let (Some(place), false) = (place, one_link) {
+            facing.push((place, ip));
+        }
+    }
+    facing.sort_by_key(|(place, _)| *place);
+    found.facing = facing.into_iter().map(|(_, ip)| ip).collect();
+    found
+}
+
+/// A listening socket as connections see it.
+#[derive(Debug)]
+struct Place {
+    /// The service of a VIP; `None`: requests are routed by their host.
+    service: Option<Arc<str>>,
+    /// Connections begin with a PROXY protocol header.
+    proxy_protocol: bool,
+}

@@ -1,0 +1,92 @@
+//! One connection of a client, from its first byte to its last.
+
+use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+
+use super::{Place, worker::Facts};
+use crate::proxy::engine::{Arrival, Engine};
+
+/// Streams that a client may have reset before they were taken up, beyond which its connection
+/// ends (CVE-2023-44487).
+const RESETS: usize = 20;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves a connection to its end, or to the end of its requests under way once `stopped` is so.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    facts: &Facts,
+    engine: Rc<Engine>,
+    place: &Place,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    stream.set_nodelay(true)?;
+    let listener = stream.local_addr()?;
+    // Who connects has something to say.
+    let patience = facts.bounds.head_timeout;
+    tokio::select! {
+        first = timeout(patience, stream.readable()) => first??,
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+    }
+    let arrival = Arc::new(Arrival {
+        client: peer,
+        listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
+        tls: false,
+        trusted: facts.trusts(peer.ip()),
+        service: place.service.clone(),
+    });
+    let service = service_fn(move |request| {
+        let (engine, arrival) = (Rc::clone(&engine), Arc::clone(&arrival));
+        async move { Ok::<_, Infallible>(engine.handle(request, &arrival).await) }
+    });
+    let builder = builder(facts);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    serving.await
+}
+
+fn builder(facts: &Facts) -> Builder<LocalTasks> {
+    let bounds = &facts.bounds;
+    let mut builder = Builder::new(LocalTasks);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.keep_alive)
+        .max_buf_size(bounds.head.max(8192))
+        .half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(bounds.streams)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
+        .keep_alive_interval(bounds.keep_alive);
+    builder
+}
+
+/// Tasks of a connection stay on its thread.
+#[derive(Clone, Copy, Debug)]
+struct LocalTasks;
+
+impl<F> hyper::rt::Executor<F> for LocalTasks
+where
+    F: Future + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move {
+            task.await;
+        });
+    }
+}

@@ -1,0 +1,159 @@
+//! The threads that serve, and the sockets that they serve.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{
+    Place,
+    admission::Admission,
+    socket,
+    worker::{self, Order},
+};
+use crate::{
+    config::proxy::{ListenerConfig, ProxyConfig},
+    domain::http::policy::HttpPolicy,
+    proxy::engine::Shared,
+};
+
+/// A socket to be opened.
+#[derive(Debug)]
+pub struct Listening {
+    address: SocketAddr,
+    place: Place,
+}
+
+impl Listening {
+    /// A shared listener.
+    pub fn shared(config: &ListenerConfig) -> Self {
+        Self {
+            address: config.address,
+            place: Place {
+                service: None,
+                proxy_protocol: config.proxy_protocol,
+            },
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Pool {
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Where the sockets of services are, by the service and the address asked for.
+    sockets: BTreeMap<(Arc<str>, SocketAddr), SocketAddr>,
+}
+
+impl Pool {
+    /// Starts `count` threads.
+    ///
+    /// # Panics
+    ///
+    /// The system gives no thread or no runtime.
+    pub fn new(count: usize, shared: Arc<Shared>, config: &ProxyConfig) -> Self {
+        let admission = Admission::new(config.bounds.connections, config.bounds.per_client);
+        let facts = Arc::new(worker::Facts {
+            shared,
+            admission,
+            bounds: config.bounds.clone(),
+            trusted: config.trusted.clone(),
+        });
+        let mut orders = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let facts = Arc::clone(&facts);
+            let thread = std::thread::Builder::new()
+                .name(format!("proxy-{number}"))
+                .spawn(move || worker::run(facts, receiver))
+                .expect("a thread for the proxy");
+            orders.push(sender);
+            threads.push(thread);
+        }
+        Self {
+            orders,
+            threads,
+            sockets: BTreeMap::new(),
+        }
+    }
+
+    /// Opens a socket on every thread; answers where it is.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be bound.
+    pub fn listen(&mut self, listening: Listening) -> anyhow::Result<SocketAddr> {
+        let sockets = socket::bind(listening.address, self.orders.len())?;
+        let first = sockets.first().context("no thread serves")?;
+        let address = first.local_addr().context("asking for a port")?;
+        let place = Arc::new(listening.place);
+        for (socket, orders) in sockets.into_iter().zip(&self.orders) {
+            // A thread that has failed has said so itself.
+            let _ = orders.send(Order::Open(address, socket, Arc::clone(&place)));
+        }
+        info!(%address, service = place.service.as_deref(), "taking requests");
+        Ok(address)
+    }
+
+    /// Opens the socket of a service unless it is open; answers where it is.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be bound.
+    pub fn ensure(
+        &mut self,
+        key: &(Arc<str>, SocketAddr),
+        _policy: &HttpPolicy,
+    ) -> anyhow::Result<SocketAddr> {
+        if let Some(bound) = self.sockets.get(key) {
+            return Ok(*bound);
+        }
+        let bound = self.listen(Listening {
+            address: key.1,
+            place: Place {
+                service: Some(Arc::clone(&key.0)),
+                proxy_protocol: false,
+            },
+        })?;
+        self.sockets.insert(key.clone(), bound);
+        Ok(bound)
+    }
+
+    /// Closes the sockets of services that are not among these. Their connections go on.
+    pub fn close_but(&mut self, wanted: &BTreeSet<(Arc<str>, SocketAddr)>) {
+        let orders = &self.orders;
+        self.sockets.retain(|key, bound| {
+            let keep = wanted.contains(key);
+            if !keep {
+                info!(address = %bound, service = &*key.0, "no longer taking requests");
+                for orders in orders {
+                    let _ = orders.send(Order::Close(*bound));
+                }
+            }
+            keep
+        });
+    }
+
+    /// Takes no more connections, and ends the requests under way, within `patience`.
+    pub async fn stop(self, patience: Duration) {
+        for orders in &self.orders {
+            let _ = orders.send(Order::Stop(patience));
+        }
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        });
+        if !joined.await.is_ok_and(|ended| ended) {
+            warn!("a thread of the proxy had failed");
+        }
+    }
+}

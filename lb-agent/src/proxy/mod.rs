@@ -1,0 +1,163 @@
+//! The proxy of requests: HTTP/1.1, HTTP/2 and gRPC.
+//!
+//! Each of its threads has a runtime, listening sockets, an [`engine`] and connections to backends
+//! of its own, so that a request stays on the thread that read it. What the threads share is
+//! compiled from each snapshot. Sockets for VIPs come and go with the services.
+
+pub mod engine;
+pub mod front;
+pub mod telemetry;
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use self::{
+    engine::Shared,
+    front::{Listening, Pool},
+    telemetry::Telemetry,
+};
+use crate::{
+    config::ProxyConfig,
+    domain::{http::steering::ProxyReport, signal::Signal, snapshot::Snapshot},
+};
+
+/// How often failed listeners are tried again, and signals told.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The proxy before it runs: its shared listeners are bound.
+#[derive(Debug)]
+pub struct Proxy {
+    config: ProxyConfig,
+    interfaces: Vec<String>,
+    shared: Arc<Shared>,
+    pool: Pool,
+    threads: usize,
+}
+
+/// Where the proxy meets the rest of the agent.
+pub struct Channels {
+    /// Every new snapshot.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where its VIPs are taken.
+    pub reports: watch::Sender<ProxyReport>,
+    /// What requests tell of backends.
+    pub signals: Box<dyn Fn(Vec<Signal>) + Send>,
+}
+
+impl Proxy {
+    /// Binds the shared listeners. `interfaces`: those that packets for VIPs arrive on, whose
+    /// addresses take what is steered here.
+    ///
+    /// # Errors
+    ///
+    /// A listener that cannot be bound, by its address.
+    pub fn bind(
+        config: ProxyConfig,
+        interfaces: Vec<String>,
+        telemetry: Telemetry,
+    ) -> anyhow::Result<Self> {
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let shared = Shared::new(telemetry, threads);
+        let mut pool = Pool::new(threads, Arc::clone(&shared), &config);
+        for listener in &config.listeners {
+            pool.listen(Listening::shared(listener))?;
+        }
+        Ok(Self {
+            config,
+            interfaces,
+            shared,
+            pool,
+            threads,
+        })
+    }
+
+    /// Serves until `shutdown` completes, and ends what is under way within its time.
+    pub async fn run(mut self, mut channels: Channels, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                changed = channels.snapshots.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let snapshot = channels.snapshots.borrow_and_update().clone();
+                    self.follow(&snapshot, &channels.reports);
+                }
+                _ = tick.tick() => {
+                    let signals = self.shared.signals();
+                    if !signals.is_empty() {
+                        (channels.signals)(signals);
+                    }
+                    if !channels.reports.borrow().problems.is_empty() {
+                        let snapshot = channels.snapshots.borrow().clone();
+                        self.follow(&snapshot, &channels.reports);
+                    }
+                }
+            }
+        }
+        self.pool.stop(self.config.shutdown).await;
+    }
+
+    /// Serves by the snapshot, and opens and closes the sockets of its VIPs.
+    fn follow(&mut self, snapshot: &Snapshot, reports: &watch::Sender<ProxyReport>) {
+        self.shared.update(snapshot);
+        let own = front::own_addresses(&self.interfaces);
+        let mut report = ProxyReport::default();
+        let mut wanted: BTreeSet<(Arc<str>, SocketAddr)> = BTreeSet::new();
+        let services = snapshot.services.iter();
+        for (name, service) in services.filter(|(_, state)| state.spec.protocol.is_proxied()) {
+            let name: Arc<str> = name.as_str().into();
+            let mut steering = BTreeSet::new();
+            for v6 in [false, true] {
+                let vips = service.spec.vips.iter();
+                let vips: Vec<SocketAddr> =
+                    vips.filter(|vip| vip.is_ipv6() == v6).copied().collect();
+                let (local, foreign): (Vec<_>, Vec<_>) =
+                    vips.into_iter().partition(|vip| own.has(vip.ip()));
+                wanted.extend(local.iter().map(|vip| (name.clone(), *vip)));
+                if foreign.is_empty() {
+                    continue;
+                }
+                // The kernel sends all VIPs of the family to the one socket.
+                match own.first(v6) {
+                    Some(address) => {
+                        wanted.insert((name.clone(), SocketAddr::new(address, 0)));
+                    }
+                    None => report.problems.push(format!(
+                        "service {name}: no interface has an address of {} to take requests for {}",
+                        if v6 { "IPv6" } else { "IPv4" },
+                        foreign[0],
+                    )),
+                }
+            }
+            for key in wanted.iter().filter(|(of, _)| *of == name) {
+                match self.pool.ensure(key, &service.spec.http) {
+                    Ok(bound) if key.1.port() == 0 => {
+                        steering.insert(bound);
+                    }
+                    Ok(_) => {}
+                    Err(error) => report.problems.push(format!("service {name}: {error:#}")),
+                }
+            }
+            report.steering.insert(name.to_string(), steering);
+        }
+        self.pool.close_but(&wanted);
+        reports.send_if_modified(|known| {
+            let changed = *known != report;
+            *known = report;
+            changed
+        });
+    }
+
+    /// Threads that serve.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+}

@@ -1,0 +1,308 @@
+//! Counters and histograms of the proxy: relaxed atomics behind `Arc`s.
+//!
+//! Whoever serves requests resolves the `Arc` of a service, route or backend once and keeps it
+//! beside what it knows of these; from then on counting takes no lock. Series are kept here
+//! until [`Counts::keep`] finds that their service or backend has vanished.
+
+mod codes;
+mod histogram;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+pub use self::{
+    codes::Codes,
+    histogram::{Histogram, LATENCY, OVERHEAD},
+};
+use crate::domain::{http::exchange::Outcome, snapshot::Snapshot};
+
+/// Routes of a service that are told apart; requests of further ones are counted under
+/// [`OTHER`].
+const MAX_ROUTES: usize = 256;
+/// The name of routes beyond these.
+pub const OTHER: &str = "other";
+
+/// A map that hardly ever grows.
+#[derive(Debug)]
+pub struct Register<K, V>(RwLock<BTreeMap<K, Arc<V>>>);
+
+impl<K, V> Default for Register<K, V> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<K: Ord + Clone, V: Default> Register<K, V> {
+    /// What stands under `key`, which is made if it is new.
+    fn entry(&self, key: K) -> Arc<V> {
+        // A panic elsewhere leaves whole entries behind.
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = known.get(&key) {
+            return Arc::clone(value);
+        }
+        drop(known);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(key).or_default())
+    }
+
+    fn keep(&self, mut wanted: impl FnMut(&K) -> bool) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|key, _| wanted(key));
+    }
+
+    /// All entries, in order.
+    pub fn all(&self) -> Vec<(K, Arc<V>)> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = known.iter();
+        all.map(|(key, value)| (key.clone(), Arc::clone(value)))
+            .collect()
+    }
+
+    fn len_without(&self, key: &K) -> usize {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.len() - usize::from(known.contains_key(key))
+    }
+}
+
+/// All of the proxy's counts.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// By name; requests that no route fitted are those of `""`.
+    pub services: Register<Arc<str>, OfService>,
+    /// By the address they listen on.
+    pub listeners: Register<SocketAddr, OfListener>,
+    /// What was not written down.
+    pub losses: Arc<Losses>,
+}
+
+impl Counts {
+    /// Of a service.
+    pub fn service(&self, name: &Arc<str>) -> Arc<OfService> {
+        self.services.entry(Arc::clone(name))
+    }
+
+    /// Of a listener.
+    pub fn listener(&self, address: SocketAddr) -> Arc<OfListener> {
+        self.listeners.entry(address)
+    }
+
+    /// Forgets services and backends that are not in `snapshot`. What is still counted under them
+    /// by requests under way is lost.
+    pub fn keep(&self, snapshot: &Snapshot) {
+        self.services
+            .keep(|name| name.is_empty() || snapshot.services.contains_key(&**name));
+        for (name, service) in self.services.all() {
+            let Some(state) = snapshot.services.get(&*name) else {
+                continue;
+            };
+            let known = |backend: SocketAddr| {
+                let mut backends = state.backends.iter();
+                backends.any(|known| known.address() == backend)
+            };
+            service.pools.keep(|backend| known(*backend));
+            for (_, route) in service.routes.all() {
+                route
+                    .backends
+                    .keep(|(_, backend)| backend.is_none_or(known));
+            }
+        }
+    }
+}
+
+/// Of a service.
+#[derive(Debug, Default)]
+pub struct OfService {
+    /// By the route's printable name.
+    pub routes: Register<Arc<str>, OfRoute>,
+    /// Connections, by backend.
+    pub pools: Register<SocketAddr, Pool>,
+    /// Tries after the first.
+    pub retries: AtomicU64,
+    /// Retries that the budget did not allow.
+    pub retries_refused: AtomicU64,
+    /// Retries that the budget allows now.
+    pub budget_left: AtomicU64,
+    /// Second tries beside slow firsts.
+    pub hedges: AtomicU64,
+    /// Hedges that answered first.
+    pub hedges_won: AtomicU64,
+    /// Requests under way.
+    pub active: AtomicI64,
+}
+
+impl OfService {
+    /// Of a route, or of all further ones if there are too many.
+    pub fn route(&self, name: &Arc<str>) -> Arc<OfRoute> {
+        let name = if self.routes.len_without(name) < MAX_ROUTES {
+            Arc::clone(name)
+        } else {
+            OTHER.into()
+        };
+        self.routes.entry(name)
+    }
+
+    /// Of the connections to a backend.
+    pub fn pool(&self, backend: SocketAddr) -> Arc<Pool> {
+        self.pools.entry(backend)
+    }
+}
+
+/// Of a route of a service.
+#[derive(Debug)]
+pub struct OfRoute {
+    /// By subset (`""`: none) and by the backend that answered or was tried last.
+    pub backends: Register<(Arc<str>, Option<SocketAddr>), OfBackend>,
+    /// Until all was over.
+    pub total: Histogram,
+    /// Until the head of the answer went to the client.
+    pub first_byte: Histogram,
+    /// The part of that which the proxy took.
+    pub overhead: Histogram,
+    /// Bytes of requests' bodies.
+    pub received: AtomicU64,
+    /// Bytes of answers' bodies.
+    pub sent: AtomicU64,
+}
+
+impl Default for OfRoute {
+    fn default() -> Self {
+        Self {
+            backends: Register::default(),
+            total: Histogram::new(LATENCY),
+            first_byte: Histogram::new(LATENCY),
+            overhead: Histogram::new(OVERHEAD),
+            received: AtomicU64::default(),
+            sent: AtomicU64::default(),
+        }
+    }
+}
+
+/// The part of an exchange that is counted, known without a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// Status sent to the client; 0: none was.
+    pub status: u16,
+    /// Why it ended.
+    pub outcome: Outcome,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+    /// Until all was over.
+    pub total: Duration,
+    /// Until the head of the answer went to the client.
+    pub first_byte: Option<Duration>,
+    /// The part of that which the proxy took.
+    pub overhead: Option<Duration>,
+}
+
+impl OfRoute {
+    /// Of a backend of the route; `None`: no backend was tried.
+    pub fn backend(&self, subset: Arc<str>, backend: Option<SocketAddr>) -> Arc<OfBackend> {
+        self.backends.entry((subset, backend))
+    }
+
+    /// Counts a request that is over, under the backend that answered or was tried last.
+    pub fn finish(&self, backend: &OfBackend, finished: &Finished) {
+        backend.codes.add(finished.status, finished.outcome);
+        self.received.fetch_add(finished.received, Relaxed);
+        self.sent.fetch_add(finished.sent, Relaxed);
+        // How long an upgraded connection was open says nothing of latency.
+        if finished.outcome != Outcome::Upgraded {
+            self.total.add(finished.total);
+        }
+        if let Some(time) = finished.first_byte {
+            self.first_byte.add(time);
+        }
+        if let Some(time) = finished.overhead {
+            self.overhead.add(time);
+        }
+    }
+}
+
+/// Of a backend on a route.
+#[derive(Debug, Default)]
+pub struct OfBackend {
+    /// Requests.
+    pub codes: Codes,
+}
+
+/// Connections to a backend, of all threads.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// Without a request.
+    pub idle: AtomicI64,
+    /// With requests.
+    pub active: AtomicI64,
+    /// Requests that wait for one.
+    pub pending: AtomicI64,
+    /// Opened since the beginning.
+    pub opened: AtomicU64,
+    /// Not opened: refused, not answered, no TLS.
+    pub failed: AtomicU64,
+}
+
+/// Of a listener.
+#[derive(Debug, Default)]
+pub struct OfListener {
+    /// Connections now.
+    pub open: AtomicI64,
+    /// Connections taken since the beginning.
+    pub accepted: AtomicU64,
+    /// Connections closed at once, for a client has too many.
+    pub refused: AtomicU64,
+    /// TLS handshakes that did not come to an end.
+    pub tls_failures: AtomicU64,
+}
+
+/// What was not written down, and what was.
+#[derive(Debug, Default)]
+pub struct Losses {
+    lines: AtomicU64,
+    exported: AtomicU64,
+    spans: AtomicU64,
+}
+
+impl Losses {
+    pub(super) fn line(&self) {
+        self.lines.fetch_add(1, Relaxed);
+    }
+
+    /// Those of a request with so many tries.
+    pub(super) fn spans(&self, tries: usize) {
+        self.failed(1 + tries as u64);
+    }
+
+    pub(super) fn failed(&self, spans: u64) {
+        self.spans.fetch_add(spans, Relaxed);
+    }
+
+    pub(super) fn exported(&self, spans: u64) {
+        self.exported.fetch_add(spans, Relaxed);
+    }
+
+    /// Lines of the access log that were not written.
+    pub fn lost_lines(&self) -> u64 {
+        self.lines.load(Relaxed)
+    }
+
+    /// Spans that the receiver took.
+    pub fn exported_spans(&self) -> u64 {
+        self.exported.load(Relaxed)
+    }
+
+    /// Spans that were dropped or that the receiver did not take.
+    pub fn lost_spans(&self) -> u64 {
+        self.spans.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

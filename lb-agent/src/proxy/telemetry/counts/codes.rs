@@ -1,0 +1,62 @@
+//! Requests by status and outcome, without a lock and in little memory.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::domain::http::exchange::Outcome;
+
+/// Pairs of status and outcome that are told apart. A backend that answers with more than these
+/// must not cost memory without bound.
+const SLOTS: usize = 24;
+
+/// A table whose slots are claimed by the first request of a pair. The last slot takes what finds
+/// none, under status 0.
+#[derive(Debug, Default)]
+pub struct Codes {
+    slots: [Slot; SLOTS],
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// 0: free; else 1 + the outcome's place, below it the status.
+    pair: AtomicU32,
+    count: AtomicU64,
+}
+
+impl Codes {
+    /// Counts a request.
+    pub fn add(&self, status: u16, outcome: Outcome) {
+        let (last, others) = self.slots.split_last().expect("there are slots");
+        let pair = pack(status, outcome);
+        let found = others.iter().find(|slot| {
+            let held = slot.pair.load(Relaxed);
+            held == pair
+                || held == 0
+                    && match slot.pair.compare_exchange(0, pair, Relaxed, Relaxed) {
+                        Ok(_) => true,
+                        Err(other) => other == pair,
+                    }
+        });
+        found.unwrap_or(last).count.fetch_add(1, Relaxed);
+    }
+
+    /// Status, outcome (`None`: of several) and count of what there was.
+    pub fn all(&self) -> Vec<(u16, Option<Outcome>, u64)> {
+        let all = self.slots.iter().map(|slot| {
+            let (status, outcome) = unpack(slot.pair.load(Relaxed));
+            (status, outcome, slot.count.load(Relaxed))
+        });
+        all.filter(|(.., count)| *count > 0).collect()
+    }
+}
+
+fn pack(status: u16, outcome: Outcome) -> u32 {
+    let place = Outcome::ALL.iter().position(|known| *known == outcome);
+    let place = place.expect("all outcomes are among them") as u32;
+    (1 + place) << 16 | u32::from(status)
+}
+
+fn unpack(pair: u32) -> (u16, Option<Outcome>) {
+    let place = (pair >> 16).checked_sub(1);
+    let outcome = place.and_then(|place| Outcome::ALL.get(place as usize).copied());
+    (pair as u16, outcome)
+}

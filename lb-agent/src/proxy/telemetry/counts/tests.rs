@@ -1,0 +1,70 @@
+//! What is counted, and for how long it is kept.
+
+use super::*;
+
+#[test]
+fn codes() {
+    let codes = Codes::default();
+    let rows = [
+        (200, Outcome::Answered, 3),
+        (200, Outcome::ClientGone, 1),
+        (0, Outcome::ClientGone, 2),
+        (503, Outcome::NoBackend, 1),
+    ];
+    for (status, outcome, count) in rows {
+        (0..count).for_each(|_| codes.add(status, outcome));
+    }
+    let rows = rows.map(|(status, outcome, count)| (status, Some(outcome), count));
+    assert_eq!(codes.all(), rows);
+    // Whatever a backend thinks of, memory is bounded and no request is uncounted.
+    (100..1000).for_each(|status| codes.add(status, Outcome::Answered));
+    let all = codes.all();
+    assert_eq!(all.len(), 24);
+    assert_eq!(all.iter().map(|(.., count)| count).sum::<u64>(), 7 + 900);
+    assert_eq!((all[0].2, all[23].0, all[23].1), (4, 0, None));
+    for outcome in Outcome::ALL {
+        let codes = Codes::default();
+        codes.add(599, outcome);
+        assert_eq!(codes.all(), [(599, Some(outcome), 1)]);
+    }
+}
+
+#[test]
+fn codes_of_many_threads() {
+    let codes = Codes::default();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..4000).for_each(|n| codes.add(200 + n % 20, Outcome::Answered)));
+        }
+    });
+    let all = codes.all();
+    assert_eq!(all.len(), 20);
+    assert!(all.iter().all(|(.., count)| *count == 800), "{all:?}");
+}
+
+#[test]
+fn histogram() {
+    let histogram = Histogram::new(&[10, 20]);
+    for nanoseconds in [0, 10_000, 10_001, 20_000, 20_001, 5_000_000] {
+        histogram.add(Duration::from_nanos(nanoseconds));
+    }
+    let (buckets, count, sum) = histogram.read();
+    assert_eq!(buckets, [(0.00001, 2), (0.00002, 4)]);
+    assert_eq!((count, sum), (6, 0.00506));
+}
+
+#[test]
+fn routes_are_bounded() {
+    let service = OfService::default();
+    for number in 0..300 {
+        service.route(&number.to_string().into());
+    }
+    let names: Vec<_> = service.routes.all();
+    assert_eq!(names.len(), 257);
+    assert!(names.iter().any(|(name, _)| &**name == OTHER));
+    // Those that are known stay known.
+    let first = service.route(&"0".into());
+    assert!(Arc::ptr_eq(&first, &service.route(&"0".into())));
+    let further = service.route(&"299".into());
+    assert!(Arc::ptr_eq(&further, &service.route(&OTHER.into())));
+}
