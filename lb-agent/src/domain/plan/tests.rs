@@ -66,12 +66,11 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
 }
 
 fn snapshot(services: &[Arc<ServiceState>]) -> Snapshot {
+    let named = services.iter();
+    let named = named.map(|service| (service.spec.name.clone(), service.clone()));
     Snapshot {
         version: 1,
-        services: services
-            .iter()
-            .map(|service| (service.spec.name.clone(), service.clone()))
-            .collect(),
+        services: named.collect(),
     }
 }
 
