@@ -108,7 +108,7 @@ pub fn factors(state: &ServiceState, backend: &BackendState, sources: Sources) -
         factors.push(Factor {
             name: "reach",
             value: 0.0,
-            note: backend.reason.clone(),
+            note: backend.reason.to_string(),
             source: file(state),
         });
     }

@@ -120,7 +120,7 @@ impl Desired {
         let mut targets = Vec::new();
         if own.datacenter.is_none() {
             let others = self.legs(&own.service).iter();
-            targets.extend(others.filter_map(leg_target));
+            targets.extend(others.filter_map(Leg::target));
         }
         let resolved = self.resolve(own);
         if let Some(resolver) = resolved.as_ref().and_then(|own| self.resolver_of(own)) {
@@ -297,7 +297,7 @@ impl Desired {
         let mut shares: BTreeMap<String, u32> = BTreeMap::new();
         let default = resolver.and_then(|resolver| resolver.default_subset.clone());
         for leg in self.legs(service) {
-            let label = match (leg_target(leg), leg.subset.clone().or(default.clone())) {
+            let label = match (leg.target(), leg.subset.clone().or(default.clone())) {
                 (Some(target), _) => {
                     let label = match &target.subset {
                         Some(subset) => format!("{}.{subset}", target.service),
@@ -382,7 +382,7 @@ impl Chain {
                 .iter()
                 .any(|(known, _)| known.id == instance.id)
             {
-                instance.id = InstanceId(format!("{}@{}", instance.id, from.key()));
+                instance.id = InstanceId(format!("{}@{}", instance.id, from.key()).into());
             }
             self.instances.push((instance, held));
         }
@@ -410,15 +410,6 @@ fn own_target(spec: &ServiceSpec) -> Option<Target> {
         }),
         Catalog::Static(_) => None,
     }
-}
-
-/// The other service that a share goes to, if it does.
-fn leg_target(leg: &Leg) -> Option<Target> {
-    Some(Target {
-        service: leg.service.clone()?,
-        subset: leg.subset.clone(),
-        datacenter: None,
-    })
 }
 
 #[cfg(test)]
