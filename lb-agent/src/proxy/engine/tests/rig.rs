@@ -116,7 +116,8 @@ pub(super) fn weighted(
         pending: false,
         notes: Vec::new(),
         routes: BTreeSet::new(),
-        steering: BTreeSet::new(),
+        steering: None,
+        router: Arc::default(),
     };
     Snapshot {
         version,
