@@ -6,11 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::sleep,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::sleep};
 
 use super::rig::{Backend, Proxy, local, nowhere, read_request, snapshot};
 use crate::domain::{
