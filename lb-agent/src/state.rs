@@ -56,6 +56,8 @@ pub struct PersistedState {
     pub shifts: BTreeMap<String, Shift>,
     /// Backends drained by a person, by service name and identity.
     pub drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// Backends in maintenance in Consul, the same.
+    pub maintenance: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
     /// The node, drained by a person.
     pub node_drain: Option<NodeDrain>,
     /// What people put on the block list.
@@ -88,6 +90,7 @@ impl PersistedState {
             fallbacks,
             shifts,
             drains,
+            maintenance,
             node_drain,
             blocks,
             imported,
@@ -103,6 +106,7 @@ impl PersistedState {
             && *fallbacks == other.fallbacks
             && *shifts == other.shifts
             && *drains == other.drains
+            && *maintenance == other.maintenance
             && *blocks == other.blocks
             && Arc::ptr_eq(imported, &other.imported)
             && *unlisted == other.unlisted

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -43,6 +43,8 @@ struct Shape {
     servers: u8,
     /// Without it nobody may do anything.
     token: Option<String>,
+    /// Where the first is asked as well, besides on loopback.
+    also: Option<IpAddr>,
 }
 
 /// A service instance to register.
@@ -69,6 +71,17 @@ impl Consul {
         let shape = Shape {
             servers: 1,
             token: None,
+            also: None,
+        };
+        Self::shaped(namespace, directory, shape)
+    }
+
+    /// The same, which other hosts reach at this address of the namespace's.
+    pub fn shared(namespace: &Namespace, directory: &Path, address: IpAddr) -> Result<Self> {
+        let shape = Shape {
+            servers: 1,
+            token: None,
+            also: Some(address),
         };
         Self::shaped(namespace, directory, shape)
     }
@@ -78,6 +91,7 @@ impl Consul {
         let shape = Shape {
             servers: 1,
             token: Some(token.to_owned()),
+            also: None,
         };
         Self::shaped(namespace, directory, shape)
     }
@@ -87,6 +101,7 @@ impl Consul {
         let shape = Shape {
             servers: 3,
             token: None,
+            also: None,
         };
         Self::shaped(namespace, directory, shape)
     }
@@ -360,6 +375,9 @@ fn launch(namespace: &Entry, directory: &Path, number: u8, shape: &Shape) -> Res
         "performance": {"raft_multiplier": 1},
         "log_level": "info",
     });
+    if let Some(also) = &shape.also {
+        config["client_addr"] = json!(format!("127.0.0.{number} {also}"));
+    }
     if let Some(token) = &shape.token {
         let tokens = json!({"master": token, "agent": token});
         config["acl"] = json!({

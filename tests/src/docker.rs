@@ -90,6 +90,18 @@ impl Docker {
             .map(drop)
     }
 
+    /// The same, with so many seconds to end by itself before it is killed.
+    pub fn stop_within(&self, name: &str, seconds: u32) -> Result<()> {
+        self.post(&format!("/containers/{name}/stop?t={seconds}"), None)
+            .map(drop)
+    }
+
+    /// Sends a signal, named without `SIG`, to a container.
+    pub fn signal(&self, name: &str, signal: &str) -> Result<()> {
+        self.post(&format!("/containers/{name}/kill?signal={signal}"), None)
+            .map(drop)
+    }
+
     /// Freezes a container.
     pub fn pause(&self, name: &str) -> Result<()> {
         self.post(&format!("/containers/{name}/pause"), None)

@@ -18,6 +18,8 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use server::{Consul, Tls};
 
+#[path = "consul/filters.rs"]
+mod filters;
 #[path = "consul/many.rs"]
 mod many;
 #[path = "consul/registry.rs"]

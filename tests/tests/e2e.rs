@@ -62,6 +62,8 @@ mod mishaps;
 mod paths;
 #[path = "e2e/prometheus.rs"]
 mod prometheus;
+#[path = "e2e/proxy.rs"]
+mod proxy;
 #[path = "e2e/publish.rs"]
 mod publish;
 #[path = "e2e/raw.rs"]
@@ -80,6 +82,8 @@ mod tc;
 mod traffic;
 #[path = "e2e/turmoil.rs"]
 mod turmoil;
+#[path = "e2e/two_nodes.rs"]
+mod two_nodes;
 #[path = "e2e/untouched.rs"]
 mod untouched;
 #[path = "e2e/watching.rs"]

@@ -16,7 +16,7 @@ use crate::doctor::{self, Finding, State};
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Configuration file, for the directory of the pins; without it, the usual one
+    /// Configuration file, for the directory of the pins (without it, the usual one) and `[docker]`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -27,14 +27,17 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-pub(super) fn execute(args: Args, printer: &mut Printer<'_>) -> Result<(), Failure> {
+pub(super) async fn execute(args: Args, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let config = args
         .config
         .map(|file| crate::config::load(&file).map_err(Failure::Configuration))
         .transpose()?;
     privilege::check()?;
-    let bpf_dir = config.map_or_else(|| DEFAULT_BPF_DIR.into(), |config| config.node.bpf_dir);
-    let findings = doctor::examine(&bpf_dir);
+    let (bpf_dir, docker) = match config {
+        Some(config) => (config.node.bpf_dir, config.docker),
+        None => (DEFAULT_BPF_DIR.into(), None),
+    };
+    let findings = doctor::examine(&bpf_dir, docker.map(|docker| docker.socket)).await;
     let complaint = doctor::complaint(&findings);
     let report = Report {
         able: complaint.is_none(),

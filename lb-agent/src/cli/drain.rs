@@ -33,6 +33,7 @@ pub(super) struct Subject {
 
 /// Arguments of `drain`.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("waits").args(["wait", "follow"]))]
 pub(super) struct Args {
     #[command(flatten)]
     subject: Subject,
@@ -44,8 +45,12 @@ pub(super) struct Args {
     /// timeout has passed (5)
     #[arg(long)]
     wait: bool,
+    /// The same without taking anything out: for what is drained already, or in maintenance in
+    /// Consul
+    #[arg(long, conflicts_with_all = ["wait", "deadline", "force", "grace"])]
+    follow: bool,
     /// Stop waiting after so long; the drain stays
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "wait")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "waits")]
     timeout: Option<Duration>,
     /// Drain even the last backend that takes new connections
     #[arg(long, conflicts_with = "node")]
@@ -89,6 +94,18 @@ pub(super) async fn drain(
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let mut client = agent.connect().await?;
+    let how = drain_wait::Patience {
+        timeout: args.timeout,
+        follows: args.follow,
+    };
+    if args.follow {
+        let watched = WatchDrainRequest {
+            service: args.subject.service.clone(),
+            backend: args.subject.backend.clone(),
+        };
+        let parts = client::reply(client.watch_drain(watched)).await?;
+        return drain_wait::wait(parts, &args.subject, how, printer).await;
+    }
     let deadline_ms = args.deadline.map(millis);
     let watched = match (&args.subject.service, &args.subject.backend) {
         (Some(service), Some(backend)) => {
@@ -139,7 +156,7 @@ pub(super) async fn drain(
     };
     if args.wait {
         let parts = client::reply(client.watch_drain(watched)).await?;
-        drain_wait::wait(parts, &args.subject, args.timeout, printer).await?;
+        drain_wait::wait(parts, &args.subject, how, printer).await?;
     }
     Ok(())
 }

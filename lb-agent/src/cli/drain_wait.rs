@@ -27,6 +27,15 @@ enum Next {
     CtrlC,
 }
 
+/// How somebody waits.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// At most so long.
+    pub(super) timeout: Option<Duration>,
+    /// For what others have taken out, and will put back.
+    pub(super) follows: bool,
+}
+
 /// Shows progress until the drain has come to an end. On a terminal one line is redrawn; else each
 /// change is a line.
 ///
@@ -37,7 +46,7 @@ enum Next {
 pub(super) async fn wait(
     mut looks: Streaming<WatchDrainResponse>,
     subject: &Subject,
-    timeout: Option<Duration>,
+    how: Patience,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
@@ -45,7 +54,7 @@ pub(super) async fn wait(
     let mut left = 0;
     let mut shown: Option<(String, Instant)> = None;
     let patience = async {
-        match timeout {
+        match how.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
             None => std::future::pending().await,
         }
@@ -63,7 +72,7 @@ pub(super) async fn wait(
                 if redraws {
                     printer.people("\n")?;
                 }
-                return Err(gave_up(&ended, subject, left, timeout));
+                return Err(gave_up(&ended, subject, left, how));
             }
         };
         left = look.flows + look.local_connections;
@@ -145,18 +154,21 @@ fn seconds(span: Duration) -> Duration {
 }
 
 /// The end of a wait that the drain did not come to.
-fn gave_up(ended: &Next, subject: &Subject, left: u64, timeout: Option<Duration>) -> Failure {
-    let stays = format!(
-        "{} stays drained, with {} left; `lb-agent undrain {}` puts it back",
-        subject.name(),
-        counted(left, "connection"),
-        subject.words()
-    );
+fn gave_up(ended: &Next, subject: &Subject, left: u64, how: Patience) -> Failure {
+    let left = counted(left, "connection");
+    let stays = match how.follows {
+        true => format!("{} stays as it is, with {left} left", subject.name()),
+        false => format!(
+            "{} stays drained, with {left} left; `lb-agent undrain {}` puts it back",
+            subject.name(),
+            subject.words()
+        ),
+    };
     match ended {
         Next::CtrlC => Failure::Interrupted(format!("stopped waiting: {stays}")),
         _ => Failure::Remaining(format!(
             "gave up after {}: {stays}",
-            span(timeout.unwrap_or_default())
+            span(how.timeout.unwrap_or_default())
         )),
     }
 }
@@ -288,8 +300,11 @@ mod tests {
                 .find(|phase| phase.name() == look.state);
             let result = match ended {
                 Some(ended) => {
-                    let timeout = Some(Duration::from_secs(3));
-                    Err(gave_up(&ended, &subject, look.flows, timeout))
+                    let how = Patience {
+                        timeout: Some(Duration::from_secs(3)),
+                        follows: false,
+                    };
+                    Err(gave_up(&ended, &subject, look.flows, how))
                 }
                 None => {
                     let took = Duration::from_secs(1);

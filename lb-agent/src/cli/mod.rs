@@ -176,7 +176,9 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
             runtime(Builder::new_multi_thread())?.block_on(run::execute(&args))
         }
         Command::Check(args) => check::execute(args, &mut printer),
-        Command::Doctor(args) => doctor::execute(args, &mut printer),
+        Command::Doctor(args) => {
+            runtime(Builder::new_current_thread())?.block_on(doctor::execute(args, &mut printer))
+        }
         Command::Detach(args) => runtime(Builder::new_current_thread())?.block_on(detach::execute(
             args,
             &cli.socket,

@@ -98,6 +98,7 @@ fn backend(mut table: Table, report: &mut Report) -> Option<(Spanned<SocketAddr>
         tags: Arc::new(tags.into_iter().collect()),
         meta: meta.into(),
         subset,
+        detail: None,
         health: CatalogHealth::Passing,
     };
     Some((address, instance))

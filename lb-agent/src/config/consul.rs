@@ -22,6 +22,8 @@ const MIN_WAIT: Duration = Duration::from_secs(1);
 /// exists, so a longer wait means a longer blindness.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 const DEFAULT_HOLD: Duration = Duration::from_secs(600);
+const MIN_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_HOLD: Duration = Duration::from_secs(24 * 3600);
 
 /// The process environment, or a test's.
@@ -48,6 +50,9 @@ pub struct ConsulConfig {
     pub auto_publish: Publish,
     /// How long a removal that is not believed is held back; zero: everything is believed.
     pub hold: Duration,
+    /// From the beginning of a maintenance to when the connections that are left are cut; absent:
+    /// they end by themselves.
+    pub maintenance_deadline: Option<Duration>,
 }
 
 /// Where the ACL token comes from. Never printed.
@@ -126,6 +131,9 @@ pub(super) fn consul(
                 scalar::duration(value, Duration::ZERO..=MAX_HOLD)
             })
             .unwrap_or(DEFAULT_HOLD),
+        maintenance_deadline: table.get("maintenance_deadline", report, |value| {
+            scalar::duration(value, MIN_DEADLINE..=MAX_DEADLINE)
+        }),
     };
     table.close(report);
     config

@@ -2,7 +2,9 @@
 
 mod chain;
 mod changes;
+mod detail;
 mod health;
+mod maintenance;
 mod naming;
 mod origin;
 mod publish;
@@ -18,6 +20,7 @@ use std::{
 };
 
 use self::health::HealthFacts;
+use super::OperatorError;
 use crate::{
     config::{Config, Publish},
     domain::{
@@ -88,6 +91,10 @@ pub(crate) struct Desired {
     pub(crate) authors: Authors,
     /// Backends drained by a person, by service.
     pub(crate) drains: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// Backends in maintenance in Consul, by service.
+    pub(crate) maintenance: BTreeMap<String, BTreeMap<InstanceId, Drain>>,
+    /// How long what those have left is waited for; `None`: for ever.
+    maintenance_deadline: Option<Duration>,
     /// Where the proxy takes connections.
     proxy: ProxyReport,
     health: HealthFacts,
@@ -139,6 +146,11 @@ impl Desired {
             returns: BTreeMap::new(),
             authors: state.authors.clone(),
             drains: state.drains.clone(),
+            maintenance: state.maintenance.clone(),
+            maintenance_deadline: config
+                .consul
+                .as_ref()
+                .and_then(|consul| consul.maintenance_deadline),
             proxy: ProxyReport::default(),
             health: HealthFacts::default(),
             node_drain: state.node_drain.clone(),

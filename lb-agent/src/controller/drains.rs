@@ -42,8 +42,9 @@ impl<K: Kernel> Controller<K> {
         backend: &str,
         order: DrainOrder,
     ) -> Result<InstanceId, OperatorError> {
-        let (id, address) = self.desired.find_to_drain(service, backend, order.force)?;
         let now = SystemTime::now();
+        let desired = &mut self.desired;
+        let (id, address) = desired.find_to_drain(service, backend, order.force, now)?;
         let drains = self.desired.drains.entry(service.to_owned()).or_default();
         let drain = drains.entry(id.clone()).or_insert_with(|| Drain {
             by: order.by.clone(),
@@ -103,25 +104,24 @@ impl<K: Kernel> Controller<K> {
             .map_err(|error| OperatorError::Failed(error.to_string()))
     }
 
-    /// A drained backend, and what is left of it.
+    /// A backend that is drained, or in maintenance in Consul, and what is left of it.
     pub(super) fn drain_view(
         &self,
         service: &str,
         backend: &str,
     ) -> Result<DrainView, OperatorError> {
-        let id = self.desired.find_drained(service, backend)?;
-        let drain = &self.desired.drains[service][&id];
+        let (id, drain) = self.desired.find_taken_out(service, backend)?;
         self.view_of(service, &id, drain)
             .map_err(|error| OperatorError::Failed(error.to_string()))
     }
 
-    /// All drained backends of the services there are.
+    /// All such backends of the services there are.
     pub(super) fn drain_views(&self) -> Result<Vec<DrainView>, KernelError> {
         let snapshot = self.desired.snapshot();
-        let all = self.desired.drains.iter();
-        all.filter(|(service, _)| snapshot.services.contains_key(*service))
-            .flat_map(|(service, drains)| drains.iter().map(move |drain| (service, drain)))
-            .map(|(service, (id, drain))| self.view_of(service, id, drain))
+        self.desired
+            .taken_out()
+            .filter(|(service, ..)| snapshot.services.contains_key(*service))
+            .map(|(service, id, drain)| self.view_of(service, id, drain))
             .collect()
     }
 
@@ -165,25 +165,21 @@ impl<K: Kernel> Controller<K> {
 
     /// When the next drain comes to its end, or the node stops announcing its VIPs.
     pub(super) fn next_drain(&self) -> Option<SystemTime> {
-        let drains = self.desired.drains.values().flat_map(BTreeMap::values);
+        let drains = self.desired.taken_out();
         let node = self.desired.node_drain.as_ref();
         let leaves = node.filter(|_| self.announcing).map(NodeDrain::leaves);
-        drains.filter_map(Drain::due).chain(leaves).min()
+        let due = drains.filter_map(|(_, _, drain)| drain.due());
+        due.chain(leaves).min()
     }
 
     /// Cuts what is left where the deadline has passed.
     pub(super) fn end_drains(&mut self, now: SystemTime) {
         let mut due = Vec::new();
-        for (service, drains) in &self.desired.drains {
-            for (id, drain) in drains {
-                if drain.due().is_some_and(|deadline| deadline <= now) {
-                    let address = self.desired.address_of(service, id).or(drain.address);
-                    due.push((
-                        service.clone(),
-                        id.clone(),
-                        self.may_be_cut(service, address),
-                    ));
-                }
+        for (service, id, drain) in self.desired.taken_out() {
+            if drain.due().is_some_and(|deadline| deadline <= now) {
+                let address = self.desired.address_of(service, id).or(drain.address);
+                let held = self.may_be_cut(service, address);
+                due.push((service.clone(), id.clone(), held));
             }
         }
         for (service, id, held) in due {
@@ -200,14 +196,21 @@ impl<K: Kernel> Controller<K> {
                 }
             };
             info!(service, backend = %id, flows = cut, "the drain's deadline has passed; what was left is cut");
-            let drains = self.desired.drains.get_mut(&service);
-            if let Some(drain) = drains.and_then(|drains| drains.get_mut(&id)) {
-                drain.cut = Some(cut);
-            }
+            self.desired.set_cut(&service, &id, cut);
         }
         if let Err(error) = self.announce_or_not(now) {
             error!(%error, "the announcement of VIPs could not be changed");
         }
+    }
+
+    /// Forgets who was in maintenance, has left Consul and has nothing left.
+    pub(super) fn forget_maintained(&mut self) {
+        let kernel = &self.kernel;
+        self.desired.forget_maintained(|service, drain| {
+            drain
+                .address
+                .is_none_or(|address| kernel.held(service, address).is_empty())
+        });
     }
 
     /// Announces the VIPs unless the node is drained and its grace is over.

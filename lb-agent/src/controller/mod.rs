@@ -155,6 +155,7 @@ impl<K: Kernel> Controller<K> {
                     // Under a stream of commands the deadline never comes.
                     self.expire().await;
                     self.kernel.refresh_sources();
+                    self.forget_maintained();
                     self.follow().await;
                 }
             }
@@ -213,6 +214,7 @@ impl<K: Kernel> Controller<K> {
             fallbacks: self.desired.fallbacks.clone(),
             shifts: self.desired.shifts_to_save(),
             drains: self.desired.drains.clone(),
+            maintenance: self.desired.maintenance.clone(),
             node_drain: self.desired.node_drain.clone(),
             blocks: self.blocks.rules().operator().cloned().collect(),
             imported: self.blocks.rules().imported().clone(),

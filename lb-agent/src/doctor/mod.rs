@@ -1,12 +1,13 @@
 //! What on this node the agent needs or would like, each with what was found and how to mend it.
 //!
-//! [`kernel`] examines the kernel. Every area has a file of its own with a function that answers
+//! [`kernel`] examines the kernel, [`docker`] the engine whose containers are registered. Every area has a file of its own with a function that answers
 //! with [`Finding`]s.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub mod docker;
 pub mod kernel;
 
 /// How a finding counts.
@@ -61,9 +62,14 @@ impl Finding {
     }
 }
 
-/// Looks at everything; `bpf_dir` is where the maps are pinned. Attaches and leaves nothing.
-pub fn examine(bpf_dir: &Path) -> Vec<Finding> {
-    kernel::examine(bpf_dir)
+/// Looks at everything; `bpf_dir` is where the maps are pinned, `engine` the socket of the Docker
+/// engine, if there is to be one. Attaches and leaves nothing.
+pub async fn examine(bpf_dir: &Path, engine: Option<PathBuf>) -> Vec<Finding> {
+    let mut findings = kernel::examine(bpf_dir);
+    if let Some(socket) = engine {
+        findings.push(docker::examine(socket).await);
+    }
+    findings
 }
 
 /// What keeps the agent from working, in one sentence; `None` if nothing does.

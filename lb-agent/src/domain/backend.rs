@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use super::detail::Detail;
+
 /// Identity of an instance within its service, stable over changes of address and weight.
 ///
 /// From Consul: `NODE/SERVICE-ID`. From the file: the address.
@@ -49,4 +51,7 @@ pub struct Instance {
     pub subset: Option<String>,
     /// What the catalog says of its health.
     pub health: CatalogHealth,
+    /// What is listed beside it, if anybody asks about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Arc<Detail>>,
 }

@@ -73,6 +73,15 @@ pub struct Resolver {
     pub connect_timeout: Option<Duration>,
 }
 
+impl Resolver {
+    /// Whether a filter of a subset asks about what only
+    /// [`Instance::detail`](super::backend::Instance::detail) knows.
+    pub fn needs_detail(&self) -> bool {
+        let mut filters = self.subsets.values().map(|subset| &subset.filter);
+        filters.any(|filter| matches!(filter, Ok(Some(filter)) if filter.needs_detail()))
+    }
+}
+
 /// A subset of a [`Resolver`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolverSubset {

@@ -7,11 +7,14 @@
 //!
 //! The grammar is that of Consul's documentation (api-docs/features/filtering): `==`, `!=`,
 //! `in`, `not in`, `contains`, `not contains`, `is empty`, `is not empty`, `matches`,
-//! `not matches`, joined by `and`, `or`, `not` and parentheses. Of the selectors those that an
-//! instance is known by: `Service.Tags`, `Service.Meta.KEY`, `Service.Meta["KEY"]`, `Service.ID`,
-//! `Service.Port`, `Service.Address`, `Node.Node`.
+//! `not matches`, joined by `and`, `or`, `not` and parentheses. Of the selectors those of
+//! [`select`]: what tells one instance from another, its node, and its checks. As in Consul, a test
+//! of `Checks.FIELD` holds if it does for any check: `Checks.Status != passing` means that one
+//! does not pass, `not Checks.Status == passing` that none does. An entry that a map does not have
+//! matches no regular expression, as to all Consuls but old ones (1.8), to which it matches any.
 
 mod parse;
+mod select;
 
 use std::fmt;
 
@@ -19,6 +22,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::select::{Selector, Value};
 use super::backend::Instance;
 
 /// An expression that can be evaluated.
@@ -44,19 +48,12 @@ enum Node {
     And(Box<Node>, Box<Node>),
     Or(Box<Node>, Box<Node>),
     Not(Box<Node>),
-    Test(Selector, Operator),
-}
-
-/// What an expression can ask about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Selector {
-    Tags,
-    Meta,
-    MetaEntry(String),
-    Id,
-    Port,
-    Address,
-    NodeName,
+    Test {
+        selector: Selector,
+        operator: Operator,
+        /// Whether it holds where the operator does not.
+        negated: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +85,11 @@ impl Filter {
     /// Whether the expression holds for an instance.
     pub fn matches(&self, instance: &Instance) -> bool {
         self.root.holds(instance)
+    }
+
+    /// Whether it asks about what only [`Instance::detail`] knows.
+    pub fn needs_detail(&self) -> bool {
+        self.root.needs_detail()
     }
 }
 
@@ -125,54 +127,50 @@ impl Node {
             Node::And(a, b) => a.holds(instance) && b.holds(instance),
             Node::Or(a, b) => a.holds(instance) || b.holds(instance),
             Node::Not(inner) => !inner.holds(instance),
-            Node::Test(selector, operator) => test(selector, operator, instance),
+            Node::Test {
+                selector,
+                operator,
+                negated,
+            } => selector.any(instance, |value| operator.holds(&value) != *negated),
+        }
+    }
+
+    fn needs_detail(&self) -> bool {
+        match self {
+            Node::And(a, b) | Node::Or(a, b) => a.needs_detail() || b.needs_detail(),
+            Node::Not(inner) => inner.needs_detail(),
+            Node::Test { selector, .. } => selector.needs_detail(),
         }
     }
 }
 
-fn test(selector: &Selector, operator: &Operator, instance: &Instance) -> bool {
-    let (node, id) = instance
-        .id
-        .0
-        .split_once('/')
-        .unwrap_or(("", &instance.id.0));
-    let text = match selector {
-        Selector::Tags => {
-            return match operator {
-                Operator::Has(value) => instance.tags.contains(value),
-                Operator::IsEmpty => instance.tags.is_empty(),
-                Operator::Equals(_) | Operator::Matches(_) => false,
-            };
+impl Operator {
+    fn holds(&self, value: &Value<'_>) -> bool {
+        match (self, value) {
+            (Operator::Equals(wanted), Value::Text(text)) => text == wanted,
+            (Operator::Matches(regex), Value::Text(text)) => regex.is_match(text),
+            (Operator::Has(part), Value::Text(text)) => text.contains(part.as_str()),
+            (Operator::Has(element), Value::List(list)) => list.contains(element),
+            (Operator::Has(key), Value::Map(map)) => map.contains_key(key),
+            (Operator::IsEmpty, Value::Text(text)) => text.is_empty(),
+            (Operator::IsEmpty, Value::List(list)) => list.is_empty(),
+            (Operator::IsEmpty, Value::Map(map)) => map.is_empty(),
+            (Operator::IsEmpty, Value::Count(count)) => *count == 0,
+            (Operator::IsEmpty, Value::Absent) => true,
+            (Operator::Equals(_) | Operator::Matches(_) | Operator::Has(_), _) => false,
         }
-        Selector::Meta => {
-            return match operator {
-                Operator::Has(key) => instance.meta.contains_key(key),
-                Operator::IsEmpty => instance.meta.is_empty(),
-                Operator::Equals(_) | Operator::Matches(_) => false,
-            };
-        }
-        // As in Consul: a key that is not there equals nothing, and is empty.
-        Selector::MetaEntry(key) => match instance.meta.get(key) {
-            Some(value) => value.clone(),
-            None => return matches!(operator, Operator::IsEmpty),
-        },
-        Selector::Id => id.to_owned(),
-        Selector::Port => instance.address.port().to_string(),
-        Selector::Address => instance.address.ip().to_string(),
-        Selector::NodeName => node.to_owned(),
-    };
-    match operator {
-        Operator::Equals(value) => text == *value,
-        Operator::Has(part) => text.contains(part.as_str()),
-        Operator::Matches(regex) => regex.is_match(&text),
-        Operator::IsEmpty => text.is_empty(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::backend::{CatalogHealth, InstanceId};
+    use std::sync::Arc;
+
+    use crate::domain::{
+        backend::{CatalogHealth, InstanceId},
+        detail::{Check, Detail},
+    };
 
     fn instance() -> Instance {
         Instance {
@@ -187,6 +185,23 @@ mod tests {
             .into(),
             subset: None,
             health: CatalogHealth::Passing,
+            detail: Some(Arc::new(Detail {
+                service: "web".into(),
+                weights: (3, 1),
+                node_address: "10.0.0.7".into(),
+                datacenter: "dc1".into(),
+                node_meta: [("zone".into(), "a".into()), ("r-k".into(), "7".into())].into(),
+                checks: [("alive", "passing", "s1"), ("serf", "warning", "")]
+                    .map(|(name, status, service)| Check {
+                        id: format!("c:{name}"),
+                        name: name.into(),
+                        status: status.into(),
+                        service_id: service.into(),
+                        ..Check::default()
+                    })
+                    .into(),
+                ..Detail::default()
+            })),
         }
     }
 
@@ -219,6 +234,24 @@ mod tests {
             ("Service.Address == 10.0.0.8 or Service.Port == 1", false),
             ("not Service.Port == 1", true),
             ("not (v2 in Service.Tags)", false),
+            // The node's address is no address of its own.
+            ("Service.Address == \"\"", true),
+            ("Service.Weights.Passing == 3", true),
+            ("Node.Datacenter == dc1 and Service.Service == web", true),
+            ("Node.Meta.zone == a", true),
+            ("Node.Meta[\"r-k\"] != 7", false),
+            ("Node.Meta.other != 7", true),
+            ("zone in Node.Meta", true),
+            ("Node.Meta is empty", false),
+            ("Checks is empty", false),
+            ("Checks.Status == passing", true),
+            ("Checks.Status != passing", true),
+            ("not Checks.Status == passing", false),
+            ("Checks.Status == critical", false),
+            ("Checks.Status not matches \"ing$\"", false),
+            ("Checks.ServiceID == \"\"", true),
+            ("Checks.CheckID contains alive", true),
+            ("Checks.ServiceTags is not empty", false),
             // `and` binds closer than `or`.
             (
                 "v2 in Service.Tags or v1 in Service.Tags and x in Service.Tags",
@@ -235,6 +268,29 @@ mod tests {
         }
     }
 
+    /// What the file lists has neither node nor checks.
+    #[test]
+    fn who_has_no_detail_is_asked_all_the_same() {
+        let bare = Instance {
+            detail: None,
+            ..instance()
+        };
+        let rows = [
+            ("Service.Address == 10.0.0.7", true),
+            ("Service.Weights.Passing == 1", true),
+            ("Node.Meta is empty and Checks is empty", true),
+            ("Node.Meta.zone != a", true),
+            ("Checks.Status != passing", false),
+        ];
+        for (text, expected) in rows {
+            let filter = Filter::parse(text).unwrap();
+            assert_eq!(filter.matches(&bare), expected, "{text}");
+            assert!(filter.needs_detail(), "{text}");
+        }
+        let filter = Filter::parse("Service.Meta.a == b or not v1 in Service.Tags").unwrap();
+        assert!(!filter.needs_detail());
+    }
+
     /// Rows of texts that are refused, and a part of the reason.
     #[test]
     fn what_cannot_be_evaluated_is_refused_with_a_reason() {
@@ -243,8 +299,10 @@ mod tests {
             ("Service.Tags", "ends where an operator"),
             ("Service.Tags == v1", "`Service.Tags` is a list"),
             ("Service.Meta matches v1", "`Service.Meta` is a list"),
-            ("Checks.Status == passing", "`Checks.Status` is not known"),
-            ("Node.Meta.zone == a", "`Node.Meta.zone` is not known"),
+            ("Checks.Definition == a", "`Checks.Definition` is not known"),
+            ("Checks contains a", "only `is empty`"),
+            ("Checks.ServiceTags == v1", "`Checks.ServiceTags` is a list"),
+            ("Node.Zone == a", "`Node.Zone` is not known"),
             ("Service.Meta.a == ", "ends where a value"),
             ("Service.Meta.a == b c", "`c` is too much"),
             ("(Service.Meta.a == b", "a `)` is missing"),

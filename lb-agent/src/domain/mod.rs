@@ -8,6 +8,7 @@ pub mod backend;
 pub mod block;
 pub mod block_list;
 pub mod config_entry;
+pub mod detail;
 pub mod drain;
 pub mod drift;
 pub mod dtab;

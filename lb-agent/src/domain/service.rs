@@ -330,6 +330,15 @@ impl ServiceSpec {
             .map(|(name, _)| name.clone())
     }
 
+    /// Whether a filter of a subset asks about what only [`Instance::detail`] knows.
+    pub fn needs_detail(&self) -> bool {
+        let mut filters = self
+            .subsets
+            .values()
+            .filter_map(|rule| rule.filter.as_ref());
+        filters.any(Filter::needs_detail)
+    }
+
     /// The port that backends must listen on, if packets reach them for the VIP's.
     pub fn kept_port(&self) -> Option<u16> {
         let vip = self.vips.first().filter(|_| self.forwarding.keeps_port());

@@ -22,17 +22,20 @@ pub enum Topic {
         service: String,
         /// Its datacenter, if not the one that is asked anyway.
         datacenter: Option<String>,
+        /// With what is listed beside them.
+        detail: bool,
     },
     /// The same of a service that may not concern this node at all: only asked from time to time.
     Glance(String),
 }
 
 impl Topic {
-    /// The instances of a service.
+    /// The instances of a service, without detail.
     pub fn instances(service: &str, datacenter: Option<&str>) -> Self {
         Self::Instances {
             service: service.to_owned(),
             datacenter: datacenter.map(str::to_owned),
+            detail: false,
         }
     }
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Topic {
             Topic::Instances {
                 service,
                 datacenter,
+                ..
             } => write!(f, "health/{}", service_key(service, datacenter.as_deref())),
             Topic::Glance(service) => write!(f, "glance/{service}"),
         }

@@ -25,6 +25,10 @@ pub(super) struct Container {
     pub(super) started: String,
     /// Whether its process is frozen.
     pub(super) paused: bool,
+    /// Whether it has been told to end.
+    pub(super) stopping: bool,
+    /// The signal it is told to end by; `None`: the engine's default.
+    pub(super) stop_signal: Option<String>,
     /// What its health check found; `None`: it has none.
     pub(super) health: Option<Health>,
     /// Labels, those of its image included.
@@ -139,6 +143,7 @@ struct WireHealth {
 #[serde(default, rename_all = "PascalCase")]
 struct WireConfig {
     image: String,
+    stop_signal: Option<String>,
     #[serde(deserialize_with = "null_is_empty")]
     labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_is_empty")]
@@ -198,6 +203,8 @@ impl Wire {
             running: self.state.running && !self.state.restarting,
             started: self.state.started_at,
             paused: self.state.paused,
+            stopping: false,
+            stop_signal: self.config.stop_signal.filter(|signal| !signal.is_empty()),
             health: self.state.health.and_then(|health| parse_health(&health)),
             labels: self.config.labels,
             environment: self
@@ -282,7 +289,7 @@ mod tests {
             "Id": "abc", "Name": "/web", "Image": "sha256:1",
             "State": {"Running": true, "Paused": true, "Restarting": false, "StartedAt": "then",
                       "Health": {"Status": "unhealthy", "FailingStreak": 3}},
-            "Config": {"Image": "repo/web:1", "Labels": {"SERVICE_NAME": "w"},
+            "Config": {"Image": "repo/web:1", "StopSignal": "SIGQUIT", "Labels": {"SERVICE_NAME": "w"},
                        "Env": ["A=1=2", "B"], "ExposedPorts": {"80/tcp": {}, "53/udp": {}}},
             "HostConfig": {"NetworkMode": "default"},
             "NetworkSettings": {
@@ -305,6 +312,8 @@ mod tests {
             running: true,
             started: "then".into(),
             paused: true,
+            stopping: false,
+            stop_signal: Some("SIGQUIT".into()),
             health: Some(Health::Unhealthy),
             labels: [("SERVICE_NAME".to_owned(), "w".to_owned())].into(),
             environment: [("A".to_owned(), "1=2".to_owned())].into(),

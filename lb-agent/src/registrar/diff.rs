@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::registration::{OWNER, Registration};
+use super::{
+    registration::{OWNER, Registration},
+    translate::{PAUSED, STOPPING},
+};
 use crate::source::consul_agent::{AgentCheck, AgentService};
 
 /// What Consul's agent holds.
@@ -152,7 +155,7 @@ fn amend(registration: &Registration, present: &Present, renew: bool, steps: &mu
     let ordered = present.checks.get(&format!("_service_maintenance:{id}"));
     let reason = match (registration.maintenance, ordered) {
         (Some(reason), None) => Some(Some(reason)),
-        (None, Some(check)) if check.notes == super::translate::PAUSED => Some(None),
+        (None, Some(check)) if [PAUSED, STOPPING].contains(&check.notes.as_str()) => Some(None),
         _ => None,
     };
     if let Some(reason) = reason {
@@ -166,7 +169,7 @@ mod tests {
     use serde_json::json;
 
     use super::{
-        super::{container::Health, registration::tests::registration, translate::PAUSED},
+        super::{container::Health, registration::tests::registration},
         *,
     };
 
@@ -335,7 +338,7 @@ mod tests {
             reason,
         };
         assert_eq!(steps(&wanted(&[&a]), &present), [on(Some(PAUSED))]);
-        for (notes, ends) in [(PAUSED, true), ("by hand", false)] {
+        for (notes, ends) in [(PAUSED, true), (STOPPING, true), ("by hand", false)] {
             let check = AgentCheck {
                 status: "critical".into(),
                 notes: notes.into(),

@@ -1,6 +1,6 @@
 //! Asks the Docker engine over its Unix socket.
 //!
-//! Three questions of the engine's HTTP API are all that is needed, so they go over hyper, which the
+//! Four questions of the engine's HTTP API are all that is needed, so they go over hyper, which the
 //! agent has anyway, instead of a client crate with the whole API in it. The paths carry no version:
 //! the oldest and the newest engines share none that both accept, and what is read here is in all.
 
@@ -25,7 +25,7 @@ const LONGEST: usize = 64 << 20;
 const LONGEST_EVENT: usize = 1 << 20;
 
 /// What may change a registration. The engine takes these for beginnings of its events' names.
-const FILTERS: &str = r#"{"type":["container","network"],"event":["start","die","pause","unpause","rename","health_status","destroy","connect","disconnect"]}"#;
+const FILTERS: &str = r#"{"type":["container","network"],"event":["start","kill","die","pause","unpause","rename","health_status","destroy","connect","disconnect"]}"#;
 
 /// The engine; cheap to clone.
 #[derive(Clone, Debug)]
@@ -86,6 +86,22 @@ impl Engine {
             accept(status, &body).and_then(|()| serde_json::from_slice(&body).map_err(Cause::from));
         let list = list.map_err(|cause| self.error(PATH, cause))?;
         Ok(list.into_iter().map(|listed| listed.id).collect())
+    }
+
+    /// Which engine it is, and the newest version of its API.
+    pub(super) async fn version(&self) -> Result<(String, String), EngineError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Version {
+            version: String,
+            api_version: String,
+        }
+        const PATH: &str = "/version";
+        let (status, body) = self.get(PATH).await?;
+        let version: Result<Version, Cause> =
+            accept(status, &body).and_then(|()| serde_json::from_slice(&body).map_err(Cause::from));
+        let version = version.map_err(|cause| self.error(PATH, cause))?;
+        Ok((version.version, version.api_version))
     }
 
     /// What there is to know of one; `None`: it is gone.
@@ -209,24 +225,24 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Id of the container that something has happened to. May be dropped while it waits, and
+    /// The container that something has happened to. May be dropped while it waits, and
     /// called again; nothing is lost.
     ///
     /// # Errors
     ///
     /// The stream has ended, and so has this.
-    pub(super) async fn next(&mut self) -> Result<String, EngineError> {
+    pub(super) async fn next(&mut self) -> Result<Event, EngineError> {
         self.read()
             .await
             .map_err(|cause| self.engine.error("/events", cause))
     }
 
-    async fn read(&mut self) -> Result<String, Cause> {
+    async fn read(&mut self) -> Result<Event, Cause> {
         loop {
             while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
-                if let Some(id) = subject(&line)? {
-                    return Ok(id);
+                if let Some(event) = parse_event(&line)? {
+                    return Ok(event);
                 }
             }
             if self.unread.len() > LONGEST_EVENT {
@@ -241,11 +257,20 @@ impl Events {
     }
 }
 
-/// The container that an event is about; `None`: about none.
-fn subject(line: &[u8]) -> Result<Option<String>, serde_json::Error> {
+/// Something that has happened to a container.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Its id.
+    pub(super) container: String,
+    /// The signal that it was sent, if that is what has happened.
+    pub(super) signal: Option<i32>,
+}
+
+/// What an event says; `None`: it is about no container.
+fn parse_event(line: &[u8]) -> Result<Option<Event>, serde_json::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Event {
+    struct Wire {
         #[serde(rename = "Type", default)]
         kind: String,
         actor: Actor,
@@ -261,15 +286,19 @@ fn subject(line: &[u8]) -> Result<Option<String>, serde_json::Error> {
     #[derive(Default, Deserialize)]
     struct Attributes {
         container: Option<String>,
+        signal: Option<String>,
     }
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let event: Event = serde_json::from_slice(line)?;
-    Ok(match event.kind.as_str() {
-        "network" => event.actor.attributes.container,
+    let event: Wire = serde_json::from_slice(line)?;
+    let Attributes { container, signal } = event.actor.attributes;
+    let container = match event.kind.as_str() {
+        "network" => container,
         _ => Some(event.actor.id),
-    })
+    };
+    let signal = signal.and_then(|signal| signal.parse().ok());
+    Ok(container.map(|container| Event { container, signal }))
 }
 
 #[cfg(test)]
@@ -332,13 +361,16 @@ mod tests {
             r#"{"Type":"container","Action":"start","Actor":{"ID":"a","Attributes":{"image":"x"}}}"#,
             r#"{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"b"}}}"#,
             r#"{"Type":"network","Action":"destroy","Actor":{"ID":"n","Attributes":{"name":"x"}}}"#,
+            r#"{"Type":"container","Action":"kill","Actor":{"ID":"d","Attributes":{"signal":"15"}}}"#,
             r#"{"Type":"container","Action":"die","Actor":{"ID":"c"}}"#,
         ];
         let body = format!("\n{}\n", events.join("\n"));
         let (_directory, engine) = engine(vec![answer("200 OK", &body)]);
         let mut stream = engine.events().await.unwrap();
-        for id in ["a", "b", "c"] {
-            assert_eq!(stream.next().await.unwrap(), id);
+        for (container, signal) in [("a", None), ("b", None), ("d", Some(15)), ("c", None)] {
+            let container = container.to_owned();
+            let expected = Event { container, signal };
+            assert_eq!(stream.next().await.unwrap(), expected);
         }
         let error = stream.next().await.unwrap_err().to_string();
         assert!(error.contains("the engine ended the stream"), "{error}");

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     diff::{Present, Step, own_count, plan},
     engine::{Engine, EngineError},
     registration::Registration,
+    signal,
     translate::{Rules, Warning, translate},
 };
 use crate::{
@@ -24,6 +25,9 @@ use crate::{
 /// for what only then could be done.
 const ROUNDS: usize = 3;
 
+/// Who was told to stop and still runs after this time has taken it for something else.
+const STOPPING: Duration = Duration::from_secs(600);
+
 /// What is known of both sides.
 pub(super) struct Keeper {
     engine: Engine,
@@ -32,6 +36,8 @@ pub(super) struct Keeper {
     status: watch::Sender<RegistrarStatus>,
     /// Running containers by id, as they were inspected last.
     containers: BTreeMap<String, Container>,
+    /// Of those, which were told to stop: in which run (by its start), and when.
+    stopping: BTreeMap<String, (String, Instant)>,
     /// By id of the registration; `None`: the engine has not been asked yet.
     wanted: Option<BTreeMap<String, Registration>>,
     warned: BTreeSet<Warning>,
@@ -53,6 +59,7 @@ impl Keeper {
             rules,
             status,
             containers: BTreeMap::new(),
+            stopping: BTreeMap::new(),
             wanted: None,
             warned: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -78,9 +85,31 @@ impl Keeper {
             containers.extend(container.map(|container| (id, container)));
         }
         self.containers = containers;
+        self.mark_stopping();
         self.renew |= changed.is_none();
         self.translate();
         Ok(())
+    }
+
+    /// Notes that a container was sent a signal.
+    pub(super) fn note_signal(&mut self, id: &str, signal: i32) {
+        if let Some(container) = self.containers.get(id)
+            && signal::ends(container.stop_signal.as_deref(), signal)
+        {
+            let run = (container.started.clone(), Instant::now());
+            self.stopping.entry(id.to_owned()).or_insert(run);
+        }
+    }
+
+    fn mark_stopping(&mut self) {
+        self.stopping.retain(|id, (run, since)| {
+            let container = self.containers.get(id);
+            container.is_some_and(|container| container.started == *run)
+                && since.elapsed() < STOPPING
+        });
+        for (id, container) in &mut self.containers {
+            container.stopping = self.stopping.contains_key(id);
+        }
     }
 
     pub(super) fn note_engine_error(&self, error: &EngineError) {
@@ -248,11 +277,7 @@ impl Keeper {
             }
             Step::SetMaintenance { id, reason } => {
                 self.registry.set_maintenance(id, *reason).await?;
-                info!(
-                    id,
-                    maintenance = reason.is_some(),
-                    "container paused or not"
-                );
+                info!(id, reason, "maintenance ordered, or ended");
             }
         }
         Ok(())

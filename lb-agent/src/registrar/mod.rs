@@ -1,6 +1,8 @@
 //! Registers the containers of the node's Docker engine in Consul, and keeps them registered.
 //!
-//! Nothing is done by what an event says: it only tells that it is time to look. What the engine
+//! Nothing is done by what an event says, but that a container is told to stop, which nothing else
+//! tells: it is put in maintenance then, so that it gets nothing new while it ends. All others only
+//! say that it is time to look. What the engine
 //! lists is translated into what is wanted, what Consul's agent holds is compared with that, and the
 //! difference is carried out. So a start, a stop, a missed event, an engine that was restarted, a
 //! Consul that was emptied and an agent that was away all take the same way.
@@ -10,10 +12,11 @@
 //!
 //! - `container`: what the engine says of a container. `engine`: asks it.
 //! - `metadata`, `check`, `translate`: labels and variables, and what they mean.
+//! - `signal`: what ends a container.
 //! - `registration`: what is registered. `diff`: what is to be done for that.
 //! - `keep`: does it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -22,7 +25,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::{
-    engine::{Engine, EngineError, Events},
+    engine::{Engine, EngineError, Event, Events},
     keep::Keeper,
     translate::Rules,
 };
@@ -39,12 +42,38 @@ mod engine;
 mod keep;
 mod metadata;
 mod registration;
+mod signal;
 mod translate;
 
 /// How long events are gathered before the engine is looked at: a container's start is several.
 const GATHER: Duration = Duration::from_millis(20);
 /// Between two looks at Consul without a reason. Its agent is on the same node, as a rule.
 const AUDIT: Duration = Duration::from_secs(5);
+
+/// Which engine answers.
+#[derive(Debug)]
+pub struct EngineVersion {
+    /// Of the program.
+    pub engine: String,
+    /// The newest of its API, as in `1.41`.
+    pub api: String,
+}
+
+/// Why none does, in a sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreachable(pub String);
+
+/// Asks the engine behind a socket which it is.
+///
+/// # Errors
+///
+/// It cannot be asked.
+pub async fn engine_version(socket: PathBuf) -> Result<EngineVersion, Unreachable> {
+    let answer = Engine::new(socket).version().await;
+    let (engine, api) = answer.map_err(|error| Unreachable(error.to_string()))?;
+    Ok(EngineVersion { engine, api })
+}
 
 /// Follows the engine until `shutdown`, with ids that begin with `prefix`.
 pub async fn run(
@@ -108,8 +137,11 @@ impl Registrar {
         loop {
             tokio::select! {
                 event = next(&mut self.events) => match event {
-                    Ok(container) => {
-                        debug!(container, "event");
+                    Ok(Event { container, signal }) => {
+                        debug!(container, signal, "event");
+                        if let Some(signal) = signal {
+                            self.keeper.note_signal(&container, signal);
+                        }
                         self.changed.insert(container);
                         self.look_at = self.look_at.min(Instant::now() + GATHER);
                     }
@@ -174,7 +206,7 @@ impl Registrar {
 }
 
 /// The next event; never, while there is no connection.
-async fn next(events: &mut Option<Events>) -> Result<String, EngineError> {
+async fn next(events: &mut Option<Events>) -> Result<Event, EngineError> {
     match events {
         Some(events) => events.next().await,
         None => std::future::pending().await,

@@ -41,6 +41,9 @@ impl fmt::Display for Warning {
 /// Why a paused container gets nothing new, as people read it in Consul.
 pub(super) const PAUSED: &str = "the container is paused (lb-agent)";
 
+/// The same for one that has been told to end.
+pub(super) const STOPPING: &str = "the container is told to stop (lb-agent)";
+
 /// Registrations of a container, which is in the network of `host` (itself, nearly always).
 pub(super) fn translate(
     container: &Container,
@@ -147,7 +150,11 @@ impl Translation<'_> {
             meta: self.meta(words),
             check,
             health: self.container.health,
-            maintenance: self.container.paused.then_some(PAUSED),
+            maintenance: match self.container {
+                Container { stopping: true, .. } => Some(STOPPING),
+                Container { paused: true, .. } => Some(PAUSED),
+                _ => None,
+            },
             container: self.container.name.clone(),
             started: self.container.started.clone(),
         })

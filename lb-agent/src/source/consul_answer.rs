@@ -57,7 +57,10 @@ pub(super) fn read(
     let body = match topic {
         Topic::Instances { .. } | Topic::Glance(_) => match known == Some(digest) {
             true => Body::Same,
-            false => Body::Instances(consul_wire::parse(body)?),
+            false => Body::Instances({
+                let detail = matches!(topic, Topic::Instances { detail: true, .. });
+                consul_wire::parse(body, detail)?
+            }),
         },
         Topic::Entries(kind) => {
             let (entries, invalid) = consul_entries::parse(*kind, body)?;

@@ -2,6 +2,8 @@
 //!
 //! One instance that cannot be used does not take the others with it: it is left out and named.
 
+mod detail;
+
 use std::{
     borrow::Cow,
     cmp::Reverse,
@@ -41,14 +43,17 @@ pub(super) enum InvalidInstance {
     Form { name: String, reason: String },
 }
 
-/// Reads the body of an answer.
+/// Reads the body of an answer, with what is listed beside the instances if that is wanted.
 ///
 /// # Errors
 ///
 /// The body is not a JSON list.
-pub(super) fn parse(body: &[u8]) -> Result<Listing, serde_json::Error> {
+pub(super) fn parse(body: &[u8], detail: bool) -> Result<Listing, serde_json::Error> {
     let mut listing = Listing::default();
-    let mut shared = Shared::default();
+    let mut shared = Shared {
+        detail,
+        ..Shared::default()
+    };
     match serde_json::from_slice::<Vec<Entry<'_>>>(body) {
         Ok(entries) => {
             for entry in entries {
@@ -89,6 +94,8 @@ impl Listing {
 /// Tags and meta entries met last: those of the next instance most often are the same.
 #[derive(Default)]
 struct Shared {
+    /// Whether what is listed beside them is kept.
+    detail: bool,
     tags: Arc<Vec<String>>,
     meta: Arc<BTreeMap<String, String>>,
 }
@@ -132,7 +139,7 @@ struct Entry<'a> {
 // holes between the few that stay.
 
 /// A text that may be missing. (`Option<Cow<str>>` by itself would be copied.)
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -151,6 +158,10 @@ struct Node<'a> {
     node: Cow<'a, str>,
     #[serde(borrow)]
     address: Option<Text<'a>>,
+    #[serde(borrow)]
+    datacenter: Option<Text<'a>>,
+    #[serde(borrow)]
+    meta: Option<BTreeMap<Text<'a>, Text<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +175,8 @@ struct Service<'a> {
     #[serde(borrow)]
     address: Option<Text<'a>>,
     meta: Option<BTreeMap<String, String>>,
+    #[serde(rename = "Service", borrow)]
+    name: Option<Text<'a>>,
     #[serde(default)]
     port: i64,
     weights: Option<Weights>,
@@ -196,6 +209,14 @@ struct Check<'a> {
     notes: Option<Text<'a>>,
     #[serde(borrow)]
     output: Option<Text<'a>>,
+    #[serde(borrow)]
+    node: Option<Text<'a>>,
+    #[serde(rename = "ServiceID", borrow)]
+    service_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    service_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    service_tags: Option<Vec<Text<'a>>>,
 }
 
 impl Entry<'_> {
@@ -216,6 +237,7 @@ impl Entry<'_> {
                 return Err(InvalidInstance::Port { name, port });
             }
         };
+        let detail = shared.detail.then(|| Arc::new(self.detail()));
         let health = worst(self.checks.unwrap_or_default(), &self.service.id);
         let weights = self.service.weights.unwrap_or_default();
         let weight = match health {
@@ -230,6 +252,7 @@ impl Entry<'_> {
             meta: shared.meta(self.service.meta.unwrap_or_default()),
             subset: None,
             health,
+            detail,
         })
     }
 }

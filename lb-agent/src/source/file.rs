@@ -94,7 +94,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         .collect()
 }
 
-fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, bool); 9] {
+fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, bool); 10] {
     let ConsulConfig {
         address,
         token,
@@ -105,6 +105,7 @@ fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, b
         wait,
         auto_publish,
         hold,
+        maintenance_deadline,
     } = old;
     [
         ("consul.address", *address != new.address),
@@ -122,6 +123,10 @@ fn postponed_consul(old: &ConsulConfig, new: &ConsulConfig) -> [(&'static str, b
         ("consul.wait", *wait != new.wait),
         ("consul.auto_publish", *auto_publish != new.auto_publish),
         ("consul.hold", *hold != new.hold),
+        (
+            "consul.maintenance_deadline",
+            *maintenance_deadline != new.maintenance_deadline,
+        ),
     ]
 }
 

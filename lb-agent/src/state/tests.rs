@@ -14,6 +14,7 @@ fn sample() -> PersistedState {
         tags: vec!["v1".into()].into(),
         meta: BTreeMap::from([("version".into(), "1".into())]).into(),
         subset: None,
+        detail: None,
         health: CatalogHealth::Warning("disk: 91 %".into()),
     };
     let drains = BTreeMap::from([(instance.id.clone(), Drain::begun(time))]);

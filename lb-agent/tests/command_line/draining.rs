@@ -28,6 +28,22 @@ async fn a_drain_is_waited_for() {
                     connections left; `lb-agent undrain echo 10.1.0.2:8080` puts it back";
     assert!(ran.stderr.contains(expected), "{ran:?}");
 
+    // What is out already can be followed without a drain of one's own.
+    let ran = agent
+        .run("drain echo 10.1.0.2:8080 --follow --timeout 700ms")
+        .await;
+    assert_eq!(ran.code, 5, "{ran:?}");
+    let expected = "backend 10.1.0.2:8080 of echo stays as it is, with 250 connections left\n";
+    assert!(ran.stderr.contains(expected), "{ran:?}");
+    let ran = agent.run("drain echo 10.1.0.9:8080 --follow").await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for wrong in ["--follow --wait", "--follow --deadline 5s", "--timeout 5s"] {
+        let ran = agent
+            .run(&format!("drain echo 10.1.0.2:8080 {wrong}"))
+            .await;
+        assert_eq!(ran.code, 2, "{wrong}: {ran:?}");
+    }
+
     // For programs: one object a line, and nothing else.
     let ran = agent.run("-o json drain echo 10.1.0.3:8080 --wait").await;
     assert_eq!(ran.code, 0, "{ran:?}");

@@ -63,6 +63,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
                 tags: Default::default(),
                 meta: Default::default(),
                 subset: Some(subset.into()),
+                detail: None,
                 health: CatalogHealth::Passing,
             },
         }

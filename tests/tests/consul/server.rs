@@ -150,6 +150,12 @@ impl Consul {
         }
     }
 
+    /// What a GET is answered with, which must succeed.
+    pub(super) fn get(&self, path: &str) -> String {
+        let answer = self.request("GET", path, "");
+        answer.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
     /// The body of an answer of status 200; else what came instead.
     fn request(&self, method: &str, path: &str, body: &str) -> Result<String, String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.ports.http))

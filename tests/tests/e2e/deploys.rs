@@ -225,17 +225,9 @@ fn instances_in_consul_are_replaced_one_after_another() {
             let id = format!("b{number}");
             let address = topology.backend_address(number).to_string();
             consul.set_maintenance(&id, true).unwrap();
-            wait_for("the last connection to end", PATIENCE, || {
-                let list = reply(agent, &["backend", "list", "echo"]);
-                let mut rows = list["backends"].as_array().unwrap().iter();
-                let row = rows.find(|row| row["address"] == address.as_str()).unwrap();
-                let counted = reply(agent, &["flow", "count", "--backend", &address]);
-                let open = counted["counts"].as_array().unwrap().iter();
-                let open = open
-                    .filter(|count| !matches!(count["state"].as_str(), Some("finished" | "reset")));
-                Ok((row["weight"] == 0 && open.count() == 0).then_some(()))
-            })
-            .unwrap();
+            let words = ["drain", "echo", &address, "--follow", "--timeout", "30s"];
+            let said = agent.command(&words).unwrap();
+            assert!(said.contains("has no connections left"), "{said}");
             consul.deregister(&id).unwrap();
             replace(topology, backends, number);
             register(topology, number);

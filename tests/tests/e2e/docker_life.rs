@@ -1,15 +1,18 @@
 //! Engine, Consul and agent die and come back: what runs is registered, what does not is not, and
 //! what is registered all the time serves all the time.
 
-use std::{fs, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use lb_tests::{docker::Docker, process::wait_for};
+use lb_tests::{backend::program, docker::Docker, process::wait_for};
 
 use crate::{
     docker::{PREFIX, Stage},
-    scene::{PATIENCE, reply},
+    scene::{Conversation, PATIENCE, VIP, address, reply},
 };
 
 /// Starts a container of the service `echo` under its own address.
@@ -140,4 +143,56 @@ fn a_containers_own_health_check_counts() {
     })
     .unwrap();
     stage.wait_for_status("web:8080", "health", "passing");
+}
+
+/// Who is told to stop gets nothing new from then on, ends what it has, and is gone when it is. The
+/// signal is one that the process takes no notice of, so that it lives until the engine kills it.
+#[test]
+fn who_is_told_to_stop_gets_nothing_new() {
+    let stage = Stage::new("register = \"internal\"");
+    let options = json!({"Labels": {"SERVICE_NAME": "echo"}, "StopSignal": "SIGWINCH"});
+    stage.docker.run("c1", &options).unwrap();
+    run(&stage.docker, "c2");
+    stage.wait_until_served_by(&["c1", "c2"]);
+    // `doctor` finds the engine that the configuration names.
+    let doctor = std::process::Command::new(program("lb-agent").unwrap())
+        .args(["doctor", "-o", "json", "--config"])
+        .arg(stage.scene.agent.config_file())
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let engine = findings.iter().find(|one| one["subject"] == "docker");
+    let engine = engine.unwrap();
+    assert_eq!(engine["state"], "fine", "{engine}");
+    let maintenance = || {
+        let checks = stage.consul.get("/v1/agent/checks").unwrap();
+        let id = format!("_service_maintenance:{PREFIX}c1:8080");
+        checks.get(id).map(|check| check["Notes"].clone())
+    };
+    // What does not end it is nothing.
+    stage.docker.signal("c1", "HUP").unwrap();
+    stage.docker.signal("c1", "USR1").unwrap();
+    let mut open = Conversation::with("c1", stage.scene.topology.client(), address(VIP));
+    thread::scope(|scope| {
+        let begun = Instant::now();
+        let stop = scope.spawn(|| stage.docker.stop_within("c1", 6));
+        let notes = wait_for("maintenance", PATIENCE, || Ok(maintenance())).unwrap();
+        eprintln!(
+            "in maintenance {:?} after the stop was asked for",
+            begun.elapsed()
+        );
+        assert_eq!(notes, "the container is told to stop (lb-agent)");
+        stage.wait_until_served_by(&["c2"]);
+        assert_eq!(stage.ids(), ["c1:8080", "c2:8080"]);
+        assert_eq!(open.ask(), "c1");
+        assert!(!stop.is_finished(), "it was to take six seconds");
+        stop.join().unwrap().unwrap();
+    });
+    stage.wait_for_ids(&["c2:8080"]);
+    // The next run begins anew.
+    stage.docker.start_again("c1").unwrap();
+    stage.wait_for_ids(&["c1:8080", "c2:8080"]);
+    stage.wait_until_served_by(&["c1", "c2"]);
+    assert_eq!(maintenance(), None);
 }

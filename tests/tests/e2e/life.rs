@@ -25,6 +25,7 @@ fn flows(scene: &Scene) -> f64 {
 /// nothing is counted anew, and nothing piles up.
 #[test]
 fn killed_and_restarted_under_load() {
+    const BYTES: u64 = 80_000_000;
     let mut scene = Scene::listed(&["v1", "v2"], "", "");
     let client = scene.client().patience(PATIENCE);
     let done = AtomicU64::new(0);
@@ -33,7 +34,7 @@ fn killed_and_restarted_under_load() {
         // About ten seconds at this rate.
         let download = scope.spawn(|| {
             client
-                .download(address(VIP), 80_000_000, Some(8_000_000), &done)
+                .download(address(VIP), BYTES, Some(8_000_000), &done)
                 .unwrap();
         });
         while done.load(Ordering::Relaxed) == 0 {
@@ -48,10 +49,9 @@ fn killed_and_restarted_under_load() {
             }
             let before = done.load(Ordering::Relaxed);
             thread::sleep(Duration::from_millis(500));
-            assert!(
-                done.load(Ordering::Relaxed) > before,
-                "the download stands still"
-            );
+            // It may have come to its end on a slow machine.
+            let now = done.load(Ordering::Relaxed);
+            assert!(now > before || now == BYTES, "the download stands still");
             scene.agent.restart().unwrap();
             assert!(scene.problems().is_empty());
             let now = flows(&scene);

@@ -35,6 +35,7 @@ fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> Backen
             tags: Default::default(),
             meta: Default::default(),
             subset: None,
+            detail: None,
             health,
         },
         subset: (!subset.is_empty()).then(|| subset.to_owned()),

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::mpsc;
@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Looks in a row that must find nothing: a packet may have been on its way to a backend in the
 /// moment that it was taken out.
 const PROOF: u32 = 2;
+
+/// Who follows a maintenance may have begun it just now, and Consul not told of it yet.
+const ARRIVAL: Duration = Duration::from_secs(3);
 
 /// What is looked at.
 pub(super) enum Subject {
@@ -58,6 +61,7 @@ pub(super) async fn send(
 ) {
     let mut empty = 0;
     let mut begun = false;
+    let asked = Instant::now();
     loop {
         let looked = match &subject {
             Subject::Backend(service, backend) => {
@@ -67,11 +71,23 @@ pub(super) async fn send(
         };
         let (mut phase, mut message) = match looked {
             Ok(looked) => looked,
+            // In maintenance it may leave its catalog, and is forgotten when nothing is left.
+            Err(status) if empty > 0 && status.code() == Code::NotFound => (Phase::Empty, now()),
             // It was drained when the first look was taken.
             Err(status)
                 if begun && matches!(status.code(), Code::FailedPrecondition | Code::NotFound) =>
             {
                 (Phase::Undrained, now())
+            }
+            Err(status)
+                if status.code() == Code::FailedPrecondition
+                    && matches!(subject, Subject::Backend(..))
+                    && asked.elapsed() < ARRIVAL =>
+            {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => continue,
+                    () = messages.closed() => return,
+                }
             }
             Err(status) => return drop(messages.send(Err(status)).await),
         };

@@ -184,6 +184,7 @@ fn the_catalog_in_the_file() {
         tags: Default::default(),
         meta: Default::default(),
         subset: None,
+        detail: None,
         health: CatalogHealth::Passing,
     };
     let instances = vec![
@@ -191,6 +192,7 @@ fn the_catalog_in_the_file() {
         Instance {
             weight: 0,
             subset: Some("v2".into()),
+            detail: None,
             tags: vec!["a".into()].into(),
             meta: BTreeMap::from([("k".into(), "v".into())]).into(),
             ..instance("[2001:db8::2]:53")

@@ -96,7 +96,7 @@ fn a_key_wins_over_its_variable() {
 
     let keys = "ca_cert = \"/ca\"\nclient_cert = \"/cert\"\nclient_key = \"/key\"\n\
                 tls_server_name = \"name\"\ndatacenter = \"dc1\"\nwait = \"10s\"\n\
-                hold = \"0s\"";
+                hold = \"0s\"\nmaintenance_deadline = \"5m\"";
     let spoken = read_consul(keys, &environment).unwrap();
     assert_eq!(spoken.ca_cert, Some("/ca".into()));
     assert_eq!(spoken.client_identity, identity("/cert", "/key"));
@@ -104,6 +104,8 @@ fn a_key_wins_over_its_variable() {
     assert_eq!(spoken.datacenter.as_deref(), Some("dc1"));
     assert_eq!(spoken.wait, Duration::from_secs(10));
     assert_eq!(spoken.hold, Duration::ZERO);
+    let deadlines = (silent.maintenance_deadline, spoken.maintenance_deadline);
+    assert_eq!(deadlines, (None, Some(Duration::from_secs(300))));
 
     let mixed = read_consul("client_cert = \"/cert\"", &environment).unwrap();
     assert_eq!(mixed.client_identity, identity("/cert", "/env/key"));

@@ -211,8 +211,8 @@ fn what_is_wrong_with_subsets_and_splits() {
         ("subsets = { ▶\"v 1\" = { tag = \"a\" } }", &["no name"]),
         ("subsets = { v1 = { tag = ▶1 } }", &["must be a string"]),
         (
-            "subsets = { v1 = { filter = ▶\"Node.Meta.a == b\" } }",
-            &["`Node.Meta.a` is not known here; use Service.Tags"],
+            "subsets = { v1 = { filter = ▶\"Node.Zone == b\" } }",
+            &["`Node.Zone` is not known here; use Service.Tags"],
         ),
         (
             "subsets = { v1 = { ▶tags = \"a\" } }",

@@ -73,7 +73,7 @@ impl Desired {
     }
 
     /// The resolver of a target; those of other datacenters are not known here.
-    fn resolver_of(&self, target: &Target) -> Option<&Resolver> {
+    pub(super) fn resolver_of(&self, target: &Target) -> Option<&Resolver> {
         match target.datacenter {
             None => self.resolver(&target.service),
             Some(_) => None,
@@ -194,7 +194,8 @@ impl Desired {
                 .notes
                 .push(format!("service-resolver redirects it to {target}"));
         }
-        let Some(guard) = self.guards.get(&target.key()) else {
+        let guard = self.guards.get(&target.key());
+        let Some(guard) = guard.filter(|_| !self.awaits_detail(&chain.spec)) else {
             chain.pending = true;
             return None;
         };

@@ -1,6 +1,6 @@
 //! What commands name (services, subsets, backends), found among the facts or refused.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use super::{super::OperatorError, Desired};
 use crate::domain::{
@@ -8,6 +8,7 @@ use crate::domain::{
     service::ServiceSpec,
     snapshot::{BackendState, ServiceState},
     split::{ActiveSplit, Shares, SplitSource},
+    weigh::illness,
 };
 
 impl Desired {
@@ -98,39 +99,48 @@ impl Desired {
     }
 
     /// Identity and address of a backend that is to be drained. The last one of its address family
-    /// that takes new connections is refused, unless it is drained by `force`.
+    /// that takes new connections is refused, unless it is drained by `force` or others (of a
+    /// split's fallback, or of a failover) take over.
     pub(crate) fn find_to_drain(
-        &self,
+        &mut self,
         service: &str,
         backend: &str,
         force: bool,
+        now: SystemTime,
     ) -> Result<(InstanceId, SocketAddr), OperatorError> {
         let id = self.find_backend(service, backend)?;
         let state = self.state_of(service)?;
-        let takes = |one: &&BackendState| one.weight > 0;
         let mut backends = state.backends.iter();
         let unknown = || OperatorError::UnknownBackend {
             service: service.to_owned(),
             name: backend.to_owned(),
         };
         let own = backends.find(|one| *one.id() == id).ok_or_else(unknown)?;
-        let mut others = state.backends.iter().filter(takes);
-        let is_last = takes(&own)
-            && !others.any(|other| {
-                *other.id() != id && other.address().is_ipv6() == own.address().is_ipv6()
-            });
-        if is_last && !force {
+        let address = own.address();
+        let is_well = |one: &BackendState| {
+            illness(&one.instance.health, &one.observed, one.ejection.as_ref()).is_none()
+        };
+        // Dead ones that are used for want of others do not take over from a living one.
+        let well = is_well(own);
+        let takes_of_family = |one: &BackendState| {
+            let family = one.address().is_ipv6() == address.is_ipv6();
+            one.weight > 0 && family && (is_well(one) || !well)
+        };
+        if !force
+            && takes_of_family(own)
+            && let Some(after) = self.state_without(service, &id, now)
+            && !after.backends.iter().any(takes_of_family)
+        {
             return Err(OperatorError::Refused(format!(
                 "not drained: {id} is the last backend of service `{service}` that takes new {} \
                  connections, so the VIP would refuse them; --force drains it all the same",
-                if own.address().is_ipv6() {
-                    "IPv6"
-                } else {
-                    "IPv4"
+                match address.is_ipv6() {
+                    true => "IPv6",
+                    false => "IPv4",
                 }
             )));
         }
-        Ok((id, own.address()))
+        Ok((id, address))
     }
 
     /// Where a backend listens; `None`: it is not listed any more.
@@ -162,7 +172,13 @@ impl Desired {
         {
             true => Ok(id),
             false => Err(OperatorError::Refused(format!(
-                "backend {backend} of service `{service}` is not drained"
+                "backend {backend} of service `{service}` is not drained{}",
+                match self.find_taken_out(service, backend) {
+                    Ok(_) => {
+                        "; it is in maintenance in Consul, which ends there: `consul maint -disable`"
+                    }
+                    Err(_) => "",
+                }
             ))),
         }
     }

@@ -32,13 +32,7 @@ impl Desired {
             return BTreeSet::new();
         };
         let mut topics = BTreeSet::from([Topic::Keys]);
-        for spec in self.all() {
-            let targets = self.targets(spec);
-            let topic = |target: crate::domain::config_entry::Target| {
-                Topic::instances(&target.service, target.datacenter.as_deref())
-            };
-            topics.extend(targets.into_iter().map(topic));
-        }
+        topics.extend(self.instance_topics());
         if topics.len() > 1 {
             topics.extend(EntryKind::ALL.map(Topic::Entries));
         }

@@ -1,21 +1,21 @@
 //! From the facts to the next snapshot: of all services, or of those alone that something touched.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::SystemTime,
 };
 
-use super::{Desired, ObservedKey, changes};
+use super::{Desired, ObservedKey, chain::Chain, changes};
 use crate::{
     config::Publish,
     domain::{
-        backend::Instance,
+        backend::{Instance, InstanceId},
         health::Observed,
         http::steering::ProxyReport,
         service::ServiceSpec,
         shift::Steering,
-        snapshot::{ServiceState, Snapshot},
+        snapshot::{Drain, ServiceState, Snapshot},
         weigh::{Inputs, weigh},
     },
 };
@@ -97,6 +97,12 @@ impl Desired {
             services,
         });
         self.forget_vanished(&changed);
+        if all {
+            let services = &self.snapshot.services;
+            let exists = |name: &String| services.contains_key(name);
+            self.maintenance.retain(|name, _| exists(name));
+        }
+        self.note_maintenance(&changed, now);
         true
     }
 
@@ -130,18 +136,40 @@ impl Desired {
         now: SystemTime,
     ) -> (ServiceState, Vec<String>) {
         let name = &spec.name;
-        let observed = |instance: &Instance| {
-            // What was observed before a reload took the probe away counts no longer.
-            if spec.probe.is_none() {
-                return Observed::Unknown;
-            }
-            let key = (name.clone(), instance.id.clone(), instance.address);
-            let found = self.observed.get(&key);
-            found.cloned().unwrap_or(Observed::Unknown)
-        };
-        let chain = self.chain(spec, &observed);
+        if self.awaits_detail(spec)
+            && let Some(former) = self.snapshot.services.get(name)
+        {
+            let problems = self.consul_problems.get(name);
+            return ((**former).clone(), problems.cloned().unwrap_or_default());
+        }
+        let chain = self.chain(spec, &|instance| observed(&self.observed, spec, instance));
+        let observed = |instance: &Instance| observed(&self.observed, spec, instance);
         self.health
             .judge(&chain.spec, &chain.instances, &observed, now);
+        let problems = chain.problems.clone();
+        (self.weighed(spec, chain, now), problems)
+    }
+
+    /// The state of a service as it would be with this backend drained. Nothing is changed.
+    pub(crate) fn state_without(
+        &mut self,
+        service: &str,
+        id: &InstanceId,
+        now: SystemTime,
+    ) -> Option<ServiceState> {
+        let spec = self.spec(service)?.clone();
+        let drains = self.drains.clone();
+        let own = self.drains.entry(service.to_owned()).or_default();
+        own.entry(id.clone()).or_insert_with(|| Drain::begun(now));
+        let chain = self.chain(&spec, &|one| observed(&self.observed, &spec, one));
+        let state = self.weighed(&spec, chain, now);
+        self.drains = drains;
+        Some(state)
+    }
+
+    fn weighed(&self, spec: &Arc<ServiceSpec>, chain: Chain, now: SystemTime) -> ServiceState {
+        let name = &spec.name;
+        let observed = |instance: &Instance| observed(&self.observed, spec, instance);
         let mut state = weigh(
             &chain.spec,
             Inputs {
@@ -164,7 +192,7 @@ impl Desired {
         state.routes = chain.routes;
         state.steering = self.proxy.steering.get(name).cloned();
         state.router = chain.router;
-        (state, chain.problems)
+        state
     }
 
     /// Takes in where the proxy takes connections.
@@ -192,4 +220,18 @@ impl Desired {
         self.observed.retain(|key, _| exists(key));
         self.answers.retain(exists);
     }
+}
+
+/// What the probes found out of a backend.
+fn observed(
+    all: &HashMap<ObservedKey, Observed>,
+    spec: &ServiceSpec,
+    instance: &Instance,
+) -> Observed {
+    // What was observed before a reload took the probe away counts no longer.
+    if spec.probe.is_none() {
+        return Observed::Unknown;
+    }
+    let key = (spec.name.clone(), instance.id.clone(), instance.address);
+    all.get(&key).cloned().unwrap_or(Observed::Unknown)
 }

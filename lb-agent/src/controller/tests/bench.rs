@@ -114,7 +114,7 @@ impl Bench {
         Self::start(FakeKernel::default(), PersistedState::default()).await
     }
 
-    /// Consul lists these: number and tag.
+    /// Consul lists these: number and tag, of which `maintenance` is one.
     pub(super) async fn list(&self, instances: &[(u8, &str)]) {
         let instances = instances
             .iter()
@@ -228,6 +228,10 @@ fn instance(number: u8, tag: &str) -> Instance {
         tags: vec![tag.to_owned()].into(),
         meta: Default::default(),
         subset: None,
-        health: CatalogHealth::Passing,
+        detail: None,
+        health: match tag {
+            "maintenance" => CatalogHealth::Maintenance("upgrade".into()),
+            _ => CatalogHealth::Passing,
+        },
     }
 }

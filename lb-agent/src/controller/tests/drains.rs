@@ -35,6 +35,55 @@ async fn the_last_backend_needs_force() {
     assert!(bench.echo().is_empty());
 }
 
+/// Where others take over from the last one, nobody has to insist; they hand back when it returns.
+#[tokio::test]
+async fn the_last_backend_of_a_subset_with_a_fallback_needs_no_force() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, "v1"), (2, "v2")]).await;
+    let put = |text: &str| {
+        let table = crate::domain::dtab::parse(text).unwrap();
+        let handle = bench.handle.clone();
+        async move { handle.put_dtab(table, None).await }
+    };
+    put("/svc/echo => /#/x/v2").await.unwrap();
+    let error = bench.handle.drain("echo", "10.1.0.2:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+
+    put("/svc/echo => /#/x/v2 | /#/x/v1").await.unwrap();
+    bench.handle.drain("echo", "10.1.0.2:8080").await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+    // Now it is the fallback's last one.
+    let error = bench.handle.drain("echo", "10.1.0.1:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    bench.handle.undrain("echo", "10.1.0.2:8080").await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+
+    // A dead fallback takes over nothing.
+    bench.probe(1, false).await;
+    let error = bench.handle.drain("echo", "10.1.0.2:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.2:8080"]);
+}
+
+/// Dead backends that would be used for want of others are no reason to take the living one.
+#[tokio::test]
+async fn the_last_living_backend_needs_force() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.probe(1, false).await;
+    let error = bench.handle.drain("echo", "10.1.0.2:8080").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is the last backend"), "{error}");
+    // Where all are dead, none is better than another.
+    bench.probe(2, false).await;
+    bench.handle.drain("echo", "10.1.0.2:8080").await.unwrap();
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+}
+
 /// What is left at the deadline is cut, once, and remembered; another deadline begins anew.
 #[tokio::test]
 async fn a_deadline_cuts_what_is_left() {
@@ -82,6 +131,67 @@ async fn a_deadline_cuts_what_is_left() {
     let saved = bench.state.borrow().drains["echo"].clone();
     assert_eq!(saved.values().next().unwrap().cut, Some(1));
     assert_eq!((view.drain.since, view.drain.cut), (first.since, Some(1)));
+}
+
+/// Maintenance in Consul is followed as a drain is, until it ends or has nothing left.
+#[tokio::test]
+async fn maintenance_is_a_drain_that_consul_ends() {
+    let bench = Bench::new().await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    let view = || bench.handle.drain_view("echo", "10.1.0.2:8080");
+    assert!(view().await.is_err());
+    bench.list(&[(1, ""), (2, "maintenance")]).await;
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
+    let first = view().await.unwrap();
+    assert_eq!(first.drain.by.as_deref(), Some("Consul"));
+    assert_eq!((first.kernel_ids.len(), first.drain.deadline), (1, None));
+    let drains = bench.handle.status().await.unwrap().drains;
+    assert_eq!(drains, std::slice::from_ref(&first));
+    let refused = bench.handle.undrain("echo", "10.1.0.2:8080").await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("`consul maint -disable`"), "{refused}");
+
+    // A restart does not begin it anew.
+    let (kernel, saved) = (bench.kernel.clone(), bench.state.borrow().clone());
+    bench.task.abort();
+    let bench = Bench::start(kernel, saved).await;
+    let view = || bench.handle.drain_view("echo", "10.1.0.2:8080");
+    bench.list(&[(1, ""), (2, "maintenance")]).await;
+    assert_eq!(view().await.unwrap().drain, first.drain);
+    // A person's goes before, and leaves it when it ends.
+    let handle = &bench.handle;
+    let drained = handle.drain_by("echo", "10.1.0.2:8080", order(None, false));
+    drained.await.unwrap();
+    assert_eq!(view().await.unwrap().drain.by.as_deref(), Some("root"));
+    assert_eq!(handle.status().await.unwrap().drains.len(), 1);
+    handle.undrain("echo", "10.1.0.2:8080").await.unwrap();
+    assert_eq!(view().await.unwrap().drain, first.drain);
+
+    bench.list(&[(1, ""), (2, "")]).await;
+    assert!(view().await.is_err());
+    assert!(handle.status().await.unwrap().drains.is_empty());
+    assert_eq!(bench.echo().len(), 2);
+}
+
+/// Without a deadline of the configuration's nothing is cut; with one, at it.
+#[tokio::test]
+async fn maintenance_may_have_a_deadline() {
+    let config = bench::CONFIG.replace("[consul]", "[consul]\nmaintenance_deadline = \"1s\"");
+    let bench = Bench::configured(&config, FakeKernel::default(), Default::default()).await;
+    bench.list(&[(1, ""), (2, "")]).await;
+    bench.list(&[(1, ""), (2, "maintenance")]).await;
+    assert!(bench.kernel.inside().cut_backends.is_empty());
+    let view = || bench.handle.drain_view("echo", "10.1.0.2:8080");
+    let cut = async {
+        while view().await.unwrap().drain.cut.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), cut)
+        .await
+        .unwrap();
+    assert_eq!(bench.kernel.inside().cut_backends.len(), 1);
+    assert_eq!(addresses(&bench.echo()), ["10.1.0.1:8080"]);
 }
 
 /// What the kernel refuses is tried again, and not taken for done.

@@ -2,7 +2,7 @@
 
 use regex::RegexBuilder;
 
-use super::{Node, Operator, Selector};
+use super::{Node, Operator, select::Selector};
 
 /// Bytes of an expression; bounds how long a chain of `and` and `or` is.
 const LONGEST: usize = 4096;
@@ -194,7 +194,7 @@ impl Tokens {
             Token::Word(word) => (word, false),
             token => return Err(format!("{} is no operator", show(&token))),
         };
-        let (test, negated) = match operator.as_str() {
+        let (selector, operator, negated) = match operator.as_str() {
             "in" => {
                 let selector = match self.take() {
                     Some(token) => selector(&token)?,
@@ -203,22 +203,21 @@ impl Tokens {
                 let (Token::Word(value) | Token::Quoted(value)) = first else {
                     return Err(format!("{} is no value", show(&first)));
                 };
-                (Node::Test(selector, Operator::Has(value)), negated)
+                (selector, Operator::Has(value), negated)
             }
             "is" if !negated => {
                 let negated = self.skip("not");
                 if !self.skip("empty") {
                     return Err("after `is`, `empty` or `not empty` must follow".into());
                 }
-                (Node::Test(selector(&first)?, Operator::IsEmpty), negated)
+                (selector(&first)?, Operator::IsEmpty, negated)
             }
             "==" | "contains" | "matches" => {
                 let selector = selector(&first)?;
                 let value = self.value()?;
-                let is_list = matches!(selector, Selector::Tags | Selector::Meta);
                 let operator = match operator.as_str() {
                     "contains" => Operator::Has(value),
-                    _ if is_list => {
+                    _ if selector.is_list() => {
                         let list = show(&first);
                         return Err(format!("{list} is a list, which `in` and `contains` ask"));
                     }
@@ -233,13 +232,17 @@ impl Tokens {
                         Operator::Matches(regex)
                     }
                 };
-                (Node::Test(selector, operator), negated)
+                (selector, operator, negated)
             }
             other => return Err(format!("`{other}` is no operator")),
         };
-        Ok(match negated {
-            true => Node::Not(Box::new(test)),
-            false => test,
+        if selector == Selector::Checks && !matches!(operator, Operator::IsEmpty) {
+            return Err("of `Checks` itself only `is empty` can be asked".into());
+        }
+        Ok(Node::Test {
+            selector,
+            operator,
+            negated,
         })
     }
 
@@ -256,26 +259,11 @@ fn selector(token: &Token) -> Result<Selector, String> {
     let Token::Word(word) = token else {
         return Err(format!("{} is no selector", show(token)));
     };
-    if let Some(key) = word.strip_prefix("Service.Meta.") {
-        return Ok(Selector::MetaEntry(key.to_owned()));
-    }
-    let bracketed = |word: &str| {
-        let key = word.strip_prefix("Service.Meta[")?.strip_suffix(']')?;
-        let key = key.strip_prefix('"')?.strip_suffix('"')?;
-        Some(Selector::MetaEntry(key.to_owned()))
-    };
-    match word.as_str() {
-        "Service.Tags" => Ok(Selector::Tags),
-        "Service.Meta" => Ok(Selector::Meta),
-        "Service.ID" => Ok(Selector::Id),
-        "Service.Port" => Ok(Selector::Port),
-        "Service.Address" => Ok(Selector::Address),
-        "Node.Node" => Ok(Selector::NodeName),
-        word => bracketed(word).ok_or_else(|| {
-            format!(
-                "`{word}` is not known here; use Service.Tags, Service.Meta.KEY, Service.ID, \
-                 Service.Port, Service.Address or Node.Node"
-            )
-        }),
-    }
+    Selector::parse(word).ok_or_else(|| {
+        format!(
+            "`{word}` is not known here; use Service.Tags, Service.Meta.KEY, Service.ID, \
+             Service.Port, Service.Address, Node.Node, Node.Meta.KEY, Checks.Status, \
+             Checks.CheckID or Checks.Name"
+        )
+    })
 }

@@ -25,6 +25,7 @@ fn instance(word: &str) -> Instance {
         tags: Arc::default(),
         meta: Arc::default(),
         subset: None,
+        detail: None,
         health,
     }
 }

@@ -17,6 +17,7 @@ fn instance(id: &str, meta: &[(&str, &str)]) -> Instance {
             .collect::<BTreeMap<_, _>>()
             .into(),
         subset: None,
+        detail: None,
         health: CatalogHealth::Passing,
     }
 }

@@ -30,31 +30,29 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
             line: 1,
         },
     };
-    let backends = backends
-        .iter()
-        .map(|(address, weight)| BackendState {
-            instance: Instance {
-                id: InstanceId((*address).into()),
-                address: address.parse().unwrap(),
-                weight: 1,
-                tags: Default::default(),
-                meta: Default::default(),
-                subset: None,
-                health: CatalogHealth::Passing,
-            },
+    let backends = backends.iter().map(|(address, weight)| BackendState {
+        instance: Instance {
+            id: InstanceId((*address).into()),
+            address: address.parse().unwrap(),
+            weight: 1,
+            tags: Default::default(),
+            meta: Default::default(),
             subset: None,
-            observed: Observed::Unknown,
-            ejection: None,
-            ramp: None,
-            drain: None,
-            held: None,
-            weight: *weight,
-            reason: String::new(),
-        })
-        .collect();
+            detail: None,
+            health: CatalogHealth::Passing,
+        },
+        subset: None,
+        observed: Observed::Unknown,
+        ejection: None,
+        ramp: None,
+        drain: None,
+        held: None,
+        weight: *weight,
+        reason: String::new(),
+    });
     Arc::new(ServiceState {
         spec: Arc::new(spec),
-        backends,
+        backends: backends.collect(),
         split: None,
         splits: Default::default(),
         shift: None,

@@ -96,6 +96,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
                 tags: Default::default(),
                 meta: Default::default(),
                 subset: (!subset.is_empty()).then(|| (*subset).to_owned()),
+                detail: None,
                 health: match special {
                     Critical => CatalogHealth::Critical("serfHealth".into()),
                     Maintenance => CatalogHealth::Maintenance("kernel upgrade".into()),

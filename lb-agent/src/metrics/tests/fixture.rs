@@ -137,6 +137,7 @@ fn backend(id: &str, address: &str, health: CatalogHealth, observed: Observed) -
             tags: Default::default(),
             meta: Default::default(),
             subset: None,
+            detail: None,
             health,
         },
         subset: None,

@@ -80,6 +80,7 @@ fn keep(
             Topic::Instances {
                 service,
                 datacenter,
+                ..
             },
             Body::Instances(listing),
         ) => {
@@ -151,6 +152,7 @@ pub(super) fn forget(state: &mut CatalogState, topic: &Topic) {
         Topic::Instances {
             service,
             datacenter,
+            ..
         } => {
             let key = service_key(service, datacenter.as_deref());
             state.services.remove(&key);

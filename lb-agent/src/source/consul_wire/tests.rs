@@ -8,7 +8,7 @@ const WEB: &[u8] = include_bytes!("../../../testdata/consul/health-web.json");
 
 #[test]
 fn instances_of_a_real_answer() {
-    let listing = parse(ECHO).unwrap();
+    let listing = parse(ECHO, false).unwrap();
     assert_eq!(listing.invalid, []);
     // The sidecar proxy is registered as `echo`, too, and is no instance.
     assert_eq!(
@@ -21,6 +21,7 @@ fn instances_of_a_real_answer() {
                 tags: vec!["v1".into()].into(),
                 meta: BTreeMap::from([("version".into(), "1".into())]).into(),
                 subset: None,
+                detail: None,
                 health: CatalogHealth::Critical("Service 'echo' check: TTL expired".into()),
             },
             Instance {
@@ -30,15 +31,46 @@ fn instances_of_a_real_answer() {
                 tags: Default::default(),
                 meta: Default::default(),
                 subset: None,
+                detail: None,
                 health: CatalogHealth::Maintenance("upgrade".into()),
             },
         ]
     );
 }
 
+/// What filters may ask, and nobody else.
+#[test]
+fn details_of_a_real_answer() {
+    let listing = parse(ECHO, true).unwrap();
+    let detail = listing.instances[0].detail.clone().unwrap();
+    assert_eq!(
+        (
+            detail.service.as_str(),
+            detail.address.as_str(),
+            detail.node_address.as_str(),
+            detail.datacenter.as_str(),
+            detail.weights,
+        ),
+        ("echo", "10.0.0.1", "127.0.0.1", "dc1", (5, 2))
+    );
+    assert!(detail.node_meta.contains_key("consul-network-segment"));
+    let own: Vec<_> = detail
+        .checks
+        .iter()
+        .filter(|c| c.service_id == "echo-1")
+        .collect();
+    let [check] = own[..] else {
+        panic!("{detail:?}");
+    };
+    assert_eq!(check.status, "critical");
+    assert_eq!(check.output, "TTL expired");
+    assert_eq!(check.service_name, "echo");
+    assert_eq!(check.service_tags, ["v1"]);
+}
+
 #[test]
 fn unusable_instances_of_a_real_answer_are_named_and_the_others_stay() {
-    let listing = parse(WEB).unwrap();
+    let listing = parse(WEB, false).unwrap();
     let [instance] = &listing.instances[..] else {
         panic!("{listing:?}");
     };
@@ -107,7 +139,7 @@ fn addresses_and_ports() {
         ),
     ];
     for (node, service, expected) in rows {
-        let listing = parse(entry(node, service, "null").as_bytes()).unwrap();
+        let listing = parse(entry(node, service, "null").as_bytes(), false).unwrap();
         let got = match (&listing.instances[..], &listing.invalid[..]) {
             ([instance], []) => Ok(instance.address.to_string()),
             ([], [invalid]) => Err(invalid.to_string()),
@@ -153,7 +185,7 @@ fn the_worst_check_decides() {
     for (checks, health, weight) in rows {
         let service = r#","Port":1,"Address":"10.0.0.1","Weights":{"Passing":7,"Warning":3}"#;
         let body = entry("", service, &format!("[{}]", checks.join(",")));
-        let listing = parse(body.as_bytes()).unwrap();
+        let listing = parse(body.as_bytes(), false).unwrap();
         let instance = &listing.instances[0];
         assert_eq!(
             (&instance.health, instance.weight),
@@ -167,14 +199,17 @@ fn the_worst_check_decides() {
 fn absent_and_senseless_weights_count_as_one() {
     for weights in ["", r#","Weights":null"#, r#","Weights":{"Passing":0}"#] {
         let service = format!(r#","Port":1,"Address":"10.0.0.1"{weights}"#);
-        let listing = parse(entry("", &service, "[]").as_bytes()).unwrap();
+        let listing = parse(entry("", &service, "[]").as_bytes(), false).unwrap();
         assert_eq!(listing.instances[0].weight, 1, "{weights}");
     }
 }
 
 #[test]
 fn an_entry_of_another_form_is_left_out_and_what_is_no_list_is_refused() {
-    let listing = parse(br#"[{"Node":{"Node":"n"},"Service":{"ID":"s","Port":"x"}}, 5]"#);
+    let listing = parse(
+        br#"[{"Node":{"Node":"n"},"Service":{"ID":"s","Port":"x"}}, 5]"#,
+        false,
+    );
     let listing = listing.unwrap();
     assert!(listing.instances.is_empty());
     let reasons: Vec<_> = listing.invalid.iter().map(ToString::to_string).collect();
@@ -187,6 +222,10 @@ fn an_entry_of_another_form_is_left_out_and_what_is_no_list_is_refused() {
         "{reasons:?}"
     );
     for body in [&b"null"[..], b"{}", b"<html>", b"[{}", b""] {
-        assert!(parse(body).is_err(), "{}", String::from_utf8_lossy(body));
+        assert!(
+            parse(body, false).is_err(),
+            "{}",
+            String::from_utf8_lossy(body)
+        );
     }
 }

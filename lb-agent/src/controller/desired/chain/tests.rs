@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::{
     backend::CatalogHealth,
     config_entry::ResolverSubset,
+    detail::Detail,
     filter::Filter,
     sync::{CatalogState, KeyValue, Listed, Topic},
 };
@@ -88,6 +89,47 @@ fn a_default_subset_takes_all_and_others_none() {
         "{}",
         rig.problems()
     );
+}
+
+/// Until Consul has said of which nodes they are, the others' traffic stays where it is.
+#[test]
+fn a_filter_that_asks_about_nodes_counts_once_they_are_known() {
+    let mut rig = Rig::new("");
+    rig.list("echo", "1 2");
+    assert_eq!(rig.shares(), "n/1=50 n/2=50");
+    let plain = Topic::instances("echo", None);
+    assert!(rig.desired.topics().contains(&plain));
+    let mut subsets = versions(1);
+    subsets.get_mut("v1").unwrap().filter = Ok(Some(Filter::parse("Node.Meta.zone == 2").unwrap()));
+    let resolver = Resolver {
+        default_subset: Some("v1".into()),
+        subsets,
+        ..Resolver::default()
+    };
+    rig.resolver("echo", resolver);
+    assert_eq!(rig.shares(), "n/1=50 n/2=50");
+    let topics = rig.desired.topics();
+    assert!(!topics.contains(&plain), "{topics:?}");
+    let detailed = Topic::Instances {
+        service: "echo".into(),
+        datacenter: None,
+        detail: true,
+    };
+    assert!(topics.contains(&detailed), "{topics:?}");
+    // Between the two watches nothing is listed.
+    rig.catalog.services.remove("echo");
+    assert_eq!(rig.shares(), "n/1=50 n/2=50");
+    rig.list("echo", "1 2");
+    let list = rig.catalog.services.get_mut("echo").unwrap();
+    for (zone, instance) in (1..).zip(Arc::make_mut(list)) {
+        instance.detail = Some(Arc::new(Detail {
+            node_meta: [("zone".to_owned(), i32::to_string(&zone))].into(),
+            ..Detail::default()
+        }));
+    }
+    assert_eq!(rig.shares(), "n/2=100 by service-resolver");
+    rig.catalog.services.remove("echo");
+    assert_eq!(rig.shares(), "n/2=100 by service-resolver");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn a_fallback_counts_while_all_before_it_are_dead() {
                 tags: Default::default(),
                 meta: Default::default(),
                 subset: Some(subset.into()),
+                detail: None,
                 health: CatalogHealth::Passing,
             };
             (instance, None)

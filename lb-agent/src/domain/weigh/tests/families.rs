@@ -26,6 +26,7 @@ fn families_are_apart() {
             tags: Default::default(),
             meta: Default::default(),
             subset: Some(subset.into()),
+            detail: None,
             health: if address.starts_with('[') {
                 CatalogHealth::Critical(String::new())
             } else {

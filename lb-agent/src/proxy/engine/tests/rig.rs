@@ -70,6 +70,7 @@ pub(super) fn weighted(
 ) -> Snapshot {
     let backend = |&(address, weight): &(SocketAddr, u32)| BackendState {
         instance: Instance {
+            detail: Default::default(),
             id: InstanceId(address.to_string()),
             address,
             weight,
@@ -107,6 +108,7 @@ pub(super) fn weighted(
         },
     };
     let state = ServiceState {
+        router: Default::default(),
         spec: Arc::new(spec),
         backends: backends.iter().map(backend).collect(),
         split: None,
@@ -117,7 +119,6 @@ pub(super) fn weighted(
         notes: Vec::new(),
         routes: BTreeSet::new(),
         steering: None,
-        router: Arc::default(),
     };
     Snapshot {
         version,

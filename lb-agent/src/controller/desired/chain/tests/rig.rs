@@ -45,6 +45,7 @@ impl Rig {
                 tags: Default::default(),
                 meta: BTreeMap::from([("version".to_owned(), number.to_string())]).into(),
                 subset: None,
+                detail: None,
                 health: match word.ends_with('!') {
                     true => CatalogHealth::Critical("test".into()),
                     false => CatalogHealth::Passing,

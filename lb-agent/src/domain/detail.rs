@@ -1,0 +1,50 @@
+//! What Consul lists beside an instance: its node and its checks.
+//!
+//! Only filters ask about that, and it takes far more memory than the instance, so it is kept of
+//! services that such a filter chooses from, and of no others.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What is listed beside one instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detail {
+    /// Name of the service.
+    pub service: String,
+    /// Address of the instance as registered; empty: it has its node's.
+    pub address: String,
+    /// Weights as registered: while its checks pass, and while one warns.
+    pub weights: (u32, u32),
+    /// Address of the node.
+    pub node_address: String,
+    /// Datacenter of the node.
+    pub datacenter: String,
+    /// Meta entries of the node.
+    pub node_meta: BTreeMap<String, String>,
+    /// Checks of the instance and of its node.
+    pub checks: Vec<Check>,
+}
+
+/// A check as registered, and what it found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Id, unique on its node.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// Node that it is of.
+    pub node: String,
+    /// What a person wrote of it.
+    pub notes: String,
+    /// What it found.
+    pub output: String,
+    /// Id of the instance that it is of; empty: it is of the node.
+    pub service_id: String,
+    /// Name of that instance's service.
+    pub service_name: String,
+    /// Tags of that instance.
+    pub service_tags: Vec<String>,
+}
