@@ -1,5 +1,5 @@
-//! Brings into the agent what other tools build: the programs for the kernel, and the messages of
-//! the API.
+//! Brings into the agent what other tools build: the programs for the kernel, without what only
+//! debuggers read, and the messages of the API.
 
 use std::{
     env,
@@ -7,6 +7,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+use object::{build::elf, elf::SHT_STRTAB};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Alone, this line keeps cargo from watching every file of the crate.
@@ -34,9 +36,33 @@ fn embed_programs() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let embedded = PathBuf::from(env::var("OUT_DIR")?).join("lb-ebpf.o");
-    fs::copy(&object, &embedded)
-        .map_err(|error| format!("could not copy {}: {error}", object.display()))?;
+    let built = fs::read(&object)
+        .map_err(|error| format!("could not read {}: {error}", object.display()))?;
+    let stripped = without_debug_sections(&built)
+        .map_err(|error| format!("could not strip {}: {error}", object.display()))?;
+    fs::write(&embedded, stripped)
+        .map_err(|error| format!("could not write {}: {error}", embedded.display()))?;
     Ok(())
+}
+
+/// The object without its DWARF sections: two thirds of it, which the running agent would have in
+/// memory with the rest. The kernel's kind of debugging information (BTF) stays.
+fn without_debug_sections(built: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut object = elf::Builder::read(built)?;
+    for section in &mut object.sections {
+        // With the relocations of each, which have its name behind their own prefix.
+        let name = section.name.strip_prefix(b".rel").unwrap_or(&section.name);
+        section.delete = name.starts_with(b".debug_");
+    }
+    object.delete_orphans();
+    // LLVM has the names of sections and symbols in one table; the writer wants two.
+    let names = object.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.data = elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// Generates the API's messages, client and server. protox compiles them without `protoc`.

@@ -1,6 +1,7 @@
 //! The composition root: makes every part, wires them with channels, and ends them in order.
 
 mod options;
+mod sweep;
 mod takeover;
 mod tasks;
 
@@ -24,7 +25,7 @@ use crate::{
     api,
     config::{Config, ConsulConfig, DockerConfig, NatPorts, NewFlows, Token, XdpMode},
     controller::{Channels, Controller, Handle, InterfaceStatus, LocalClientsStatus, Setup},
-    datapath::{self, Budget, Datapath, FlowTables, Former, Mode, Options},
+    datapath::{self, Budget, Datapath, Former, Mode, Options},
     domain::{
         http::steering::ProxyReport, kernel::Census, registration::RegistrarStatus,
         snapshot::Snapshot,
@@ -43,12 +44,6 @@ use crate::{
     surroundings::{consul_addresses, free_port_range, vital},
     watch::{WatchStats, channel as watch_channel},
 };
-
-/// Between two passes over the flow tables.
-const SWEEP: Duration = Duration::from_secs(5);
-
-/// Passes from which to the next free memory is given back.
-const GIVE_BACK: u64 = 3;
 
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The
 /// programs stay attached; traffic goes on. Programs whose maps are of another schema are replaced
@@ -143,6 +138,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     });
     let _resolver = datapath.start_resolver().await?;
     let flows = datapath.flows();
+    let traffic = datapath.traffic()?;
     let trace = datapath
         .take_trace()
         .context("the trace is in other hands")?;
@@ -224,7 +220,10 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             .transpose()?,
     };
     tasks.spawn("the sweep of the flow tables", |_| async {
-        Ok(tokio::task::spawn_blocking(move || sweep(&flows, &census)).await?)
+        Ok(
+            tokio::task::spawn_blocking(move || sweep::keep_swept(&flows, &traffic, &census))
+                .await?,
+        )
     });
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);
@@ -323,34 +322,6 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     }
     info!("stopped; the programs stay attached and traffic goes on");
     result
-}
-
-/// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.
-fn sweep(flows: &FlowTables, census: &watch::Sender<Arc<Census>>) {
-    let mut pass = 0;
-    let mut judged = flows.judged();
-    loop {
-        match flows.sweep_noting(&mut judged) {
-            Ok(found) => {
-                pass += 1;
-                if census.send(Arc::new(Census { pass, ..found })).is_err() {
-                    return;
-                }
-            }
-            Err(error) => error!(%error, "the flow tables could not be swept"),
-        }
-        // The first of these, when all services have come; then from time to time.
-        if pass % GIVE_BACK == 2 {
-            datapath::memory::give_back();
-        }
-        let steps = 50;
-        for _ in 0..steps {
-            std::thread::sleep(SWEEP / steps);
-            if census.is_closed() {
-                return;
-            }
-        }
-    }
 }
 
 /// Derives from each snapshot what is to be probed.

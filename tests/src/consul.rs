@@ -19,6 +19,7 @@ use crate::{
 
 mod acl;
 mod catalog;
+mod shared;
 
 /// Where its HTTP API listens, inside the namespace.
 pub const ADDRESS: &str = "127.0.0.1:8500";
@@ -72,16 +73,6 @@ impl Consul {
             servers: 1,
             token: None,
             also: None,
-        };
-        Self::shaped(namespace, directory, shape)
-    }
-
-    /// The same, which other hosts reach at this address of the namespace's.
-    pub fn shared(namespace: &Namespace, directory: &Path, address: IpAddr) -> Result<Self> {
-        let shape = Shape {
-            servers: 1,
-            token: None,
-            also: Some(address),
         };
         Self::shaped(namespace, directory, shape)
     }

@@ -9,6 +9,7 @@
 //! - [`process`]: children with their output in a file, which never outlive the test.
 //! - [`echo`], [`pattern`], [`backend`]: the service that plays a backend, the bytes it sends, and
 //!   its process.
+//! - [`web`]: the service that plays a backend of the proxy.
 //! - [`client`] (over `exchange`), [`transfer`] (over [`paced`]), [`load`]: single requests, large
 //!   bodies, steady traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
@@ -57,5 +58,6 @@ pub mod tamper;
 pub mod topology;
 pub mod transfer;
 pub mod unpinned;
+pub mod web;
 pub mod wire;
 pub mod world;

@@ -161,7 +161,7 @@ fn set_namespace(file: &File) -> io::Result<()> {
 
 /// Runs a tool to its end and returns its standard output. The error holds the command line and
 /// what it wrote on standard error; a missing tool is named with the way to get it.
-pub(crate) fn run_tool(command: &mut Command) -> Result<String> {
+pub fn run_tool(command: &mut Command) -> Result<String> {
     let line = command_line(command);
     let output = command.output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => anyhow::anyhow!(

@@ -25,6 +25,8 @@ enum Name {
     Connections,
     /// What many services cost, against an nftables ruleset and an HAProxy that are reloaded
     Control,
+    /// What a proxy of requests gets through and costs, against HAProxy, nginx and none
+    Http,
 }
 
 /// Builds and becomes the benchmark.
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Name::Drop => "bench-drop",
         Name::Connections => "bench-connections",
         Name::Control => "bench-control",
+        Name::Http => "bench-http",
     };
     let mut cargo = run::cargo();
     cargo

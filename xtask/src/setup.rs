@@ -95,7 +95,8 @@ const TEST_PROGRAMS: [Program; 1] = [(
 )];
 
 /// What the benchmarks run besides.
-const BENCH_PROGRAMS: [Program; 3] = [
+const BENCH_PROGRAMS: [Program; 4] = [
+    ("h2load", "nghttp2-client", "makes load over HTTP/2"),
     ("haproxy", "haproxy", "is what lb-agent is compared with"),
     (
         "nginx",

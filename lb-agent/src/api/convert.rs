@@ -284,12 +284,12 @@ fn backend(service: &str, state: &BackendState) -> proto::Backend {
     let disabled = disabled(state);
     proto::Backend {
         service: service.into(),
-        id: state.id().0.clone(),
+        id: state.id().to_string(),
         address: state.address().to_string(),
         subset: state.subset.clone(),
         registered_weight: state.instance.weight,
         weight: state.weight,
-        reason: state.reason.clone(),
+        reason: state.reason.to_string(),
         health: health(state).into(),
         catalog_health: catalog_health.into(),
         catalog_detail: catalog_detail.into(),

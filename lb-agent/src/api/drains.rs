@@ -40,7 +40,7 @@ pub(super) async fn drain(
     let drained = handle.drain_by(&asked.service, &asked.backend, order).await;
     Ok(Response::new(proto::DrainResponse {
         service: asked.service,
-        backend_id: drained?.0,
+        backend_id: drained?.to_string(),
     }))
 }
 
@@ -50,10 +50,10 @@ pub(super) async fn undrain(
     request: Request<proto::UndrainRequest>,
 ) -> Result<Response<proto::UndrainResponse>, Status> {
     let proto::UndrainRequest { service, backend } = request.into_inner();
-    let backend_id = handle.undrain(&service, &backend).await?.0;
+    let backend_id = handle.undrain(&service, &backend).await?;
     Ok(Response::new(proto::UndrainResponse {
         service,
-        backend_id,
+        backend_id: backend_id.to_string(),
     }))
 }
 
@@ -142,7 +142,7 @@ pub(super) fn node(drain: &NodeDrain) -> proto::NodeDrain {
 pub(super) fn drained(view: &DrainView) -> proto::DrainedBackend {
     proto::DrainedBackend {
         service: view.service.clone(),
-        backend_id: view.id.0.clone(),
+        backend_id: view.id.to_string(),
         address: view.address.map(|address| address.to_string()),
         since_unix_ms: unix_ms(view.drain.since),
         deadline_unix_ms: view.drain.deadline.map(unix_ms),

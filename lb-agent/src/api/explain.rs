@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
+use http::{HeaderMap, HeaderName, Method};
 use tonic::Status;
 
 use super::{
@@ -31,6 +32,8 @@ fn subject(request: proto::ExplainRequest) -> Result<Subject, InvalidRequest> {
         address,
         host,
         path,
+        method,
+        headers,
     } = request;
     match (service, address, host, path) {
         (Some(name), None, None, None) => Ok(Subject::Service(name)),
@@ -50,15 +53,41 @@ fn subject(request: proto::ExplainRequest) -> Result<Subject, InvalidRequest> {
                     "`{host}` is no name of a host"
                 )));
             }
+            let (path, query) = match path.split_once('?') {
+                Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+                None => (path, None),
+            };
             Ok(Subject::Request(Request {
                 host: name.to_ascii_lowercase(),
                 path,
+                query,
+                method: method_of(method)?,
+                headers: headers_of(headers)?,
             }))
         }
         _ => Err(InvalidRequest::Subject(
             "ask for a service, or an address, or a host with a path".into(),
         )),
     }
+}
+
+fn method_of(name: Option<String>) -> Result<Method, InvalidRequest> {
+    let Some(name) = name else {
+        return Ok(Method::GET);
+    };
+    let odd = || InvalidRequest::Subject(format!("`{name}` is no method"));
+    name.to_ascii_uppercase().parse().map_err(|_| odd())
+}
+
+fn headers_of(list: Vec<proto::RequestHeader>) -> Result<HeaderMap, InvalidRequest> {
+    let mut headers = HeaderMap::new();
+    for proto::RequestHeader { name, value } in list {
+        let pair = name.parse::<HeaderName>().ok().zip(value.parse().ok());
+        let odd = || InvalidRequest::Subject(format!("`{name}: {value}` is no header"));
+        let (name, value) = pair.ok_or_else(odd)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
 }
 
 fn address_of(text: &str) -> Result<Subject, InvalidRequest> {
@@ -97,6 +126,27 @@ pub(super) async fn answer(
             service: Some(convert::service(state, &counters)),
             backends: convert::backends(state, &counters),
             explanation: Some(explanation(one, state)),
+            routes: one
+                .considered
+                .iter()
+                .map(|route| proto::ConsideredRoute {
+                    route: route.route.clone(),
+                    source: match route.of_consul {
+                        true => "service-router".into(),
+                        false => "config".into(),
+                    },
+                    misfit: route.misfit.clone(),
+                })
+                .collect(),
+            treatment: one
+                .treatment
+                .iter()
+                .map(|fact| proto::Treatment {
+                    name: fact.name.into(),
+                    value: fact.value.clone(),
+                    source: fact.source.clone(),
+                })
+                .collect(),
         });
     }
     Ok(proto::ExplainResponse {
@@ -242,6 +292,7 @@ mod tests {
             address,
             host,
             path,
+            ..Default::default()
         };
         subject(request).map_err(|error| error.to_string())
     }
@@ -267,9 +318,12 @@ mod tests {
         let request = Request {
             host: "web.example".into(),
             path: "/x".into(),
+            query: Some("y=1".into()),
+            method: Method::GET,
+            headers: HeaderMap::new(),
         };
         assert_eq!(
-            asked([None, None, Some("Web.Example:8080"), Some("/x")]),
+            asked([None, None, Some("Web.Example:8080"), Some("/x?y=1")]),
             Ok(Subject::Request(request))
         );
         for (words, expected) in [

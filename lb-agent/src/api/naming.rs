@@ -70,7 +70,7 @@ impl Naming {
             }
             for backend in &service.backends {
                 let key = (name.clone(), backend.address());
-                self.instances.insert(key, backend.id().0.clone());
+                self.instances.insert(key, backend.id().to_string());
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::api::proto::{
     Backend, BackendExplanation, ExplainRequest, ExplainResponse, ExplainedService, Explanation,
-    KernelBackend, KernelTable, KernelVip, Origin, Service,
+    KernelBackend, KernelTable, KernelVip, Origin, RequestHeader, Service,
 };
 
 /// What is to be explained.
@@ -26,6 +26,12 @@ pub(super) struct Args {
     /// Path of a request to that host, as in /admin
     #[arg(value_name = "PATH")]
     path: Option<String>,
+    /// Method of that request
+    #[arg(long, requires = "path")]
+    method: Option<String>,
+    /// A header of that request, as in "x-canary: 1"; may be given several times
+    #[arg(long, value_name = "NAME: VALUE", requires = "path")]
+    header: Vec<String>,
 }
 
 pub(super) async fn execute(
@@ -40,7 +46,13 @@ pub(super) async fn execute(
     Ok(())
 }
 
-fn request(Args { subject, path }: Args) -> Result<ExplainRequest, Failure> {
+fn request(args: Args) -> Result<ExplainRequest, Failure> {
+    let Args {
+        subject,
+        path,
+        method,
+        header,
+    } = args;
     let mut request = ExplainRequest::default();
     if let Some(path) = path {
         if !path.starts_with('/') {
@@ -49,6 +61,17 @@ fn request(Args { subject, path }: Args) -> Result<ExplainRequest, Failure> {
         }
         request.host = Some(subject);
         request.path = Some(path);
+        request.method = method;
+        for text in header {
+            let Some((name, value)) = text.split_once(':') else {
+                let text = format!("`{text}` is no header; write NAME: VALUE, as in x-canary: 1");
+                return Err(Failure::invalid(text));
+            };
+            request.headers.push(RequestHeader {
+                name: name.trim().to_owned(),
+                value: value.trim().to_owned(),
+            });
+        }
         return Ok(request);
     }
     let address = subject.trim_end_matches("/tcp").trim_end_matches("/udp");
@@ -82,13 +105,41 @@ fn service(one: &ExplainedService, now_unix_ms: i64) -> String {
         text.push_str(&format!(": {}", one.because));
     }
     text.push('\n');
-    if matches!(one.matched.as_str(), "tag" | "service-router" | "name") && !one.because.is_empty()
-    {
+    let routed = matches!(one.matched.as_str(), "tag" | "service-router" | "name");
+    if routed && !one.because.is_empty() {
         text.push_str(
             "requests are for a proxy, whose routes come from there; here connections are balanced:\n",
         );
     }
     text.push('\n');
+    if !one.routes.is_empty() {
+        let mut table = Table::new(&[
+            Column::Words("ROUTE"),
+            Column::Words("FITS"),
+            Column::Words("SOURCE"),
+        ]);
+        for route in &one.routes {
+            let fits = match &route.misfit {
+                None => "yes".to_owned(),
+                Some(misfit) => format!("no: {misfit}"),
+            };
+            table.row([route.route.clone(), fits, route.source.clone()]);
+        }
+        text.push_str(&table.render());
+        text.push('\n');
+    }
+    if !one.treatment.is_empty() {
+        let mut table = Table::new(&[
+            Column::Words("REQUESTS"),
+            Column::Words("VALUE"),
+            Column::Words("SOURCE"),
+        ]);
+        for fact in &one.treatment {
+            table.row([fact.name.clone(), fact.value.clone(), fact.source.clone()]);
+        }
+        text.push_str(&table.render());
+        text.push('\n');
+    }
     text.push_str(&sections(service, &one.backends, explanation, now_unix_ms));
     text
 }

@@ -92,7 +92,7 @@ fn backend(mut table: Table, report: &mut Report) -> Option<(Spanned<SocketAddr>
     table.close(report);
     let address = address?;
     let instance = Instance {
-        id: InstanceId(address.get_ref().to_string()),
+        id: InstanceId(address.get_ref().to_string().into()),
         address: *address.get_ref(),
         weight,
         tags: Arc::new(tags.into_iter().collect()),

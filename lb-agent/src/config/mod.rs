@@ -5,7 +5,8 @@
 //! know the place of a value only where they are told to keep it.
 //!
 //! Code map: `table` asks a table for keys, `scalar` reads single values, `node`,
-//! `consul`, `docker`, `dtab`, `service` with `backend`, `health` and `gate` read the sections, `clash` compares
+//! `consul`, `docker`, `dtab`, `proxy`, `service` with
+//! `backend`, `health`, `http` and `gate` read the sections, `clash` compares
 //! services with each other, `locate` and `error` say what was found where.
 
 mod backend;

@@ -7,7 +7,8 @@ use std::{
 
 use super::{Controller, OperatorError};
 use crate::domain::{
-    explain::{Explained, ExplainedBackend, Sources, Subject, factors},
+    explain::{Explained, ExplainedBackend, Request, Sources, Subject, factors, treatment},
+    http::routing::RoutingTable,
     kernel::{Kernel, VipKey},
     service::Protocol,
 };
@@ -29,6 +30,9 @@ impl<K: Kernel> Controller<K> {
             }
             Subject::Address(address, protocol) => self.at(*address, *protocol)?,
             Subject::Request(request) => {
+                if let Some(routed) = self.routed(request)? {
+                    return Ok(vec![routed]);
+                }
                 let asking = self.desired.asking_for(request);
                 if asking.is_empty() {
                     return Err(OperatorError::NothingThere(format!(
@@ -41,6 +45,30 @@ impl<K: Kernel> Controller<K> {
         };
         let explained = matches.into_iter().map(|one| self.explain_service(one));
         explained.collect()
+    }
+
+    /// The service that the proxy sends a request to; `None`: to none.
+    fn routed(&self, request: &Request) -> Result<Option<Explained>, OperatorError> {
+        let table = RoutingTable::build(&self.desired.snapshot());
+        let head = request.head();
+        let Some((found, (_, claim))) = table.find(&head).zip(table.asked_by(&head)) else {
+            return Ok(None);
+        };
+        let mut because = format!("{request} is for service {} by {claim}", found.asked);
+        if found.route.is_some() {
+            because.push_str(&format!(", and its route {} fits", found.name));
+        }
+        if !found.exists {
+            let text =
+                format!("{because}, but there is no such service here: it is answered with 503");
+            return Err(OperatorError::NothingThere(text));
+        }
+        let service = found.service.to_string();
+        let mut explained = self.explain_service((service, "route", because))?;
+        explained.considered = table.considered(found.asked, &head);
+        let state = self.desired.state_of(&explained.service)?;
+        explained.treatment = treatment(state, found.route.map(|route| &**route));
+        Ok(Some(explained))
     }
 
     /// The services with this VIP or backend.
@@ -136,6 +164,8 @@ impl<K: Kernel> Controller<K> {
             layers,
             ids: ids.into_values().collect(),
             held,
+            considered: Vec::new(),
+            treatment: treatment(state, None),
         })
     }
 }

@@ -24,9 +24,8 @@ use crate::domain::{
 
 /// Slots of Maglev tables whose contents are looked at in one part. Which table it is costs little,
 /// what is in it does not, so large installations are gone through more slowly.
-const SLOTS_AT_ONCE: usize = 262_144;
-/// Next hops that are looked at in one part.
-const HOPS_AT_ONCE: usize = 1024;
+/// Whoever asks for all has the patience for more.
+const SLOTS_AT_ONCE: usize = 65_537;
 
 /// A Maglev table as it was written.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +52,7 @@ impl Datapath {
         let mut found = Vec::new();
         self.compare_backends(part, &mut found)?;
         self.compare_tables(view, part, &mut found)?;
-        let hops = self.hops.differences(self.cursor.hops, HOPS_AT_ONCE);
-        let (next, hops) = hops?;
+        let (next, hops) = self.hops.differences(self.cursor.hops, part)?;
         self.cursor.hops = next;
         found.extend(hops);
         if part.index == 0 {
@@ -110,9 +108,10 @@ impl Datapath {
         part: Part,
         found: &mut Vec<Difference>,
     ) -> Result<(), KernelError> {
-        let memory = backends::map_backends(&self.backend_memory)?;
-        for id in part.range(MAX_BACKENDS) {
-            let held = backends::entry(&memory, id);
+        let ids = part.range(MAX_BACKENDS);
+        let memory = backends::Entries::map(&self.backend_memory, ids.clone())?;
+        for id in ids {
+            let held = memory.get(id);
             let Some((backend, source)) = self.written.get(&id) else {
                 if held.family != 0 {
                     let text = format!("backend {id}, which nobody asked for");
@@ -143,7 +142,8 @@ impl Datapath {
         part: Part,
         found: &mut Vec<Difference>,
     ) -> Result<(), KernelError> {
-        let mut left = SLOTS_AT_ONCE;
+        let patience = if part == Part::ALL { 4 } else { 1 };
+        let mut left = patience * SLOTS_AT_ONCE;
         let own: Vec<(u32, WrittenTable)> = self
             .tables
             .iter()

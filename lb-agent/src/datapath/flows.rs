@@ -7,10 +7,12 @@ mod cut;
 mod judged;
 mod list;
 mod sweep;
+mod traffic;
 
 use std::{
     io,
     net::IpAddr,
+    ops::Range,
     os::fd::{AsRawFd as _, OwnedFd},
     sync::Arc,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -23,11 +25,11 @@ use lb_common::{
 };
 use memmap2::{MmapOptions, MmapRaw};
 
-pub use self::judged::Judged;
+pub use self::{judged::Judged, traffic::Traffic};
 use super::{clock::Clock, encode};
 use crate::domain::{
     block::PrefixSet,
-    kernel::{KernelError, VipKey},
+    kernel::{Census, KernelError, VipKey},
 };
 
 /// Bytes mapped at a time; a multiple of the page size and of a bucket.
@@ -86,6 +88,14 @@ impl FlowTables {
     /// The memory for [`Self::sweep_noting`].
     pub fn judged(&self) -> Judged {
         Judged::new(self.slots)
+    }
+
+    /// What a sweep of empty tables finds.
+    pub fn nothing(&self) -> Census {
+        Census {
+            slots: u64::from(self.slots),
+            ..Census::default()
+        }
     }
 
     /// The kernel's tick counter.
@@ -197,30 +207,40 @@ impl FlowTables {
         map: &OwnedFd,
         mut look: impl FnMut(&Entry<A>) -> Fate,
     ) -> Result<(), KernelError> {
-        let mut index = 0;
-        self.each_slot::<A, PAD>(map, |slot| {
-            visit_slot(slot, index, &mut look);
-            index += 1;
-        })
+        self.each_slot::<A, PAD>(
+            map,
+            |_| true,
+            |index, slot| {
+                visit_slot(slot, index, &mut look);
+            },
+        )
     }
 
-    /// Calls `look` for every slot, in order.
+    /// Calls `look` with every slot, and its number, of the windows that are wanted, in order. A
+    /// window is asked for by the numbers of its slots.
     fn each_slot<A, const PAD: usize>(
         &self,
         map: &OwnedFd,
-        mut look: impl FnMut(*mut Slot<A, PAD>),
+        wanted: impl Fn(Range<u32>) -> bool,
+        mut look: impl FnMut(u32, *mut Slot<A, PAD>),
     ) -> Result<(), KernelError> {
         let slot_size = size_of::<Slot<A, PAD>>() as u64;
         let total = u64::from(self.slots) * slot_size;
         let mut offset = 0;
         while offset < total {
             let length = WINDOW.min(total - offset);
+            let first = (offset / slot_size) as u32;
+            let count = (length / slot_size) as u32;
+            if !wanted(first..first + count) {
+                offset += length;
+                continue;
+            }
             let window = map_window(map, offset, length)
                 .map_err(|error| KernelError::new("mapping a flow table", error))?;
             let base = window.as_mut_ptr().cast::<Slot<A, PAD>>();
-            for index in 0..(length / slot_size) as usize {
+            for index in 0..count {
                 // SAFETY: within the window, which is page-aligned, so the slot is aligned.
-                look(unsafe { base.add(index) });
+                look(first + index, unsafe { base.add(index as usize) });
             }
             offset += length;
         }

@@ -24,7 +24,7 @@ use lb_common::{
     settings::{Settings, decapsulate},
 };
 
-use super::{budget::Budget, pins};
+use super::{budget::Budget, memory, pins};
 use crate::domain::kernel::KernelError;
 
 /// The object that `cargo xtask build-ebpf` built.
@@ -171,6 +171,7 @@ pub(crate) fn load(
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| KernelError::new("loading the programs and maps", error))?;
+    memory::let_go(OBJECT);
     if adopted.is_none() {
         let map = ebpf
             .map_mut(name::META)

@@ -18,6 +18,23 @@ pub fn share_arenas() {
     }
 }
 
+/// Has the kernel take back the memory of a part of the program file that is not read again soon; if
+/// it is, it comes from the file anew.
+pub(super) fn let_go(part: &'static [u8]) {
+    // SAFETY: a question about the system, without an argument that could be wrong.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let page = usize::try_from(page).unwrap_or(4096);
+    let begin = part.as_ptr().addr().next_multiple_of(page);
+    let end = (part.as_ptr().addr() + part.len()) / page * page;
+    if begin < end {
+        let length = end - begin;
+        let begin: *mut libc::c_void = part.as_ptr().with_addr(begin).cast_mut().cast();
+        // SAFETY: whole pages within a constant, which nothing has written to: what the file says is
+        // what they hold.
+        unsafe { libc::madvise(begin, length, libc::MADV_DONTNEED) };
+    }
+}
+
 /// Gives free memory back to the kernel.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]

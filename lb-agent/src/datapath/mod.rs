@@ -34,6 +34,7 @@ mod nexthop;
 mod object;
 mod pins;
 mod resolver;
+mod route_changes;
 mod sock_diag;
 mod sources;
 mod sysctl;
@@ -48,6 +49,7 @@ mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -67,7 +69,7 @@ use lb_common::{
 pub use self::{
     budget::Budget,
     cgroup::cgroup_root,
-    flows::{FlowTables, Judged},
+    flows::{FlowTables, Judged, Traffic},
     held::HeldFragments,
     loader::{Attached, Mode, Options, check_bpf_file_system},
     local::AttachedCgroup,
@@ -87,7 +89,7 @@ pub struct Datapath {
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     maglev: ArrayOfMaps<MapData>,
     /// The same map.
-    maglev_map: std::os::fd::OwnedFd,
+    maglev_map: OwnedFd,
     backends: Array<MapData, BackendEntry>,
     filter: Array<MapData, DestinationFilter>,
     vips: HashMap<MapData, AddressKey, u32>,
@@ -104,6 +106,8 @@ pub struct Datapath {
     told: BTreeSet<std::net::IpAddr>,
     hops: nexthop::Hops,
     flows: FlowTables,
+    /// A descriptor of the map of verdicts, for [`Self::traffic`].
+    verdicts: OwnedFd,
     trace: Option<Trace>,
     attached: Vec<Attached>,
     /// Where local clients are served.
@@ -114,9 +118,9 @@ pub struct Datapath {
     /// Maglev tables as they were written, by service id.
     tables: BTreeMap<u32, drift::WrittenTable>,
     /// A descriptor of the map of Maglev tables, whose slots are looked at.
-    maglev_slots: std::os::fd::OwnedFd,
+    maglev_slots: OwnedFd,
     /// A descriptor of the backend map, whose memory is looked at.
-    backend_memory: std::os::fd::OwnedFd,
+    backend_memory: OwnedFd,
     detours: drift::Detours,
     /// What each pinned link is about.
     links: BTreeMap<std::path::PathBuf, Option<object::Attachment>>,
@@ -124,8 +128,11 @@ pub struct Datapath {
     options: Options,
     /// How many of those are at an address.
     users: std::collections::HashMap<std::net::IpAddr, u32>,
-    /// By address: what the routes said the source is, since the last time that all were asked.
+    /// By address: what the routes said the source is when they were last asked.
     looked_up: std::collections::HashMap<std::net::IpAddr, std::net::IpAddr>,
+    /// The routes when all were asked; `None`: they may be others by now.
+    routes_asked: Option<u64>,
+    share: usize,
     /// Sources that pass the filter, since it was last written anew.
     allowed: std::collections::HashSet<std::net::IpAddr>,
     /// What flows may still be sent to, though new ones are not, with the service each belongs to:
@@ -197,6 +204,7 @@ impl Datapath {
         let addresses: Array<MapData, InterfaceAddresses> = take(&mut ebpf, name::ADDRESSES)?;
         let maglev_slots = descriptor(&ebpf, name::MAGLEV)?;
         let backend_memory = descriptor(&ebpf, name::BACKENDS)?;
+        let verdicts = descriptor(&ebpf, name::VERDICT_STATS)?;
         let (written, taken) = backends::read_backends(&backend_memory)?;
         let hops = nexthop::Hops::new(
             nexthops,
@@ -235,6 +243,7 @@ impl Datapath {
             classifiers: Arc::new(Mutex::new(classifiers)),
             hops,
             flows,
+            verdicts,
             attached: Vec::new(),
             local: None,
             meta,
@@ -248,6 +257,8 @@ impl Datapath {
             options: options.clone(),
             users,
             looked_up: Default::default(),
+            routes_asked: None,
+            share: 0,
             allowed: Default::default(),
             retired: BTreeMap::new(),
         };
@@ -366,10 +377,10 @@ where
     M::try_from(data).map_err(|error| loader::map_error(map, error))
 }
 
-/// A descriptor of its own for a map that is used by mapping its memory.
-fn descriptor(ebpf: &Ebpf, map: &str) -> Result<std::os::fd::OwnedFd, KernelError> {
-    use std::os::fd::AsFd as _;
-    let Some(Map::Array(data) | Map::ArrayOfMaps(data)) = ebpf.map(map) else {
+/// A descriptor of its own for a map that others use beside its owner.
+fn descriptor(ebpf: &Ebpf, map: &str) -> Result<OwnedFd, KernelError> {
+    let Some(Map::Array(data) | Map::ArrayOfMaps(data) | Map::PerCpuArray(data)) = ebpf.map(map)
+    else {
         return Err(loader::missing(map));
     };
     data.fd()

@@ -26,6 +26,7 @@ use super::{
     announce::Port,
     coverage::Coverage,
     resolver::{self, Link},
+    route_changes::RouteChanges,
     sysctl,
 };
 use crate::domain::kernel::KernelError;
@@ -38,6 +39,8 @@ pub(crate) struct Hops {
     coverage: Arc<Mutex<Option<Coverage>>>,
     /// See [`super::Datapath::trust_untold_interfaces`].
     trust_untold: Arc<AtomicBool>,
+    /// Whether the routes that the entries follow have changed.
+    pub(super) routes: RouteChanges,
     /// Rings when an address has been added.
     pub(super) wanted: Arc<Notify>,
 }
@@ -134,6 +137,7 @@ impl Hops {
             inner: Arc::new(Mutex::new(inner)),
             coverage: Arc::default(),
             trust_untold: Arc::default(),
+            routes: RouteChanges::default(),
             wanted: Arc::new(Notify::new()),
         })
     }

@@ -2,23 +2,36 @@
 //!
 //! Resolution is the kernel's own: the agent only asks it to (`NTF_USE`, net/core/neighbour.c)
 //! and reads what came of it.
+//!
+//! Interfaces and neighbours are read as a whole, in one question each. The route to an address is a
+//! question of its own: it is asked when the address is new, when the kernel says that anything has
+//! changed that routes depend on, and now and then, for there are things that it does not tell of
+//! (what it has learnt of the way's MTU).
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+mod occasion;
+mod route;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    ops::Range,
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use lb_common::{
     entry::{NextHop, hop_flags},
     vlan::Tags,
 };
 use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder,
+    Handle, MulticastGroup,
     packet_route::{
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
     },
 };
 
+use self::{occasion::Occasion, route::Route};
 use super::{
     addresses, features,
     nexthop::Hops,
@@ -28,6 +41,9 @@ use crate::domain::kernel::KernelError;
 
 /// How often everything is looked at without an event.
 const REFRESH: Duration = Duration::from_secs(5);
+/// Looks without an event from which to the next every route has been asked for again; each look
+/// asks for its share.
+const ROUTES: usize = 12;
 /// How soon again while an address is unresolved.
 const RETRY: Duration = Duration::from_millis(250);
 /// Events come in bursts; this many milliseconds of them are handled at once.
@@ -46,21 +62,14 @@ pub(super) struct Link {
     pub(super) below: Option<(u32, Tag)>,
 }
 
-/// The way to an address.
-struct Route {
-    ifindex: u32,
-    /// Next address on the way: a router, or the address itself.
-    gateway: IpAddr,
-    /// The address is the node's own.
-    local: bool,
-    /// Bytes of a packet, where the route knows better than its interface.
-    mtu: Option<u32>,
-}
-
 /// Keeps the table current until it is dropped.
 pub struct Resolver {
     handle: Handle,
     hops: Hops,
+    /// By address: the way to it when it was last asked for.
+    routes: HashMap<IpAddr, Route>,
+    /// Which share of them is asked for again next.
+    share: usize,
 }
 
 impl Resolver {
@@ -78,70 +87,116 @@ impl Resolver {
             MulticastGroup::Ipv6Route,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Rule,
+            MulticastGroup::Nexthop,
         ];
         let (connection, handle, mut events) =
             rtnetlink::new_multicast_connection(&groups).map_err(failed)?;
         tokio::spawn(connection);
-        let resolver = Self {
+        let resolver = || Self {
             handle: handle.clone(),
             hops: hops.clone(),
+            routes: HashMap::new(),
+            share: 0,
         };
-        resolver.refresh().await?;
+        let mut background = resolver();
+        background.refresh(Occasion::Routes).await?;
+        hops.routes.begin();
 
-        let background = Self { handle, hops };
         tokio::spawn(async move {
             let mut resolved = true;
             loop {
                 let pause = if resolved { REFRESH } else { RETRY };
+                let mut occasion = Occasion::Time;
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = background.hops.wanted.notified() => {}
                     event = events.next() => {
-                        if event.is_none() {
+                        let Some((event, _)) = event else {
+                            background.hops.routes.end();
                             tracing::error!("the netlink connection ended; next hops are no longer kept current");
                             return;
-                        }
+                        };
+                        occasion = Occasion::of(&event);
                         tokio::time::sleep(SETTLE).await;
-                        while futures_util::FutureExt::now_or_never(events.next()).flatten().is_some() {}
+                        while let Some((event, _)) = events.next().now_or_never().flatten() {
+                            occasion = occasion.and(Occasion::of(&event));
+                        }
                     }
                 }
-                match background.refresh().await {
+                match background.refresh(occasion).await {
                     Ok(all) => resolved = all,
-                    Err(error) => tracing::warn!(%error, "next hops could not be refreshed"),
+                    Err(error) => {
+                        // What this look was to find out is still to be found out.
+                        background.routes.clear();
+                        tracing::warn!(%error, "next hops could not be refreshed");
+                    }
                 }
             }
         });
-        Ok(resolver)
+        Ok(resolver())
     }
 
     /// Looks at everything once; answers whether all addresses are resolved.
-    async fn refresh(&self) -> Result<bool, KernelError> {
+    async fn refresh(&mut self, occasion: Occasion) -> Result<bool, KernelError> {
+        if occasion == Occasion::Routes {
+            self.routes.clear();
+            if self.hops.routes.count().is_some() {
+                self.hops.routes.note();
+            }
+        }
         let links = self.links().await?;
         let own = addresses::read(&self.handle).await?;
         self.hops.set_interfaces(&links, &own)?;
         self.hops
             .retain_coverage(|ifindex| links.contains_key(&ifindex));
         let addresses = self.hops.addresses();
-        if addresses.is_empty() {
-            return Ok(true);
-        }
-        let neighbours = self.neighbours().await?;
+        let neighbours = match addresses.is_empty() {
+            true => HashMap::new(),
+            false => self.neighbours().await?,
+        };
+        let again = match occasion {
+            Occasion::Time => self.next_share(addresses.len()),
+            Occasion::Neighbour | Occasion::Routes => 0..0,
+        };
+        let mut known = HashMap::with_capacity(addresses.len());
+        let mut asked = HashSet::new();
         let mut all = true;
-        for address in addresses {
-            let route = self.route(address).await;
+        for (number, address) in addresses.into_iter().enumerate() {
+            let former = self.routes.get(&address).copied();
+            let former = former.filter(|_| !again.contains(&number));
+            let route = match former {
+                Some(route) => Some(route),
+                None => route::ask(&self.handle, address).await,
+            };
             let routed = route.as_ref().filter(|route| !route.local);
             let router = routed.map(|route| route.gateway);
             self.hops
                 .note_router(address, router.filter(|router| *router != address));
-            let hop = match route {
-                Some(route) if route.local => self.local(address, &route, &links),
-                Some(route) => self.hop(&route, &links, &neighbours).await,
+            let hop = match &route {
+                Some(route) if route.local => self.local(address, route, &links),
+                Some(route) => self.hop(route, &links, &neighbours, &mut asked).await,
                 None => NextHop::default(),
             };
-            all &= is_resolved(&hop);
+            let resolved = is_resolved(&hop);
+            all &= resolved;
+            // Of one that cannot be sent to, nothing is taken for granted.
+            if let (Some(route), true) = (route, resolved) {
+                known.insert(address, route);
+            }
             self.hops.set(address, hop)?;
         }
+        self.routes = known;
         Ok(all)
+    }
+
+    /// Which of so many addresses are asked for again.
+    fn next_share(&mut self, addresses: usize) -> Range<usize> {
+        let bound = |share| addresses * share / ROUTES;
+        let share = self.share;
+        self.share = (share + 1) % ROUTES;
+        bound(share)..bound(share + 1)
     }
 
     /// The next hop to one of the node's own addresses.
@@ -161,6 +216,7 @@ impl Resolver {
         route: &Route,
         links: &HashMap<u32, Link>,
         neighbours: &HashMap<(u32, IpAddr), Neighbour>,
+        asked: &mut HashSet<(u32, IpAddr)>,
     ) -> NextHop {
         let Some(link) = links.get(&route.ifindex) else {
             return NextHop::default();
@@ -187,7 +243,9 @@ impl Resolver {
             return NextHop::default();
         }
         let neighbour = neighbours.get(&(ifindex, gateway));
-        if neighbour.is_none_or(|neighbour| !neighbour.fresh) {
+        let stale = neighbour.is_none_or(|neighbour| !neighbour.fresh);
+        // Many may be behind one router.
+        if stale && asked.insert((ifindex, gateway)) {
             self.ask(ifindex, gateway).await;
         }
         match neighbour.and_then(|neighbour| neighbour.mac) {
@@ -290,43 +348,6 @@ impl Resolver {
             }
         }
         Ok(neighbours)
-    }
-
-    /// The kernel's route to `address`.
-    async fn route(&self, address: IpAddr) -> Option<Route> {
-        let request = match address {
-            IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-                .destination_prefix(ip, 32)
-                .build(),
-            IpAddr::V6(ip) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
-                .destination_prefix(ip, 128)
-                .build(),
-        };
-        let mut answer = self.handle.route().get(request).execute();
-        let route: RouteMessage = answer.try_next().await.ok()??;
-        let mut ifindex = None;
-        let mut gateway = address;
-        let mut mtu = None;
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => ifindex = Some(*index),
-                RouteAttribute::Metrics(metrics) => {
-                    mtu = metrics.iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(mtu) => Some(*mtu),
-                        _ => None,
-                    });
-                }
-                RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = IpAddr::V4(*ip),
-                RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = IpAddr::V6(*ip),
-                _ => {}
-            }
-        }
-        Some(Route {
-            ifindex: ifindex?,
-            gateway,
-            local: route.header.kind == RouteType::Local,
-            mtu,
-        })
     }
 
     /// Asks the kernel to resolve, or to confirm, a neighbour.

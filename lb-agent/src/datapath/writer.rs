@@ -23,6 +23,10 @@ use crate::domain::{
     },
 };
 
+/// Looks from which to the next the sources of all addresses have been asked for again while the
+/// routes stay the same.
+const SHARES: usize = 12;
+
 impl Datapath {
     fn put_backend(&mut self, id: u32, backend: &KernelBackend) -> Result<(), KernelError> {
         let address = backend.address;
@@ -64,29 +68,48 @@ impl Datapath {
         Ok(())
     }
 
-    /// Writes anew the backends whose source address no longer is what the routes say.
+    /// Writes anew the backends whose source address no longer is what the routes say. As long as
+    /// the routes have not changed, only a share of the addresses is asked for: there may be things
+    /// that the kernel does not tell of.
     ///
     /// # Errors
     ///
     /// A map that cannot be written.
     pub fn refresh_sources(&mut self) -> Result<usize, KernelError> {
+        // Before they are asked, or a change meanwhile would be overlooked.
+        let routes = self.hops.routes.count();
+        if routes.is_some() && routes == self.routes_asked && self.share_is_as_before() {
+            return Ok(0);
+        }
+        self.routes_asked = None;
         self.looked_up.clear();
-        let mut by_address: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
         let mut stale = Vec::new();
+        for ip in self.users.keys() {
+            if let Ok(source) = nexthop::source_towards(*ip) {
+                self.looked_up.insert(*ip, source);
+            }
+        }
         for (id, (backend, source)) in &self.written {
-            let ip = backend.address.ip();
-            let current = *by_address
-                .entry(ip)
-                .or_insert_with(|| nexthop::source_towards(ip).ok());
             // A route that is gone may come back; until then nothing is better than the last.
-            if current.is_some_and(|current| current != *source) {
+            let current = self.looked_up.get(&backend.address.ip());
+            if current.is_some_and(|current| current != source) {
                 stale.push((*id, *backend));
             }
         }
         for (id, backend) in &stale {
             self.put_backend(*id, backend)?;
         }
+        self.routes_asked = routes;
         Ok(stale.len())
+    }
+
+    /// Asks for the sources of the next share of the addresses; answers whether each is what it was.
+    fn share_is_as_before(&mut self) -> bool {
+        let share = self.users.len().div_ceil(SHARES);
+        let addresses = self.users.keys().skip(self.share * share).take(share);
+        self.share = (self.share + 1) % SHARES;
+        let mut addresses = addresses.map(|ip| (ip, nexthop::source_towards(*ip).ok()));
+        addresses.all(|(ip, source)| source.is_none() || source == self.looked_up.get(ip).copied())
     }
 
     /// One backend less is at an address; the last one gives its next hop back.
@@ -97,6 +120,7 @@ impl Datapath {
         *users -= 1;
         if *users == 0 {
             self.users.remove(&ip);
+            self.looked_up.remove(&ip);
             self.hops.release(ip);
         }
     }

@@ -8,10 +8,11 @@ use super::detail::Detail;
 
 /// Identity of an instance within its service, stable over changes of address and weight.
 ///
-/// From Consul: `NODE/SERVICE-ID`. From the file: the address.
+/// From Consul: `NODE/SERVICE-ID`. From the file: the address. Everything that is known of an
+/// instance is filed under it, so that copies share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct InstanceId(pub String);
+pub struct InstanceId(pub Arc<str>);
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

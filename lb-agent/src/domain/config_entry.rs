@@ -137,3 +137,14 @@ pub struct Leg {
     /// The subset of that.
     pub subset: Option<String>,
 }
+
+impl Leg {
+    /// The other service that the share goes to, if it does.
+    pub fn target(&self) -> Option<Target> {
+        Some(Target {
+            service: self.service.clone()?,
+            subset: self.subset.clone(),
+            datacenter: None,
+        })
+    }
+}

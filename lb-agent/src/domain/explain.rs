@@ -6,6 +6,7 @@ mod request;
 mod source;
 #[cfg(test)]
 mod tests;
+mod treatment;
 
 use std::net::SocketAddr;
 
@@ -13,11 +14,13 @@ pub use self::{
     held::{HeldBackend, HeldByKernel, HeldTable, HeldVip},
     request::Request,
     source::Source,
+    treatment::{Treatment, treatment},
 };
 use super::{
     author::Author,
     backend::CatalogHealth,
     health::Observed,
+    http::routing::Considered,
     ramp,
     snapshot::{BackendState, ServiceState},
     split::Shares,
@@ -97,14 +100,15 @@ pub fn factors(state: &ServiceState, backend: &BackendState, sources: Sources) -
             source: Source::Default,
         },
     });
-    let has_vip = state.spec.vips.iter().any(|vip| vip.is_ipv6() == v6);
+    let has_vip =
+        state.spec.protocol.is_proxied() || state.spec.vips.iter().any(|vip| vip.is_ipv6() == v6);
     let kept_port = state.spec.kept_port();
     let wrong_port = kept_port.filter(|port| *port != backend.address().port());
     if !has_vip || wrong_port.is_some() {
         factors.push(Factor {
             name: "reach",
             value: 0.0,
-            note: backend.reason.clone(),
+            note: backend.reason.to_string(),
             source: file(state),
         });
     }
@@ -242,7 +246,7 @@ fn health(state: &ServiceState, backend: &BackendState, instance: &Source) -> Fa
 pub struct Explained {
     /// Name of the service.
     pub service: String,
-    /// Why it is told of: `name`, `vip`, `backend`, `tag` or `service-router`.
+    /// Why it is told of: `name`, `vip`, `backend`, `route`, `tag` or `service-router`.
     pub matched: &'static str,
     /// The same in words.
     pub because: String,
@@ -254,6 +258,10 @@ pub struct Explained {
     pub ids: Vec<u32>,
     /// What the kernel holds of it.
     pub held: HeldByKernel,
+    /// Of a request: the routes up to the one that fits.
+    pub considered: Vec<Considered>,
+    /// How the proxy treats its requests; empty: it does not.
+    pub treatment: Vec<Treatment>,
 }
 
 /// A backend explained.

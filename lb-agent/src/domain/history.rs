@@ -117,7 +117,7 @@ impl History {
         let address: Option<SocketAddr> = wanted.and_then(|text| text.parse().ok());
         self.changes.iter().filter(move |change| {
             wanted.is_none_or(|text| {
-                change.service == text || change.id.0 == text || Some(change.address) == address
+                change.service == text || *change.id.0 == *text || Some(change.address) == address
             })
         })
     }
@@ -133,7 +133,7 @@ mod tests {
         Change {
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
             service: service.into(),
-            id: InstanceId(format!("n/{host}")),
+            id: InstanceId(format!("n/{host}").into()),
             address: ([10, 0, 0, 1], host).into(),
             from: "healthy",
             to: "unhealthy",

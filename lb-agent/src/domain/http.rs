@@ -8,6 +8,7 @@ pub mod head;
 pub mod hop;
 pub mod pick;
 pub mod policy;
+pub mod rate;
 pub mod request_id;
 pub mod retry;
 pub mod routing;

@@ -27,13 +27,15 @@ pub const VIP: &str = "lb-vip";
 /// The specification that the instances of a Consul service ask for; `None`: they ask for nothing.
 ///
 /// The first instance (by identity) that carries `lb-vip` speaks for all; where none does, the first
-/// whose tags ask for routes, for a service without VIPs.
+/// whose tags ask for routes, for a service without VIPs. `spoken` is the protocol in Consul's
+/// service-defaults; what the meta says goes before it.
 ///
 /// # Errors
 ///
 /// What it asks for cannot be done; a sentence.
 pub fn read<'a>(
     service: &str,
+    spoken: Option<&str>,
     instances: impl IntoIterator<Item = &'a Instance>,
 ) -> Option<Result<ServiceSpec, String>> {
     let rank = |instance: &Instance| match instance.meta.contains_key(VIP) {
@@ -46,7 +48,7 @@ pub fn read<'a>(
     let (rank, id, speaker) = ranked.min_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)))?;
     let what = if rank == 0 { "meta" } else { "tags" };
     let origin = format!("consul {what} of {id}");
-    let spec = specify(service, &speaker.meta, &origin);
+    let spec = specify(service, &speaker.meta, spoken, &origin);
     Some(spec.map_err(|reason| {
         format!("the service {service} in Consul is not published: {reason} ({origin})")
     }))
@@ -55,6 +57,7 @@ pub fn read<'a>(
 fn specify(
     service: &str,
     meta: &BTreeMap<String, String>,
+    spoken: Option<&str>,
     origin: &str,
 ) -> Result<ServiceSpec, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -76,18 +79,27 @@ fn specify(
         Some(text) => vips(text)?,
         None => Vec::new(),
     };
+    let protocol = protocol(meta, spoken, vips.is_empty())?;
+    let forwarding = forwarding(meta.get("lb-forwarding").map(String::as_str), &vips)?;
+    if protocol.is_proxied() && forwarding.keeps_port() {
+        return Err(format!(
+            "lb-forwarding is `{}`, with which backends answer clients themselves, but those of a \
+             service that speaks {protocol} speak to the proxy; lb-protocol = tcp has connections balanced",
+            forwarding.name()
+        ));
+    }
     Ok(ServiceSpec {
         name: service.to_owned(),
-        protocol: match meta.get("lb-protocol").map(String::as_str) {
-            None | Some("tcp") => Protocol::Tcp,
-            Some("udp") => Protocol::Udp,
-            Some(other) => {
-                return Err(format!("lb-protocol is `{other}`; it must be tcp or udp"));
-            }
-        },
-        forwarding: forwarding(meta.get("lb-forwarding").map(String::as_str), &vips)?,
+        protocol,
+        forwarding,
         affinity: match meta.get("lb-affinity").map(String::as_str) {
             None | Some("connection") => Affinity::Connection,
+            Some("client") if protocol.is_proxied() => {
+                return Err(format!(
+                    "lb-affinity is about connections, but of a service that speaks {protocol} each \
+                     request is balanced"
+                ));
+            }
             Some("client") => Affinity::Client,
             Some(other) => {
                 return Err(format!(
@@ -115,6 +127,35 @@ fn specify(
             line: 0,
         },
     })
+}
+
+/// What it speaks: as its meta says, else Consul's service-defaults (`spoken`). Without a VIP there is
+/// nothing but the proxy.
+fn protocol(
+    meta: &BTreeMap<String, String>,
+    spoken: Option<&str>,
+    only_routes: bool,
+) -> Result<Protocol, String> {
+    let of_defaults = match spoken {
+        Some("http" | "http2") => Protocol::Http,
+        Some("grpc") => Protocol::Grpc,
+        _ if only_routes => Protocol::Http,
+        _ => Protocol::Tcp,
+    };
+    match meta.get("lb-protocol").map(String::as_str) {
+        None => Ok(of_defaults),
+        Some("http") => Ok(Protocol::Http),
+        Some("grpc") => Ok(Protocol::Grpc),
+        Some(other @ ("tcp" | "udp")) if only_routes => Err(format!(
+            "lb-protocol is `{other}`, but routes are about requests, and there is no {VIP} for \
+             connections"
+        )),
+        Some("tcp") => Ok(Protocol::Tcp),
+        Some("udp") => Ok(Protocol::Udp),
+        Some(other) => Err(format!(
+            "lb-protocol is `{other}`; it must be tcp, udp, http or grpc"
+        )),
+    }
 }
 
 fn forwarding(text: Option<&str>, vips: &[SocketAddr]) -> Result<Forwarding, String> {

@@ -104,7 +104,7 @@ mod tests {
 
     fn member(letter: char) -> Member {
         (
-            InstanceId(letter.into()),
+            InstanceId(letter.to_string().into()),
             ([10, 0, 0, 1], letter as u16).into(),
         )
     }

@@ -98,8 +98,8 @@ pub struct BackendState {
     /// Weight in the Maglev table, relative to the service's other backends; 0 takes no new
     /// flows.
     pub weight: u32,
-    /// Why the weight is what it is, in one sentence.
-    pub reason: String,
+    /// Why the weight is what it is, in one sentence; backends that have it alike share it.
+    pub reason: Arc<str>,
 }
 
 impl BackendState {

@@ -57,6 +57,19 @@ pub struct Inputs<'a> {
 /// [`Shares::MAX`] it fits a weight.
 const SHARE_UNITS: u64 = 100_000;
 
+/// The latest sentence: most backends of a service have the same one.
+#[derive(Default)]
+struct Said(Arc<str>);
+
+impl Said {
+    fn say(&mut self, reason: &str) -> Arc<str> {
+        if *self.0 != *reason {
+            self.0 = reason.into();
+        }
+        self.0.clone()
+    }
+}
+
 /// Weighs the backends of a service.
 pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
     let split = inputs.splits.in_force().cloned();
@@ -74,7 +87,7 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
                 .cloned(),
             held,
             weight: 0,
-            reason: String::new(),
+            reason: Arc::default(),
             instance,
         })
         .collect();
@@ -121,11 +134,12 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
                 .or_default() += ramped(backend, ramps);
         }
     }
+    let mut said = Said::default();
     for (backend, standing) in backends.iter_mut().zip(&standings) {
         if !takes(backend, standing) {
             backend.reason = match standing {
-                Standing::Out(reason) | Standing::Unhealthy { reason, .. } => reason.clone(),
-                Standing::Usable => String::new(),
+                Standing::Out(reason) | Standing::Unhealthy { reason, .. } => said.say(reason),
+                Standing::Usable => Arc::default(),
             };
             continue;
         }
@@ -157,15 +171,16 @@ pub fn weigh(spec: &Arc<ServiceSpec>, inputs: Inputs<'_>) -> ServiceState {
                 part * 100 / ramp::STEPS
             ));
         }
-        backend.reason = match standing {
+        let mut reason = match standing {
             Standing::Unhealthy { reason, .. } => {
                 format!("{base}; {reason}, but too few backends are healthy, so all are used")
             }
             _ => base,
         };
         if backend.held.is_some() {
-            backend.reason.push_str("; gone from the catalog together with most others, kept until its probes fail or the hold ends");
+            reason.push_str("; gone from the catalog together with most others, kept until its probes fail or the hold ends");
         }
+        backend.reason = said.say(&reason);
     }
     ServiceState {
         spec: spec.clone(),

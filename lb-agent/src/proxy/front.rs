@@ -2,7 +2,9 @@
 //! request.
 
 mod admission;
+mod certificates;
 mod connection;
+mod header;
 mod pool;
 mod socket;
 mod worker;
@@ -10,8 +12,9 @@ mod worker;
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use nix::ifaddrs::getifaddrs;
+use tokio_rustls::TlsAcceptor;
 
-pub use self::pool::{Listening, Pool};
+pub use self::pool::Pool;
 
 /// The node's own addresses.
 #[derive(Debug, Default)]
@@ -67,10 +70,22 @@ pub fn own_addresses(interfaces: &[String]) -> OwnAddresses {
 }
 
 /// A listening socket as connections see it.
-#[derive(Debug)]
 struct Place {
     /// The service of a VIP; `None`: requests are routed by their host.
     service: Option<Arc<str>>,
     /// Connections begin with a PROXY protocol header.
     proxy_protocol: bool,
+    /// Connections speak TLS.
+    tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Place")
+            .field("service", &self.service)
+            .field("proxy_protocol", &self.proxy_protocol)
+            .field("tls", &self.tls.is_some())
+            .finish()
+    }
 }

@@ -12,11 +12,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use self::{
-    engine::Shared,
-    front::{Listening, Pool},
-    telemetry::Telemetry,
-};
+use self::{engine::Shared, front::Pool, telemetry::Telemetry};
 use crate::{
     config::ProxyConfig,
     domain::{http::steering::ProxyReport, signal::Signal, snapshot::Snapshot},
@@ -64,7 +60,7 @@ impl Proxy {
         let shared = Shared::new(telemetry, threads);
         let mut pool = Pool::new(threads, Arc::clone(&shared), &config);
         for listener in &config.listeners {
-            pool.listen(Listening::shared(listener))?;
+            pool.share(listener)?;
         }
         Ok(Self {
             config,
@@ -95,7 +91,9 @@ impl Proxy {
                     if !signals.is_empty() {
                         (channels.signals)(signals);
                     }
-                    if !channels.reports.borrow().problems.is_empty() {
+                    if self.pool.refresh_certificates()
+                        || !channels.reports.borrow().problems.is_empty()
+                    {
                         let snapshot = channels.snapshots.borrow().clone();
                         self.follow(&snapshot, &channels.reports);
                     }
@@ -149,6 +147,7 @@ impl Proxy {
             report.steering.insert(name.to_string(), steering);
         }
         self.pool.close_but(&wanted);
+        report.problems.extend(self.pool.problems());
         reports.send_if_modified(|known| {
             let changed = *known != report;
             *known = report;

@@ -15,7 +15,10 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
-use super::container::{self, Container};
+use super::{
+    container::{self, Container},
+    event::{self, Event},
+};
 
 /// How long an answer may take: an engine that is busy starting containers is slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -241,7 +244,7 @@ impl Events {
         loop {
             while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
-                if let Some(event) = parse_event(&line)? {
+                if let Some(event) = event::parse(&line)? {
                     return Ok(event);
                 }
             }
@@ -255,50 +258,6 @@ impl Events {
             }
         }
     }
-}
-
-/// Something that has happened to a container.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Event {
-    /// Its id.
-    pub(super) container: String,
-    /// The signal that it was sent, if that is what has happened.
-    pub(super) signal: Option<i32>,
-}
-
-/// What an event says; `None`: it is about no container.
-fn parse_event(line: &[u8]) -> Result<Option<Event>, serde_json::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Wire {
-        #[serde(rename = "Type", default)]
-        kind: String,
-        actor: Actor,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Actor {
-        #[serde(rename = "ID", default)]
-        id: String,
-        #[serde(default)]
-        attributes: Attributes,
-    }
-    #[derive(Default, Deserialize)]
-    struct Attributes {
-        container: Option<String>,
-        signal: Option<String>,
-    }
-    if line.iter().all(u8::is_ascii_whitespace) {
-        return Ok(None);
-    }
-    let event: Wire = serde_json::from_slice(line)?;
-    let Attributes { container, signal } = event.actor.attributes;
-    let container = match event.kind.as_str() {
-        "network" => container,
-        _ => Some(event.actor.id),
-    };
-    let signal = signal.and_then(|signal| signal.parse().ok());
-    Ok(container.map(|container| Event { container, signal }))
 }
 
 #[cfg(test)]

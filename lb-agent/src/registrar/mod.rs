@@ -10,7 +10,8 @@
 //! While the engine cannot be asked, what it said last counts: containers may outlive it. Before it
 //! has said anything, nothing is changed. When the agent ends, everything stays registered.
 //!
-//! - `container`: what the engine says of a container. `engine`: asks it.
+//! - `container`: what the engine says of a container. `event`: of what happens
+//!   to one. `engine`: asks it.
 //! - `metadata`, `check`, `translate`: labels and variables, and what they mean.
 //! - `signal`: what ends a container.
 //! - `registration`: what is registered. `diff`: what is to be done for that.
@@ -25,7 +26,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::{
-    engine::{Engine, EngineError, Event, Events},
+    engine::{Engine, EngineError, Events},
+    event::Event,
     keep::Keeper,
     translate::Rules,
 };
@@ -39,6 +41,7 @@ mod check;
 mod container;
 mod diff;
 mod engine;
+mod event;
 mod keep;
 mod metadata;
 mod registration;

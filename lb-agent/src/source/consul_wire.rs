@@ -245,7 +245,7 @@ impl Entry<'_> {
             _ => weights.passing,
         };
         Ok(Instance {
-            id: InstanceId(name),
+            id: InstanceId(name.into()),
             address: SocketAddr::new(ip, port),
             weight: normal_weight(weight),
             tags: shared.tags(self.service.tags.unwrap_or_default()),

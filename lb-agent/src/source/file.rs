@@ -8,7 +8,7 @@ use crate::config::{self, Config, ConfigError, ConsulConfig, MetricsConfig, Node
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reloaded {
     /// What is to be in force from now on: the services of the new file under the `[node]`,
-    /// `[consul]`, `[docker]` and `[metrics]` of the start, which do not change while the agent runs.
+    /// `[consul]`, `[docker]`, `[proxy]` and `[metrics]` of the start, which do not change while the agent runs.
     pub config: Config,
     /// One sentence for each change that was left out.
     pub at_next_start: Vec<String>,
@@ -82,6 +82,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.drift_check", *drift_check != new.node.drift_check),
         ("metrics.listen", *listen != new.metrics.listen),
         ("[dtab]", old.dtab != new.dtab),
+        ("[proxy]", old.proxy != new.proxy),
     ];
     match (&old.consul, &new.consul) {
         (None, None) => {}
@@ -157,7 +158,7 @@ mod tests {
         let section = "[consul]\n        address = \"http://127.0.0.1:8500\"";
         let address = r#"address = "http://127.0.0.1:8500""#;
         let interfaces = r#"interfaces = ["eth0"]"#;
-        let rows: [(&str, &str, &[&str]); 11] = [
+        let rows: [(&str, &str, &[&str]); 13] = [
             ("name = \"echo\"", "name = \"other\"", &[]),
             (interfaces, "interfaces = [\"eth1\"]", &["node.interfaces"]),
             (
@@ -212,6 +213,17 @@ mod tests {
                 "[consul]",
                 "[docker]\naddress = \"10.0.0.5\"\n[consul]",
                 &["[docker]"],
+            ),
+            (
+                "[consul]",
+                "[proxy]\nlisten = [\":4140\"]\n[consul]",
+                &["[proxy]"],
+            ),
+            // How requests of a service are treated can change at any time.
+            (
+                "name = \"echo\"",
+                "name = \"echo\"\nprotocol = \"http\"\ntimeouts = { total = \"5s\" }",
+                &[],
             ),
             ("10.1.0.2:8080", "10.1.0.3:8080", &[]),
         ];

@@ -240,6 +240,8 @@ fn explained(name: &str) -> Explained {
         backends: Vec::new(),
         ids: Vec::new(),
         held: Default::default(),
+        considered: Vec::new(),
+        treatment: Vec::new(),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn snapshot(drains: &BTreeMap<InstanceId, Drain>, split: Option<&Shar
     };
     let backend = |host: u8, subset: &str| {
         let address = std::net::SocketAddr::from(([10, 1, 0, host], 8080));
-        let id = InstanceId(address.to_string());
+        let id = InstanceId(address.to_string().into());
         let drain = drains.get(&id).cloned();
         BackendState {
             subset: Some(subset.into()),

@@ -68,7 +68,7 @@ fn services_publish_themselves() {
     .unwrap();
     let text = scene.agent.command(&["service", "show", "routed"]).unwrap();
     assert!(text.contains("r.example/a*"), "{text}");
-    assert!(text.contains("it asks for routes only"), "{text}");
+    assert_eq!(service(&scene, "routed")["protocol"], "http");
     assert_eq!(
         service(&scene, "routed")["origin"],
         "consul tags of lb-node/routed"

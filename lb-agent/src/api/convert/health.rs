@@ -85,7 +85,7 @@ pub(in crate::api) fn change(change: &Change) -> proto::BackendChange {
     proto::BackendChange {
         at_unix_ms: unix_ms(change.at),
         service: change.service.clone(),
-        id: change.id.0.clone(),
+        id: change.id.to_string(),
         address: change.address.to_string(),
         from: change.from.into(),
         to: change.to.into(),

@@ -29,7 +29,7 @@ fn at(seconds: u64) -> SystemTime {
 fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> BackendState {
     BackendState {
         instance: Instance {
-            id: InstanceId(format!("node{host}/echo")),
+            id: InstanceId(format!("node{host}/echo").into()),
             address: ([10, 1, 0, host], 8080).into(),
             weight: 10,
             tags: Default::default(),
@@ -45,7 +45,7 @@ fn backend(host: u8, subset: &str, weight: u32, health: CatalogHealth) -> Backen
         drain: None,
         held: None,
         weight,
-        reason: format!("weight {weight}"),
+        reason: format!("weight {weight}").into(),
     }
 }
 

@@ -125,7 +125,7 @@ async fn look_at_backend(
     };
     let message = proto::WatchDrainResponse {
         service: view.service,
-        backend_id: view.id.0,
+        backend_id: view.id.to_string(),
         address: view.address.map(|address| address.to_string()),
         flows: open,
         local_connections: view.local_sockets,

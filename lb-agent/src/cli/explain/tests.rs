@@ -41,6 +41,8 @@ fn echo() -> ExplainedService {
     ExplainedService {
         matched: "vip".into(),
         because: "198.51.100.10:80 (tcp) is its VIP".into(),
+        routes: Vec::new(),
+        treatment: Vec::new(),
         service: Some(Service {
             name: "echo".into(),
             protocol: "tcp".into(),
@@ -178,6 +180,8 @@ fn what_is_asked_is_told_apart() {
         request(Args {
             subject: subject.into(),
             path: path.map(str::to_owned),
+            method: None,
+            header: vec!["x-canary: 1".into()],
         })
     };
     assert_eq!(ask("echo", None).unwrap().service.as_deref(), Some("echo"));
@@ -192,6 +196,8 @@ fn what_is_asked_is_told_apart() {
         (asked.host.as_deref(), asked.path.as_deref()),
         (Some("web.example"), Some("/x"))
     );
+    let header = &asked.headers[0];
+    assert_eq!((&*header.name, &*header.value), ("x-canary", "1"));
     for (subject, path) in [
         ("web", Some("x")),
         ("10.1.0.2:99999", None),

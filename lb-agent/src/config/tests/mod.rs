@@ -6,8 +6,11 @@
 mod accepted;
 mod consul;
 mod docker;
+mod http;
 mod refused;
 mod refused_health;
+mod refused_http;
+mod refused_proxy;
 mod refused_services;
 
 use std::path::Path;

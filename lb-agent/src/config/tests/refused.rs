@@ -272,7 +272,7 @@ fn what_is_wrong_with_consul() {
 #[test]
 fn the_whole_report() {
     let text = "[node]\ninterfaces = []\n\n[[service]]\nname = \"echo\"\n\
-                vip = [\"198.51.100.10\"]\nprotocol = \"http\"\nbackend = []\n";
+                vip = [\"198.51.100.10\"]\nprotocol = \"sctp\"\nbackend = []\n";
     let expected = "\
 lb.toml:2:14: must name 1 to 16 interfaces
 2 | interfaces = []
@@ -284,8 +284,8 @@ lb.toml:4:1: the service has no backends; add consul = { service = \"NAME\" } or
 lb.toml:6:8: `198.51.100.10` is no address with a port; add the port, as in 198.51.100.10:80
 6 | vip = [\"198.51.100.10\"]
   |        ^^^^^^^^^^^^^^^
-lb.toml:7:12: `http` needs the proxy, which this version does not have yet; use `tcp`
-7 | protocol = \"http\"
+lb.toml:7:12: `sctp` is no protocol; use `tcp`, `udp`, `http` or `grpc`
+7 | protocol = \"sctp\"
   |            ^^^^^^
 lb.toml:8:1: unknown key `backend`; did you mean `backends`?
 8 | backend = []

@@ -31,16 +31,8 @@ fn what_is_wrong_with_a_service() {
             &["add the port, as in 192.0.2.2:80", "loopback"],
         ),
         (
-            "NODE\nSERVICE\nbackends = []\nprotocol = ▶\"http\"",
-            &["needs the proxy"],
-        ),
-        (
-            "NODE\nSERVICE\nbackends = []\nprotocol = ▶\"grpc\"",
-            &["does not have yet"],
-        ),
-        (
             "NODE\nSERVICE\nbackends = []\nprotocol = ▶\"sctp\"",
-            &["use `tcp` or `udp`"],
+            &["use `tcp`, `udp`, `http` or `grpc`"],
         ),
         (
             "NODE\nSERVICE\nbackends = [{ address = ▶\"10.0.0.1:8080\" }, { address = \"10.0.0.2:80\" }]\n\

@@ -15,6 +15,7 @@ use crate::domain::{
     fleet,
     guard::Guard,
     health::Observed,
+    http::policy::Timeouts,
     precedence::SplitStack,
     route::Route,
     service::{Catalog, ServiceSpec, SubsetRule},
@@ -80,6 +81,14 @@ impl Desired {
         }
     }
 
+    /// The protocol in a service's `service-defaults`.
+    pub(super) fn spoken(&self, service: &str) -> Option<&str> {
+        match self.entry(EntryKind::Defaults, service)? {
+            ConfigEntry::Defaults(protocol) => Some(protocol),
+            _ => None,
+        }
+    }
+
     fn legs(&self, service: &str) -> &[Leg] {
         match self.entry(EntryKind::Splitter, service) {
             Some(ConfigEntry::Splitter(legs)) => legs,
@@ -111,7 +120,7 @@ impl Desired {
         let mut targets = Vec::new();
         if own.datacenter.is_none() {
             let others = self.legs(&own.service).iter();
-            targets.extend(others.filter_map(leg_target));
+            targets.extend(others.filter_map(Leg::target));
         }
         let resolved = self.resolve(own);
         if let Some(resolver) = resolved.as_ref().and_then(|own| self.resolver_of(own)) {
@@ -202,21 +211,29 @@ impl Desired {
         chain.instances = in_use(guard);
         chain.take_tags(guard);
         let resolver = self.resolver_of(&target);
-        if let Some(ConfigEntry::Defaults(protocol)) = self.entry(EntryKind::Defaults, &own.service)
-            && !["", "tcp"].contains(&protocol.as_str())
+        let proxied = chain.spec.protocol.is_proxied();
+        if let Some(protocol) = self.spoken(&own.service)
+            && !["", "tcp"].contains(&protocol)
+            && !proxied
         {
             chain.notes.push(format!(
-                "service-defaults says that it speaks {protocol}; connections are balanced, not requests"
+                "service-defaults says that it speaks {protocol}, but its protocol here is {}: connections are balanced, not requests",
+                chain.spec.protocol
             ));
         }
         if let Some(ConfigEntry::Router(routes)) = self.entry(EntryKind::Router, &own.service)
             && !routes.is_empty()
         {
-            let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
-            chain.notes.push(format!(
-                "service-router has routes for a proxy of requests, which this version does not have; connections are balanced: {}",
-                routes.join("; ")
-            ));
+            if proxied {
+                chain.router = routes.iter().cloned().map(Arc::new).collect();
+            } else {
+                let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
+                chain.notes.push(format!(
+                    "service-router has routes for requests, but its protocol here is {}, so connections are balanced: {}",
+                    chain.spec.protocol,
+                    routes.join("; ")
+                ));
+            }
         }
         if let Some(resolver) = resolver {
             self.take_subsets(resolver, &target, chain);
@@ -239,7 +256,15 @@ impl Desired {
             let subsets = &mut spec.subsets;
             subsets.entry(name.clone()).or_insert_with(|| subset.rule());
         }
-        if let Some(timeout) = resolver.connect_timeout {
+        if let Some(timeout) = resolver.connect_timeout
+            && spec.protocol.is_proxied()
+        {
+            // What the file says goes before.
+            let timeouts = &spec.http.timeouts;
+            if timeouts.connect == Timeouts::default().connect && timeouts.connect != timeout {
+                Arc::make_mut(&mut spec.http).timeouts.connect = timeout;
+            }
+        } else if let Some(timeout) = resolver.connect_timeout {
             let timeout = humantime::format_duration(timeout);
             chain.notes.push(format!(
                 "service-resolver gives connections {timeout} to come about; in the kernel the client's own patience counts"
@@ -272,7 +297,7 @@ impl Desired {
         let mut shares: BTreeMap<String, u32> = BTreeMap::new();
         let default = resolver.and_then(|resolver| resolver.default_subset.clone());
         for leg in self.legs(service) {
-            let label = match (leg_target(leg), leg.subset.clone().or(default.clone())) {
+            let label = match (leg.target(), leg.subset.clone().or(default.clone())) {
                 (Some(target), _) => {
                     let label = match &target.subset {
                         Some(subset) => format!("{}.{subset}", target.service),
@@ -343,10 +368,6 @@ impl Chain {
             unread.extend(reasons);
         }
         self.notes.extend(unread);
-        if self.spec.vips.is_empty() {
-            let text = "it asks for routes only, which are for a proxy of requests, and this version has none; `lb-vip` in its meta has connections balanced";
-            self.notes.push(text.into());
-        }
     }
 
     /// Adds backends of another service.
@@ -361,7 +382,7 @@ impl Chain {
                 .iter()
                 .any(|(known, _)| known.id == instance.id)
             {
-                instance.id = InstanceId(format!("{}@{}", instance.id, from.key()));
+                instance.id = InstanceId(format!("{}@{}", instance.id, from.key()).into());
             }
             self.instances.push((instance, held));
         }
@@ -389,15 +410,6 @@ fn own_target(spec: &ServiceSpec) -> Option<Target> {
         }),
         Catalog::Static(_) => None,
     }
-}
-
-/// The other service that a share goes to, if it does.
-fn leg_target(leg: &Leg) -> Option<Target> {
-    Some(Target {
-        service: leg.service.clone()?,
-        subset: leg.subset.clone(),
-        datacenter: None,
-    })
 }
 
 #[cfg(test)]

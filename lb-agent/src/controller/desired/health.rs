@@ -246,7 +246,7 @@ impl Desired {
             let known = self.snapshot.services.iter().any(|(service, state)| {
                 let mut backends = state.backends.iter();
                 service == name
-                    || backends.any(|each| each.id().0 == name || Some(each.address()) == address)
+                    || backends.any(|each| *each.id().0 == *name || Some(each.address()) == address)
             });
             if !known {
                 return Err(OperatorError::UnknownSubject(name.to_owned()));

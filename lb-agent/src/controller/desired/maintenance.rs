@@ -80,7 +80,7 @@ impl Desired {
             let all = [&self.drains, &self.maintenance].into_iter();
             all.filter_map(|all| all.get(service)?.get(id)).next()
         };
-        let named = InstanceId(backend.to_owned());
+        let named = InstanceId(backend.into());
         if let Some(drain) = noted(&named) {
             return Ok((named, drain));
         }

@@ -90,7 +90,7 @@ impl Desired {
         state
             .backends
             .iter()
-            .find(|state| state.id().0 == backend || Some(state.address()) == address)
+            .find(|state| *state.id().0 == *backend || Some(state.address()) == address)
             .map(|state| state.id().clone())
             .ok_or_else(|| OperatorError::UnknownBackend {
                 service: service.to_owned(),
@@ -156,7 +156,7 @@ impl Desired {
         service: &str,
         backend: &str,
     ) -> Result<InstanceId, OperatorError> {
-        let gone = InstanceId(backend.to_owned());
+        let gone = InstanceId(backend.into());
         if self
             .drains
             .get(service)

@@ -34,7 +34,7 @@ impl Desired {
             };
         };
         // A borrowed one carries where it is from, if its identity alone would not tell.
-        let id = backend.id().0.as_str();
+        let id = &*backend.id().0;
         let targets = self.targets(spec);
         let keys = targets
             .iter()
@@ -47,7 +47,7 @@ impl Desired {
             let guard = self.guards.get(*key).into_iter();
             guard
                 .flat_map(|guard| guard.instances())
-                .any(|(one, _)| one.id.0 == own && one.address == backend.address())
+                .any(|(one, _)| *one.id.0 == *own && one.address == backend.address())
         };
         let service = keys.iter().find(lists).cloned().unwrap_or_default();
         let watch = self.catalog.watches.get(&format!("health/{service}"));

@@ -117,13 +117,13 @@ impl Desired {
         }
         let mut offers = BTreeMap::new();
         for (name, instances) in &self.catalog.glanced {
-            offers.insert(name, offer::read(name, instances.iter()));
+            offers.insert(name, offer::read(name, self.spoken(name), instances.iter()));
         }
         // Those of other datacenters are published there.
         let own = self.guards.iter().filter(|(key, _)| !key.contains('@'));
         for (key, guard) in own {
             let instances = guard.instances().map(|(instance, _)| instance);
-            offers.insert(key, offer::read(key, instances));
+            offers.insert(key, offer::read(key, self.spoken(key), instances));
         }
         let asked: HashSet<SocketAddr> = offers
             .values()

@@ -300,7 +300,8 @@ mod tests {
             sight(&snapshot.services["echo"], "v2", Readings::new()).healthy
         };
         assert_eq!(healthy(&mut desired), 1.0);
-        let id = |number: u8| crate::domain::backend::InstanceId(format!("10.0.0.{number}:80"));
+        let id =
+            |number: u8| crate::domain::backend::InstanceId(format!("10.0.0.{number}:80").into());
         let drain = Drain::begun(at(0));
         let drains = desired.drains.entry("echo".into()).or_default();
         drains.insert(id(2), drain.clone());

@@ -222,7 +222,7 @@ impl Bench {
 
 fn instance(number: u8, tag: &str) -> Instance {
     Instance {
-        id: InstanceId(format!("node/echo-{number}")),
+        id: InstanceId(format!("node/echo-{number}").into()),
         address: ([10, 1, 0, number], 8080).into(),
         weight: 1,
         tags: vec![tag.to_owned()].into(),

@@ -31,7 +31,7 @@ async fn the_last_backend_needs_force() {
     bench.handle.drain("echo", "10.1.0.1:8080").await.unwrap();
     let forced = order(None, true);
     let drained = bench.handle.drain_by("echo", "10.1.0.2:8080", forced).await;
-    assert_eq!(drained.unwrap().0, "node/echo-2");
+    assert_eq!(&*drained.unwrap().0, "node/echo-2");
     assert!(bench.echo().is_empty());
 }
 

@@ -35,7 +35,7 @@ async fn refused_connections_eject() {
 
     let state = bench.handle.snapshot().services["echo"].clone();
     assert_eq!(
-        state.backends[1].reason,
+        &*state.backends[1].reason,
         "ejected for a while: 5 connections in a row failed: refused"
     );
     assert!(!state.panic, "half is enough");
@@ -48,7 +48,7 @@ async fn refused_connections_eject() {
     let two = counters
         .backends
         .iter()
-        .find(|((_, id, _), _)| id.0 == "node/echo-2");
+        .find(|((_, id, _), _)| &*id.0 == "node/echo-2");
     assert_eq!(two.unwrap().1.attempts, attempts(0, 4, 1));
     let history = bench.handle.history(Some("10.1.0.2:8080")).await.unwrap();
     assert_eq!(words(&history), ["in>ejected flows"]);

@@ -26,6 +26,8 @@ pub struct Judged {
     marks: [Vec<u8>; 2],
     /// The first sweep finds what was opened before, for which nobody is to be blamed now.
     begun: bool,
+    /// The last sweep found nothing at all in the tables.
+    nothing: bool,
 }
 
 impl Judged {
@@ -33,6 +35,7 @@ impl Judged {
         Self {
             marks: [vec![0; slots as usize], vec![0; slots as usize]],
             begun: false,
+            nothing: false,
         }
     }
 
@@ -40,6 +43,7 @@ impl Judged {
         Self {
             marks: [Vec::new(), Vec::new()],
             begun: false,
+            nothing: false,
         }
     }
 
@@ -89,8 +93,16 @@ impl Judged {
         }
     }
 
-    pub(super) fn finish(&mut self) {
+    /// A sweep has come to its end, having found `something` or nothing in the tables.
+    pub(super) fn finish(&mut self, something: bool) {
         self.begun = true;
+        self.nothing = !something;
+    }
+
+    /// Whether the last sweep found neither flows nor marks: the next one would find the same,
+    /// unless a packet has come meanwhile.
+    pub fn found_nothing(&self) -> bool {
+        self.nothing
     }
 }
 
@@ -142,12 +154,12 @@ mod tests {
     /// What one flow counts as in three sweeps, so many ticks after its last packet.
     fn counted(states: [State; 3], ticks: u32) -> Vec<(u64, u64, u64)> {
         let mut judged = Judged::new(8);
-        judged.finish();
+        judged.finish(true);
         let sweeps = states.iter().map(|state| {
             let mut census = Census::default();
             let entry = entry(3, 1, Kind::Forward, IPPROTO_TCP, *state);
             judged.judge(false, &entry, (1000 + ticks, PER_SECOND), &mut census);
-            judged.finish();
+            judged.finish(true);
             let found = census.attempts.get(&9).copied().unwrap_or_default();
             (found.accepted, found.refused, found.unanswered)
         });
@@ -206,7 +218,7 @@ mod tests {
         ];
         for (states, expected) in rows {
             let mut judged = Judged::new(8);
-            judged.finish();
+            judged.finish(true);
             let counted = states.map(|state| {
                 let mut census = Census::default();
                 let entry = entry(3, 255, Kind::Forward, IPPROTO_TCP, state);
@@ -230,14 +242,14 @@ mod tests {
         };
         let (forward, reply) = (Kind::Forward, Kind::Reply);
         assert_eq!(refusals(&mut judged, false, 1, forward, IPPROTO_TCP), 0);
-        judged.finish();
+        judged.finish(true);
         assert_eq!(refusals(&mut judged, false, 1, forward, IPPROTO_TCP), 0);
         assert_eq!(refusals(&mut judged, false, 2, forward, IPPROTO_TCP), 1);
         assert_eq!(refusals(&mut judged, true, 2, forward, IPPROTO_TCP), 1);
         assert_eq!(refusals(&mut judged, false, 3, reply, IPPROTO_TCP), 0);
         assert_eq!(refusals(&mut judged, false, 3, forward, IPPROTO_UDP), 0);
         let mut nothing = Judged::nothing();
-        nothing.finish();
+        nothing.finish(true);
         assert_eq!(refusals(&mut nothing, false, 1, forward, IPPROTO_TCP), 0);
     }
 }

@@ -2,22 +2,25 @@
 //! buckets that no key needs any more.
 
 use std::{
+    ops::RangeInclusive,
     os::fd::OwnedFd,
     sync::atomic::{AtomicU16, Ordering},
 };
 
 use lb_common::{
-    flow::{Half, Kind, State, WAYS, first_bucket, spilled},
+    flow::{Half, Kind, Slot, State, WAYS, first_bucket, spilled},
     hash,
 };
 
-use super::{Entry, Fate, FlowTables, Judged};
+use super::{Entry, Fate, FlowTables, Judged, visit_slot};
 use crate::domain::kernel::{Census, KernelError};
 
 /// Buckets of one table some of whose keys lie in their second bucket.
 struct Spilled {
     mask: u32,
     bits: Vec<u64>,
+    /// From the first slot with a mark to the last one.
+    marked: Option<RangeInclusive<u32>>,
 }
 
 impl Spilled {
@@ -26,6 +29,15 @@ impl Spilled {
         Self {
             mask: buckets - 1,
             bits: vec![0; buckets.div_ceil(64) as usize],
+            marked: None,
+        }
+    }
+
+    /// Takes note of a slot that its bucket's mark stands in.
+    fn note_mark<A, const PAD: usize>(&mut self, index: u32, slot: *mut Slot<A, PAD>) {
+        if index % WAYS == 0 && mark_of(slot).load(Ordering::Acquire) != spilled::NO {
+            let first = self.marked.as_ref().map_or(index, |known| *known.start());
+            self.marked = Some(first..=index);
         }
     }
 
@@ -63,86 +75,90 @@ impl FlowTables {
     ///
     /// A table that cannot be mapped.
     pub fn sweep_noting(&self, judged: &mut Judged) -> Result<Census, KernelError> {
-        let mut census = Census {
-            slots: u64::from(self.slots),
-            ..Census::default()
-        };
+        let mut census = self.nothing();
         let mut used4 = [0; State::COUNT];
         let mut used6 = [0; State::COUNT];
-        let mut spilled = Spilled::new(self.slots);
-        self.visit::<u32, 0>(&self.v4, |entry| {
-            let Half {
-                saddr,
-                daddr,
-                ports,
-                ..
-            } = entry.half;
-            let hash = hash::flow4(self.seed, saddr, daddr, ports, entry.tag.proto());
-            spilled.note(entry, hash);
-            judged.judge(
-                false,
-                entry,
-                (self.clock.now(), self.clock.per_second()),
-                &mut census,
-            );
-            self.take_stock(entry, &mut used4, &mut census)
-        })?;
-        self.settle_marks::<u32, 0>(&self.v4, &spilled)?;
-        let mut spilled = Spilled::new(self.slots);
-        self.visit::<[u32; 4], 4>(&self.v6, |entry| {
-            let Half {
-                saddr,
-                daddr,
-                ports,
-                ..
-            } = &entry.half;
-            let hash = hash::flow6(self.seed, saddr, daddr, *ports, entry.tag.proto());
-            spilled.note(entry, hash);
-            judged.judge(
-                true,
-                entry,
-                (self.clock.now(), self.clock.per_second()),
-                &mut census,
-            );
-            self.take_stock(entry, &mut used6, &mut census)
-        })?;
-        self.settle_marks::<[u32; 4], 4>(&self.v6, &spilled)?;
-        judged.finish();
+        let per_second = self.clock.per_second();
+        let marked4 = self.sweep_table::<u32, 0>(
+            &self.v4,
+            |half, protocol| hash::flow4(self.seed, half.saddr, half.daddr, half.ports, protocol),
+            |entry| {
+                judged.judge(false, entry, (self.clock.now(), per_second), &mut census);
+                self.take_stock(entry, &mut used4, &mut census)
+            },
+        )?;
+        let marked6 = self.sweep_table::<[u32; 4], 4>(
+            &self.v6,
+            |half, protocol| hash::flow6(self.seed, &half.saddr, &half.daddr, half.ports, protocol),
+            |entry| {
+                judged.judge(true, entry, (self.clock.now(), per_second), &mut census);
+                self.take_stock(entry, &mut used6, &mut census)
+            },
+        )?;
+        let live = used4.iter().chain(&used6).sum::<u64>() + census.expired;
+        judged.finish(live > 0 || marked4 || marked6);
         census.used4 = used4;
         census.used6 = used6;
         Ok(census)
     }
 
+    /// Calls `look` for every live half of a table and settles its marks; answers whether there were
+    /// any.
+    fn sweep_table<A: Copy, const PAD: usize>(
+        &self,
+        map: &OwnedFd,
+        hash: impl Fn(&Half<A>, u8) -> u64,
+        mut look: impl FnMut(&Entry<A>) -> Fate,
+    ) -> Result<bool, KernelError> {
+        let mut spilled = Spilled::new(self.slots);
+        self.each_slot::<A, PAD>(
+            map,
+            |_| true,
+            |index, slot| {
+                spilled.note_mark(index, slot);
+                visit_slot(slot, index, &mut |entry| {
+                    spilled.note(entry, hash(&entry.half, entry.tag.proto()));
+                    look(entry)
+                });
+            },
+        )?;
+        self.settle_marks::<A, PAD>(map, &spilled)?;
+        Ok(spilled.marked.is_some())
+    }
+
     /// Takes marks back, in two steps: what has not been needed in this pass ages, and what has
     /// aged and was not needed either, nor renewed by a program, goes. A program publishes a key
-    /// within microseconds of its mark, so one of the passes has met it.
+    /// within microseconds of its mark, so one of the passes has met it. What was marked since this
+    /// pass came by may wait for the next.
     fn settle_marks<A, const PAD: usize>(
         &self,
         map: &OwnedFd,
         spilled: &Spilled,
     ) -> Result<(), KernelError> {
-        let mut bucket = 0;
-        self.each_slot::<A, PAD>(map, |slot| {
-            let number = bucket / WAYS;
-            let first = bucket % WAYS == 0;
-            bucket += 1;
-            if !first || spilled.has(number) {
-                return;
-            }
-            // SAFETY: mapped, and aligned to two bytes; the programs write it whole.
-            let mark = unsafe { AtomicU16::from_ptr(&raw mut (*slot).half.spilled) };
-            let next = match mark.load(Ordering::Acquire) {
-                spilled::YES => spilled::AGING,
-                spilled::AGING => spilled::NO,
-                _ => return,
-            };
-            let held = if next == spilled::NO {
-                spilled::AGING
-            } else {
-                spilled::YES
-            };
-            let _ = mark.compare_exchange(held, next, Ordering::AcqRel, Ordering::Acquire);
-        })
+        let Some(marked) = &spilled.marked else {
+            return Ok(());
+        };
+        self.each_slot::<A, PAD>(
+            map,
+            |slots| slots.start <= *marked.end() && *marked.start() < slots.end,
+            |index, slot| {
+                if index % WAYS != 0 || spilled.has(index / WAYS) {
+                    return;
+                }
+                let mark = mark_of(slot);
+                let next = match mark.load(Ordering::Acquire) {
+                    spilled::YES => spilled::AGING,
+                    spilled::AGING => spilled::NO,
+                    _ => return,
+                };
+                let held = if next == spilled::NO {
+                    spilled::AGING
+                } else {
+                    spilled::YES
+                };
+                let _ = mark.compare_exchange(held, next, Ordering::AcqRel, Ordering::Acquire);
+            },
+        )
     }
 
     fn take_stock<A>(
@@ -168,4 +184,11 @@ impl FlowTables {
         }
         Fate::Keep
     }
+}
+
+/// The mark of the bucket that begins with this slot.
+fn mark_of<'a, A, const PAD: usize>(slot: *mut Slot<A, PAD>) -> &'a AtomicU16 {
+    // SAFETY: mapped while a slot is looked at, which no caller outlasts, and aligned to two bytes;
+    // the programs write it whole.
+    unsafe { AtomicU16::from_ptr(&raw mut (*slot).half.spilled) }
 }

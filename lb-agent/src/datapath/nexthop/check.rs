@@ -6,12 +6,15 @@ use lb_common::entry::NextHop;
 
 use super::Hops;
 use crate::domain::{
-    drift::{Difference, Place},
+    drift::{Difference, Part, Place},
     kernel::KernelError,
 };
 
+/// Entries that are looked at in one part at most.
+const AT_ONCE: usize = 1024;
+
 impl Hops {
-    /// Compares at most `most` entries, from the `first` on, with what was written; answers with
+    /// Compares a part of the entries, from the `first` on, with what was written; answers with
     /// where to go on.
     ///
     /// # Errors
@@ -20,9 +23,11 @@ impl Hops {
     pub(in crate::datapath) fn differences(
         &self,
         first: usize,
-        most: usize,
+        part: Part,
     ) -> Result<(usize, Vec<Difference>), KernelError> {
         let inner = self.lock();
+        let share = inner.entries.len().div_ceil(part.count as usize);
+        let most = share.min(AT_ONCE);
         let mut found = Vec::new();
         // The order of a map that does not change stays; one that does is gone through again soon.
         for (address, entry) in inner.entries.iter().skip(first).take(most) {

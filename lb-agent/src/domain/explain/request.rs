@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::domain::{route::Text, tag_route::TagRoute};
+use http::{HeaderMap, Method};
+
+use crate::domain::{http::routing::RequestHead, route::Text, tag_route::TagRoute};
 
 /// Requests for a path of a host, as far as tags and routers decide on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +13,12 @@ pub struct Request {
     pub host: String,
     /// Begins with a slash.
     pub path: String,
+    /// What follows `?`.
+    pub query: Option<String>,
+    /// The method.
+    pub method: Method,
+    /// The headers.
+    pub headers: HeaderMap,
 }
 
 impl fmt::Display for Request {
@@ -20,6 +28,17 @@ impl fmt::Display for Request {
 }
 
 impl Request {
+    /// As routes see it.
+    pub fn head(&self) -> RequestHead<'_> {
+        RequestHead {
+            host: &self.host,
+            path: &self.path,
+            query: self.query.as_deref(),
+            method: &self.method,
+            headers: &self.headers,
+        }
+    }
+
     /// Whether a tag's route asks for them.
     pub fn fits(&self, route: &TagRoute) -> bool {
         let host = match route.host.as_deref() {

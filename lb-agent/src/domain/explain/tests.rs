@@ -9,6 +9,9 @@ fn request(host: &str, path: &str) -> Request {
     Request {
         host: host.into(),
         path: path.into(),
+        query: None,
+        method: http::Method::GET,
+        headers: http::HeaderMap::new(),
     }
 }
 

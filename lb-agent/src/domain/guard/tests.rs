@@ -54,7 +54,8 @@ type Step = (u64, &'static str, &'static str, &'static str);
 
 fn play(name: &str, mut guard: Guard, steps: &[Step]) {
     for (index, (second, listed, dead, expected)) in steps.iter().enumerate() {
-        let believes_dead = |each: &Instance| dead.split_whitespace().any(|word| word == each.id.0);
+        let believes_dead =
+            |each: &Instance| dead.split_whitespace().any(|word| word == &*each.id.0);
         guard.admit(&instances(listed), &believes_dead, at(*second), HOLD);
         assert_eq!(show(&guard), *expected, "{name}, step {index}");
         let untils = guard.instances().filter_map(|(_, held)| Some(held?.until));

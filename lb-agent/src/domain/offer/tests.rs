@@ -24,9 +24,9 @@ fn instance(id: &str, meta: &[(&str, &str)]) -> Instance {
 
 #[test]
 fn without_a_vip_nothing_is_asked_for() {
-    assert_eq!(read("web", []), None);
+    assert_eq!(read("web", None, []), None);
     let other = instance("n/1", &[("lb-protocol", "udp")]);
-    assert_eq!(read("web", [&other]), None);
+    assert_eq!(read("web", None, [&other]), None);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn the_first_that_carries_a_vip_speaks() {
             ],
         ),
     ];
-    let spec = read("web", &instances).unwrap().unwrap();
+    let spec = read("web", None, &instances).unwrap().unwrap();
     let vips: Vec<String> = spec.vips.iter().map(ToString::to_string).collect();
     assert_eq!(vips, ["198.51.100.10:53", "[2001:db8::1]:53"]);
     assert_eq!(spec.protocol, Protocol::Udp);
@@ -69,7 +69,7 @@ fn the_first_that_carries_a_vip_speaks() {
     };
     assert_eq!(probe.kind, kind);
     let plain = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
-    let plain = read("web", [&plain]).unwrap().unwrap();
+    let plain = read("web", None, [&plain]).unwrap().unwrap();
     assert_eq!((plain.probe, plain.allow), (None, None));
     assert_eq!(plain.forwarding, Forwarding::Nat);
 }
@@ -79,7 +79,7 @@ fn probes_of_other_kinds() {
     let read = |meta: &[(&str, &str)]| {
         let mut one = instance("n/1", meta);
         Arc::make_mut(&mut one.meta).insert("lb-vip".into(), "198.51.100.10:80".into());
-        read("web", [&one]).unwrap()
+        read("web", None, [&one]).unwrap()
     };
     let grpc = [
         ("lb-health-kind", "grpc"),
@@ -125,7 +125,9 @@ fn flows_are_treated_as_it_says() {
         ("lb-affinity", "client"),
         ("lb-allow", "10.0.0.0/8, 192.0.2.1"),
     ];
-    let spec = read("web", [&instance("n/1", &meta)]).unwrap().unwrap();
+    let spec = read("web", None, [&instance("n/1", &meta)])
+        .unwrap()
+        .unwrap();
     assert_eq!(spec.forwarding, Forwarding::DsrIpip);
     assert_eq!(spec.affinity, Affinity::Client);
     let allow: Vec<String> = spec
@@ -136,7 +138,7 @@ fn flows_are_treated_as_it_says() {
         .collect();
     assert_eq!(allow, ["10.0.0.0/8", "192.0.2.1/32"]);
     let ports = [("lb-vip", "198.51.100.10:80,198.51.100.10:81"), meta[1]];
-    let error = read("web", [&instance("n/1", &ports)])
+    let error = read("web", None, [&instance("n/1", &ports)])
         .unwrap()
         .unwrap_err();
     assert!(error.contains("cannot translate ports"), "{error}");
@@ -152,7 +154,8 @@ fn what_cannot_be_done_is_a_sentence() {
         ("lb-vip", "0.0.0.0:80", "no address that clients"),
         ("lb-vip", "127.0.0.1:80", "no address that clients"),
         ("lb-vip", "198.51.100.10:0", "no address that clients"),
-        ("lb-protocol", "http", "lb-protocol is `http`"),
+        ("lb-protocol", "sctp", "lb-protocol is `sctp`"),
+        ("lb-protocol", "HTTP", "must be tcp, udp, http or grpc"),
         ("lb-forwarding", "dsr", "lb-forwarding is `dsr`"),
         ("lb-affinity", "cookie", "lb-affinity is `cookie`"),
         ("lb-allow", "10.0.0.0/33", "`10.0.0.0/33` is neither"),
@@ -171,12 +174,12 @@ fn what_cannot_be_done_is_a_sentence() {
     for (key, value, part) in rows {
         let mut one = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
         Arc::make_mut(&mut one.meta).insert(key.into(), value.into());
-        let error = read("web", [&one]).unwrap().unwrap_err();
+        let error = read("web", None, [&one]).unwrap().unwrap_err();
         assert!(error.contains(part), "{key}={value}: {error}");
         assert!(error.contains("service web"), "{error}");
     }
     let one = instance("n/1", &[("lb-vip", "198.51.100.10:80")]);
-    let error = read("we b", [&one]).unwrap().unwrap_err();
+    let error = read("we b", None, [&one]).unwrap().unwrap_err();
     assert!(error.contains("its name"), "{error}");
 }
 
@@ -185,16 +188,56 @@ fn what_cannot_be_done_is_a_sentence() {
 fn tags_that_ask_for_routes_opt_in() {
     let mut tagged = instance("n/1", &[("lb-health-path", "/health")]);
     tagged.tags = vec!["urlprefix-web.example/".into()].into();
-    let spec = read("web", [&tagged]).unwrap().unwrap();
+    let spec = read("web", None, [&tagged]).unwrap().unwrap();
     assert_eq!(
         (spec.vips.len(), spec.origin.to_string()),
         (0, "consul tags of n/1".into())
     );
     assert!(spec.probe.is_some());
+    assert_eq!(spec.protocol, Protocol::Http);
     let other = instance("n/2", &[("lb-vip", "198.51.100.10:80")]);
-    let spec = read("web", [&tagged, &other]).unwrap().unwrap();
+    let spec = read("web", None, [&tagged, &other]).unwrap().unwrap();
     assert_eq!(
         (spec.vips.len(), spec.origin.to_string()),
         (1, "consul meta of n/2".into())
     );
+}
+
+/// Rows of what the meta says, what service-defaults say, and what becomes of it.
+#[test]
+fn what_it_speaks() {
+    let rows = [
+        (&[][..], None, Ok(Protocol::Tcp)),
+        (&[], Some(""), Ok(Protocol::Tcp)),
+        (&[], Some("tcp"), Ok(Protocol::Tcp)),
+        (&[], Some("http"), Ok(Protocol::Http)),
+        (&[], Some("http2"), Ok(Protocol::Http)),
+        (&[], Some("grpc"), Ok(Protocol::Grpc)),
+        (&[("lb-protocol", "tcp")], Some("http"), Ok(Protocol::Tcp)),
+        (&[("lb-protocol", "grpc")], None, Ok(Protocol::Grpc)),
+        (
+            &[("lb-protocol", "http"), ("lb-forwarding", "dsr-l2")],
+            None,
+            Err("speak to the proxy"),
+        ),
+        (
+            &[("lb-affinity", "client")],
+            Some("http"),
+            Err("each request is balanced"),
+        ),
+    ];
+    for (meta, spoken, expected) in rows {
+        let mut meta = meta.to_vec();
+        meta.push(("lb-vip", "198.51.100.10:80"));
+        let spec = read("web", spoken, [&instance("n/1", &meta)]).unwrap();
+        match (spec, expected) {
+            (Ok(spec), Ok(protocol)) => assert_eq!(spec.protocol, protocol, "{meta:?}"),
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            (spec, expected) => panic!("{meta:?}: {spec:?}, not {expected:?}"),
+        }
+    }
+    let mut tagged = instance("n/1", &[("lb-protocol", "tcp")]);
+    tagged.tags = vec!["urlprefix-web.example/".into()].into();
+    let error = read("web", None, [&tagged]).unwrap().unwrap_err();
+    assert!(error.contains("routes are about requests"), "{error}");
 }

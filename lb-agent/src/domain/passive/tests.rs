@@ -8,7 +8,7 @@ fn at(seconds: u64) -> SystemTime {
 
 fn member(letter: char) -> Member {
     (
-        InstanceId(letter.into()),
+        InstanceId(letter.to_string().into()),
         ([10, 0, 0, 1], letter as u16).into(),
     )
 }

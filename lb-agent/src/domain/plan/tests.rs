@@ -48,7 +48,7 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
         drain: None,
         held: None,
         weight: *weight,
-        reason: String::new(),
+        reason: "".into(),
     });
     Arc::new(ServiceState {
         spec: Arc::new(spec),
@@ -66,12 +66,11 @@ fn service(name: &str, vips: &[&str], backends: &[(&str, u32)]) -> Arc<ServiceSt
 }
 
 fn snapshot(services: &[Arc<ServiceState>]) -> Snapshot {
+    let named = services.iter();
+    let named = named.map(|service| (service.spec.name.clone(), service.clone()));
     Snapshot {
         version: 1,
-        services: services
-            .iter()
-            .map(|service| (service.spec.name.clone(), service.clone()))
-            .collect(),
+        services: named.collect(),
     }
 }
 

@@ -31,11 +31,9 @@ pub(super) fn standing(
     answers: bool,
 ) -> Standing {
     let instance = &backend.instance;
-    if !spec
-        .vips
-        .iter()
-        .any(|vip| vip.is_ipv6() == instance.address.is_ipv6())
-    {
+    // The proxy connects to backends itself: of whatever family, and whether there is a VIP or not.
+    let same_family = |vip: &std::net::SocketAddr| vip.is_ipv6() == instance.address.is_ipv6();
+    if !spec.protocol.is_proxied() && !spec.vips.iter().any(same_family) {
         return Standing::Out("the service has no VIP of its address family".into());
     }
     if let Some(port) = spec

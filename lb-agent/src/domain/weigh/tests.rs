@@ -85,7 +85,7 @@ fn weights(rows: &[(&str, u32, Special)], file: Option<&str>, cli: Option<&str>)
         .iter()
         .enumerate()
         .map(|(index, (subset, weight, special))| {
-            let id = InstanceId(format!("n/{index}"));
+            let id = InstanceId(format!("n/{index}").into());
             if matches!(special, Drained) {
                 drains.insert(id.clone(), Drain::begun(SystemTime::UNIX_EPOCH));
             }

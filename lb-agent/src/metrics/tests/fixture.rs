@@ -147,7 +147,7 @@ fn backend(id: &str, address: &str, health: CatalogHealth, observed: Observed) -
         drain: None,
         held: None,
         weight: 100,
-        reason: String::new(),
+        reason: "".into(),
     }
 }
 

@@ -31,7 +31,7 @@ fn http(path: &str, host: Option<&str>) -> ProbeKind {
 fn target(address: SocketAddr, kind: ProbeKind, timeout: Duration) -> Arc<Target> {
     Arc::new(Target {
         service: "echo".into(),
-        id: InstanceId(address.to_string()),
+        id: InstanceId(address.to_string().into()),
         address,
         spec: ProbeSpec {
             kind,

@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn target(index: usize, interval: Duration) -> Target {
     Target {
         service: "echo".into(),
-        id: InstanceId(format!("node/echo-{index}")),
+        id: InstanceId(format!("node/echo-{index}").into()),
         address: format!("192.0.2.1:{}", 1000 + index).parse().unwrap(),
         spec: ProbeSpec {
             interval,

@@ -7,20 +7,28 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    net::TcpStream,
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-use super::{Place, worker::Facts};
+use super::{Place, header, worker::Facts};
 use crate::proxy::engine::{Arrival, Engine};
 
 /// Streams that a client may have reset before they were taken up, beyond which its connection
 /// ends (CVE-2023-44487).
 const RESETS: usize = 20;
 
+/// Between two looks at a header that comes in pieces.
+const PIECE: std::time::Duration = std::time::Duration::from_millis(5);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves a connection to its end, or to the end of its requests under way once `stopped` is so.
 pub(super) async fn serve(
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     facts: &Facts,
     engine: Rc<Engine>,
@@ -35,18 +43,63 @@ pub(super) async fn serve(
         first = timeout(patience, stream.readable()) => first??,
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     }
+    let mut client = peer;
+    if place.proxy_protocol && facts.trusts(peer.ip()) {
+        let told = timeout(patience, read_header(&mut stream)).await??;
+        client = told.unwrap_or(peer);
+    }
     let arrival = Arc::new(Arrival {
-        client: peer,
+        client,
         listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
-        tls: false,
-        trusted: facts.trusts(peer.ip()),
+        tls: place.tls.is_some(),
+        // One that speaks for others is trusted for what it says of them, not for what they say.
+        trusted: facts.trusts(client.ip()),
         service: place.service.clone(),
     });
+    let Some(tls) = &place.tls else {
+        return speak(stream, builder(facts), engine, arrival, stopped).await;
+    };
+    let stream = timeout(patience, tls.accept(stream)).await??;
+    // What was agreed on counts, whatever the first bytes look like.
+    let builder = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => builder(facts).http2_only(),
+        _ => builder(facts).http1_only(),
+    };
+    speak(stream, builder, engine, arrival, stopped).await
+}
+
+/// Reads the header of the PROXY protocol, and nothing beyond it.
+async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Failure> {
+    let mut buffer = vec![0; header::LONGEST];
+    loop {
+        let seen = stream.peek(&mut buffer).await?;
+        if seen == 0 {
+            return Err("the connection ended before its PROXY protocol header did".into());
+        }
+        if let Some(header) = header::parse(&buffer[..seen])? {
+            stream.read_exact(&mut buffer[..header.length]).await?;
+            return Ok(header.client);
+        }
+        // Who sends it sends it in one piece, with rare exceptions.
+        sleep(PIECE).await;
+    }
+}
+
+/// Serves HTTP on a connection that needs nothing more.
+async fn speak<S>(
+    stream: S,
+    builder: Builder<LocalTasks>,
+    engine: Rc<Engine>,
+    arrival: Arc<Arrival>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| {
         let (engine, arrival) = (Rc::clone(&engine), Arc::clone(&arrival));
         async move { Ok::<_, Infallible>(engine.handle(request, &arrival).await) }
     });
-    let builder = builder(facts);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {

@@ -10,11 +10,13 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use super::{
     Place,
     admission::Admission,
+    certificates::Certificates,
     socket,
     worker::{self, Order},
 };
@@ -26,19 +28,19 @@ use crate::{
 
 /// A socket to be opened.
 #[derive(Debug)]
-pub struct Listening {
+struct Listening {
     address: SocketAddr,
     place: Place,
 }
 
 impl Listening {
-    /// A shared listener.
-    pub fn shared(config: &ListenerConfig) -> Self {
+    fn shared(config: &ListenerConfig, tls: Option<TlsAcceptor>) -> Self {
         Self {
             address: config.address,
             place: Place {
                 service: None,
                 proxy_protocol: config.proxy_protocol,
+                tls,
             },
         }
     }
@@ -51,6 +53,8 @@ pub struct Pool {
     threads: Vec<JoinHandle<()>>,
     /// Where the sockets of services are, by the service and the address asked for.
     sockets: BTreeMap<(Arc<str>, SocketAddr), SocketAddr>,
+    /// Of shared listeners.
+    certificates: Vec<Certificates>,
 }
 
 impl Pool {
@@ -83,7 +87,36 @@ impl Pool {
             orders,
             threads,
             sockets: BTreeMap::new(),
+            certificates: Vec::new(),
         }
+    }
+
+    /// Opens a shared listener.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be bound, or its certificates cannot be used.
+    pub fn share(&mut self, config: &ListenerConfig) -> anyhow::Result<SocketAddr> {
+        let mut tls = None;
+        if !config.certificates.is_empty() {
+            let certificates = Certificates::read(&config.certificates)
+                .with_context(|| format!("certificates for {}", config.address))?;
+            tls = Some(TlsAcceptor::from(certificates.config()?));
+            self.certificates.push(certificates);
+        }
+        self.listen(Listening::shared(config, tls))
+    }
+
+    /// Reads certificates whose files have changed; answers whether any have.
+    pub fn refresh_certificates(&mut self) -> bool {
+        let all = self.certificates.iter_mut();
+        all.fold(false, |changed, one| one.refresh() || changed)
+    }
+
+    /// What is wrong with the files of certificates.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let all = self.certificates.iter();
+        all.filter_map(|one| one.problem().map(str::to_owned))
     }
 
     /// Opens a socket on every thread; answers where it is.
@@ -91,7 +124,7 @@ impl Pool {
     /// # Errors
     ///
     /// It cannot be bound.
-    pub fn listen(&mut self, listening: Listening) -> anyhow::Result<SocketAddr> {
+    fn listen(&mut self, listening: Listening) -> anyhow::Result<SocketAddr> {
         let sockets = socket::bind(listening.address, self.orders.len())?;
         let first = sockets.first().context("no thread serves")?;
         let address = first.local_addr().context("asking for a port")?;
@@ -122,6 +155,7 @@ impl Pool {
             place: Place {
                 service: Some(Arc::clone(&key.0)),
                 proxy_protocol: false,
+                tls: None,
             },
         })?;
         self.sockets.insert(key.clone(), bound);

@@ -262,11 +262,10 @@ pub struct OfListener {
     pub tls_failures: AtomicU64,
 }
 
-/// What was not written down, and what was.
+/// What was not written down.
 #[derive(Debug, Default)]
 pub struct Losses {
     lines: AtomicU64,
-    exported: AtomicU64,
     spans: AtomicU64,
 }
 
@@ -284,21 +283,12 @@ impl Losses {
         self.spans.fetch_add(spans, Relaxed);
     }
 
-    pub(super) fn exported(&self, spans: u64) {
-        self.exported.fetch_add(spans, Relaxed);
-    }
-
     /// Lines of the access log that were not written.
     pub fn lost_lines(&self) -> u64 {
         self.lines.load(Relaxed)
     }
 
-    /// Spans that the receiver took.
-    pub fn exported_spans(&self) -> u64 {
-        self.exported.load(Relaxed)
-    }
-
-    /// Spans that were dropped or that the receiver did not take.
+    /// Spans that were dropped.
     pub fn lost_spans(&self) -> u64 {
         self.spans.load(Relaxed)
     }

@@ -6,7 +6,7 @@ use super::*;
 fn a_resolver_is_read_whole() {
     let body = br#"[{"Kind":"service-resolver","Name":"web","DefaultSubset":"v1",
         "Subsets":{"v1":{"Filter":"Service.Meta.version == v1"},"all":{"OnlyPassing":true},
-                   "odd":{"Filter":"Node.Meta.zone == a"}},
+                   "odd":{"Filter":"Node.Zone == a"}},
         "Redirect":{"Service":"other","ServiceSubset":"v9","Datacenter":"dc2"},
         "Failover":{"*":{"Service":"spare"},"v1":{"Datacenters":["dc2","dc3"]}},
         "ConnectTimeout":"1m30s","CreateIndex":7,"ModifyIndex":9}]"#;
@@ -22,7 +22,7 @@ fn a_resolver_is_read_whole() {
     assert_eq!(resolver.subsets["all"].filter, Ok(None));
     assert!(resolver.subsets["all"].only_passing);
     let reason = resolver.subsets["odd"].filter.clone().unwrap_err();
-    assert!(reason.contains("`Node.Meta.zone` is not known"), "{reason}");
+    assert!(reason.contains("`Node.Zone` is not known"), "{reason}");
     let redirect = resolver.redirect.as_ref().unwrap().to_string();
     assert_eq!(redirect, "other, subset v9, datacenter dc2");
     let failover = |subset| {

@@ -74,7 +74,7 @@ fn unusable_instances_of_a_real_answer_are_named_and_the_others_stay() {
     let [instance] = &listing.instances[..] else {
         panic!("{listing:?}");
     };
-    assert_eq!(instance.id.0, "n1/old");
+    assert_eq!(&*instance.id.0, "n1/old");
     assert_eq!(instance.address.to_string(), "10.0.0.9:8080");
     assert_eq!(instance.health, CatalogHealth::Critical("alive".into()));
     let reasons: Vec<_> = listing.invalid.iter().map(ToString::to_string).collect();

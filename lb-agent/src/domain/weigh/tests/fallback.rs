@@ -33,7 +33,7 @@ fn a_fallback_counts_while_all_before_it_are_dead() {
                 true => ([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(index)], 80).into(),
             };
             let instance = Instance {
-                id: InstanceId(format!("n/{index}")),
+                id: InstanceId(format!("n/{index}").into()),
                 address,
                 weight: 1,
                 tags: Default::default(),

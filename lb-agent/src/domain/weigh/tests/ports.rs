@@ -27,6 +27,6 @@ fn ports_that_cannot_be_translated() {
             "listens on port 8080, but {} cannot translate the VIP's port 80",
             forwarding.name()
         );
-        assert_eq!(state.backends[1].reason, expected);
+        assert_eq!(*state.backends[1].reason, *expected);
     }
 }

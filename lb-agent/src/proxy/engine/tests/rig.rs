@@ -71,7 +71,7 @@ pub(super) fn weighted(
     let backend = |&(address, weight): &(SocketAddr, u32)| BackendState {
         instance: Instance {
             detail: Default::default(),
-            id: InstanceId(address.to_string()),
+            id: InstanceId(address.to_string().into()),
             address,
             weight,
             tags: Arc::default(),
@@ -86,7 +86,7 @@ pub(super) fn weighted(
         drain: None,
         held: None,
         weight,
-        reason: String::new(),
+        reason: "".into(),
     };
     let spec = ServiceSpec {
         name: "web".into(),

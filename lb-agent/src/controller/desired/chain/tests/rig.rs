@@ -39,7 +39,7 @@ impl Rig {
         let instances = words.split_whitespace().map(|word| {
             let number: u8 = word.trim_end_matches('!').parse().unwrap();
             Instance {
-                id: InstanceId(format!("n/{number}")),
+                id: InstanceId(format!("n/{number}").into()),
                 address: ([10, 0, 0, number], 80).into(),
                 weight: 1,
                 tags: Default::default(),

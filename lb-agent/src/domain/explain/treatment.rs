@@ -1,0 +1,137 @@
+//! How requests are treated, and who says so.
+
+use std::time::Duration;
+
+use super::file;
+use crate::domain::{
+    http::policy::{Balance, HttpPolicy, RateKey, RateLimit},
+    route::Route,
+    snapshot::ServiceState,
+};
+
+/// A fact on how requests are treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Treatment {
+    /// As in `timeout` or `rate limit`.
+    pub name: &'static str,
+    /// In words.
+    pub value: String,
+    /// `default`, the configuration with its line, or `the route`.
+    pub source: String,
+}
+
+/// How requests of a service are treated where this route fits.
+pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> {
+    if !state.spec.protocol.is_proxied() {
+        return Vec::new();
+    }
+    let policy = &*state.spec.http;
+    let usual = HttpPolicy::default();
+    let own = file(state).to_string();
+    let said = |is_default: bool| match is_default {
+        true => "default".to_owned(),
+        false => own.clone(),
+    };
+    let mut facts = Vec::new();
+    let mut tell = |name, value: String, source: String| {
+        facts.push(Treatment {
+            name,
+            value,
+            source,
+        });
+    };
+    let to = route.map(|route| &route.to);
+    let of_route = "the route".to_owned();
+    let (times, usual_times) = (&policy.timeouts, &usual.timeouts);
+    match to.and_then(|to| to.timeout) {
+        Some(total) => tell("timeout", time(total), of_route.clone()),
+        None => tell(
+            "timeout",
+            time(times.total),
+            said(times.total == usual_times.total),
+        ),
+    }
+    tell(
+        "connect timeout",
+        time(times.connect),
+        said(times.connect == usual_times.connect),
+    );
+    let per_try = times.per_try.map_or("that of all".to_owned(), time);
+    tell("timeout of a try", per_try, said(times.per_try.is_none()));
+    tell(
+        "idle timeout",
+        time(times.idle),
+        said(times.idle == usual_times.idle),
+    );
+    let retry = &policy.retry;
+    let budget = format!("within {} % of requests or {}/s", retry.budget, retry.floor);
+    match to.and_then(|to| to.retries) {
+        Some(retries) => tell("retries", format!("{retries}, {budget}"), of_route.clone()),
+        None => tell(
+            "retries",
+            format!("{}, {budget}", retry.retries),
+            said(*retry == usual.retry),
+        ),
+    }
+    match to.filter(|to| !to.retry_on_status.is_empty()) {
+        Some(to) => tell("retried on", list(&to.retry_on_status), of_route.clone()),
+        None => tell(
+            "retried on",
+            list(&retry.on_status),
+            said(retry.on_status == usual.retry.on_status),
+        ),
+    }
+    if let Some(rewrite) = to.and_then(|to| to.prefix_rewrite.as_deref()) {
+        tell("path rewritten to", format!("{rewrite}…"), of_route);
+    }
+    if let Some(hedge) = &policy.hedge {
+        tell("hedged after", time(hedge.after), own.clone());
+    }
+    let limits = &policy.limits;
+    let mut bounds = format!(
+        "{} connections a backend, {} requests, {} waiting",
+        limits.connections, limits.requests, limits.pending
+    );
+    if let Some(body) = limits.body {
+        bounds.push_str(&format!(", bodies of {body} bytes"));
+    }
+    tell("limits", bounds, said(*limits == usual.limits));
+    for limit in &policy.rates {
+        tell("rate limit", rate(limit), own.clone());
+    }
+    let balance = match &policy.balance {
+        Balance::PeakEwma => "by latency and load".to_owned(),
+        Balance::Header(name) => format!("by header {name}"),
+        Balance::Cookie(name) => format!("by cookie {name}"),
+    };
+    tell("balanced", balance, said(policy.balance == usual.balance));
+    facts
+}
+
+fn time(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
+
+fn list<'a>(numbers: impl IntoIterator<Item = &'a u16>) -> String {
+    let numbers = numbers.into_iter().map(u16::to_string);
+    numbers.collect::<Vec<_>>().join(", ")
+}
+
+/// `100 in 1m, 20 at once, by client, below /api`.
+fn rate(limit: &RateLimit) -> String {
+    let by = match &limit.by {
+        RateKey::Client => "each client".to_owned(),
+        RateKey::Header(name) => format!("each value of header {name}"),
+        RateKey::Everybody => "all together".to_owned(),
+    };
+    let per = time(limit.per);
+    let mut text = format!("{} in {per}, {} at once, {by}", limit.requests, limit.burst);
+    if let Some(path) = &limit.path {
+        text.push_str(&format!(", for {path}*"));
+    }
+    if !limit.except.is_empty() {
+        let nets: Vec<String> = limit.except.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(", but not for {}", nets.join(", ")));
+    }
+    text
+}
