@@ -21,7 +21,11 @@ use super::{
     upstream::{Broken, ConnectError, Ends, Lease, Pool, Unavailable, Wish},
     view::{Backend, Counted, OfBackend, Service},
 };
-use crate::domain::http::{exchange::Outcome, retry::Failure};
+use crate::domain::http::{
+    exchange::{Outcome, SpanContext},
+    retry::Failure,
+    trace_context,
+};
 
 /// How often one looks whether a request's body has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,6 +43,8 @@ pub(super) struct Call {
     /// Patience until the head of an answer, of all tries and of one.
     pub(super) total: Duration,
     pub(super) per_try: Option<Duration>,
+    /// The proxy's own span.
+    pub(super) trace: SpanContext,
 }
 
 /// The head of an answer, and what its body comes over.
@@ -128,6 +134,7 @@ impl Engine {
         &self,
         call: &Call,
         backend: &Arc<Backend>,
+        span: u64,
     ) -> Result<Answer, Failed> {
         let pool = self.pools.of(backend);
         let counted = Counted::add(OfBackend(Arc::clone(backend)));
@@ -160,7 +167,7 @@ impl Engine {
                 }
             })?;
             let reused = matches!(&lease, Lease::Http1(link) if link.reused);
-            match self.exchange(call, backend, &mut lease).await {
+            match self.exchange(call, backend, span, &mut lease).await {
                 Ok(response) => {
                     return Ok(Answer {
                         response,
@@ -195,6 +202,7 @@ impl Engine {
         &self,
         call: &Call,
         backend: &Backend,
+        span: u64,
         lease: &mut Lease,
     ) -> Result<Response<Incoming>, Failed> {
         let body = call.body.as_ref().map_or(Outgoing::EMPTY, Replay::read);
@@ -202,10 +210,10 @@ impl Engine {
             cause,
             begun: false,
         };
-        let request = call
-            .head
-            .request(backend, body)
-            .ok_or(unsent(Cause::Head))?;
+        let request = call.head.request(backend, body);
+        let mut request = request.ok_or(unsent(Cause::Head))?;
+        let trace = SpanContext { span, ..call.trace };
+        trace_context::send(request.headers_mut(), trace);
         let sent = Instant::now();
         let mut patience = Patience::new(self, call, sent);
         let answered = match lease {

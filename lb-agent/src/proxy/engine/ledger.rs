@@ -26,6 +26,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) struct Ledger {
     telemetry: Telemetry,
     pub(super) began: Instant,
+    pub(super) trace: SpanContext,
     /// `None`: nobody reads records.
     exchange: Option<Box<Exchange>>,
     outcome: Option<Outcome>,
@@ -41,7 +42,7 @@ impl Ledger {
         request_id: &str,
         (trace, parent): (SpanContext, Option<u64>),
     ) -> Self {
-        let exchange = telemetry.wants_records().then(|| {
+        let exchange = telemetry.wants_record_of(trace).then(|| {
             let text = |name| {
                 let value = head.headers.get(name)?;
                 Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -84,6 +85,7 @@ impl Ledger {
         Self {
             telemetry: telemetry.clone(),
             began: Instant::now(),
+            trace,
             exchange,
             outcome: None,
             body: None,

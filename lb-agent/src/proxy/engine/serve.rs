@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use http::{
@@ -22,10 +22,10 @@ use super::{
     attempt::{Answer, Call},
     body::Passing,
     clock::Deadline,
-    identity,
     ledger::Ledger,
     outgoing::Head,
     replay::Replay,
+    routed::Routed,
     tries::Tries,
     upgrade,
     upstream::Ends,
@@ -36,7 +36,10 @@ use crate::domain::http::{
     forwarded::{self, Hop},
     head, hop,
     policy::Balance,
+    request_id,
     retry::is_idempotent,
+    routing::RequestHead,
+    trace_context,
 };
 
 /// What an answer gets besides what the backend says.
@@ -57,10 +60,15 @@ impl Engine {
             request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
         let upgrade = asked.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        let request_id =
-            identity::request_id(&mut parts.headers, arrival.trusted, || self.random());
-        let trace = identity::trace(|| self.random());
+        let request_id = request_id::settle(
+            &mut parts.headers,
+            arrival.trusted,
+            SystemTime::now(),
+            || self.random(),
+        );
         let telemetry = &self.shared.telemetry;
+        let sampling = telemetry.sampling();
+        let trace = trace_context::begin(&mut parts.headers, sampling, || self.random());
         let id = request_id.to_str().unwrap_or_default();
         let mut ledger = Ledger::open(telemetry, &parts, arrival, id, trace);
         let grpc = is_grpc(&parts.headers);
@@ -77,7 +85,7 @@ impl Engine {
             refusal.answer(grpc)
         });
         let headers = response.headers_mut();
-        headers.insert(identity::REQUEST_ID, marks.request_id);
+        request_id::give_back(headers, &marks.request_id);
         if let Some(cookie) = marks.cookie {
             headers.append(SET_COOKIE, cookie);
         }
@@ -108,8 +116,21 @@ impl Engine {
                 Refusal::new(invalid.status(), Outcome::BadRequest, invalid.to_string())
             })?
             .to_owned();
-        let service = self.route(&host, arrival)?;
-        ledger.note(|exchange| exchange.service = Some(Arc::clone(&service.name)));
+        let routed = self.route(
+            &RequestHead {
+                host: &host,
+                path: parts.uri.path(),
+                query: parts.uri.query(),
+                method: &parts.method,
+                headers: &parts.headers,
+            },
+            arrival,
+        )?;
+        let service = &routed.service;
+        ledger.note(|exchange| {
+            exchange.service = Some(Arc::clone(&service.name));
+            exchange.route = Some(Arc::clone(&routed.name));
+        });
         let policy = Arc::clone(&service.policy);
         let second = self.nanoseconds(ledger.began) / 1_000_000_000;
         let requests = OfService(Arc::clone(&service.life));
@@ -119,12 +140,12 @@ impl Engine {
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Overloaded, reason)
             },
         )?);
-        let key = self.key(&service, &parts.headers, marks);
-        let body = self.body(body, &parts.headers, &service, ledger.began)?;
+        let key = self.key(service, &parts.headers, marks);
+        let body = self.body(body, &parts.headers, service, ledger.began)?;
         ledger.body.clone_from(&body);
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
-        let head = head_of(&mut parts, host, arrival, upgrade.is_some());
+        let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
         let call = Call {
             head,
             body,
@@ -135,38 +156,25 @@ impl Engine {
                 listener: arrival.listener,
             },
             began: ledger.began,
-            total: policy.timeouts.total.min(FOREVER),
+            total: routed.total().min(FOREVER),
             per_try: policy.timeouts.per_try,
-            service: Arc::clone(&service),
+            trace: ledger.trace,
+            service: Arc::clone(service),
         };
         service.life.budget.request(second);
+        let picker = service.picker(routed.subset.as_deref()).ok_or_else(|| {
+            let reason = format!("service {} has no such subset", service.name);
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
+        })?;
+        let (rules, retries) = routed.rules();
         let tries = Tries {
-            picker: &service.all,
-            rules: &service.rules,
-            retries: policy.retry.retries,
+            picker,
+            rules: &rules,
+            retries,
             key,
         };
         let answer = self.answer(&call, &tries, ledger).await?;
         Ok(self.respond(call, answer, upgrade, ledger, marks))
-    }
-
-    /// The service that a request is for.
-    fn route(&self, host: &str, arrival: &Arrival) -> Result<Arc<Service>, Refusal> {
-        let view = self.shared.view.load();
-        let name = match &arrival.service {
-            Some(service) => service,
-            None => {
-                let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-                name.strip_suffix(".consul.localhost").unwrap_or(name)
-            }
-        };
-        view.services.get(name).cloned().ok_or_else(|| {
-            Refusal::new(
-                StatusCode::NOT_FOUND,
-                Outcome::NoRoute,
-                "no service is known by this host",
-            )
-        })
     }
 
     /// What the backend is chosen by; the client is given a cookie if it is to have one.
@@ -275,7 +283,13 @@ impl Engine {
     }
 }
 
-fn head_of(parts: &mut Parts, host: String, arrival: &Arrival, upgrades: bool) -> Head {
+fn head_of(
+    parts: &mut Parts,
+    routed: &Routed,
+    host: String,
+    arrival: &Arrival,
+    upgrades: bool,
+) -> Head {
     let headers = &mut parts.headers;
     let protocol = hop::remove(headers).filter(|_| upgrades);
     Head::tidy(headers);
@@ -287,7 +301,7 @@ fn head_of(parts: &mut Parts, host: String, arrival: &Arrival, upgrades: bool) -
         trusted: arrival.trusted,
     };
     forwarded::add(headers, hop);
-    let path = parts.uri.path_and_query().cloned();
+    let path = parts.uri.path_and_query().map(|path| routed.path(path));
     Head {
         method: parts.method.clone(),
         path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),

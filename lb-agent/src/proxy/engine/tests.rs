@@ -1,5 +1,6 @@
 //! The engine between real sockets.
 
+mod balancing;
 mod forwarding;
 mod http2;
 mod resilience;

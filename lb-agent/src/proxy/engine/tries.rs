@@ -19,6 +19,7 @@ use crate::domain::http::{
     pick::{Load, Picker},
     policy::RetryPolicy,
     retry::{Failure, Rules, Sent, may_repeat},
+    trace_context,
 };
 
 /// Doubling of the pause between tries ends at so many times the first.
@@ -44,6 +45,7 @@ const CANCELLED: Failed = Failed {
 struct Tried {
     index: usize,
     began: Instant,
+    span: u64,
     /// Beside another.
     hedge: bool,
     result: Result<Answer, Failed>,
@@ -76,11 +78,15 @@ impl Engine {
                     Box::pin(self.hedged(call, tries, index, hedge.after, &mut tried, ledger)).await
                 }
                 _ => {
-                    let result = self.attempt(call, &call.service.backends[index]).await;
+                    let span = self.span();
+                    let result = self
+                        .attempt(call, &call.service.backends[index], span)
+                        .await;
                     let hedge = false;
                     Tried {
                         index,
                         began,
+                        span,
                         hedge,
                         result,
                     }
@@ -139,11 +145,12 @@ impl Engine {
         let begin = |index| Tried {
             index,
             began: Instant::now(),
+            span: self.span(),
             hedge: false,
             result: Err(CANCELLED),
         };
         let mut one = begin(index);
-        let mut first = std::pin::pin!(self.attempt(call, &call.service.backends[index]));
+        let mut first = std::pin::pin!(self.attempt(call, &call.service.backends[index], one.span));
         let mut alone = Deadline::new(&self.clock, one.began + after);
         let early = tokio::select! {
             biased;
@@ -163,7 +170,8 @@ impl Engine {
             hedge: true,
             ..begin(second)
         };
-        let mut second = std::pin::pin!(self.attempt(call, &call.service.backends[second]));
+        let mut second =
+            std::pin::pin!(self.attempt(call, &call.service.backends[second], other.span));
         let hedge_first = tokio::select! {
             biased;
             result = &mut first => { one.result = result; false }
@@ -199,7 +207,7 @@ impl Engine {
         ledger.tried(Try {
             backend: backend.address,
             subset: backend.subset.clone(),
-            span: self.random() | 1,
+            span: tried.span,
             after: tried.began.saturating_duration_since(call.began),
             waited: call.began.elapsed(),
             result: match &tried.result {
@@ -208,6 +216,10 @@ impl Engine {
             },
             hedge: tried.hedge,
         });
+    }
+
+    fn span(&self) -> u64 {
+        trace_context::span(|| self.random())
     }
 
     fn choose(&self, call: &Call, tries: &Tries<'_>, tried: &[usize]) -> Option<usize> {

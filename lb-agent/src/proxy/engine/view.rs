@@ -17,6 +17,7 @@ use crate::domain::{
         pick::{Candidate, Picker},
         policy::{Balance, HttpPolicy, Upstream, UpstreamVersion},
         retry::Rules,
+        routing::RoutingTable,
     },
     maglev,
     service::Protocol,
@@ -29,6 +30,7 @@ pub(super) struct View {
     /// Of the snapshot.
     pub(super) version: u64,
     pub(super) services: HashMap<Arc<str>, Arc<Service>>,
+    pub(super) routing: Arc<RoutingTable>,
 }
 
 /// A service at one version.
@@ -102,6 +104,7 @@ impl View {
         Self {
             version: snapshot.version,
             services: services.collect(),
+            routing: RoutingTable::update(&former.routing, snapshot),
         }
     }
 

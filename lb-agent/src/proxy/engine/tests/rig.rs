@@ -158,11 +158,8 @@ impl Proxy {
 
     /// The next record.
     pub(super) async fn record(&self) -> Exchange {
-        let mut records = self.records.borrow_mut();
-        timeout(SOON, records.recv())
-            .await
-            .expect("no record")
-            .unwrap()
+        let next = std::future::poll_fn(|context| self.records.borrow_mut().poll_recv(context));
+        timeout(SOON, next).await.expect("no record").unwrap()
     }
 
     /// Sends a request as it stands, and answers with all that comes until the end.

@@ -33,6 +33,10 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(in crate::proxy::engine) struct Pool {
     pub(in crate::proxy::engine) backend: Arc<Backend>,
     /// The last used at the end: it is the first to be used again.
+    #[expect(
+        clippy::vec_box,
+        reason = "boxed once, it moves from request to pool and back"
+    )]
     idle: RefCell<Vec<Box<Http1>>>,
     shared: RefCell<Vec<Rc<Http2>>>,
     freed: Rc<Notify>,

@@ -1,0 +1,153 @@
+//! What of a route concerns the tries of a request.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use http::{StatusCode, uri::PathAndQuery};
+
+use super::{Arrival, Engine, answer::Refusal, view::Service};
+use crate::domain::{
+    http::{exchange::Outcome, retry::Rules, routing::RequestHead},
+    route::{Route, Text},
+};
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) service: Arc<Service>,
+    pub(super) subset: Option<Arc<str>>,
+    pub(super) route: Option<Arc<Route>>,
+    /// In short.
+    pub(super) name: Arc<str>,
+}
+
+impl Engine {
+    /// The service that a request is for, and by which route.
+    pub(super) fn route(
+        &self,
+        head: &RequestHead<'_>,
+        arrival: &Arrival,
+    ) -> Result<Routed, Refusal> {
+        let view = self.shared.view.load();
+        let found = match &arrival.service {
+            Some(service) => view.routing.of_service(service, head),
+            None => view.routing.find(head),
+        };
+        let found = found.ok_or_else(|| {
+            let reason = "no service is known by this host and path";
+            Refusal::new(StatusCode::NOT_FOUND, Outcome::NoRoute, reason)
+        })?;
+        let service = view.services.get(found.service).filter(|_| found.exists);
+        let service = service.cloned().ok_or_else(|| {
+            let reason = format!("service {} is not there", found.service);
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
+        })?;
+        Ok(Routed {
+            service,
+            subset: found.subset.cloned(),
+            route: found.route.cloned(),
+            name: Arc::clone(found.name),
+        })
+    }
+}
+
+impl Routed {
+    /// What is tried again, and how often. A route that names conditions names all of them.
+    pub(super) fn rules(&self) -> (Cow<'_, Rules>, u32) {
+        let own = &self.service.rules;
+        let to = self.route.as_ref().map(|route| &route.to);
+        let retries = to.and_then(|to| to.retries);
+        let retries = retries.unwrap_or(self.service.policy.retry.retries);
+        let told = to.filter(|to| to.retry_on_connect_failure || !to.retry_on_status.is_empty());
+        let rules = told.map_or(Cow::Borrowed(own), |to| {
+            Cow::Owned(Rules {
+                failures: to.retry_on_connect_failure,
+                status: to.retry_on_status.clone(),
+                grpc: own.grpc.clone(),
+            })
+        });
+        (rules, retries)
+    }
+
+    /// Until the head of the answer.
+    pub(super) fn total(&self) -> Duration {
+        let own = self.route.as_ref().and_then(|route| route.to.timeout);
+        own.unwrap_or(self.service.policy.timeouts.total)
+    }
+
+    /// The path for the backend.
+    pub(super) fn path(&self, path: &PathAndQuery) -> PathAndQuery {
+        let rewritten = self
+            .route
+            .as_ref()
+            .and_then(|route| rewrite(route, path.as_str()));
+        let rewritten = rewritten.and_then(|text| PathAndQuery::try_from(text).ok());
+        rewritten.unwrap_or_else(|| path.clone())
+    }
+}
+
+/// Puts the other prefix in the place of the one that fitted.
+fn rewrite(route: &Route, path: &str) -> Option<String> {
+    let to = route.to.prefix_rewrite.as_deref()?;
+    let (Text::Prefix(from) | Text::Exact(from)) = route.fits.path.as_ref()? else {
+        return None;
+    };
+    let rest = path.strip_prefix(from.as_str())?;
+    let text = format!("{to}{rest}");
+    Some(if text.starts_with('/') {
+        text
+    } else {
+        format!("/{text}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::route::{Destination, Fits};
+
+    #[test]
+    fn prefixes_are_replaced() {
+        // (fits, rewrite, path) → path
+        for (fits, to, path, expected) in [
+            (
+                Some(Text::Prefix("/a/".into())),
+                Some("/"),
+                "/a/b?c=1",
+                Some("/b?c=1"),
+            ),
+            (
+                Some(Text::Prefix("/a".into())),
+                Some(""),
+                "/a/b",
+                Some("/b"),
+            ),
+            (
+                Some(Text::Prefix("/a".into())),
+                Some(""),
+                "/a?x",
+                Some("/?x"),
+            ),
+            (
+                Some(Text::Exact("/a".into())),
+                Some("/b"),
+                "/a?x",
+                Some("/b?x"),
+            ),
+            (Some(Text::Suffix("a".into())), Some("/b"), "/a", None),
+            (Some(Text::Prefix("/a".into())), None, "/a", None),
+            (None, Some("/b"), "/a", None),
+        ] {
+            let route = Route {
+                fits: Fits {
+                    path: fits,
+                    ..Fits::default()
+                },
+                to: Destination {
+                    prefix_rewrite: to.map(str::to_owned),
+                    ..Destination::default()
+                },
+            };
+            assert_eq!(rewrite(&route, path).as_deref(), expected, "{route} {path}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Who gets which requests.
+
+use std::rc::Rc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{
+    resilience::{OK, quick},
+    rig::{Backend, Proxy, local, read_request, snapshot, weighted},
+};
+use crate::domain::{http::policy::Balance, service::Protocol};
+
+#[test]
+fn a_cookie_leads_to_the_same_backend() {
+    local(async {
+        let a = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na").await;
+        let b = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb").await;
+        let mut policy = quick();
+        policy.balance = Balance::Cookie("home".into());
+        let proxy = Proxy::start(&snapshot(policy, Protocol::Http, &[a.address, b.address])).await;
+        let mut homes = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let first = proxy.ask("GET", "").await;
+            let cookie = first.head.split("set-cookie: ").nth(1).unwrap();
+            let cookie = cookie.split(';').next().unwrap();
+            for _ in 0..5 {
+                let again = proxy
+                    .ask("GET", &format!("Cookie: x=1; {cookie}\r\n"))
+                    .await;
+                assert_eq!(again.body, first.body);
+                assert!(!again.head.contains("set-cookie"));
+            }
+            homes.insert(first.body);
+        }
+        assert_eq!(homes.len(), 2);
+    });
+}
+
+#[test]
+fn who_leaves_gets_no_requests_and_keeps_no_connections() {
+    local(async {
+        let (ended, mut seen) = tokio::sync::mpsc::channel(10);
+        let leaving = Backend::start(move |mut stream, _| {
+            let ended = ended.clone();
+            async move {
+                while read_request(&mut stream).await.is_some() {
+                    stream.write_all(OK.as_bytes()).await.unwrap();
+                }
+                let _ = stream.read(&mut [0]).await;
+                ended.send(()).await.unwrap();
+            }
+        })
+        .await;
+        let staying = Backend::answering(OK).await;
+        let proxy = Proxy::start(&snapshot(quick(), Protocol::Http, &[leaving.address])).await;
+        assert_eq!(proxy.ask("GET", "").await.status, 200);
+        let next = weighted(2, quick(), Protocol::Http, &[(staying.address, 1)]);
+        proxy.shared.update(&next);
+        for _ in 0..5 {
+            assert_eq!(proxy.ask("GET", "").await.status, 200);
+        }
+        assert_eq!((leaving.connections(), staying.connections()), (1, 1));
+        seen.recv().await.unwrap();
+        assert_eq!(Rc::strong_count(&proxy.engine), 2);
+    });
+}
