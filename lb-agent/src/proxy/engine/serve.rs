@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     rc::Rc,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{
@@ -36,6 +36,7 @@ use crate::domain::http::{
     forwarded::{self, Hop},
     head, hop,
     policy::Balance,
+    rate::{Rated, Rates},
     request_id,
     retry::is_idempotent,
     routing::RequestHead,
@@ -48,6 +49,8 @@ struct Marks {
     cookie: Option<HeaderValue>,
     /// Whoever closes the ledger at the end of a tunnel.
     tunnel: Option<oneshot::Sender<Ledger>>,
+    /// What a rate limit says.
+    rated: Option<(Arc<Rates>, Rated)>,
 }
 
 impl Engine {
@@ -76,6 +79,7 @@ impl Engine {
             request_id,
             cookie: None,
             tunnel: None,
+            rated: None,
         };
         let answered = self
             .pass_on(parts, body, upgrade, arrival, grpc, &mut ledger, &mut marks)
@@ -86,6 +90,9 @@ impl Engine {
         });
         let headers = response.headers_mut();
         request_id::give_back(headers, &marks.request_id);
+        if let Some((rates, rated)) = marks.rated {
+            rates.tell(&rated, headers);
+        }
         if let Some(cookie) = marks.cookie {
             headers.append(SET_COOKIE, cookie);
         }
@@ -131,6 +138,7 @@ impl Engine {
             exchange.service = Some(Arc::clone(&service.name));
             exchange.route = Some(Arc::clone(&routed.name));
         });
+        self.admit(service, &parts, arrival, ledger.began, marks)?;
         let policy = Arc::clone(&service.policy);
         let second = self.nanoseconds(ledger.began) / 1_000_000_000;
         let requests = OfService(Arc::clone(&service.life));
@@ -175,6 +183,46 @@ impl Engine {
         };
         let answer = self.answer(&call, &tries, ledger).await?;
         Ok(self.respond(call, answer, upgrade, ledger, marks))
+    }
+
+    /// Refuses whom the service does not admit, and who comes too often.
+    fn admit(
+        &self,
+        service: &Service,
+        parts: &Parts,
+        arrival: &Arrival,
+        now: Instant,
+        marks: &mut Marks,
+    ) -> Result<(), Refusal> {
+        let client = arrival.client.ip();
+        if !service.admits(client) {
+            let reason = "this client may not use the service";
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                Outcome::Forbidden,
+                reason,
+            ));
+        }
+        if service.rates.is_empty() {
+            return Ok(());
+        }
+        let now = Duration::from_nanos(self.nanoseconds(now));
+        let rated = service
+            .rates
+            .check(client, parts.uri.path(), &parts.headers, now);
+        let Some(rated) = rated else {
+            return Ok(());
+        };
+        marks.rated = Some((Arc::clone(&service.rates), rated));
+        if rated.allowed {
+            return Ok(());
+        }
+        let reason = "too many requests";
+        Err(Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            Outcome::RateLimited,
+            reason,
+        ))
     }
 
     /// What the backend is chosen by; the client is given a cookie if it is to have one.

@@ -1,5 +1,6 @@
 //! The engine between real sockets.
 
+mod admission;
 mod balancing;
 mod forwarding;
 mod http2;

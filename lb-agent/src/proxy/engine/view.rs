@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -16,6 +16,7 @@ use crate::domain::{
         ewma::PeakEwma,
         pick::{Candidate, Picker},
         policy::{Balance, HttpPolicy, Upstream, UpstreamVersion},
+        rate::Rates,
         retry::Rules,
         routing::RoutingTable,
     },
@@ -45,6 +46,8 @@ pub(super) struct Service {
     /// Maglev table over indices of backends, where values are hashed.
     pub(super) slots: Vec<u32>,
     pub(super) life: Arc<Life>,
+    /// Its rate limits, with what they have counted.
+    pub(super) rates: Arc<Rates>,
     /// What it was made of.
     state: Arc<ServiceState>,
 }
@@ -176,9 +179,19 @@ impl Service {
             subsets: subsets.collect(),
             slots,
             life: former.map_or_else(Arc::default, |known| Arc::clone(&known.life)),
+            rates: match former {
+                Some(known) if known.rates.are(&spec.http.rates) => Arc::clone(&known.rates),
+                _ => Arc::new(Rates::new(&spec.http.rates)),
+            },
             state: Arc::clone(state),
             name,
         }
+    }
+
+    /// Whether a client may use it.
+    pub(super) fn admits(&self, client: IpAddr) -> bool {
+        let allow = self.state.spec.allow.as_ref();
+        allow.is_none_or(|all| all.iter().any(|prefix| prefix.contains(&client)))
     }
 
     /// Among whom is chosen: all, or those of one subset. `None`: there is no such subset.
