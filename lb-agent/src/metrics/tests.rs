@@ -60,6 +60,7 @@ impl Rig {
             probes: Arc::default(),
             watch: Arc::default(),
             fragments: Arc::default(),
+            proxy: Arc::default(),
         };
         let server = tokio::spawn(serve(listener, sources, async {
             stopped.await.ok();
