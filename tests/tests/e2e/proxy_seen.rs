@@ -77,7 +77,7 @@ fn one_id_everywhere_rotation_and_counts() {
     is_logged(&log, &ids[0]);
 
     fs::rename(&log, &old).unwrap();
-    agent.process().signal(Signal::USR1).unwrap();
+    agent.process().signal(Signal::Reopen).unwrap();
     wait_for("the new file", PATIENCE, || Ok(log.exists().then_some(()))).unwrap();
     for _ in 0..5 {
         let (told, got) = ask(client).unwrap();
