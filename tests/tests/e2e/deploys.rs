@@ -19,7 +19,7 @@ use lb_tests::{
 };
 
 use crate::local_clients::{Local, both};
-use crate::scene::{Conversation, PATIENCE, Scene, VIP, VIP6, address, config, hosts, reply};
+use crate::scene::{Conversation, PATIENCE, Scene, VIP, VIP6, address, config, hosts};
 
 /// Requests on a connection before a client opens another.
 const PER_CONNECTION: usize = 25;

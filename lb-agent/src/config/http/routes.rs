@@ -149,6 +149,9 @@ fn fields(table: &mut Table, key: &'static str, report: &mut Report) -> Vec<Fiel
     fields
 }
 
+/// Makes a condition of a text.
+type Make = fn(String) -> Text;
+
 /// A text that it must be, `true` or `false` for whether it must be there, or a table.
 fn condition(value: &Value, report: &mut Report) -> Option<(Text, bool)> {
     match value.get_ref() {
@@ -166,7 +169,7 @@ fn condition(value: &Value, report: &mut Report) -> Option<(Text, bool)> {
         }
     }
     let mut table = Table::of(value, report)?;
-    let keys: [(&str, fn(String) -> Text); 4] = [
+    let keys: [(&str, Make); 4] = [
         ("exact", Text::Exact),
         ("prefix", Text::Prefix),
         ("suffix", Text::Suffix),

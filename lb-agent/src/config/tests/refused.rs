@@ -20,9 +20,9 @@ fn what_is_wrong_with_the_document() {
             &["unknown key `metric`; did you mean `metrics`?"],
         ),
         (
-            "NODE\n[▶proxy]",
+            "NODE\n[▶zones]",
             &[
-                "unknown key `proxy`; known here are node, consul, docker, metrics, dtab, block, service",
+                "unknown key `zones`; known here are node, consul, docker, metrics, dtab, block, service, proxy",
             ],
         ),
         (

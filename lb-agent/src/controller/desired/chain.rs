@@ -2,6 +2,7 @@
 //! failover.
 
 mod failover;
+mod requests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,6 @@ use crate::domain::{
     fleet,
     guard::Guard,
     health::Observed,
-    http::policy::Timeouts,
     precedence::SplitStack,
     route::Route,
     service::{Catalog, ServiceSpec, SubsetRule},
@@ -78,14 +78,6 @@ impl Desired {
         match target.datacenter {
             None => self.resolver(&target.service),
             Some(_) => None,
-        }
-    }
-
-    /// The protocol in a service's `service-defaults`.
-    pub(super) fn spoken(&self, service: &str) -> Option<&str> {
-        match self.entry(EntryKind::Defaults, service)? {
-            ConfigEntry::Defaults(protocol) => Some(protocol),
-            _ => None,
         }
     }
 
@@ -211,30 +203,7 @@ impl Desired {
         chain.instances = in_use(guard);
         chain.take_tags(guard);
         let resolver = self.resolver_of(&target);
-        let proxied = chain.spec.protocol.is_proxied();
-        if let Some(protocol) = self.spoken(&own.service)
-            && !["", "tcp"].contains(&protocol)
-            && !proxied
-        {
-            chain.notes.push(format!(
-                "service-defaults says that it speaks {protocol}, but its protocol here is {}: connections are balanced, not requests",
-                chain.spec.protocol
-            ));
-        }
-        if let Some(ConfigEntry::Router(routes)) = self.entry(EntryKind::Router, &own.service)
-            && !routes.is_empty()
-        {
-            if proxied {
-                chain.router = routes.iter().cloned().map(Arc::new).collect();
-            } else {
-                let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
-                chain.notes.push(format!(
-                    "service-router has routes for requests, but its protocol here is {}, so connections are balanced: {}",
-                    chain.spec.protocol,
-                    routes.join("; ")
-                ));
-            }
-        }
+        self.take_requests(&own.service, chain);
         if let Some(resolver) = resolver {
             self.take_subsets(resolver, &target, chain);
         }
@@ -256,19 +225,8 @@ impl Desired {
             let subsets = &mut spec.subsets;
             subsets.entry(name.clone()).or_insert_with(|| subset.rule());
         }
-        if let Some(timeout) = resolver.connect_timeout
-            && spec.protocol.is_proxied()
-        {
-            // What the file says goes before.
-            let timeouts = &spec.http.timeouts;
-            if timeouts.connect == Timeouts::default().connect && timeouts.connect != timeout {
-                Arc::make_mut(&mut spec.http).timeouts.connect = timeout;
-            }
-        } else if let Some(timeout) = resolver.connect_timeout {
-            let timeout = humantime::format_duration(timeout);
-            chain.notes.push(format!(
-                "service-resolver gives connections {timeout} to come about; in the kernel the client's own patience counts"
-            ));
+        if let Some(timeout) = resolver.connect_timeout {
+            chain.take_patience(timeout);
         }
         if let Some(only) = &target.subset {
             let rule = resolver.subsets.get(only).map(|subset| subset.rule());

@@ -35,7 +35,7 @@ impl Spilled {
 
     /// Takes note of a slot that its bucket's mark stands in.
     fn note_mark<A, const PAD: usize>(&mut self, index: u32, slot: *mut Slot<A, PAD>) {
-        if index % WAYS == 0 && mark_of(slot).load(Ordering::Acquire) != spilled::NO {
+        if index.is_multiple_of(WAYS) && mark_of(slot).load(Ordering::Acquire) != spilled::NO {
             let first = self.marked.as_ref().map_or(index, |known| *known.start());
             self.marked = Some(first..=index);
         }

@@ -109,8 +109,11 @@ impl Pool {
 
     /// Reads certificates whose files have changed; answers whether any have.
     pub fn refresh_certificates(&mut self) -> bool {
-        let all = self.certificates.iter_mut();
-        all.fold(false, |changed, one| one.refresh() || changed)
+        let mut changed = false;
+        for certificates in &mut self.certificates {
+            changed |= certificates.refresh();
+        }
+        changed
     }
 
     /// What is wrong with the files of certificates.

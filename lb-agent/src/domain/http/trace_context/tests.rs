@@ -192,7 +192,9 @@ fn what_backends_get() {
         ("x-b3-spanid", "000000000000000a"),
         ("x-b3-sampled", "1"),
     ];
-    let rows: [(&[(&str, &str)], Vec<(&'static str, &str)>); 4] = [
+    type Headers<'a> = &'a [(&'static str, &'a str)];
+    type Row<'a> = (Headers<'a>, Vec<(&'static str, &'a str)>);
+    let rows: [Row<'_>; 4] = [
         (&[], vec![]),
         (
             &[("traceparent", VALID), ("tracestate", "a=1")],

@@ -1,0 +1,66 @@
+//! What Consul's entries say of requests: for the proxy, if it serves the service.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Chain, Desired};
+use crate::domain::{
+    config_entry::{ConfigEntry, EntryKind},
+    http::policy::Timeouts,
+};
+
+impl Desired {
+    /// The protocol in a service's `service-defaults`.
+    pub(in crate::controller::desired) fn spoken(&self, service: &str) -> Option<&str> {
+        match self.entry(EntryKind::Defaults, service)? {
+            ConfigEntry::Defaults(protocol) => Some(protocol),
+            _ => None,
+        }
+    }
+
+    /// Takes in the routes of the service's requests; where connections are balanced, a note.
+    pub(super) fn take_requests(&self, own: &str, chain: &mut Chain) {
+        let proxied = chain.spec.protocol.is_proxied();
+        if let Some(protocol) = self.spoken(own)
+            && !["", "tcp"].contains(&protocol)
+            && !proxied
+        {
+            chain.notes.push(format!(
+                "service-defaults says that it speaks {protocol}, but its protocol here is {}: connections are balanced, not requests",
+                chain.spec.protocol
+            ));
+        }
+        if let Some(ConfigEntry::Router(routes)) = self.entry(EntryKind::Router, own)
+            && !routes.is_empty()
+        {
+            if proxied {
+                chain.router = routes.iter().cloned().map(Arc::new).collect();
+            } else {
+                let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
+                chain.notes.push(format!(
+                    "service-router has routes for requests, but its protocol here is {}, so connections are balanced: {}",
+                    chain.spec.protocol,
+                    routes.join("; ")
+                ));
+            }
+        }
+    }
+}
+
+impl Chain {
+    /// Takes in how long a connection may take to come about.
+    pub(super) fn take_patience(&mut self, timeout: Duration) {
+        if !self.spec.protocol.is_proxied() {
+            let timeout = humantime::format_duration(timeout);
+            self.notes.push(format!(
+                "service-resolver gives connections {timeout} to come about; in the kernel the client's own patience counts"
+            ));
+            return;
+        }
+        // What the file says goes before.
+        let connect = self.spec.http.timeouts.connect;
+        if connect == Timeouts::default().connect && connect != timeout {
+            let spec = Arc::make_mut(&mut self.spec);
+            Arc::make_mut(&mut spec.http).timeouts.connect = timeout;
+        }
+    }
+}
