@@ -163,7 +163,8 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
     let (proxy_reports, proxy_receiver) = watch::channel(ProxyReport::default());
-    let telemetry = Telemetry::default();
+    let (telemetry, telemetry_writers) = Telemetry::start(&config.proxy)?;
+    let proxy_counts = Arc::clone(telemetry.counts());
     let proxy = Proxy::bind(
         config.proxy.clone(),
         config.node.interfaces.clone(),
@@ -297,6 +298,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             probes,
             watch: watch_stats,
             fragments: fragment_stats,
+            proxy: proxy_counts,
         };
         metrics::serve(metrics_listener, sources, shutdown).await;
         Ok(())
@@ -316,6 +318,8 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         warn!("some parts did not stop in time");
     }
     tasks.set.shutdown().await;
+    // No request is under way any more.
+    telemetry_writers.finish().await;
     // Ends when the controller has dropped its end, after the last state is on disk.
     if let Err(error) = state_task.await {
         error!(%error, "the state could not be saved");

@@ -3,6 +3,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /` | JSON: `hostname` and `text` |
+//! | `GET /head` | JSON: the headers that came, by name |
 //! | `GET /health` | 200, or 503 between `POST /fail` and `POST /heal` |
 //! | `GET /bytes/N` | the first N bytes of [`crate::pattern`] |
 //! | `PUT /upload` | JSON: `bytes` and `sha256` of the body |
@@ -12,6 +13,7 @@
 //! | gRPC health, on a port of its own | SERVING, or NOT_SERVING between fail and heal |
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     net::SocketAddr,
     path::PathBuf,
@@ -277,6 +279,13 @@ impl Service {
         let path = request.uri().path().to_owned();
         let mut response = match (request.method(), path.as_str()) {
             (&Method::GET, "/") => json(&json!({"hostname": self.name, "text": self.text})),
+            (&Method::GET, "/head") => {
+                let headers = request.headers().iter();
+                let headers: BTreeMap<&str, _> = headers
+                    .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+                    .collect();
+                json(&json!(headers))
+            }
             (&Method::GET, "/health") if self.failing.load(Ordering::Relaxed) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "failing\n")
             }

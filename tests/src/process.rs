@@ -48,6 +48,8 @@ pub enum Signal {
     Stop,
     /// Go on.
     Continue,
+    /// Open the log anew.
+    Reopen,
     /// Read the configuration again.
     Hangup,
 }
@@ -60,6 +62,7 @@ impl Signal {
             Self::Stop => libc::SIGSTOP,
             Self::Continue => libc::SIGCONT,
             Self::Hangup => libc::SIGHUP,
+            Self::Reopen => libc::SIGUSR1,
         }
     }
 }

@@ -6,12 +6,13 @@ use ipnet::IpNet;
 use lb_common::entry::Counter;
 use prometheus::{TextEncoder, proto::MetricFamily};
 
-use super::{Sources, blocks, fragments, node, registrar, services, trace};
+use super::{Sources, blocks, fragments, node, proxy, registrar, services, trace};
 use crate::{
     controller::{OperatorError, Status, handle::Counters},
     domain::snapshot::Snapshot,
     fragments::FragmentStats,
     probe::ProbeStats,
+    proxy::telemetry::counts::Counts,
     watch::WatchStats,
 };
 
@@ -25,6 +26,7 @@ pub(super) struct Reading {
     pub(super) probes: Arc<ProbeStats>,
     pub(super) watch: Arc<WatchStats>,
     pub(super) fragments: Arc<FragmentStats>,
+    pub(super) proxy: Arc<Counts>,
 }
 
 /// Asks the controller for all of it.
@@ -34,6 +36,7 @@ pub(super) async fn read(
         probes,
         watch,
         fragments,
+        proxy,
     }: &Sources,
 ) -> Result<Reading, OperatorError> {
     let (status, counters, blocks) = tokio::try_join!(
@@ -49,6 +52,7 @@ pub(super) async fn read(
         probes: Arc::clone(probes),
         watch: Arc::clone(watch),
         fragments: Arc::clone(fragments),
+        proxy: Arc::clone(proxy),
     })
 }
 
@@ -61,6 +65,7 @@ pub(super) fn text(reading: &Reading, now: SystemTime) -> prometheus::Result<Str
         .chain(blocks::families(reading.status.blocks, &reading.blocks))
         .chain(trace::families(&reading.watch))
         .chain([fragments::family(&reading.fragments)])
+        .chain(proxy::families(&reading.proxy))
         .filter_map(|family| family.finish())
         .collect();
     TextEncoder::new().encode_to_string(&families)

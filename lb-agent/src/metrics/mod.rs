@@ -12,6 +12,7 @@ mod collect;
 mod family;
 mod fragments;
 mod node;
+mod proxy;
 mod registrar;
 mod services;
 mod trace;
@@ -34,6 +35,7 @@ use crate::{
     controller::{Handle, OperatorError},
     fragments::FragmentStats,
     probe::ProbeStats,
+    proxy::telemetry::counts::Counts,
     watch::WatchStats,
 };
 
@@ -98,6 +100,8 @@ pub struct Sources {
     pub watch: Arc<WatchStats>,
     /// What became of fragments that came too early.
     pub fragments: Arc<FragmentStats>,
+    /// What the proxy has counted.
+    pub proxy: Arc<Counts>,
 }
 
 async fn metrics(State(sources): State<Sources>) -> Result<Response, Unavailable> {

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::fixture::{all_counters, blocked, snapshot, status};
+use self::fixture::{all_counters, blocked, counts, snapshot, status};
 use super::*;
 use crate::{
     controller::{Command, Status},
@@ -60,6 +60,7 @@ impl Rig {
             probes: Arc::default(),
             watch: Arc::default(),
             fragments: Arc::default(),
+            proxy: counts(),
         };
         let server = tokio::spawn(serve(listener, sources, async {
             stopped.await.ok();
@@ -170,6 +171,13 @@ async fn metrics_page() {
         format!("lb_backend_healthy{{{three}}} 1"),
         format!("lb_backend_healthy{{{four}}} 0"),
         "lb_trace_watchers 0".into(),
+        r#"lb_proxy_requests_total{service="web",subset="v1",backend="10.1.0.2:8080",route="/a",code="200",outcome="answered"} 1"#.into(),
+        r#"lb_proxy_requests_total{service="web",subset="v1",backend="",route="/a",code="503",outcome="no_backend"} 1"#.into(),
+        r#"lb_proxy_request_duration_seconds_bucket{service="web",route="/a",le="0.0025"} 0"#.into(),
+        r#"lb_proxy_request_duration_seconds_bucket{service="web",route="/a",le="0.005"} 2"#.into(),
+        r#"lb_proxy_request_duration_seconds_sum{service="web",route="/a"} 0.006"#.into(),
+        r#"lb_proxy_overhead_seconds_count{service="web",route="/a"} 2"#.into(),
+        r#"lb_proxy_connections{listener="[::]:80"} 0"#.into(),
         "lb_trace_events_total 0".into(),
         "lb_trace_lost_total 0".into(),
         "lb_block_rules 2".into(),
@@ -214,6 +222,8 @@ async fn metrics_page_is_well_formed() {
         assert!(name.starts_with("lb_"), "{name}");
         let kind = if name.ends_with("_total") {
             "counter"
+        } else if name.starts_with("lb_proxy_") && name.ends_with("_seconds") {
+            "histogram"
         } else {
             "gauge"
         };
@@ -221,11 +231,17 @@ async fn metrics_page_is_well_formed() {
         while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
             let (id, value) = sample.rsplit_once(' ').unwrap();
             assert!(series.insert(id), "{id} comes twice");
-            assert_eq!(id.split('{').next().unwrap(), name);
+            let of = id.split('{').next().unwrap();
+            let part = ["_bucket", "_count", "_sum"].into_iter();
+            let mut part = part.filter(|_| kind == "histogram");
+            assert!(
+                of == name || part.any(|part| of.strip_suffix(part) == Some(name)),
+                "{id}"
+            );
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 59, "{families:?}");
+    assert_eq!(families.len(), 75, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

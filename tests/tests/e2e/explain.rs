@@ -227,7 +227,7 @@ fn everything_in_consul_is_named_with_its_index() {
             text(&explained["matched"]),
             text(&explained["service"]["name"])
         ),
-        ("tag", "web")
+        ("route", "web")
     );
     let explained = explain(&scene, &["echo.consul.localhost", "/old/x"]).remove(0);
     assert_eq!(explained["matched"], "service-router");
@@ -239,6 +239,6 @@ fn everything_in_consul_is_named_with_its_index() {
         .agent
         .command(&["explain", "web.example", "/x"])
         .unwrap();
-    assert!(shown.contains("requests are for a proxy"), "{shown}");
+    assert!(shown.contains("web.example"), "{shown}");
     assert!(scene.client().get(address(VIP), "/").is_ok());
 }

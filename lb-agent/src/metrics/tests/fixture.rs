@@ -20,6 +20,7 @@ use crate::{
         block::parse_prefix,
         drift::DriftRecord,
         health::Observed,
+        http::exchange::Outcome,
         kernel::Attempts,
         registration::RegistrarStatus,
         service::{Catalog, Forwarding, Origin, Protocol, ServiceSpec},
@@ -28,6 +29,7 @@ use crate::{
         split::{ActiveSplit, Shares, SplitSource},
         sync::WatchStatus,
     },
+    proxy::telemetry::counts::{Counts, Finished},
 };
 
 fn counter(packets: u64) -> Counter {
@@ -267,4 +269,30 @@ pub(super) fn all_counters() -> Counters {
 
 pub(super) fn blocked(prefix: &str, packets: u64) -> (IpNet, Counter) {
     (parse_prefix(prefix).unwrap(), counter(packets))
+}
+
+/// Two requests of one route, on a backend and on none.
+pub(super) fn counts() -> Arc<Counts> {
+    let counts = Arc::<Counts>::default();
+    let address: SocketAddr = "10.1.0.2:8080".parse().unwrap();
+    counts.listener("[::]:80".parse().unwrap());
+    let service = counts.service(&"web".into());
+    service.pool(address);
+    let route = service.route(&"/a".into());
+    for (backend, status, outcome) in [
+        (Some(address), 200, Outcome::Answered),
+        (None, 503, Outcome::NoBackend),
+    ] {
+        let finished = Finished {
+            status,
+            outcome,
+            received: 1,
+            sent: 2,
+            total: Duration::from_millis(3),
+            first_byte: Some(Duration::from_millis(2)),
+            overhead: Some(Duration::from_micros(20)),
+        };
+        route.finish(&route.backend("v1".into(), backend), &finished);
+    }
+    counts
 }

@@ -2,7 +2,7 @@
 
 use std::{
     rc::Rc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -12,11 +12,12 @@ use http_body::Frame;
 use super::{
     Arrival,
     replay::Replay,
+    tally::Tally,
     view::{Counted, OfService},
 };
 use crate::{
     domain::http::exchange::{Exchange, Outcome, SpanContext, Try},
-    proxy::telemetry::Telemetry,
+    proxy::telemetry::{Telemetry, counts::Finished},
 };
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -32,6 +33,14 @@ pub(super) struct Ledger {
     outcome: Option<Outcome>,
     pub(super) body: Option<Rc<Replay>>,
     pub(super) counted: Option<Counted<OfService>>,
+    tally: Rc<Tally>,
+    /// Of the backend that answered or was tried last.
+    backend: Option<usize>,
+    status: u16,
+    sent: u64,
+    first_byte: Option<Duration>,
+    /// Until the last try was over.
+    waited: Option<Duration>,
 }
 
 impl Ledger {
@@ -41,7 +50,9 @@ impl Ledger {
         arrival: &Arrival,
         request_id: &str,
         (trace, parent): (SpanContext, Option<u64>),
+        tally: &Rc<Tally>,
     ) -> Self {
+        tally.begin();
         let exchange = telemetry.wants_record_of(trace).then(|| {
             let text = |name| {
                 let value = head.headers.get(name)?;
@@ -90,6 +101,12 @@ impl Ledger {
             outcome: None,
             body: None,
             counted: None,
+            tally: Rc::clone(tally),
+            backend: None,
+            status: 0,
+            sent: 0,
+            first_byte: None,
+            waited: None,
         }
     }
 
@@ -98,6 +115,19 @@ impl Ledger {
         if let Some(exchange) = &mut self.exchange {
             change(exchange);
         }
+    }
+
+    /// It is counted here, for its route is known.
+    pub(super) fn count_by(&mut self, tally: Rc<Tally>) {
+        tally.begin();
+        self.tally.leave();
+        self.tally = tally;
+    }
+
+    /// A try on this backend is over.
+    pub(super) fn tried_at(&mut self, backend: usize) {
+        self.backend = Some(backend);
+        self.waited = Some(self.began.elapsed());
     }
 
     /// Whether there is a record.
@@ -111,20 +141,23 @@ impl Ledger {
 
     /// The head of the answer is on its way.
     pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
-        let since = self.began;
+        self.status = status;
+        let first_byte = Some(self.began.elapsed());
+        self.first_byte = first_byte;
         self.note(|exchange| {
             exchange.status = status;
-            exchange.first_byte = Some(since.elapsed());
+            exchange.first_byte = first_byte;
             exchange.grpc_status = grpc_status(headers);
         });
     }
 
     /// A part of the answer's body goes to the client.
     pub(super) fn frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.sent += data.len() as u64;
+        }
         self.note(|exchange| {
-            if let Some(data) = frame.data_ref() {
-                exchange.sent += data.len() as u64;
-            } else if let Some(code) = frame.trailers_ref().and_then(grpc_status) {
+            if let Some(code) = frame.trailers_ref().and_then(grpc_status) {
                 exchange.grpc_status = Some(code);
             }
         });
@@ -148,12 +181,26 @@ pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        let finished = Finished {
+            status: self.status,
+            outcome: self.outcome.unwrap_or(Outcome::ClientGone),
+            received: self.body.as_ref().map_or(0, |body| body.received()),
+            sent: self.sent,
+            total: self.began.elapsed(),
+            first_byte: self.first_byte,
+            overhead: self
+                .first_byte
+                .zip(self.waited)
+                .map(|(first, waited)| first.saturating_sub(waited)),
+        };
+        self.tally.finish(self.backend, &finished);
         let Some(mut exchange) = self.exchange.take() else {
             return;
         };
-        exchange.total = self.began.elapsed();
-        exchange.outcome = self.outcome.unwrap_or(Outcome::ClientGone);
-        exchange.received = self.body.as_ref().map_or(0, |body| body.received());
+        exchange.total = finished.total;
+        exchange.outcome = finished.outcome;
+        exchange.received = finished.received;
+        exchange.sent = finished.sent;
         self.telemetry.record(*exchange);
     }
 }

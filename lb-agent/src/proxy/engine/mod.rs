@@ -11,6 +11,7 @@ mod pools;
 mod replay;
 mod routed;
 mod serve;
+mod tally;
 mod tries;
 mod upgrade;
 mod upstream;
@@ -31,7 +32,7 @@ use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 
 pub use self::body::{BrokenOff, EngineBody};
-use self::{clock::Clock, pools::Pools, upstream::TlsConfigs, view::View};
+use self::{clock::Clock, pools::Pools, tally::Tallies, upstream::TlsConfigs, view::View};
 use crate::{
     domain::{signal::Signal, snapshot::Snapshot},
     proxy::telemetry::Telemetry,
@@ -75,14 +76,22 @@ impl Shared {
 
     /// Serves by `snapshot` from now on. To be called by one task only.
     pub fn update(&self, snapshot: &Snapshot) {
-        let view = View::build(snapshot, &self.view.load());
+        let view = View::build(snapshot, &self.view.load(), self.telemetry.counts());
         self.view.store(Arc::new(view));
+        self.telemetry.counts().keep(snapshot);
     }
 
     /// What requests have told of backends since this was last asked, for their ejection; about
     /// once a second.
     pub fn signals(&self) -> Vec<Signal> {
-        passive::take(&self.view.load())
+        let view = self.view.load();
+        view.gauge(self.epoch.elapsed().as_secs());
+        passive::take(&view)
+    }
+
+    /// What is told of requests.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 }
 
@@ -93,6 +102,7 @@ pub struct Engine {
     clock: Rc<Clock>,
     pools: Rc<Pools>,
     tls: TlsConfigs,
+    tallies: Tallies,
     random: RefCell<fastrand::Rng>,
 }
 
@@ -102,6 +112,7 @@ impl Engine {
         let pools = Rc::<Pools>::default();
         tokio::task::spawn_local(pools::keep(Rc::downgrade(&pools), Arc::clone(&shared)));
         Self {
+            tallies: Tallies::new(shared.telemetry.counts()),
             shared,
             clock: Clock::start(),
             pools,

@@ -1,10 +1,10 @@
 //! What of a route concerns the tries of a request.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use http::{StatusCode, uri::PathAndQuery};
 
-use super::{Arrival, Engine, answer::Refusal, view::Service};
+use super::{Arrival, Engine, answer::Refusal, tally::Tally, view::Service};
 use crate::domain::{
     http::{exchange::Outcome, retry::Rules, routing::RequestHead},
     route::{Route, Text},
@@ -18,6 +18,7 @@ pub(super) struct Routed {
     pub(super) route: Option<Arc<Route>>,
     /// In short.
     pub(super) name: Arc<str>,
+    pub(super) tally: Rc<Tally>,
 }
 
 impl Engine {
@@ -41,7 +42,10 @@ impl Engine {
             let reason = format!("service {} is not there", found.service);
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
         })?;
+        let counts = self.shared.telemetry.counts();
+        let tally = self.tallies.of(counts, view.version, &service, found.name);
         Ok(Routed {
+            tally,
             service,
             subset: found.subset.cloned(),
             route: found.route.cloned(),

@@ -73,7 +73,14 @@ impl Engine {
         let sampling = telemetry.sampling();
         let trace = trace_context::begin(&mut parts.headers, sampling, || self.random());
         let id = request_id.to_str().unwrap_or_default();
-        let mut ledger = Ledger::open(telemetry, &parts, arrival, id, trace);
+        let mut ledger = Ledger::open(
+            telemetry,
+            &parts,
+            arrival,
+            id,
+            trace,
+            self.tallies.nowhere(),
+        );
         let grpc = is_grpc(&parts.headers);
         let mut marks = Marks {
             request_id,
@@ -134,6 +141,7 @@ impl Engine {
             arrival,
         )?;
         let service = &routed.service;
+        ledger.count_by(Rc::clone(&routed.tally));
         ledger.note(|exchange| {
             exchange.service = Some(Arc::clone(&service.name));
             exchange.route = Some(Arc::clone(&routed.name));

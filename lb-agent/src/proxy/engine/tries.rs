@@ -123,6 +123,7 @@ impl Engine {
                 };
                 return last.unwrap_or_else(|| Err(late.refusal()));
             }
+            call.service.counts.retries.fetch_add(1, Relaxed);
             if !pause.is_zero() {
                 Deadline::new(&self.clock, Instant::now() + pause)
                     .met()
@@ -166,6 +167,7 @@ impl Engine {
             return one;
         };
         tried.push(second);
+        call.service.counts.hedges.fetch_add(1, Relaxed);
         let mut other = Tried {
             hedge: true,
             ..begin(second)
@@ -195,11 +197,15 @@ impl Engine {
             }
         };
         self.note(call, &rest, ledger);
+        if good.hedge && good.result.is_ok() {
+            call.service.counts.hedges_won.fetch_add(1, Relaxed);
+        }
         good
     }
 
     /// Writes a try down that is over.
     fn note(&self, call: &Call, tried: &Tried, ledger: &mut Ledger) {
+        ledger.tried_at(tried.index);
         if !ledger.is_read() {
             return;
         }
@@ -251,10 +257,12 @@ impl Engine {
     fn afford(&self, call: &Call) -> bool {
         let retry = &call.service.policy.retry;
         let second = self.nanoseconds(Instant::now()) / 1_000_000_000;
-        call.service
-            .life
-            .budget
-            .take(second, retry.budget, retry.floor)
+        let budget = &call.service.life.budget;
+        let allowed = budget.take(second, retry.budget, retry.floor);
+        if !allowed {
+            call.service.counts.retries_refused.fetch_add(1, Relaxed);
+        }
+        allowed
     }
 
     /// Full jitter (Brooker, "Exponential Backoff And Jitter", 2015): from nothing to twice the

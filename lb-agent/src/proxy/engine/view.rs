@@ -24,6 +24,7 @@ use crate::domain::{
     service::Protocol,
     snapshot::{BackendState, ServiceState, Snapshot},
 };
+use crate::proxy::telemetry::counts::{self, Counts};
 
 /// All services that the proxy serves.
 #[derive(Debug, Default)]
@@ -48,6 +49,7 @@ pub(super) struct Service {
     pub(super) life: Arc<Life>,
     /// Its rate limits, with what they have counted.
     pub(super) rates: Arc<Rates>,
+    pub(super) counts: Arc<counts::OfService>,
     /// What it was made of.
     state: Arc<ServiceState>,
 }
@@ -80,6 +82,7 @@ pub(super) struct Backend {
     /// Requests that wait for one, of all threads.
     pub(super) wanted: AtomicU32,
     pub(super) seen: Seen,
+    pub(super) pool: Arc<counts::Pool>,
 }
 
 /// What came of requests since it was last told.
@@ -93,14 +96,14 @@ pub(super) struct Seen {
 
 impl View {
     /// Reads a snapshot; services that have not changed are taken from the former view.
-    pub(super) fn build(snapshot: &Snapshot, former: &Self) -> Self {
+    pub(super) fn build(snapshot: &Snapshot, former: &Self, counts: &Counts) -> Self {
         let proxied = snapshot.services.values();
         let proxied = proxied.filter(|state| state.spec.protocol.is_proxied());
         let services = proxied.map(|state| {
             let known = former.services.get(state.spec.name.as_str());
             let service = match known {
                 Some(known) if Arc::ptr_eq(&known.state, state) => Arc::clone(known),
-                _ => Arc::new(Service::build(state, known.map(Arc::as_ref))),
+                _ => Arc::new(Service::build(state, known.map(Arc::as_ref), counts)),
             };
             (Arc::clone(&service.name), service)
         });
@@ -108,6 +111,20 @@ impl View {
             version: snapshot.version,
             services: services.collect(),
             routing: RoutingTable::update(&former.routing, snapshot),
+        }
+    }
+
+    /// Writes down what is measured now and then only: what is left of budgets and what is open.
+    pub(super) fn gauge(&self, second: u64) {
+        for service in self.services.values() {
+            let retry = &service.policy.retry;
+            let left = service.life.budget.left(second, retry.budget, retry.floor);
+            service.counts.budget_left.store(left, Relaxed);
+            for backend in &service.backends {
+                let (open, pending) = (&backend.connections, &backend.wanted);
+                backend.pool.open.store(open.load(Relaxed), Relaxed);
+                backend.pool.pending.store(pending.load(Relaxed), Relaxed);
+            }
         }
     }
 
@@ -119,12 +136,13 @@ impl View {
 }
 
 impl Service {
-    fn build(state: &Arc<ServiceState>, former: Option<&Self>) -> Self {
+    fn build(state: &Arc<ServiceState>, former: Option<&Self>, counts: &Counts) -> Self {
         let spec = &state.spec;
         let name = former.map_or_else(
             || spec.name.as_str().into(),
             |known| Arc::clone(&known.name),
         );
+        let counts = counts.service(&name);
         let http2 = match spec.http.upstream.version {
             UpstreamVersion::Auto => spec.protocol == Protocol::Grpc,
             UpstreamVersion::Http1 => false,
@@ -143,7 +161,11 @@ impl Service {
             });
             match same {
                 Some(known) => Arc::clone(known),
-                None => Arc::new(Backend::new(&name, backend, &spec.http.upstream, http2)),
+                None => {
+                    let pool = counts.pool(backend.address());
+                    let upstream = &spec.http.upstream;
+                    Arc::new(Backend::new(&name, backend, upstream, http2, pool))
+                }
             }
         });
         let backends: Vec<_> = backends.collect();
@@ -184,6 +206,7 @@ impl Service {
                 _ => Arc::new(Rates::new(&spec.http.rates)),
             },
             state: Arc::clone(state),
+            counts,
             name,
         }
     }
@@ -241,7 +264,13 @@ fn slots(backends: &[BackendState]) -> Vec<u32> {
 }
 
 impl Backend {
-    fn new(service: &Arc<str>, state: &BackendState, upstream: &Upstream, http2: bool) -> Self {
+    fn new(
+        service: &Arc<str>,
+        state: &BackendState,
+        upstream: &Upstream,
+        http2: bool,
+        pool: Arc<counts::Pool>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             key: NEXT.fetch_add(1, Relaxed),
@@ -255,6 +284,7 @@ impl Backend {
             connections: AtomicU32::new(0),
             wanted: AtomicU32::new(0),
             seen: Seen::default(),
+            pool,
         }
     }
 }

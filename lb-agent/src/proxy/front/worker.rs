@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -21,7 +21,10 @@ use tracing::{debug, error};
 use super::{Place, admission::Admission, connection};
 use crate::{
     config::proxy::Bounds,
-    proxy::engine::{Engine, Shared},
+    proxy::{
+        engine::{Engine, Shared},
+        telemetry::counts::OfListener,
+    },
 };
 
 /// What all threads know.
@@ -72,7 +75,9 @@ async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
         match order {
             Order::Open(address, socket, place) => match TcpListener::from_std(socket) {
                 Ok(listener) => {
+                    let counts = facts.shared.telemetry().counts().listener(address);
                     let ward = Ward {
+                        counts,
                         facts: Arc::clone(&facts),
                         engine: Rc::clone(&engine),
                         place,
@@ -106,6 +111,7 @@ async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
 
 /// One socket and what its connections need.
 struct Ward {
+    counts: Arc<OfListener>,
     facts: Arc<Facts>,
     engine: Rc<Engine>,
     place: Arc<Place>,
@@ -128,7 +134,10 @@ impl Ward {
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             if let Some(admitted) = self.facts.admission.admit(room, peer.ip()) {
+                self.counts.accepted.fetch_add(1, Relaxed);
                 self.begin(stream, peer, admitted);
+            } else {
+                self.counts.refused.fetch_add(1, Relaxed);
             }
         }
     }
@@ -138,7 +147,7 @@ impl Ward {
         let engine = Rc::clone(&self.engine);
         let place = Arc::clone(&self.place);
         let stopped = self.stopped.clone();
-        let counted = Counted::new(&self.open);
+        let counted = Counted::new(&self.open, &self.counts);
         spawn_local(async move {
             let ended = connection::serve(stream, peer, &facts, engine, &place, stopped).await;
             if let Err(error) = ended {
@@ -150,17 +159,19 @@ impl Ward {
 }
 
 /// A connection that the thread waits for at its end.
-struct Counted(Rc<Cell<usize>>);
+struct Counted(Rc<Cell<usize>>, Arc<OfListener>);
 
 impl Counted {
-    fn new(open: &Rc<Cell<usize>>) -> Self {
+    fn new(open: &Rc<Cell<usize>>, counts: &Arc<OfListener>) -> Self {
+        counts.open.fetch_add(1, Relaxed);
         open.set(open.get() + 1);
-        Self(Rc::clone(open))
+        Self(Rc::clone(open), Arc::clone(counts))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+        self.1.open.fetch_sub(1, Relaxed);
     }
 }

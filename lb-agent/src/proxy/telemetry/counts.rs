@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -237,12 +237,10 @@ pub struct OfBackend {
 /// Connections to a backend, of all threads.
 #[derive(Debug, Default)]
 pub struct Pool {
-    /// Without a request.
-    pub idle: AtomicI64,
-    /// With requests.
-    pub active: AtomicI64,
-    /// Requests that wait for one.
-    pub pending: AtomicI64,
+    /// Open, as of the last second.
+    pub open: AtomicU32,
+    /// Requests that wait for one, as of the last second.
+    pub pending: AtomicU32,
     /// Opened since the beginning.
     pub opened: AtomicU64,
     /// Not opened: refused, not answered, no TLS.

@@ -13,7 +13,10 @@ mod sample;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc::{self, error::TrySendError},
+};
 
 use self::counts::Counts;
 use crate::{
@@ -54,6 +57,12 @@ impl Telemetry {
     /// # Errors
     /// The access log cannot be opened.
     pub fn start(config: &ProxyConfig) -> Result<(Self, Writers), StartError> {
+        if config.traces.is_some() {
+            return Err(StartError::Traces);
+        }
+        // Once it is waited for, the signal never ends the process: whoever rotates logs sends it
+        // whether there is a log or not.
+        drop(signal(SignalKind::user_defined1()).map_err(StartError::Signal)?);
         let counts = Arc::<Counts>::default();
         let mut inner = Inner::default();
         let mut writers = Writers::default();
@@ -134,6 +143,12 @@ impl Writers {
 /// Why the proxy cannot tell of itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// SIGUSR1.
+    #[error("cannot wait for SIGUSR1: {0}")]
+    Signal(#[source] std::io::Error),
+    /// Spans.
+    #[error("[proxy] traces: sending traces is not in this version yet; leave it out")]
+    Traces,
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] access_log::OpenError),

@@ -215,6 +215,13 @@ impl Pool {
             Ok(Lease::Http2(lease))
         };
         let made: Result<Lease, ConnectError> = made.await;
+        let counts = &backend.pool;
+        let count = if made.is_ok() {
+            &counts.opened
+        } else {
+            &counts.failed
+        };
+        count.fetch_add(1, Relaxed);
         if let Err(error) = &made {
             let mut failed = self.failed.borrow_mut();
             *failed = (failed.0 + 1, Some(error.clone()));

@@ -1,0 +1,129 @@
+//! Metrics of the proxy of requests.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::family::Family;
+use crate::proxy::telemetry::counts::Counts;
+
+/// All that the proxy counts.
+pub(super) fn families(counts: &Counts) -> Vec<Family> {
+    let mut families = of_services(counts);
+    families.extend(of_listeners(counts));
+    families.extend([Family::counter(
+        "lb_proxy_access_log_lost_total",
+        "Lines of the access log that were not written.",
+    )
+    .with(counts.losses.lost_lines() as f64)]);
+    families
+}
+
+fn of_services(counts: &Counts) -> Vec<Family> {
+    let mut requests = Family::counter(
+        "lb_proxy_requests_total",
+        "Requests that are over, by the backend that answered or was tried last; code 0: none.",
+    );
+    let mut duration = Family::histogram(
+        "lb_proxy_request_duration_seconds",
+        "Time of requests from their head to the end of the answer.",
+    );
+    let mut first_byte = Family::histogram(
+        "lb_proxy_first_byte_seconds",
+        "Time of requests until the head of the answer went to the client.",
+    );
+    let mut overhead = Family::histogram(
+        "lb_proxy_overhead_seconds",
+        "Time from the last try's end until the head of the answer went to the client.",
+    );
+    let counter = Family::counter;
+    let mut retries = counter("lb_proxy_retries_total", "Tries after the first.");
+    let mut refused = counter(
+        "lb_proxy_retries_refused_total",
+        "Retries that the budget did not allow.",
+    );
+    let mut hedges = counter("lb_proxy_hedges_total", "Second tries beside slow firsts.");
+    let mut won = counter("lb_proxy_hedges_won_total", "Hedges that answered first.");
+    let gauge = Family::gauge;
+    let mut left = gauge(
+        "lb_proxy_retry_budget_left",
+        "Retries that the budget allows now.",
+    );
+    let mut active = gauge("lb_proxy_active_requests", "Requests under way.");
+    let mut open = gauge(
+        "lb_proxy_pool_connections",
+        "Connections to a backend that are open.",
+    );
+    let mut pending = gauge(
+        "lb_proxy_pool_pending",
+        "Requests that wait for a connection to a backend.",
+    );
+    let mut opened = counter(
+        "lb_proxy_pool_connects_total",
+        "Connections to a backend that were tried, by whether they came about.",
+    );
+    for (service, of) in counts.services.all() {
+        let label = [("service", &*service)];
+        for (route, of) in of.routes.all() {
+            for ((subset, backend), of) in of.backends.all() {
+                let backend = backend.map(|backend| backend.to_string());
+                for (code, outcome, count) in of.codes.all() {
+                    let labels = [
+                        ("service", &*service),
+                        ("subset", &*subset),
+                        ("backend", backend.as_deref().unwrap_or_default()),
+                        ("route", &*route),
+                        ("code", &*code.to_string()),
+                        ("outcome", outcome.map_or("other", |outcome| outcome.name())),
+                    ];
+                    requests.add(&labels, count as f64);
+                }
+            }
+            let labels = [("service", &*service), ("route", &*route)];
+            duration.add_histogram(&labels, of.total.read());
+            first_byte.add_histogram(&labels, of.first_byte.read());
+            overhead.add_histogram(&labels, of.overhead.read());
+        }
+        active.add(&label, of.active.load(Relaxed) as f64);
+        if service.is_empty() {
+            continue;
+        }
+        retries.add(&label, of.retries.load(Relaxed) as f64);
+        refused.add(&label, of.retries_refused.load(Relaxed) as f64);
+        hedges.add(&label, of.hedges.load(Relaxed) as f64);
+        won.add(&label, of.hedges_won.load(Relaxed) as f64);
+        left.add(&label, of.budget_left.load(Relaxed) as f64);
+        for (backend, of) in of.pools.all() {
+            let backend = backend.to_string();
+            let labels = [("service", &*service), ("backend", &*backend)];
+            open.add(&labels, of.open.load(Relaxed).into());
+            pending.add(&labels, of.pending.load(Relaxed).into());
+            for (result, count) in [("opened", &of.opened), ("failed", &of.failed)] {
+                let labels = [labels[0], labels[1], ("result", result)];
+                opened.add(&labels, count.load(Relaxed) as f64);
+            }
+        }
+    }
+    vec![
+        requests, duration, first_byte, overhead, retries, refused, hedges, won, left, active,
+        open, pending, opened,
+    ]
+}
+
+fn of_listeners(counts: &Counts) -> Vec<Family> {
+    let mut open = Family::gauge(
+        "lb_proxy_connections",
+        "Connections of clients that are open.",
+    );
+    let mut taken = Family::counter(
+        "lb_proxy_connections_total",
+        "Connections of clients, by whether they were taken or the client had too many.",
+    );
+    for (listener, of) in counts.listeners.all() {
+        let listener = listener.to_string();
+        open.add(&[("listener", &*listener)], of.open.load(Relaxed) as f64);
+        for (result, count) in [("accepted", &of.accepted), ("refused", &of.refused)] {
+            let labels = [("listener", &*listener), ("result", result)];
+            taken.add(&labels, count.load(Relaxed) as f64);
+        }
+    }
+    vec![open, taken]
+}

@@ -1,0 +1,100 @@
+//! What is seen of a request that went through the proxy: one id in the answer, in the access log
+//! and at the backend; the log's rotation; the counts.
+
+use std::{fs, path::Path};
+
+use lb_tests::{
+    agent::Setup,
+    namespace::Namespace,
+    process::{Signal, wait_for},
+    topology::Topology,
+};
+use serde_json::Value;
+
+use crate::scene::{METRICS, PATIENCE};
+
+const SHARED: &str = "10.77.0.1:8080";
+
+/// Asks once; the id in the answer's head, and the one that the backend got.
+fn ask(client: &Namespace) -> anyhow::Result<(String, String)> {
+    let url = format!("http://{SHARED}/head");
+    let words = ["-sS", "-i", "--fail", "--max-time", "5", "-H", "Host: web"];
+    let printed = client.tool("curl", &[&words[..], &[&url]].concat())?;
+    let (head, body) = printed.split_once("\r\n\r\n").unwrap_or_default();
+    let told = head
+        .lines()
+        .find_map(|line| line.strip_prefix("x-request-id: "));
+    let got: Value = serde_json::from_str(body)?;
+    let got = got["x-request-id"].as_str().unwrap_or_default();
+    Ok((told.unwrap_or_default().trim().to_owned(), got.to_owned()))
+}
+
+/// Ids in a log of JSON lines.
+fn logged(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines = text.lines();
+    let ids = lines.filter_map(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        Some(line["request_id"].as_str()?.to_owned())
+    });
+    ids.collect()
+}
+
+#[test]
+fn one_id_everywhere_rotation_and_counts() {
+    let topology = Topology::new(1).unwrap();
+    let _backend = topology.start_echo(1).unwrap();
+    let log = topology.directory().join("access.log");
+    let old = topology.directory().join("access.log.1");
+    let backend = topology.backend_address(1);
+    let config = format!(
+        "[proxy]\nlisten = [\"{SHARED}\"]\n\
+         access_log = {{ file = \"{}\", format = \"json\" }}\n\n\
+         [[service]]\nname = \"web\"\nvip = [\"192.0.2.80:80\"]\nprotocol = \"http\"\n\
+         backends = [{{ address = \"{backend}\" }}]\n\n[metrics]\nlisten = \"{METRICS}\"\n",
+        log.display()
+    );
+    let agent = Setup::new(&topology).config(&config).start().unwrap();
+    let client = topology.client();
+    let mut ids = Vec::new();
+    wait_for("a first answer", PATIENCE, || {
+        let (told, got) = match ask(client) {
+            Ok(ids) => ids,
+            Err(_) => return Ok(None),
+        };
+        assert!(!told.is_empty());
+        assert_eq!(told, got, "the backend and the client know other ids");
+        ids.push(told);
+        Ok(Some(()))
+    })
+    .unwrap();
+    let is_logged = |file: &Path, id: &str| {
+        wait_for("the line in the log", PATIENCE, || {
+            Ok(logged(file).iter().any(|known| known == id).then_some(()))
+        })
+        .unwrap();
+    };
+    is_logged(&log, &ids[0]);
+
+    fs::rename(&log, &old).unwrap();
+    agent.process().signal(Signal::Reopen).unwrap();
+    wait_for("the new file", PATIENCE, || Ok(log.exists().then_some(()))).unwrap();
+    for _ in 0..5 {
+        let (told, got) = ask(client).unwrap();
+        assert_eq!(told, got);
+        is_logged(&log, &told);
+        assert!(!logged(&old).contains(&told), "the old file still grows");
+        assert!(!ids.contains(&told), "an id comes twice");
+        ids.push(told);
+    }
+
+    let page = agent.metrics(METRICS.parse().unwrap()).unwrap();
+    let backend = format!("backend=\"{backend}\"");
+    let count: f64 = page
+        .lines()
+        .filter(|line| line.starts_with("lb_proxy_requests_total{service=\"web\""))
+        .filter(|line| line.contains(&backend) && line.contains("code=\"200\""))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum();
+    assert_eq!(count, ids.len() as f64, "{page}");
+}
