@@ -125,7 +125,7 @@ fn replies_have_the_keys_that_programs_rely_on() {
         (
             &["explain", "echo"],
             format!(
-                "{{now_unix_ms services[{{{} because {explanation} matched routes[] service{service}}}]}}",
+                "{{now_unix_ms services[{{{} because {explanation} matched routes[] service{service} treatment[]}}]}}",
                 backends.strip_suffix(" now_unix_ms").unwrap()
             ),
         ),

@@ -64,6 +64,9 @@ impl Tally {
     }
 }
 
+/// By the addresses of service and route name; the name is kept so that its address stays its own.
+type Known = HashMap<(usize, usize), (Arc<str>, Rc<Tally>)>;
+
 /// All that a thread has looked up under its present view.
 #[derive(Debug)]
 pub(super) struct Tallies {
@@ -71,7 +74,7 @@ pub(super) struct Tallies {
     version: Cell<u64>,
     /// By where service and name of the route lie; the name is held, so that its place stays its
     /// own.
-    known: RefCell<HashMap<(usize, usize), (Arc<str>, Rc<Tally>)>>,
+    known: RefCell<Known>,
 }
 
 impl Tallies {

@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What translates.
 enum Means {
     Kernel,
-    Programs { _running: Programs },
+    Programs { _running: Box<Programs> },
 }
 
 /// One of the two.
@@ -113,7 +113,9 @@ impl Site {
             hosts[1].tool("ip", &["route", "add", "blackhole", vip])?;
         }
         let programs = hosts[1].run(|| Programs::load(layout.mode))?;
-        let means = Means::Programs { _running: programs };
+        let means = Means::Programs {
+            _running: Box::new(programs),
+        };
         Self::with(hosts, means)
     }
 
