@@ -38,4 +38,5 @@ pub mod run;
 pub mod source;
 pub mod state;
 mod surroundings;
+mod tls;
 pub mod watch;
