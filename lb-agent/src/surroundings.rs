@@ -72,23 +72,27 @@ pub(crate) fn vital(consul: &[IpAddr]) -> Vital {
         .iter()
         .map(|address| (*address, "the Consul server".to_owned()))
         .collect();
-    match nix::ifaddrs::getifaddrs() {
-        Ok(interfaces) => {
-            for interface in interfaces {
-                let Some(storage) = interface.address else {
-                    continue;
-                };
-                let ip = storage
-                    .as_sockaddr_in()
-                    .map(|v4| IpAddr::V4(v4.ip()))
-                    .or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
-                if let Some(ip) = ip {
-                    let what = format!("this node's own address on {}", interface.interface_name);
-                    addresses.push((ip, what));
-                }
-            }
-        }
+    match own_addresses() {
+        Ok(own) => addresses.extend(own.map(|(interface, ip)| {
+            let what = format!("this node's own address on {interface}");
+            (ip, what)
+        })),
         Err(error) => warn!(%error, "the node's own addresses are not known"),
     }
     Vital { addresses }
+}
+
+/// The node's own addresses, each with the name of its interface.
+///
+/// # Errors
+///
+/// The kernel does not tell.
+pub(crate) fn own_addresses() -> nix::Result<impl Iterator<Item = (String, IpAddr)>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    Ok(interfaces.filter_map(|interface| {
+        let storage = interface.address?;
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let ip = v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
+        Some((interface.interface_name, ip))
+    }))
 }

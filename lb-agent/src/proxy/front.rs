@@ -11,10 +11,10 @@ mod worker;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
-use nix::ifaddrs::getifaddrs;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::pool::Pool;
+use crate::surroundings;
 
 /// The node's own addresses.
 #[derive(Debug, Default)]
@@ -39,27 +39,17 @@ impl OwnAddresses {
 /// Reads them; an interface that is not there has none.
 pub fn own_addresses(interfaces: &[String]) -> OwnAddresses {
     let mut found = OwnAddresses::default();
-    let Ok(all) = getifaddrs() else {
+    let Ok(all) = surroundings::own_addresses() else {
         return found;
     };
     let mut facing = Vec::new();
-    for entry in all {
-        let Some(address) = entry.address else {
-            continue;
-        };
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
-        let Some(ip) = v4.or(v6) else {
-            continue;
-        };
+    for (interface, ip) in all {
         found.all.insert(ip);
         let one_link = match ip {
             IpAddr::V4(ip) => ip.is_link_local() || ip.is_loopback(),
             IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_loopback(),
         };
-        let place = interfaces
-            .iter()
-            .position(|name| *name == entry.interface_name);
+        let place = interfaces.iter().position(|name| *name == interface);
         if let (Some(place), false) = (place, one_link) {
             facing.push((place, ip));
         }

@@ -8,14 +8,20 @@ pub mod engine;
 pub mod front;
 pub mod telemetry;
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::LazyCell, collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use self::{engine::Shared, front::Pool, telemetry::Telemetry};
+use self::{
+    engine::Shared,
+    front::{OwnAddresses, Pool},
+    telemetry::Telemetry,
+};
 use crate::{
     config::ProxyConfig,
-    domain::{http::steering::ProxyReport, signal::Signal, snapshot::Snapshot},
+    domain::{
+        http::steering::ProxyReport, service::ServiceSpec, signal::Signal, snapshot::Snapshot,
+    },
 };
 
 /// How often failed listeners are tried again, and signals told.
@@ -28,7 +34,6 @@ pub struct Proxy {
     interfaces: Vec<String>,
     shared: Arc<Shared>,
     pool: Pool,
-    threads: usize,
 }
 
 /// Where the proxy meets the rest of the agent.
@@ -67,7 +72,6 @@ impl Proxy {
             interfaces,
             shared,
             pool,
-            threads,
         })
     }
 
@@ -106,45 +110,26 @@ impl Proxy {
     /// Serves by the snapshot, and opens and closes the sockets of its VIPs.
     fn follow(&mut self, snapshot: &Snapshot, reports: &watch::Sender<ProxyReport>) {
         self.shared.update(snapshot);
-        let own = front::own_addresses(&self.interfaces);
         let mut report = ProxyReport::default();
         let mut wanted: BTreeSet<(Arc<str>, SocketAddr)> = BTreeSet::new();
+        // Asked for once, and not before a service makes it matter.
+        let own = LazyCell::new(|| front::own_addresses(&self.interfaces));
         let services = snapshot.services.iter();
         for (name, service) in services.filter(|(_, state)| state.spec.protocol.is_proxied()) {
-            let name: Arc<str> = name.as_str().into();
+            let addresses = addresses(&service.spec, &own, &mut report.problems);
             let mut steering = BTreeSet::new();
-            for v6 in [false, true] {
-                let vips = service.spec.vips.iter();
-                let vips: Vec<SocketAddr> =
-                    vips.filter(|vip| vip.is_ipv6() == v6).copied().collect();
-                let (local, foreign): (Vec<_>, Vec<_>) =
-                    vips.into_iter().partition(|vip| own.has(vip.ip()));
-                wanted.extend(local.iter().map(|vip| (name.clone(), *vip)));
-                if foreign.is_empty() {
-                    continue;
-                }
-                // The kernel sends all VIPs of the family to the one socket.
-                match own.first(v6) {
-                    Some(address) => {
-                        wanted.insert((name.clone(), SocketAddr::new(address, 0)));
-                    }
-                    None => report.problems.push(format!(
-                        "service {name}: no interface has an address of {} to take requests for {}",
-                        if v6 { "IPv6" } else { "IPv4" },
-                        foreign[0],
-                    )),
-                }
-            }
-            for key in wanted.iter().filter(|(of, _)| *of == name) {
-                match self.pool.ensure(key, &service.spec.http) {
-                    Ok(bound) if key.1.port() == 0 => {
+            for address in addresses {
+                let key = (Arc::from(name.as_str()), address);
+                match self.pool.ensure(&key) {
+                    Ok(bound) if address.port() == 0 => {
                         steering.insert(bound);
                     }
                     Ok(_) => {}
                     Err(error) => report.problems.push(format!("service {name}: {error:#}")),
                 }
+                wanted.insert(key);
             }
-            report.steering.insert(name.to_string(), steering);
+            report.steering.insert(name.clone(), steering);
         }
         self.pool.close_but(&wanted);
         report.problems.extend(self.pool.problems());
@@ -154,9 +139,33 @@ impl Proxy {
             changed
         });
     }
+}
 
-    /// Threads that serve.
-    pub fn threads(&self) -> usize {
-        self.threads
+/// Where the proxy listens for the VIPs of a service: on those that are the node's own, and for each
+/// family that has others on an address of the node, at any port (0), where the kernel sends all
+/// VIPs of the family.
+fn addresses(
+    spec: &ServiceSpec,
+    own: &OwnAddresses,
+    problems: &mut Vec<String>,
+) -> BTreeSet<SocketAddr> {
+    let vips = spec.vips.iter().copied();
+    let (local, foreign): (Vec<_>, Vec<_>) = vips.partition(|vip| own.has(vip.ip()));
+    let mut addresses = BTreeSet::from_iter(local);
+    for v6 in [false, true] {
+        let Some(vip) = foreign.iter().find(|vip| vip.is_ipv6() == v6) else {
+            continue;
+        };
+        match own.first(v6) {
+            Some(address) => {
+                addresses.insert(SocketAddr::new(address, 0));
+            }
+            None => problems.push(format!(
+                "service {}: no interface has an address of {} to take requests for {vip}",
+                spec.name,
+                if v6 { "IPv6" } else { "IPv4" },
+            )),
+        }
     }
+    addresses
 }

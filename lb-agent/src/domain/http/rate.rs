@@ -79,6 +79,18 @@ struct Limiter {
     crowded: AtomicBool,
 }
 
+/// Who counts as one client: an IPv4 address, or a /64 of IPv6, for whoever has an address there has
+/// all of it.
+pub fn client_network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => {
+            let net = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(net))
+        }
+        v4 => v4,
+    }
+}
+
 impl Rates {
     /// Limits that have counted nothing yet.
     pub fn new(limits: &[RateLimit]) -> Self {
@@ -185,14 +197,7 @@ impl Limiter {
         }
         match &self.limit.by {
             RateKey::Everybody => 0,
-            RateKey::Client => match client {
-                IpAddr::V4(v4) => hash(hasher, v4),
-                // Whoever has an address has its /64.
-                IpAddr::V6(v6) => {
-                    let net = u128::from(v6) & !u128::from(u64::MAX);
-                    hash(hasher, Ipv6Addr::from(net))
-                }
-            },
+            RateKey::Client => hash(hasher, client_network(client)),
             RateKey::Header(name) => match headers.get(name) {
                 Some(value) => hash(hasher, value.as_bytes()),
                 None => 0,

@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::domain::http::rate::client_network;
 
 /// Counts the connections of all threads.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl Admission {
             client: None,
         };
         if self.per_client < usize::MAX {
-            let client = network(client);
+            let client = client_network(client);
             let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
             let count = clients.entry(client).or_default();
             if *count >= self.per_client {
@@ -81,17 +83,6 @@ impl Drop for Admitted {
                 clients.remove(&client);
             }
         }
-    }
-}
-
-/// Who counts as one client: an IPv4 address, or a /64 of IPv6.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let bits = u128::from(ip) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(bits))
-        }
-        v4 => v4,
     }
 }
 

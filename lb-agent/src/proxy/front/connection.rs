@@ -57,15 +57,10 @@ pub(super) async fn serve(
         service: place.service.clone(),
     });
     let Some(tls) = &place.tls else {
-        return speak(stream, builder(facts), engine, arrival, stopped).await;
+        return speak(stream, facts, engine, arrival, stopped).await;
     };
     let stream = timeout(patience, tls.accept(stream)).await??;
-    // What was agreed on counts, whatever the first bytes look like.
-    let builder = match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => builder(facts).http2_only(),
-        _ => builder(facts).http1_only(),
-    };
-    speak(stream, builder, engine, arrival, stopped).await
+    speak(stream, facts, engine, arrival, stopped).await
 }
 
 /// Reads the header of the PROXY protocol, and nothing beyond it.
@@ -85,10 +80,10 @@ async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Failu
     }
 }
 
-/// Serves HTTP on a connection that needs nothing more.
+/// Serves HTTP on a connection that needs nothing more. Its first bytes tell the version.
 async fn speak<S>(
     stream: S,
-    builder: Builder<LocalTasks>,
+    facts: &Facts,
     engine: Rc<Engine>,
     arrival: Arc<Arrival>,
     mut stopped: watch::Receiver<bool>,
@@ -100,6 +95,7 @@ where
         let (engine, arrival) = (Rc::clone(&engine), Arc::clone(&arrival));
         async move { Ok::<_, Infallible>(engine.handle(request, &arrival).await) }
     });
+    let builder = builder(facts);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {

@@ -22,33 +22,16 @@ use super::{
 };
 use crate::{
     config::proxy::{ListenerConfig, ProxyConfig},
-    domain::http::policy::HttpPolicy,
     proxy::engine::Shared,
 };
-
-/// A socket to be opened.
-#[derive(Debug)]
-struct Listening {
-    address: SocketAddr,
-    place: Place,
-}
-
-impl Listening {
-    fn shared(config: &ListenerConfig, tls: Option<TlsAcceptor>) -> Self {
-        Self {
-            address: config.address,
-            place: Place {
-                service: None,
-                proxy_protocol: config.proxy_protocol,
-                tls,
-            },
-        }
-    }
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Pool {
+    facts: Arc<worker::Facts>,
+    /// Threads that are to serve.
+    count: usize,
+    /// None before there is a socket.
     orders: Vec<mpsc::UnboundedSender<Order>>,
     threads: Vec<JoinHandle<()>>,
     /// Where the sockets of services are, by the service and the address asked for.
@@ -58,11 +41,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts `count` threads.
-    ///
-    /// # Panics
-    ///
-    /// The system gives no thread or no runtime.
+    /// One of `count` threads, which begin with the first socket: a node without requests needs none.
     pub fn new(count: usize, shared: Arc<Shared>, config: &ProxyConfig) -> Self {
         let admission = Admission::new(config.bounds.connections, config.bounds.per_client);
         let facts = Arc::new(worker::Facts {
@@ -71,24 +50,29 @@ impl Pool {
             bounds: config.bounds.clone(),
             trusted: config.trusted.clone(),
         });
-        let mut orders = Vec::with_capacity(count);
-        let mut threads = Vec::with_capacity(count);
-        for number in 0..count {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let facts = Arc::clone(&facts);
-            let thread = std::thread::Builder::new()
-                .name(format!("proxy-{number}"))
-                .spawn(move || worker::run(facts, receiver))
-                .expect("a thread for the proxy");
-            orders.push(sender);
-            threads.push(thread);
-        }
         Self {
-            orders,
-            threads,
+            facts,
+            count,
+            orders: Vec::new(),
+            threads: Vec::new(),
             sockets: BTreeMap::new(),
             certificates: Vec::new(),
         }
+    }
+
+    /// Starts the threads unless they run.
+    fn start(&mut self) -> anyhow::Result<()> {
+        for number in self.threads.len()..self.count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let facts = Arc::clone(&self.facts);
+            let thread = std::thread::Builder::new()
+                .name(format!("proxy-{number}"))
+                .spawn(move || worker::run(facts, receiver))
+                .context("cannot start a thread for requests")?;
+            self.orders.push(sender);
+            self.threads.push(thread);
+        }
+        Ok(())
     }
 
     /// Opens a shared listener.
@@ -104,7 +88,12 @@ impl Pool {
             tls = Some(TlsAcceptor::from(certificates.config()?));
             self.certificates.push(certificates);
         }
-        self.listen(Listening::shared(config, tls))
+        let place = Place {
+            service: None,
+            proxy_protocol: config.proxy_protocol,
+            tls,
+        };
+        self.listen(config.address, place)
     }
 
     /// Reads certificates whose files have changed; answers whether any have.
@@ -127,11 +116,12 @@ impl Pool {
     /// # Errors
     ///
     /// It cannot be bound.
-    fn listen(&mut self, listening: Listening) -> anyhow::Result<SocketAddr> {
-        let sockets = socket::bind(listening.address, self.orders.len())?;
+    fn listen(&mut self, address: SocketAddr, place: Place) -> anyhow::Result<SocketAddr> {
+        let sockets = socket::bind(address, self.count)?;
+        self.start()?;
         let first = sockets.first().context("no thread serves")?;
         let address = first.local_addr().context("asking for a port")?;
-        let place = Arc::new(listening.place);
+        let place = Arc::new(place);
         for (socket, orders) in sockets.into_iter().zip(&self.orders) {
             // A thread that has failed has said so itself.
             let _ = orders.send(Order::Open(address, socket, Arc::clone(&place)));
@@ -145,22 +135,16 @@ impl Pool {
     /// # Errors
     ///
     /// It cannot be bound.
-    pub fn ensure(
-        &mut self,
-        key: &(Arc<str>, SocketAddr),
-        _policy: &HttpPolicy,
-    ) -> anyhow::Result<SocketAddr> {
+    pub fn ensure(&mut self, key: &(Arc<str>, SocketAddr)) -> anyhow::Result<SocketAddr> {
         if let Some(bound) = self.sockets.get(key) {
             return Ok(*bound);
         }
-        let bound = self.listen(Listening {
-            address: key.1,
-            place: Place {
-                service: Some(Arc::clone(&key.0)),
-                proxy_protocol: false,
-                tls: None,
-            },
-        })?;
+        let place = Place {
+            service: Some(Arc::clone(&key.0)),
+            proxy_protocol: false,
+            tls: None,
+        };
+        let bound = self.listen(key.1, place)?;
         self.sockets.insert(key.clone(), bound);
         Ok(bound)
     }

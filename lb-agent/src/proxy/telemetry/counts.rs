@@ -256,8 +256,6 @@ pub struct OfListener {
     pub accepted: AtomicU64,
     /// Connections closed at once, for a client has too many.
     pub refused: AtomicU64,
-    /// TLS handshakes that did not come to an end.
-    pub tls_failures: AtomicU64,
 }
 
 /// What was not written down.

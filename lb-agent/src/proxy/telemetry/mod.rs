@@ -76,11 +76,6 @@ impl Telemetry {
         Ok((Self(Arc::new(inner)), writers))
     }
 
-    /// Whether anybody reads records at all.
-    pub fn wants_records(&self) -> bool {
-        self.0.log.is_some() || self.0.spans.is_some()
-    }
-
     /// Whether anybody reads the record of a request of this trace: one that is not sampled is
     /// only for the log.
     pub fn wants_record_of(&self, trace: SpanContext) -> bool {
