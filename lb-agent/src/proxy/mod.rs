@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod front;
+mod gather;
 pub mod telemetry;
 
 use std::{cell::LazyCell, collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};

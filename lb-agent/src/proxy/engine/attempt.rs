@@ -54,6 +54,8 @@ pub(super) struct Answer {
     pub(super) lease: Lease,
     pub(super) pool: Rc<Pool>,
     pub(super) counted: Counted<OfBackend>,
+    /// When the head was there.
+    pub(super) at: Instant,
 }
 
 /// Why there is no answer.
@@ -168,9 +170,10 @@ impl Engine {
             })?;
             let reused = matches!(&lease, Lease::Http1(link) if link.reused);
             match self.exchange(call, backend, span, &mut lease).await {
-                Ok(response) => {
+                Ok((response, at)) => {
                     return Ok(Answer {
                         response,
+                        at,
                         lease,
                         pool,
                         counted,
@@ -204,7 +207,7 @@ impl Engine {
         backend: &Backend,
         span: u64,
         lease: &mut Lease,
-    ) -> Result<Response<Incoming>, Failed> {
+    ) -> Result<(Response<Incoming>, Instant), Failed> {
         let body = call.body.as_ref().map_or(Outgoing::EMPTY, Replay::read);
         let unsent = |cause| Failed {
             cause,
@@ -226,7 +229,7 @@ impl Engine {
             Ok(Ok(response)) => {
                 backend.latency.observe(latency, self.nanoseconds(now));
                 backend.answered(response.status().as_u16());
-                Ok(response)
+                Ok((response, now))
             }
             Ok(Err(Broken { begun })) => {
                 let own = call.body.as_ref().and_then(|body| body.error());

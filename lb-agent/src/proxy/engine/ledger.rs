@@ -124,10 +124,10 @@ impl Ledger {
         self.tally = tally;
     }
 
-    /// A try on this backend is over.
-    pub(super) fn tried_at(&mut self, backend: usize) {
+    /// A try on this backend was over then.
+    pub(super) fn tried_at(&mut self, backend: usize, at: Instant) {
         self.backend = Some(backend);
-        self.waited = Some(self.began.elapsed());
+        self.waited = Some(at.saturating_duration_since(self.began));
     }
 
     /// Whether there is a record.

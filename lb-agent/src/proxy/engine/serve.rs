@@ -297,6 +297,7 @@ impl Engine {
             lease,
             pool,
             counted,
+            at,
         } = answer;
         if let Some(body) = &call.body {
             body.settle();
@@ -333,7 +334,7 @@ impl Engine {
             keep: self.share(keep),
             counted: Some(counted),
             idle,
-            deadline: Deadline::new(&self.clock, Instant::now() + idle),
+            deadline: Deadline::new(&self.clock, at + idle),
         };
         Response::from_parts(parts, EngineBody::passing(Box::new(passing)))
     }

@@ -62,11 +62,16 @@ impl Engine {
         let mut tried = Vec::new();
         let mut last = None;
         loop {
-            let Some(index) = self.choose(call, tries, &tried) else {
+            // The first is chosen by the time at which the request came.
+            let began = if tried.is_empty() {
+                call.began
+            } else {
+                Instant::now()
+            };
+            let Some(index) = self.choose(call, tries, &tried, began) else {
                 return last.unwrap_or_else(|| Err(no_backend(call)));
             };
             tried.push(index);
-            let began = Instant::now();
             let hedge = call
                 .service
                 .policy
@@ -107,7 +112,7 @@ impl Engine {
             });
             let result = done.result.map_err(|failed| failed.refusal());
             let Some(failure) = again else { return result };
-            if self.choose(call, tries, &tried).is_none() || !self.afford(call) {
+            if self.choose(call, tries, &tried, began).is_none() || !self.afford(call) {
                 return result;
             }
             // No answer of which anything is wanted: its connection is closed with it.
@@ -161,7 +166,7 @@ impl Engine {
         if let Some(result) = early {
             return Tried { result, ..one };
         }
-        let second = self.choose(call, tries, tried);
+        let second = self.choose(call, tries, tried, Instant::now());
         let Some(second) = second.filter(|_| self.afford(call)) else {
             one.result = first.await;
             return one;
@@ -205,7 +210,11 @@ impl Engine {
 
     /// Writes a try down that is over.
     fn note(&self, call: &Call, tried: &Tried, ledger: &mut Ledger) {
-        ledger.tried_at(tried.index);
+        let at = match &tried.result {
+            Ok(answer) => answer.at,
+            Err(_) => Instant::now(),
+        };
+        ledger.tried_at(tried.index, at);
         if !ledger.is_read() {
             return;
         }
@@ -215,7 +224,7 @@ impl Engine {
             subset: backend.subset.clone(),
             span: tried.span,
             after: tried.began.saturating_duration_since(call.began),
-            waited: call.began.elapsed(),
+            waited: at.saturating_duration_since(call.began),
             result: match &tried.result {
                 Ok(answer) => Ok(answer.response.status().as_u16()),
                 Err(failed) => Err(failed.describe()),
@@ -228,7 +237,13 @@ impl Engine {
         trace_context::span(|| self.random())
     }
 
-    fn choose(&self, call: &Call, tries: &Tries<'_>, tried: &[usize]) -> Option<usize> {
+    fn choose(
+        &self,
+        call: &Call,
+        tries: &Tries<'_>,
+        tried: &[usize],
+        now: Instant,
+    ) -> Option<usize> {
         let backends = &call.service.backends;
         let slots = &call.service.slots;
         if let Some(key) = tries.key
@@ -240,7 +255,7 @@ impl Engine {
                 return Some(home);
             }
         }
-        let now = self.nanoseconds(Instant::now());
+        let now = self.nanoseconds(now);
         let load = |index: usize| {
             let backend = &backends[index];
             Load {
