@@ -9,11 +9,21 @@ use crate::proxy::telemetry::counts::Counts;
 pub(super) fn families(counts: &Counts) -> Vec<Family> {
     let mut families = of_services(counts);
     families.extend(of_listeners(counts));
-    families.extend([Family::counter(
-        "lb_proxy_access_log_lost_total",
-        "Lines of the access log that were not written.",
-    )
-    .with(counts.losses.lost_lines() as f64)]);
+    families.push(
+        Family::counter(
+            "lb_proxy_access_log_lost_total",
+            "Lines of the access log that were not written.",
+        )
+        .with(counts.losses.lost_lines() as f64),
+    );
+    let mut spans = Family::counter(
+        "lb_proxy_spans_total",
+        "Spans that the receiver took (exported) or did not (failed), or that came too fast for it (lost).",
+    );
+    for (result, count) in counts.spans.all() {
+        spans.add(&[("result", result)], count as f64);
+    }
+    families.push(spans);
     families
 }
 

@@ -50,6 +50,7 @@ pub(super) async fn serve(
     }
     let arrival = Arc::new(Arrival {
         client,
+        peer,
         listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
         tls: place.tls.is_some(),
         // One that speaks for others is trusted for what it says of them, not for what they say.
