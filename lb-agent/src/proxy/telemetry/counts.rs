@@ -52,6 +52,12 @@ impl<K: Ord + Clone, V: Default> Register<K, V> {
         Arc::clone(known.entry(key).or_default())
     }
 
+    /// Forgets what nobody holds any more.
+    fn keep_held(&self) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, value| Arc::strong_count(value) > 1);
+    }
+
     fn keep(&self, mut wanted: impl FnMut(&K) -> bool) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.retain(|key, _| wanted(key));
@@ -93,6 +99,11 @@ impl Counts {
     /// Of a listener.
     pub fn listener(&self, address: SocketAddr) -> Arc<OfListener> {
         self.listeners.entry(address)
+    }
+
+    /// Forgets listeners that are closed and whose connections have ended.
+    pub fn keep_open(&self) {
+        self.listeners.keep_held();
     }
 
     /// Forgets services and backends that are not in `snapshot`. What is still counted under them
@@ -258,6 +269,8 @@ pub struct OfListener {
     pub accepted: AtomicU64,
     /// Connections closed at once, for a client has too many.
     pub refused: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
 }
 
 /// What was not written down.
