@@ -181,7 +181,7 @@ impl Exporter {
             self.failures = self.failures.saturating_add(1);
             self.complain(&refused.reason);
             let now = Instant::now();
-            if !refused.may_repeat || now >= until || *self.ending.borrow() {
+            if !refused.may_repeat || now >= until || self.is_ending() {
                 self.counts.failed(count);
                 return;
             }
@@ -194,6 +194,11 @@ impl Exporter {
                 _ = self.ending.wait_for(|ending| *ending) => {}
             }
         }
+    }
+
+    /// Also if whoever would say so has gone.
+    fn is_ending(&self) -> bool {
+        *self.ending.borrow() || self.ending.has_changed().is_err()
     }
 
     fn request(&self, spans: Vec<Span>) -> ExportTraceServiceRequest {
