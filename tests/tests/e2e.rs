@@ -66,6 +66,8 @@ mod prometheus;
 mod proxy;
 #[path = "e2e/proxy_seen.rs"]
 mod proxy_seen;
+#[path = "e2e/proxy_traces.rs"]
+mod proxy_traces;
 #[path = "e2e/publish.rs"]
 mod publish;
 #[path = "e2e/raw.rs"]

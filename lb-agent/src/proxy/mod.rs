@@ -92,6 +92,7 @@ impl Proxy {
                     self.follow(&snapshot, &channels.reports);
                 }
                 _ = tick.tick() => {
+                    self.shared.telemetry().counts().keep_open();
                     let signals = self.shared.signals();
                     if !signals.is_empty() {
                         (channels.signals)(signals);

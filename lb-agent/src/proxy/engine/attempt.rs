@@ -22,7 +22,7 @@ use super::{
     view::{Backend, Counted, OfBackend, Service},
 };
 use crate::domain::http::{
-    exchange::{Outcome, SpanContext},
+    exchange::{NoAnswer, Outcome, SpanContext},
     retry::Failure,
     trace_context,
 };
@@ -96,17 +96,22 @@ impl Failed {
         }
     }
 
-    pub(super) fn describe(&self) -> String {
-        match &self.cause {
-            Cause::Connect(error) => error.to_string(),
-            Cause::Broke => "the connection broke before an answer".into(),
-            Cause::Slow | Cause::Late => "no answer in time".into(),
-            Cause::Cancelled => "another answered first".into(),
-            Cause::Idle => "nothing of the request came for too long".into(),
-            Cause::Full => "too many requests wait for a connection".into(),
-            Cause::Body(error) => error.to_string(),
-            Cause::Head => "the request cannot be passed on".into(),
-        }
+    /// For the record.
+    pub(super) fn describe(&self) -> NoAnswer {
+        let (kind, text) = match &self.cause {
+            Cause::Connect(error) => (error.kind(), error.to_string()),
+            Cause::Broke => ("broke", "the connection broke before an answer".into()),
+            Cause::Slow | Cause::Late => ("timeout", "no answer in time".into()),
+            Cause::Cancelled => ("cancelled", "another answered first".into()),
+            Cause::Idle => ("idle", "nothing of the request came for too long".into()),
+            Cause::Full => (
+                "overloaded",
+                "too many requests wait for a connection".into(),
+            ),
+            Cause::Body(error) => ("request_body", error.to_string()),
+            Cause::Head => ("request_head", "the request cannot be passed on".into()),
+        };
+        NoAnswer { kind, text }
     }
 
     /// What the client is told, if it stays at that.
@@ -126,7 +131,7 @@ impl Failed {
             Cause::Body(BodyError::Gone) => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
             Cause::Head => (StatusCode::BAD_REQUEST, Outcome::BadRequest),
         };
-        Refusal::new(status, outcome, self.describe())
+        Refusal::new(status, outcome, self.describe().text)
     }
 }
 

@@ -82,6 +82,7 @@ impl Engine {
             self.tallies.nowhere(),
         );
         let grpc = is_grpc(&parts.headers);
+        ledger.note(|exchange| exchange.grpc = grpc);
         let mut marks = Marks {
             request_id,
             cookie: None,
@@ -162,6 +163,10 @@ impl Engine {
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
         let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
+        ledger.note(|exchange| {
+            let path = head.path.as_str();
+            exchange.rewritten = (path != exchange.target).then(|| path.to_owned());
+        });
         let call = Call {
             head,
             body,

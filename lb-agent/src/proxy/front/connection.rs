@@ -1,6 +1,11 @@
 //! One connection of a client, from its first byte to its last.
 
-use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -15,7 +20,10 @@ use tokio::{
 };
 
 use super::{Place, header, worker::Facts};
-use crate::proxy::engine::{Arrival, Engine};
+use crate::proxy::{
+    engine::{Arrival, Engine},
+    telemetry::counts::OfListener,
+};
 
 /// Streams that a client may have reset before they were taken up, beyond which its connection
 /// ends (CVE-2023-44487).
@@ -31,6 +39,7 @@ pub(super) async fn serve(
     mut stream: TcpStream,
     peer: SocketAddr,
     facts: &Facts,
+    counts: &OfListener,
     engine: Rc<Engine>,
     place: &Place,
     mut stopped: watch::Receiver<bool>,
@@ -50,6 +59,7 @@ pub(super) async fn serve(
     }
     let arrival = Arc::new(Arrival {
         client,
+        peer,
         listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
         tls: place.tls.is_some(),
         // One that speaks for others is trusted for what it says of them, not for what they say.
@@ -59,7 +69,10 @@ pub(super) async fn serve(
     let Some(tls) = &place.tls else {
         return speak(stream, facts, engine, arrival, stopped).await;
     };
-    let stream = timeout(patience, tls.accept(stream)).await??;
+    let shaken = async { Ok::<_, Failure>(timeout(patience, tls.accept(stream)).await??) };
+    let stream = shaken.await.inspect_err(|_| {
+        counts.handshakes_failed.fetch_add(1, Relaxed);
+    })?;
     speak(stream, facts, engine, arrival, stopped).await
 }
 

@@ -148,8 +148,10 @@ impl Ward {
         let place = Arc::clone(&self.place);
         let stopped = self.stopped.clone();
         let counted = Counted::new(&self.open, &self.counts);
+        let counts = Arc::clone(&self.counts);
         spawn_local(async move {
-            let ended = connection::serve(stream, peer, &facts, engine, &place, stopped).await;
+            let served = connection::serve(stream, peer, &facts, &counts, engine, &place, stopped);
+            let ended = served.await;
             if let Err(error) = ended {
                 debug!(%error, %peer, "a connection ended");
             }
