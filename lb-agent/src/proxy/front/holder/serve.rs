@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{SocketFlags, accept_with, sockopt::socket_acceptconn},
-    process::{Resource, Rlimit, chdir, getrlimit, setrlimit, setsid},
+    process::{Resource, Rlimit, getrlimit, setrlimit, setsid},
     thread::set_name,
 };
 
@@ -44,7 +44,7 @@ pub fn run() -> anyhow::Result<()> {
     // What ends the agent, its terminal or its directory should not end this. It leads a group
     // already if it was begun by hand.
     let _ = setsid();
-    let _ = chdir("/");
+    let _ = std::env::set_current_dir("/");
     let _ = set_name(c"lb-agent-hold");
     // A thousand services on as many threads as there may be.
     let most = getrlimit(Resource::Nofile).maximum;
