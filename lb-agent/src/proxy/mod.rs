@@ -153,6 +153,7 @@ impl Proxy {
             report.steering.insert(name.clone(), steering);
         }
         self.pool.close_but(&wanted);
+        self.pool.begin();
         // Of other services it may not be known yet that they are the proxy's.
         self.pool.forget(|key| {
             let service = key.service.as_deref();

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_rustls::TlsAcceptor;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Place,
@@ -37,11 +37,15 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Pool {
     facts: Arc<worker::Facts>,
-    /// Threads that are to serve.
-    count: usize,
-    /// None before there is a socket.
+    /// Orders to each of the threads.
     orders: Vec<mpsc::UnboundedSender<Order>>,
+    /// The other ends, of those that do not run yet.
+    idle: Vec<mpsc::UnboundedReceiver<Order>>,
     threads: Vec<JoinHandle<()>>,
+    /// It is known what requests are for.
+    is_ready: bool,
+    /// There is a socket.
+    is_needed: bool,
     /// Where the sockets of services are.
     sockets: BTreeMap<Key, SocketAddr>,
     keep: Keep,
@@ -50,8 +54,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// One of `count` threads, which begin with the first socket: a node without requests needs none.
-    /// Sockets are those of `keep` where it has some.
+    /// One of `count` threads, which begin with the first socket, since a node without requests needs
+    /// none, and not before [`Pool::begin`]. Sockets are those of `keep` where it has some.
     pub fn new(count: usize, shared: Arc<Shared>, config: &ProxyConfig, keep: Keep) -> Self {
         let admission = Admission::new(config.bounds.connections, config.bounds.per_client);
         let facts = Arc::new(worker::Facts {
@@ -61,30 +65,41 @@ impl Pool {
             bounds: config.bounds.clone(),
             trusted: config.trusted.clone(),
         });
+        let (orders, idle) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         Self {
             facts,
-            count,
-            orders: Vec::new(),
+            orders,
+            idle,
             threads: Vec::new(),
+            is_ready: false,
+            is_needed: false,
             sockets: BTreeMap::new(),
             keep,
             certificates: Vec::new(),
         }
     }
 
-    /// Starts the threads unless they run.
-    fn start(&mut self) -> anyhow::Result<()> {
-        for number in self.threads.len()..self.count {
-            let (sender, receiver) = mpsc::unbounded_channel();
+    /// Begins to serve: until it is known where requests go, who connects waits.
+    pub fn begin(&mut self) {
+        self.is_ready = true;
+        self.start();
+    }
+
+    /// Starts the threads unless they run, or have nothing to do.
+    fn start(&mut self) {
+        if !self.is_ready || !self.is_needed {
+            return;
+        }
+        for orders in self.idle.drain(..) {
             let facts = Arc::clone(&self.facts);
             let thread = std::thread::Builder::new()
-                .name(format!("proxy-{number}"))
-                .spawn(move || worker::run(facts, receiver))
-                .context("cannot start a thread for requests")?;
-            self.orders.push(sender);
-            self.threads.push(thread);
+                .name(format!("proxy-{}", self.threads.len()))
+                .spawn(move || worker::run(facts, orders));
+            match thread {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => error!(%error, "cannot start a thread for requests"),
+            }
         }
-        Ok(())
     }
 
     /// Opens a shared listener.
@@ -145,11 +160,10 @@ impl Pool {
     ///
     /// It cannot be bound.
     fn listen(&mut self, key: &Key, place: Place) -> anyhow::Result<SocketAddr> {
-        self.start()?;
         let mut sockets = self.keep.take(key);
         let known = sockets.first().map(TcpListener::local_addr);
         let known = known.transpose().context("asking for a port")?;
-        let missing = self.count.saturating_sub(sockets.len());
+        let missing = self.orders.len().saturating_sub(sockets.len());
         match socket::bind(known.unwrap_or(key.address), missing) {
             Ok(more) => {
                 self.keep.hold(key, &more);
@@ -166,6 +180,8 @@ impl Pool {
             let _ = orders.send(Order::Open(address, socket, Arc::clone(&place)));
         }
         info!(%address, service = place.service.as_deref(), "taking requests");
+        self.is_needed = true;
+        self.start();
         Ok(address)
     }
 

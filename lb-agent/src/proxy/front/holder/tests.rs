@@ -155,7 +155,9 @@ fn a_holder_is_replaced_or_ended_as_needed() {
     keep.release(&first);
     keep.release(&second);
     keep.look();
+    let asked = Instant::now();
     wait_for("its end", || Link::connect(&path).is_err());
+    assert!(asked.elapsed() < PATIENCE, "not of its own accord");
 }
 
 #[test]
