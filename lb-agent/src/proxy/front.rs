@@ -4,7 +4,9 @@
 mod admission;
 mod certificates;
 mod connection;
+mod ending;
 mod header;
+pub mod holder;
 mod pool;
 mod socket;
 mod worker;

@@ -1,13 +1,14 @@
 //! One connection of a client, from its first byte to its last.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use hyper::service::service_fn;
+use hyper::{Version, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -15,11 +16,10 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::TcpStream,
-    sync::watch,
     time::{sleep, timeout},
 };
 
-use super::{Place, header, worker::Facts};
+use super::{Place, ending::Farewell, header, worker::Facts};
 use crate::proxy::{
     engine::{Arrival, Engine},
     telemetry::counts::OfListener,
@@ -34,7 +34,7 @@ const PIECE: std::time::Duration = std::time::Duration::from_millis(5);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves a connection to its end, or to the end of its requests under way once `stopped` is so.
+/// Serves a connection to its end, or to the end of its requests under way at a stop.
 pub(super) async fn serve(
     mut stream: TcpStream,
     peer: SocketAddr,
@@ -42,7 +42,7 @@ pub(super) async fn serve(
     counts: &OfListener,
     engine: Rc<Engine>,
     place: &Place,
-    mut stopped: watch::Receiver<bool>,
+    mut farewell: Farewell,
 ) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
     let listener = stream.local_addr()?;
@@ -50,7 +50,7 @@ pub(super) async fn serve(
     let patience = facts.bounds.head_timeout;
     tokio::select! {
         first = timeout(patience, stream.readable()) => first??,
-        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        () = farewell.has_lingered() => return Ok(()),
     }
     let mut client = peer;
     if place.proxy_protocol && facts.trusts(peer.ip()) {
@@ -67,13 +67,13 @@ pub(super) async fn serve(
         service: place.service.clone(),
     });
     let Some(tls) = &place.tls else {
-        return speak(stream, facts, engine, arrival, stopped).await;
+        return speak(stream, facts, engine, arrival, farewell).await;
     };
     let shaken = async { Ok::<_, Failure>(timeout(patience, tls.accept(stream)).await??) };
     let stream = shaken.await.inspect_err(|_| {
         counts.handshakes_failed.fetch_add(1, Relaxed);
     })?;
-    speak(stream, facts, engine, arrival, stopped).await
+    speak(stream, facts, engine, arrival, farewell).await
 }
 
 /// Reads the header of the PROXY protocol, and nothing beyond it.
@@ -99,21 +99,30 @@ async fn speak<S>(
     facts: &Facts,
     engine: Rc<Engine>,
     arrival: Arc<Arrival>,
-    mut stopped: watch::Receiver<bool>,
+    mut farewell: Farewell,
 ) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let is_http2 = Rc::new(Cell::new(false));
+    let (ending, told) = (Arc::clone(&facts.ending), Rc::clone(&is_http2));
     let service = service_fn(move |request| {
         let (engine, arrival) = (Rc::clone(&engine), Arc::clone(&arrival));
-        async move { Ok::<_, Infallible>(engine.handle(request, &arrival).await) }
+        let (ending, version) = (Arc::clone(&ending), request.version());
+        told.set(version == Version::HTTP_2);
+        async move {
+            let mut response = engine.handle(request, &arrival).await;
+            ending.tell(version, &mut response);
+            Ok::<_, Infallible>(response)
+        }
     });
     let builder = builder(facts);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {
+        biased;
         ended = &mut serving => return ended,
-        _ = stopped.wait_for(|stopped| *stopped) => {}
+        () = farewell.is_due(&is_http2) => {}
     }
     serving.as_mut().graceful_shutdown();
     serving.await
