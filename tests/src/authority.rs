@@ -43,3 +43,17 @@ pub(crate) fn acceptor(directory: &Path, addresses: Vec<IpAddr>) -> Result<TlsAc
         .with_single_cert(vec![certificate.der().clone()], key)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
+
+/// Writes `<stem>.pem` and `<stem>.key` into `directory`: a new certificate of its authority for
+/// these names, and its key.
+pub fn issue(directory: &Path, stem: &str, names: &[&str]) -> Result<()> {
+    let key = fs::read_to_string(directory.join(KEY))
+        .with_context(|| format!("no authority in {}", directory.display()))?;
+    let issuer = Issuer::new(params()?, KeyPair::from_pem(&key)?);
+    let own = KeyPair::generate()?;
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let certificate = CertificateParams::new(names)?.signed_by(&own, &issuer)?;
+    fs::write(directory.join(format!("{stem}.pem")), certificate.pem())?;
+    fs::write(directory.join(format!("{stem}.key")), own.serialize_pem())?;
+    Ok(())
+}

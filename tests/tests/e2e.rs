@@ -64,8 +64,16 @@ mod paths;
 mod prometheus;
 #[path = "e2e/proxy.rs"]
 mod proxy;
+#[path = "e2e/proxy_front.rs"]
+mod proxy_front;
+#[path = "e2e/proxy_scene.rs"]
+mod proxy_scene;
 #[path = "e2e/proxy_seen.rs"]
 mod proxy_seen;
+#[path = "e2e/proxy_tls.rs"]
+mod proxy_tls;
+#[path = "e2e/proxy_wire.rs"]
+mod proxy_wire;
 #[path = "e2e/publish.rs"]
 mod publish;
 #[path = "e2e/raw.rs"]

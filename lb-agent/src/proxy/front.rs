@@ -4,6 +4,7 @@
 mod admission;
 mod certificates;
 mod connection;
+mod guard;
 mod header;
 mod pool;
 mod socket;

@@ -8,6 +8,9 @@ pub mod engine;
 pub mod front;
 pub mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use std::{cell::LazyCell, collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;

@@ -18,7 +18,7 @@ mod upstream;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     cell::RefCell,

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc};
 
+use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -14,7 +15,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Place, header, worker::Facts};
+use super::{
+    Place,
+    guard::{Guarded, Tunnel},
+    header,
+    worker::Facts,
+};
 use crate::proxy::engine::{Arrival, Engine};
 
 /// Streams that a client may have reset before they were taken up, beyond which its connection
@@ -23,6 +29,9 @@ const RESETS: usize = 20;
 
 /// Between two looks at a header that comes in pieces.
 const PIECE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// Headers that the HTTP library reads unless it is told otherwise.
+const HEADERS: usize = 100;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,12 +100,20 @@ async fn speak<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let tunnel = Tunnel::default();
+    let stream = TokioIo::new(Guarded::new(stream, tunnel.clone()));
     let service = service_fn(move |request| {
-        let (engine, arrival) = (Rc::clone(&engine), Arc::clone(&arrival));
-        async move { Ok::<_, Infallible>(engine.handle(request, &arrival).await) }
+        let (engine, arrival, tunnel) = (Rc::clone(&engine), Arc::clone(&arrival), tunnel.clone());
+        async move {
+            let response = engine.handle(request, &arrival).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tunnel.begin();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let builder = builder(facts);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let serving = builder.serve_connection_with_upgrades(stream, service);
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
@@ -115,6 +132,10 @@ fn builder(facts: &Facts) -> Builder<LocalTasks> {
         .header_read_timeout(bounds.keep_alive)
         .max_buf_size(bounds.head.max(8192))
         .half_close(true);
+    // As many as the library has room for without being told need no memory of their own.
+    if bounds.headers != HEADERS {
+        builder.http1().max_headers(bounds.headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())
