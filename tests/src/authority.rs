@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -52,7 +52,10 @@ pub fn issue(directory: &Path, stem: &str, names: &[&str]) -> Result<()> {
     let issuer = Issuer::new(params()?, KeyPair::from_pem(&key)?);
     let own = KeyPair::generate()?;
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let certificate = CertificateParams::new(names)?.signed_by(&own, &issuer)?;
+    let mut params = CertificateParams::new(names)?;
+    // Under the name of its issuer it would pass for one that signed itself.
+    params.distinguished_name.push(DnType::CommonName, stem);
+    let certificate = params.signed_by(&own, &issuer)?;
     fs::write(directory.join(format!("{stem}.pem")), certificate.pem())?;
     fs::write(directory.join(format!("{stem}.key")), own.serialize_pem())?;
     Ok(())

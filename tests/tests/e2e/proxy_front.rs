@@ -156,26 +156,26 @@ fn backends_are_told_the_client() {
 #[test]
 fn clients_that_are_not_allowed_are_told_so() {
     let listen = format!("\"{SHARED}\"");
-    let site = Site::new(&listen, "", "allow = [\"10.77.0.3/32\"]");
+    let site = Site::new(&listen, "", "allow = [\"10.77.0.2/32\"]");
     let shared = format!("http://{SHARED}/");
     let words = |source| ["--interface", source, "-H", "Host: web", &shared];
-    site.wait_for_status(&words("10.77.0.3"), 200);
-    let refused = site.curl(&words("10.77.0.2"));
+    site.wait_for_status(&words("10.77.0.2"), 200);
+    let refused = site.curl(&words("10.77.0.3"));
     assert_eq!(refused.status, 403, "{refused:?}");
     // Nobody passes for another by saying so.
-    let mut pretending = words("10.77.0.2").to_vec();
+    let mut pretending = words("10.77.0.3").to_vec();
     pretending.extend([
         "-H",
-        "X-Forwarded-For: 10.77.0.3",
+        "X-Forwarded-For: 10.77.0.2",
         "-H",
-        "Forwarded: for=10.77.0.3",
+        "Forwarded: for=10.77.0.2",
     ]);
     assert_eq!(site.curl(&pretending).status, 403);
     // By its VIP the kernel turns away whom the service does not allow, before the proxy.
     let vip = format!("http://{VIP}/");
     let by_vip = |source| ["--connect-timeout", "1", "--interface", source, &vip];
-    site.wait_for_status(&by_vip("10.77.0.3"), 200);
-    let status = site.curl(&by_vip("10.77.0.2")).status;
+    site.wait_for_status(&by_vip("10.77.0.2"), 200);
+    let status = site.curl(&by_vip("10.77.0.3")).status;
     assert!(status == 0 || status == 403, "{status}");
 }
 
@@ -185,7 +185,8 @@ fn rates_are_kept() {
     let service = "rate_limit = [{ requests = 6, per = \"1h\", burst = 3, path = \"/size\" }]";
     let site = Site::new(&format!("\"{SHARED}\""), "", service);
     let limited = format!("http://{SHARED}/size/1");
-    let from = |source, url| site.curl(&["--interface", source, "-H", "Host: web", url]);
+    let from =
+        |source: &str, url: &str| site.curl(&["--interface", source, "-H", "Host: web", url]);
     site.wait_for_status(&["-H", "Host: web", &format!("http://{SHARED}/head")], 200);
     for left in [2, 1, 0] {
         let got = from("10.77.0.2", &limited);
@@ -233,13 +234,16 @@ fn a_vip_may_be_the_nodes_own_address() {
     site.agent.command(&["reload"]).unwrap();
     let vip = format!("http://{VIP}/head");
     let own = format!("http://{own}/head");
-    for url in [&own, &vip] {
+    for (url, port) in [(&own, 8090), (&vip, 80)] {
         // Whatever the host: the VIP says which service is meant.
         let got = site.wait_for_status(&["-H", "Host: anything.example", url], 200);
         assert!(
             got.body.contains("\nx-forwarded-for: 10.77.0.2\n"),
             "{got:?}"
         );
+        // The port that the client knows, not the one that packets for the VIP are steered to.
+        let port = format!("\nx-forwarded-port: {port}\n");
+        assert!(got.body.contains(&port), "{got:?}");
     }
     // From the node itself, too.
     let got = crate::proxy_scene::curl(site.topology.node(), &[&own]);

@@ -46,6 +46,7 @@ pub(super) async fn serve(
 ) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
     let listener = stream.local_addr()?;
+    let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
     // Who connects has something to say.
     let patience = facts.bounds.head_timeout;
     tokio::select! {
@@ -59,7 +60,7 @@ pub(super) async fn serve(
     }
     let arrival = Arc::new(Arrival {
         client,
-        listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
+        listener: engine.connected_to(place.service.as_deref(), listener),
         tls: place.tls.is_some(),
         // One that speaks for others is trusted for what it says of them, not for what they say.
         trusted: facts.trusts(client.ip()),

@@ -526,3 +526,37 @@ fn heads_of_answers() {
         assert_eq!(got.header(name), None, "{lines:#?}");
     }
 }
+
+/// A client of HTTP/1.0 knows neither chunks nor trailers: its answer ends with the connection, or
+/// has a length if it wants to keep that.
+#[test]
+fn clients_of_http_1_0() {
+    const CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
+                          5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+    const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    for (answer, more, count) in [
+        (CHUNKS, "TE: trailers\r\n", 1),
+        (CHUNKS, "Connection: keep-alive\r\n", 1),
+        (LENGTH, "", 1),
+        (LENGTH, "Connection: keep-alive\r\n", 2),
+    ] {
+        let stage = Stage::answering(answer);
+        let first = format!("GET / HTTP/1.0\r\nHost: web\r\n{more}\r\n");
+        let bytes = format!("{first}GET / HTTP/1.0\r\nHost: web\r\n\r\n");
+        let answers = String::from_utf8(stage.raw(bytes.as_bytes())).unwrap();
+        assert_eq!(
+            answers.matches("200 OK\r\n").count(),
+            count,
+            "{more:?}: {answers:?}"
+        );
+        assert_eq!(
+            answers.matches("\r\n\r\nhello").count(),
+            count,
+            "{more:?}: {answers:?}"
+        );
+        for word in ["chunked", "x-sum: 1", "5\r\nhello"] {
+            let own = answers.to_ascii_lowercase();
+            assert!(!own.contains(word), "{word} for {more:?}: {answers:?}");
+        }
+    }
+}
