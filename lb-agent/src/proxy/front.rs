@@ -5,6 +5,7 @@ mod admission;
 mod certificates;
 mod connection;
 mod ending;
+mod guard;
 mod header;
 pub mod holder;
 mod pool;

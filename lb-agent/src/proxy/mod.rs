@@ -9,6 +9,9 @@ pub mod front;
 mod gather;
 pub mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::LazyCell, collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc,
     time::Duration,

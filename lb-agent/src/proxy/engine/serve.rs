@@ -83,6 +83,7 @@ impl Engine {
         );
         let grpc = is_grpc(&parts.headers);
         ledger.note(|exchange| exchange.grpc = grpc);
+        let version = parts.version;
         let mut marks = Marks {
             request_id,
             cookie: None,
@@ -94,7 +95,13 @@ impl Engine {
             .await;
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
-            refusal.answer(grpc)
+            let mut response = refusal.answer(grpc);
+            // Whoever has said one thing that must not be said is not heard further.
+            if refusal.outcome == Outcome::BadRequest && version < Version::HTTP_2 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            response
         });
         let headers = response.headers_mut();
         request_id::give_back(headers, &marks.request_id);

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use http::StatusCode;
 use hyper::{Version, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -19,7 +20,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Place, ending::Farewell, header, worker::Facts};
+use super::{
+    Place,
+    ending::Farewell,
+    guard::{Guarded, Tunnel},
+    header,
+    worker::Facts,
+};
 use crate::proxy::{
     engine::{Arrival, Engine},
     telemetry::counts::OfListener,
@@ -31,6 +38,9 @@ const RESETS: usize = 20;
 
 /// Between two looks at a header that comes in pieces.
 const PIECE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// Headers that the HTTP library reads unless it is told otherwise.
+const HEADERS: usize = 100;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -46,6 +56,7 @@ pub(super) async fn serve(
 ) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
     let listener = stream.local_addr()?;
+    let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
     // Who connects has something to say.
     let patience = facts.bounds.head_timeout;
     tokio::select! {
@@ -60,7 +71,7 @@ pub(super) async fn serve(
     let arrival = Arc::new(Arrival {
         client,
         peer,
-        listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
+        listener: engine.connected_to(place.service.as_deref(), listener),
         tls: place.tls.is_some(),
         // One that speaks for others is trusted for what it says of them, not for what they say.
         trusted: facts.trusts(client.ip()),
@@ -104,20 +115,25 @@ async fn speak<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let tunnel = Tunnel::default();
+    let stream = TokioIo::new(Guarded::new(stream, tunnel.clone()));
     let is_http2 = Rc::new(Cell::new(false));
     let (ending, told) = (Arc::clone(&facts.ending), Rc::clone(&is_http2));
     let service = service_fn(move |request| {
-        let (engine, arrival) = (Rc::clone(&engine), Arc::clone(&arrival));
+        let (engine, arrival, tunnel) = (Rc::clone(&engine), Arc::clone(&arrival), tunnel.clone());
         let (ending, version) = (Arc::clone(&ending), request.version());
         told.set(version == Version::HTTP_2);
         async move {
             let mut response = engine.handle(request, &arrival).await;
             ending.tell(version, &mut response);
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tunnel.begin();
+            }
             Ok::<_, Infallible>(response)
         }
     });
     let builder = builder(facts);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let serving = builder.serve_connection_with_upgrades(stream, service);
     tokio::pin!(serving);
     tokio::select! {
         biased;
@@ -137,6 +153,10 @@ fn builder(facts: &Facts) -> Builder<LocalTasks> {
         .header_read_timeout(bounds.keep_alive)
         .max_buf_size(bounds.head.max(8192))
         .half_close(true);
+    // As many as the library has room for without being told need no memory of their own.
+    if bounds.headers != HEADERS {
+        builder.http1().max_headers(bounds.headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())

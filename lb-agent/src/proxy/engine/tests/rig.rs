@@ -52,7 +52,7 @@ pub(super) fn local<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// A service `web` of these backends, all of the same weight.
-pub(super) fn snapshot(
+pub(in crate::proxy) fn snapshot(
     policy: HttpPolicy,
     protocol: Protocol,
     backends: &[SocketAddr],
