@@ -119,6 +119,7 @@ impl Proxy {
                         (channels.signals)(signals);
                     }
                     if self.pool.refresh_certificates()
+                        || self.pool.problems().next().is_some()
                         || !channels.reports.borrow().problems.is_empty()
                     {
                         let snapshot = channels.snapshots.borrow().clone();
