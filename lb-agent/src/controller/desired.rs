@@ -3,9 +3,11 @@
 mod chain;
 mod changes;
 mod detail;
+mod due;
 mod health;
 mod maintenance;
 mod naming;
+mod offers;
 mod origin;
 mod publish;
 mod rebuild;
@@ -41,6 +43,7 @@ use crate::{
     },
     state::PersistedState,
 };
+use offers::Offers;
 use touched::Touched;
 
 type ObservedKey = (String, InstanceId, SocketAddr);
@@ -50,6 +53,8 @@ pub(crate) struct Desired {
     services: BTreeMap<String, Arc<ServiceSpec>>,
     /// Services that publish themselves in Consul.
     offered: BTreeMap<String, Arc<ServiceSpec>>,
+    /// What was read of their listings.
+    offers: Offers,
     /// Which may; `None`: there is no Consul.
     auto_publish: Option<Publish>,
     catalog: Arc<CatalogState>,
@@ -114,6 +119,7 @@ impl Desired {
         let mut desired = Self {
             services: BTreeMap::new(),
             offered: BTreeMap::new(),
+            offers: Offers::default(),
             auto_publish: config
                 .consul
                 .as_ref()
@@ -238,18 +244,6 @@ impl Desired {
             }
         }
         down
-    }
-
-    /// When a hold, an ejection or a step of a slow start ends.
-    pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
-        let guards = self.guards.values().filter_map(Guard::next_deadline);
-        let unremembered = self.unremembered.values().flatten().copied();
-        let entries = self.entries.values().filter_map(Believed::next_deadline);
-        let keys = self.keys.next_deadline();
-        let shifts = self.shifts.values().filter_map(Steering::next_deadline);
-        let health = self.health.next_deadline();
-        let all = guards.chain(unremembered).chain(entries);
-        all.chain(keys).chain(shifts).chain(health).min()
     }
 
     /// Asks the guards what to believe of the catalog; answers with the keys of which that may be

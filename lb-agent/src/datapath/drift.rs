@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd as _, AsRawFd as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::maps::MapData;
@@ -232,7 +232,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// The pinned links, and what each is about; none where it cannot be told, as of filters.
+    /// The pinned links, and what each is about; none where it cannot be told.
     fn read_links(&self) -> Result<BTreeMap<PathBuf, Option<Attachment>>, KernelError> {
         let dir = loader::pin_dir(&self.options.bpf_dir);
         let mut links = BTreeMap::new();
@@ -240,7 +240,7 @@ impl Datapath {
             .into_iter()
             .chain(local::pinned(&dir)?);
         for path in pins {
-            let about = object::attachment(&path).ok();
+            let about = about(&path)?;
             links.insert(path, about);
         }
         Ok(links)
@@ -339,9 +339,18 @@ impl Datapath {
                 }
             }
         }
-        let about = object::attachment(&path).ok();
+        let about = about(&path)?;
         self.links.insert(path, about);
         Ok(())
+    }
+}
+
+/// What a link or filter is about, by its pin; none where it cannot be told.
+fn about(path: &Path) -> Result<Option<Attachment>, KernelError> {
+    // A filter has no pin of its own, but a directory in its place.
+    match path.is_dir() {
+        true => classifier::filter_attachment(path).map(Some),
+        false => Ok(object::attachment(path).ok()),
     }
 }
 

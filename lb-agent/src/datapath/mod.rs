@@ -40,6 +40,7 @@ mod sources;
 mod sysctl;
 mod tables;
 mod takeover;
+mod tc_filter;
 mod trace;
 mod trial;
 mod trunk;
