@@ -11,6 +11,7 @@ mod offers;
 mod origin;
 mod publish;
 mod rebuild;
+mod requests;
 mod shifts;
 mod touched;
 
@@ -44,6 +45,7 @@ use crate::{
     state::PersistedState,
 };
 use offers::Offers;
+use requests::Requests;
 use touched::Touched;
 
 type ObservedKey = (String, InstanceId, SocketAddr);
@@ -103,6 +105,7 @@ pub(crate) struct Desired {
     /// Where the proxy takes connections.
     proxy: ProxyReport,
     health: HealthFacts,
+    requests: Requests,
     /// The node itself, drained by a person.
     pub(crate) node_drain: Option<NodeDrain>,
     snapshot: Arc<Snapshot>,
@@ -159,6 +162,7 @@ impl Desired {
                 .and_then(|consul| consul.maintenance_deadline),
             proxy: ProxyReport::default(),
             health: HealthFacts::default(),
+            requests: Requests::default(),
             node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),
         };

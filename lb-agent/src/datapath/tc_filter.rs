@@ -8,9 +8,7 @@ use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        tc::{
-            TcAttribute, TcFilterBpfOption, TcHandle as Handle, TcHeader, TcMessage, TcOption,
-        },
+        tc::{TcAttribute, TcFilterBpfOption, TcHandle as Handle, TcHeader, TcMessage, TcOption},
     },
 };
 
@@ -61,7 +59,13 @@ pub(super) fn program(
             Ok(number(&filter))
         }
         NetlinkPayload::Error(error) => match error.to_io() {
-            error if error.raw_os_error().is_some_and(|code| ABSENT.contains(&code)) => Ok(None),
+            error
+                if error
+                    .raw_os_error()
+                    .is_some_and(|code| ABSENT.contains(&code)) =>
+            {
+                Ok(None)
+            }
             error => Err(error),
         },
         _ => Err(io::ErrorKind::InvalidData.into()),

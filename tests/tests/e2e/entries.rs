@@ -236,12 +236,11 @@ fn the_last_backend_with_a_failover_is_drained_without_force() {
 
     consul.set_check("b2", "critical").unwrap();
     wait_for("the spare's end", PATIENCE, || {
-        Ok((drain().code == 1).then_some(())
-            .or_else(|| {
-                // It was not seen yet: back to where it was.
-                let _ = scene.agent.command(&["undrain", "echo", "lb-node/b1"]);
-                None
-            }))
+        Ok((drain().code == 1).then_some(()).or_else(|| {
+            // It was not seen yet: back to where it was.
+            let _ = scene.agent.command(&["undrain", "echo", "lb-node/b1"]);
+            None
+        }))
     })
     .unwrap();
     is_refused("who would take over is ill");

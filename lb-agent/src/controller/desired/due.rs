@@ -8,7 +8,11 @@ use crate::domain::{guard::Guard, shift::Steering, vanished::Believed};
 impl Desired {
     /// When a hold, an ejection or a step of a slow start ends.
     pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
-        let all = [self.listings_due(), self.said_due(), self.health.next_deadline()];
+        let all = [
+            self.listings_due(),
+            self.said_due(),
+            self.health.next_deadline(),
+        ];
         all.into_iter().flatten().min()
     }
 

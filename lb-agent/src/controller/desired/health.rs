@@ -232,6 +232,7 @@ impl Desired {
             let Some(id) = ids.get(backend) else {
                 continue;
             };
+            self.requests.note(service, *backend, tally);
             if tally.failed > 0 {
                 news = true;
                 self.touched.services.insert(service.clone());

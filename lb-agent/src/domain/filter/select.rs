@@ -176,9 +176,8 @@ impl Selector {
         let weight = |field: fn(&Detail) -> u32| {
             Value::Text(detail.map_or(instance.weight, field).to_string().into())
         };
-        let flag = |field: fn(&Detail) -> bool| {
-            Value::Text(detail.is_some_and(field).to_string().into())
-        };
+        let flag =
+            |field: fn(&Detail) -> bool| Value::Text(detail.is_some_and(field).to_string().into());
         let tagged = |key: &String| detail?.tagged_addresses.get(key);
         let checks = detail.map_or(&[][..], |detail| &detail.checks);
         test(match self {
