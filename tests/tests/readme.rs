@@ -37,7 +37,7 @@ fn words(line: &str) -> Vec<String> {
 #[test]
 fn configurations_are_valid() {
     let blocks = blocks(&readme(), "toml");
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     for block in blocks {
         let config = lb_agent::config::parse(&block, Path::new("README.md"));
         assert!(config.is_ok(), "{}", config.unwrap_err());
