@@ -4,7 +4,10 @@
 mod admission;
 mod certificates;
 mod connection;
+mod ending;
+mod guard;
 mod header;
+pub mod holder;
 mod pool;
 mod socket;
 mod worker;
@@ -13,8 +16,18 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use tokio_rustls::TlsAcceptor;
 
+use self::certificates::Certificates;
 pub use self::pool::Pool;
-use crate::surroundings;
+use crate::{config::proxy::ListenerConfig, surroundings};
+
+/// Names in the certificates of a listener, sorted.
+///
+/// # Errors
+///
+/// A file that cannot be read, or does not hold what it should; it is named.
+pub fn certificate_names(config: &ListenerConfig) -> anyhow::Result<Vec<String>> {
+    Ok(Certificates::read(&config.certificates)?.names())
+}
 
 /// The node's own addresses.
 #[derive(Debug, Default)]

@@ -45,6 +45,14 @@ struct Brought {
     sampled: Option<bool>,
 }
 
+/// Whether anything about a trace is among these headers.
+pub fn is_brought(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        name.starts_with("trace") || b3::is_one(name)
+    })
+}
+
 /// The proxy's own span for a request, and the one that the request came with. Headers that
 /// belong to a trace that is not continued are removed.
 pub fn begin(
@@ -94,6 +102,13 @@ fn nonzero<N: PartialEq + From<u8>>(random: &mut impl FnMut() -> N) -> N {
         .map(|_| random())
         .find(|drawn| *drawn != N::from(0))
         .unwrap_or(N::from(1))
+}
+
+/// What tracing systems have added of their own, as one value.
+pub fn state(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(TRACESTATE).iter();
+    let texts: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
 }
 
 /// Makes `context` the caller of the request with these headers: its span is that of the try.

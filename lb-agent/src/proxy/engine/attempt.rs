@@ -22,7 +22,8 @@ use super::{
     view::{Backend, Counted, OfBackend, Service},
 };
 use crate::domain::http::{
-    exchange::{Outcome, SpanContext},
+    exchange::{NoAnswer, Outcome, SpanContext},
+    head::{InvalidAnswer, check_answer},
     retry::Failure,
     trace_context,
 };
@@ -43,8 +44,8 @@ pub(super) struct Call {
     /// Patience until the head of an answer, of all tries and of one.
     pub(super) total: Duration,
     pub(super) per_try: Option<Duration>,
-    /// The proxy's own span.
-    pub(super) trace: SpanContext,
+    /// The proxy's own span; `None`: the request belongs to no trace.
+    pub(super) trace: Option<SpanContext>,
 }
 
 /// The head of an answer, and what its body comes over.
@@ -54,6 +55,8 @@ pub(super) struct Answer {
     pub(super) lease: Lease,
     pub(super) pool: Rc<Pool>,
     pub(super) counted: Counted<OfBackend>,
+    /// When the head was there.
+    pub(super) at: Instant,
 }
 
 /// Why there is no answer.
@@ -72,6 +75,8 @@ pub(super) enum Cause {
     Full,
     Body(BodyError),
     Head,
+    /// There is one that must not be passed on.
+    Answer(InvalidAnswer),
 }
 
 /// A failed try.
@@ -87,24 +92,30 @@ impl Failed {
     pub(super) fn failure(&self) -> Option<Failure> {
         match self.cause {
             Cause::Connect(_) => Some(Failure::Connect),
-            Cause::Broke => Some(Failure::Broke),
+            Cause::Broke | Cause::Answer(_) => Some(Failure::Broke),
             Cause::Slow => Some(Failure::Slow),
             Cause::Full => Some(Failure::Connect),
             Cause::Cancelled | Cause::Late | Cause::Idle | Cause::Body(_) | Cause::Head => None,
         }
     }
 
-    pub(super) fn describe(&self) -> String {
-        match &self.cause {
-            Cause::Connect(error) => error.to_string(),
-            Cause::Broke => "the connection broke before an answer".into(),
-            Cause::Slow | Cause::Late => "no answer in time".into(),
-            Cause::Cancelled => "another answered first".into(),
-            Cause::Idle => "nothing of the request came for too long".into(),
-            Cause::Full => "too many requests wait for a connection".into(),
-            Cause::Body(error) => error.to_string(),
-            Cause::Head => "the request cannot be passed on".into(),
-        }
+    /// For the record.
+    pub(super) fn describe(&self) -> NoAnswer {
+        let (kind, text) = match &self.cause {
+            Cause::Connect(error) => (error.kind(), error.to_string()),
+            Cause::Broke => ("broke", "the connection broke before an answer".into()),
+            Cause::Slow | Cause::Late => ("timeout", "no answer in time".into()),
+            Cause::Cancelled => ("cancelled", "another answered first".into()),
+            Cause::Idle => ("idle", "nothing of the request came for too long".into()),
+            Cause::Full => (
+                "overloaded",
+                "too many requests wait for a connection".into(),
+            ),
+            Cause::Body(error) => ("request_body", error.to_string()),
+            Cause::Answer(invalid) => ("answer_head", invalid.to_string()),
+            Cause::Head => ("request_head", "the request cannot be passed on".into()),
+        };
+        NoAnswer { kind, text }
     }
 
     /// What the client is told, if it stays at that.
@@ -113,7 +124,9 @@ impl Failed {
             Cause::Connect(ConnectError::TimedOut) => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::BackendFailed)
             }
-            Cause::Connect(_) | Cause::Broke => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
+            Cause::Connect(_) | Cause::Broke | Cause::Answer(_) => {
+                (StatusCode::BAD_GATEWAY, Outcome::BackendFailed)
+            }
             Cause::Slow | Cause::Late | Cause::Cancelled => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::TimedOut)
             }
@@ -124,7 +137,7 @@ impl Failed {
             Cause::Body(BodyError::Gone) => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
             Cause::Head => (StatusCode::BAD_REQUEST, Outcome::BadRequest),
         };
-        Refusal::new(status, outcome, self.describe())
+        Refusal::new(status, outcome, self.describe().text)
     }
 }
 
@@ -168,9 +181,10 @@ impl Engine {
             })?;
             let reused = matches!(&lease, Lease::Http1(link) if link.reused);
             match self.exchange(call, backend, span, &mut lease).await {
-                Ok(response) => {
+                Ok((response, at)) => {
                     return Ok(Answer {
                         response,
+                        at,
                         lease,
                         pool,
                         counted,
@@ -187,7 +201,7 @@ impl Engine {
                 }
                 Err(failed) => {
                     match failed.cause {
-                        Cause::Broke => backend.failed(Mishap::Reset),
+                        Cause::Broke | Cause::Answer(_) => backend.failed(Mishap::Reset),
                         Cause::Slow => backend.failed(Mishap::Slow),
                         _ => {}
                     }
@@ -204,7 +218,7 @@ impl Engine {
         backend: &Backend,
         span: u64,
         lease: &mut Lease,
-    ) -> Result<Response<Incoming>, Failed> {
+    ) -> Result<(Response<Incoming>, Instant), Failed> {
         let body = call.body.as_ref().map_or(Outgoing::EMPTY, Replay::read);
         let unsent = |cause| Failed {
             cause,
@@ -212,8 +226,9 @@ impl Engine {
         };
         let request = call.head.request(backend, body);
         let mut request = request.ok_or(unsent(Cause::Head))?;
-        let trace = SpanContext { span, ..call.trace };
-        trace_context::send(request.headers_mut(), trace);
+        if let Some(trace) = call.trace {
+            trace_context::send(request.headers_mut(), SpanContext { span, ..trace });
+        }
         let sent = Instant::now();
         let mut patience = Patience::new(self, call, sent);
         let answered = match lease {
@@ -223,10 +238,14 @@ impl Engine {
         let now = Instant::now();
         let latency = now.saturating_duration_since(sent).as_nanos() as u64;
         match answered {
-            Ok(Ok(response)) => {
+            Ok(Ok(mut response)) => {
+                check_answer(response.headers_mut()).map_err(|invalid| Failed {
+                    cause: Cause::Answer(invalid),
+                    begun: true,
+                })?;
                 backend.latency.observe(latency, self.nanoseconds(now));
                 backend.answered(response.status().as_u16());
-                Ok(response)
+                Ok((response, now))
             }
             Ok(Err(Broken { begun })) => {
                 let own = call.body.as_ref().and_then(|body| body.error());

@@ -18,7 +18,7 @@ mod upstream;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     cell::RefCell,
@@ -43,6 +43,8 @@ use crate::{
 pub struct Arrival {
     /// The client, as a PROXY protocol header says if there was one.
     pub client: SocketAddr,
+    /// Whoever made the connection.
+    pub peer: SocketAddr,
     /// Where it connected to.
     pub listener: SocketAddr,
     /// Over TLS.
@@ -128,6 +130,14 @@ impl Engine {
         arrival: &Arc<Arrival>,
     ) -> http::Response<EngineBody> {
         self.serve(request, arrival).await
+    }
+
+    /// Where a client connected to who arrived at `socket`, which is that of a service's VIPs if
+    /// `service` is told.
+    pub fn connected_to(&self, service: Option<&str>, socket: SocketAddr) -> SocketAddr {
+        let view = self.shared.view.load();
+        let service = service.and_then(|name| view.services.get(name));
+        service.map_or(socket, |service| service.connected_to(socket))
     }
 
     fn random(&self) -> u64 {

@@ -71,7 +71,11 @@ impl Engine {
         );
         let telemetry = &self.shared.telemetry;
         let sampling = telemetry.sampling();
-        let trace = trace_context::begin(&mut parts.headers, sampling, || self.random());
+        // Where nobody reads it and nobody has begun one, a trace would be of no use.
+        let traced = telemetry.is_read() || trace_context::is_brought(&parts.headers);
+        let (trace, parent) = traced
+            .then(|| trace_context::begin(&mut parts.headers, sampling, || self.random()))
+            .unzip();
         let id = request_id.to_str().unwrap_or_default();
         let mut ledger = Ledger::open(
             telemetry,
@@ -79,9 +83,12 @@ impl Engine {
             arrival,
             id,
             trace,
+            parent.flatten(),
             self.tallies.nowhere(),
         );
         let grpc = is_grpc(&parts.headers);
+        ledger.note(|exchange| exchange.grpc = grpc);
+        let version = parts.version;
         let mut marks = Marks {
             request_id,
             cookie: None,
@@ -93,7 +100,13 @@ impl Engine {
             .await;
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
-            refusal.answer(grpc)
+            let mut response = refusal.answer(grpc);
+            // Whoever has said one thing that must not be said is not heard further.
+            if refusal.outcome == Outcome::BadRequest && version < Version::HTTP_2 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            response
         });
         let headers = response.headers_mut();
         request_id::give_back(headers, &marks.request_id);
@@ -162,6 +175,10 @@ impl Engine {
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
         let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
+        ledger.note(|exchange| {
+            let path = head.path.as_str();
+            exchange.rewritten = (path != exchange.target).then(|| path.to_owned());
+        });
         let call = Call {
             head,
             body,
@@ -297,6 +314,7 @@ impl Engine {
             lease,
             pool,
             counted,
+            at,
         } = answer;
         if let Some(body) = &call.body {
             body.settle();
@@ -333,7 +351,7 @@ impl Engine {
             keep: self.share(keep),
             counted: Some(counted),
             idle,
-            deadline: Deadline::new(&self.clock, Instant::now() + idle),
+            deadline: Deadline::new(&self.clock, at + idle),
         };
         Response::from_parts(parts, EngineBody::passing(Box::new(passing)))
     }

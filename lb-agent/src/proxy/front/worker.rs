@@ -12,13 +12,18 @@ use std::{
 use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{JoinHandle, LocalSet, spawn_local},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tracing::{debug, error};
 
-use super::{Place, admission::Admission, connection};
+use super::{
+    Place,
+    admission::Admission,
+    connection,
+    ending::{Elder, Ending},
+};
 use crate::{
     config::proxy::Bounds,
     proxy::{
@@ -32,6 +37,7 @@ use crate::{
 pub(super) struct Facts {
     pub(super) shared: Arc<Shared>,
     pub(super) admission: Arc<Admission>,
+    pub(super) ending: Arc<Ending>,
     pub(super) bounds: Bounds,
     pub(super) trusted: Vec<IpNet>,
 }
@@ -50,8 +56,8 @@ pub(super) enum Order {
     Open(SocketAddr, std::net::TcpListener, Arc<Place>),
     /// No longer.
     Close(SocketAddr),
-    /// End everything, within this time.
-    Stop(Duration),
+    /// Accept no more, and end when every connection has ended, or then.
+    Stop(Instant),
 }
 
 /// Works until it is told to stop.
@@ -67,10 +73,9 @@ pub(super) fn run(facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
 
 async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
     let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
-    let (stop, stopped) = watch::channel(false);
     let open = Rc::new(Cell::new(0_usize));
-    let mut accepting: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
-    let mut patience = Duration::ZERO;
+    let mut accepting: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
+    let mut end = Instant::now();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Open(address, socket, place) => match TcpListener::from_std(socket) {
@@ -81,30 +86,28 @@ async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
                         facts: Arc::clone(&facts),
                         engine: Rc::clone(&engine),
                         place,
-                        stopped: stopped.clone(),
                         open: Rc::clone(&open),
                     };
-                    accepting.insert(address, spawn_local(ward.accept(listener)));
+                    let tasks = accepting.entry(address).or_default();
+                    tasks.push(spawn_local(ward.accept(listener)));
                 }
                 Err(error) => error!(%error, %address, "a listening socket is of no use"),
             },
             Order::Close(address) => {
-                if let Some(task) = accepting.remove(&address) {
+                for task in accepting.remove(&address).into_iter().flatten() {
                     task.abort();
                 }
             }
             Order::Stop(time) => {
-                patience = time;
+                end = time;
                 break;
             }
         }
     }
-    for task in accepting.into_values() {
+    for task in accepting.into_values().flatten() {
         task.abort();
     }
-    stop.send_replace(true);
-    let end = tokio::time::Instant::now() + patience;
-    while open.get() > 0 && tokio::time::Instant::now() < end {
+    while open.get() > 0 && Instant::now() < end {
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -115,7 +118,6 @@ struct Ward {
     facts: Arc<Facts>,
     engine: Rc<Engine>,
     place: Arc<Place>,
-    stopped: watch::Receiver<bool>,
     open: Rc<Cell<usize>>,
 }
 
@@ -146,10 +148,12 @@ impl Ward {
         let facts = Arc::clone(&self.facts);
         let engine = Rc::clone(&self.engine);
         let place = Arc::clone(&self.place);
-        let stopped = self.stopped.clone();
-        let counted = Counted::new(&self.open, &self.counts);
+        let farewell = facts.ending.farewell();
+        let counted = Counted::new(&self.open, &self.counts, facts.ending.elder());
+        let counts = Arc::clone(&self.counts);
         spawn_local(async move {
-            let ended = connection::serve(stream, peer, &facts, engine, &place, stopped).await;
+            let served = connection::serve(stream, peer, &facts, &counts, engine, &place, farewell);
+            let ended = served.await;
             if let Err(error) = ended {
                 debug!(%error, %peer, "a connection ended");
             }
@@ -159,19 +163,27 @@ impl Ward {
 }
 
 /// A connection that the thread waits for at its end.
-struct Counted(Rc<Cell<usize>>, Arc<OfListener>);
+struct Counted {
+    open: Rc<Cell<usize>>,
+    counts: Arc<OfListener>,
+    _elder: Option<Elder>,
+}
 
 impl Counted {
-    fn new(open: &Rc<Cell<usize>>, counts: &Arc<OfListener>) -> Self {
+    fn new(open: &Rc<Cell<usize>>, counts: &Arc<OfListener>, elder: Option<Elder>) -> Self {
         counts.open.fetch_add(1, Relaxed);
         open.set(open.get() + 1);
-        Self(Rc::clone(open), Arc::clone(counts))
+        Self {
+            open: Rc::clone(open),
+            counts: Arc::clone(counts),
+            _elder: elder,
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-        self.1.open.fetch_sub(1, Relaxed);
+        self.open.set(self.open.get() - 1);
+        self.counts.open.fetch_sub(1, Relaxed);
     }
 }

@@ -16,9 +16,9 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::follow::next_index;
-use crate::source::{
-    backoff::full_jitter,
-    consul_client::{Client, RequestError},
+use crate::{
+    domain::backoff::full_jitter,
+    source::consul_client::{Client, RequestError},
 };
 
 /// A question that tells.

@@ -52,7 +52,7 @@ pub(super) fn local<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// A service `web` of these backends, all of the same weight.
-pub(super) fn snapshot(
+pub(in crate::proxy) fn snapshot(
     policy: HttpPolicy,
     protocol: Protocol,
     backends: &[SocketAddr],
@@ -215,6 +215,7 @@ impl Got {
 async fn serve(engine: Rc<Engine>, stream: TcpStream, client: SocketAddr) {
     let arrival = Arc::new(Arrival {
         client,
+        peer: client,
         listener: stream.local_addr().unwrap(),
         tls: false,
         trusted: false,
