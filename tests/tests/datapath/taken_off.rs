@@ -76,7 +76,7 @@ fn filters_are_attached_again() {
         }
 
         // Another program at the very place: one of ours, for others would have to be compiled.
-        let other = before[1][0].0.parse().unwrap();
+        let other: u32 = before[1][0].0.parse().unwrap();
         let pin = world.pins().join("other");
         let program = aya::programs::loaded_programs()
             .filter_map(Result::ok)
