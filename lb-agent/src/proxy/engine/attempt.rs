@@ -44,8 +44,8 @@ pub(super) struct Call {
     /// Patience until the head of an answer, of all tries and of one.
     pub(super) total: Duration,
     pub(super) per_try: Option<Duration>,
-    /// The proxy's own span.
-    pub(super) trace: SpanContext,
+    /// The proxy's own span; `None`: the request belongs to no trace.
+    pub(super) trace: Option<SpanContext>,
 }
 
 /// The head of an answer, and what its body comes over.
@@ -226,8 +226,9 @@ impl Engine {
         };
         let request = call.head.request(backend, body);
         let mut request = request.ok_or(unsent(Cause::Head))?;
-        let trace = SpanContext { span, ..call.trace };
-        trace_context::send(request.headers_mut(), trace);
+        if let Some(trace) = call.trace {
+            trace_context::send(request.headers_mut(), SpanContext { span, ..trace });
+        }
         let sent = Instant::now();
         let mut patience = Patience::new(self, call, sent);
         let answered = match lease {

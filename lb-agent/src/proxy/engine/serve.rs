@@ -71,7 +71,11 @@ impl Engine {
         );
         let telemetry = &self.shared.telemetry;
         let sampling = telemetry.sampling();
-        let trace = trace_context::begin(&mut parts.headers, sampling, || self.random());
+        // Where nobody reads it and nobody has begun one, a trace would be of no use.
+        let traced = telemetry.is_read() || trace_context::is_brought(&parts.headers);
+        let (trace, parent) = traced
+            .then(|| trace_context::begin(&mut parts.headers, sampling, || self.random()))
+            .unzip();
         let id = request_id.to_str().unwrap_or_default();
         let mut ledger = Ledger::open(
             telemetry,
@@ -79,6 +83,7 @@ impl Engine {
             arrival,
             id,
             trace,
+            parent.flatten(),
             self.tallies.nowhere(),
         );
         let grpc = is_grpc(&parts.headers);
