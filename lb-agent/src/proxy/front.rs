@@ -5,9 +5,18 @@ mod admission;
 mod certificates;
 mod connection;
 mod header;
+mod http1;
+mod http2;
+mod life;
 mod pool;
+mod rounds;
 mod socket;
+mod stream;
+mod visit;
 mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
@@ -15,6 +24,9 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::pool::Pool;
 use crate::surroundings;
+
+/// Why a connection ends before its time; for the log.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The node's own addresses.
 #[derive(Debug, Default)]

@@ -63,6 +63,7 @@ impl Engine {
             request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
         let upgrade = asked.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
+        let too_many = parts.headers.len() > arrival.headers;
         let request_id = request_id::settle(
             &mut parts.headers,
             arrival.trusted,
@@ -88,9 +89,14 @@ impl Engine {
             tunnel: None,
             rated: None,
         };
-        let answered = self
-            .pass_on(parts, body, upgrade, arrival, grpc, &mut ledger, &mut marks)
-            .await;
+        let answered = if too_many {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            let reason = format!("more than {} headers", arrival.headers);
+            Err(Refusal::new(status, Outcome::BadRequest, reason))
+        } else {
+            self.pass_on(parts, body, upgrade, arrival, grpc, &mut ledger, &mut marks)
+                .await
+        };
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
             refusal.answer(grpc)

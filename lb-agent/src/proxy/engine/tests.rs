@@ -5,4 +5,4 @@ mod balancing;
 mod forwarding;
 mod http2;
 mod resilience;
-mod rig;
+pub(in crate::proxy) mod rig;

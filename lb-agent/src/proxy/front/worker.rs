@@ -1,24 +1,33 @@
 //! One thread of the proxy: its sockets, its connections, its engine.
 
 use std::{
-    cell::Cell,
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
-    task::{JoinHandle, LocalSet, spawn_local},
+    runtime::LocalOptions,
+    sync::mpsc,
+    task::{JoinHandle, spawn_local},
     time::sleep,
 };
 use tracing::{debug, error};
 
-use super::{Place, admission::Admission, connection};
+use super::{
+    Place,
+    admission::{Admission, Admitted},
+    connection,
+    life::{Pace, Present},
+    rounds::Rounds,
+};
 use crate::{
     config::proxy::Bounds,
     proxy::{
@@ -54,36 +63,44 @@ pub(super) enum Order {
     Stop(Duration),
 }
 
+/// After a stop is told, what is on its way already has so long to arrive: requests of clients that
+/// were busy just now, and those of connections that have just begun.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Works until it is told to stop.
 pub(super) fn run(facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
+        .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, work(facts, orders)),
+        Ok(runtime) => runtime.block_on(work(facts, orders, GRACE)),
         Err(error) => error!(%error, "a thread of the proxy has no runtime"),
     }
 }
 
-async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub(super) async fn work(
+    facts: Arc<Facts>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    grace: Duration,
+) {
     let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
-    let (stop, stopped) = watch::channel(false);
-    let open = Rc::new(Cell::new(0_usize));
+    let rounds = Rounds::begin(Pace::new(&facts.bounds, grace));
+    let open = Arc::new(AtomicUsize::new(0));
     let mut accepting: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
     let mut patience = Duration::ZERO;
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Open(address, socket, place) => match TcpListener::from_std(socket) {
+            Order::Open(address, socket, place) => match listener(socket) {
                 Ok(listener) => {
                     let counts = facts.shared.telemetry().counts().listener(address);
-                    let ward = Ward {
+                    let ward = Rc::new(Ward {
                         counts,
                         facts: Arc::clone(&facts),
                         engine: Rc::clone(&engine),
                         place,
-                        stopped: stopped.clone(),
-                        open: Rc::clone(&open),
-                    };
+                        rounds: Rc::clone(&rounds),
+                        open: Arc::clone(&open),
+                    });
                     accepting.insert(address, spawn_local(ward.accept(listener)));
                 }
                 Err(error) => error!(%error, %address, "a listening socket is of no use"),
@@ -102,28 +119,35 @@ async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
     for task in accepting.into_values() {
         task.abort();
     }
-    stop.send_replace(true);
+    rounds.stop();
+    // Connections that have become another protocol are among these.
     let end = tokio::time::Instant::now() + patience;
-    while open.get() > 0 && tokio::time::Instant::now() < end {
+    while open.load(Relaxed) > 0 && tokio::time::Instant::now() < end {
         sleep(Duration::from_millis(10)).await;
     }
 }
 
+/// The socket as it is used here. What it accepts inherits that it does not delay (tcp(7)).
+fn listener(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
+    TcpListener::from_std(socket)
+}
+
 /// One socket and what its connections need.
-struct Ward {
+pub(super) struct Ward {
     counts: Arc<OfListener>,
-    facts: Arc<Facts>,
-    engine: Rc<Engine>,
-    place: Arc<Place>,
-    stopped: watch::Receiver<bool>,
-    open: Rc<Cell<usize>>,
+    pub(super) facts: Arc<Facts>,
+    pub(super) engine: Rc<Engine>,
+    pub(super) place: Arc<Place>,
+    pub(super) rounds: Rc<Rounds>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Ward {
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let admission = &self.facts.admission;
         loop {
-            let room = self.facts.admission.room().await;
-            let (stream, peer) = match listener.accept().await {
+            let (room, stream, peer) = match admission.accept(&listener).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // No descriptors, or the client went away: neither mends itself at once.
@@ -133,7 +157,7 @@ impl Ward {
                 }
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            if let Some(admitted) = self.facts.admission.admit(room, peer.ip()) {
+            if let Some(admitted) = admission.admit(room, peer.ip()) {
                 self.counts.accepted.fetch_add(1, Relaxed);
                 self.begin(stream, peer, admitted);
             } else {
@@ -142,36 +166,14 @@ impl Ward {
         }
     }
 
-    fn begin(&self, stream: TcpStream, peer: SocketAddr, admitted: super::admission::Admitted) {
-        let facts = Arc::clone(&self.facts);
-        let engine = Rc::clone(&self.engine);
-        let place = Arc::clone(&self.place);
-        let stopped = self.stopped.clone();
-        let counted = Counted::new(&self.open, &self.counts);
+    fn begin(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
+        let present = Present::new(admitted, &self.open, &self.counts);
+        let life = self.rounds.greet(present);
+        let serving = connection::serve(stream, peer, Rc::clone(self), life);
         spawn_local(async move {
-            let ended = connection::serve(stream, peer, &facts, engine, &place, stopped).await;
-            if let Err(error) = ended {
+            if let Err(error) = serving.await {
                 debug!(%error, %peer, "a connection ended");
             }
-            drop((admitted, counted));
         });
-    }
-}
-
-/// A connection that the thread waits for at its end.
-struct Counted(Rc<Cell<usize>>, Arc<OfListener>);
-
-impl Counted {
-    fn new(open: &Rc<Cell<usize>>, counts: &Arc<OfListener>) -> Self {
-        counts.open.fetch_add(1, Relaxed);
-        open.set(open.get() + 1);
-        Self(Rc::clone(open), Arc::clone(counts))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-        self.1.open.fetch_sub(1, Relaxed);
     }
 }

@@ -1,0 +1,102 @@
+//! The requests of one connection on their way to the engine.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{life::Life, rounds::Rounds};
+use crate::proxy::engine::{Arrival, BrokenOff, Engine, EngineBody};
+
+/// What the requests of a connection have in common.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) engine: Rc<Engine>,
+    pub(super) arrival: Arc<Arrival>,
+    pub(super) life: Arc<Life>,
+    pub(super) rounds: Rc<Rounds>,
+}
+
+impl Visit {
+    /// Answers a request.
+    pub(super) async fn answer(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answered>, Infallible> {
+        let under_way = UnderWay::begin(&self);
+        let multiplexed = request.version() == Version::HTTP_2;
+        let mut response = self.engine.handle(request, &self.arrival).await;
+        self.life.answering(response.body().patience());
+        if self.rounds.stopping() && !multiplexed && !response.status().is_informational() {
+            // The client sends its next request elsewhere.
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.map(|body| Answered { body, under_way }))
+    }
+}
+
+/// A request that counts until it has been answered.
+#[derive(Debug)]
+struct UnderWay {
+    life: Arc<Life>,
+    /// All of the request has come.
+    whole: bool,
+}
+
+impl UnderWay {
+    fn begin(visit: &Visit) -> Self {
+        visit.life.asked(visit.rounds.calm());
+        Self {
+            life: Arc::clone(&visit.life),
+            whole: false,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.life.answered(self.whole);
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Answered {
+    body: EngineBody,
+    under_way: UnderWay,
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.under_way.whole = self.body.is_request_whole();
+    }
+}
+
+impl Body for Answered {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
