@@ -271,7 +271,8 @@ impl Life {
             return;
         }
         self.blocked.store(false, Relaxed);
-        if self.stage() == Stage::Idle {
+        // Of HTTP/2 it may have been the answer to a ping.
+        if self.stage() == Stage::Idle && !self.multiplexed.load(Relaxed) {
             self.since.store(self.now(), Relaxed);
         }
     }
@@ -527,6 +528,33 @@ mod tests {
             time.fetch_add(4000, Relaxed);
             assert_eq!(reader.overdue(&PACE, false), None);
             reader.wrote();
+        }
+    }
+
+    /// Between requests only they count, not what else passes.
+    #[test]
+    fn pings_renew_nothing() {
+        for multiplexed in [true, false] {
+            let time = Time::new(AtomicU64::new(50));
+            let life = life(&time);
+            if multiplexed {
+                life.multiplex();
+                life.read(33);
+            }
+            life.asked(9);
+            life.answered(true);
+            time.fetch_add(5000, Relaxed);
+            if multiplexed {
+                life.read(17);
+            }
+            life.wrote();
+            life.flushed();
+            time.fetch_add(5000, Relaxed);
+            let over = life.overdue(&PACE, false).is_some();
+            assert_eq!(
+                over, multiplexed,
+                "an answer that took its time ends a pause later"
+            );
         }
     }
 

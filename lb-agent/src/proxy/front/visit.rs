@@ -16,6 +16,10 @@ use hyper::body::Incoming;
 use super::{life::Life, rounds::Rounds};
 use crate::proxy::engine::{Arrival, BrokenOff, Engine, EngineBody};
 
+/// Longer pieces of an answer are cut for HTTP/2, whose streams are seen to move by the piece: to
+/// be slow a client has to take less than this in all the time that it may take nothing.
+const PIECE: usize = 64 << 10;
+
 /// What the requests of a connection have in common.
 #[derive(Debug)]
 pub(super) struct Visit {
@@ -40,7 +44,12 @@ impl Visit {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response.map(|body| Answered { body, under_way }))
+        Ok(response.map(|body| Answered {
+            body,
+            under_way,
+            multiplexed,
+            left: Bytes::new(),
+        }))
     }
 }
 
@@ -73,6 +82,19 @@ impl Drop for UnderWay {
 pub(super) struct Answered {
     body: EngineBody,
     under_way: UnderWay,
+    multiplexed: bool,
+    /// What is left of a piece.
+    left: Bytes,
+}
+
+impl Answered {
+    /// As much of a piece as goes at once.
+    fn cut(&mut self, mut piece: Bytes) -> Bytes {
+        if self.multiplexed && piece.len() > PIECE {
+            self.left = piece.split_off(PIECE);
+        }
+        piece
+    }
 }
 
 impl Drop for Answered {
@@ -89,14 +111,23 @@ impl Body for Answered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        if !self.left.is_empty() {
+            let left = std::mem::take(&mut self.left);
+            return Poll::Ready(Some(Ok(Frame::data(self.cut(left)))));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        polled.map_ok(|frame| match frame.into_data() {
+            Ok(piece) => Frame::data(self.cut(piece)),
+            Err(frame) => frame,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.left.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Nobody asks within a piece.
         self.body.size_hint()
     }
 }
