@@ -168,6 +168,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let proxy = Proxy::bind(
         config.proxy.clone(),
         config.node.interfaces.clone(),
+        config.node.held_sockets(),
         telemetry,
     )?;
 

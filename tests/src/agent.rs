@@ -4,7 +4,7 @@ use std::{
     fmt::Write,
     fs, io,
     net::SocketAddr,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use lb_agent::{config::HELD_SOCKETS, proxy::front::holder::ARGUMENT};
 
 use crate::{
     backend::program,
@@ -112,13 +113,13 @@ impl<'a> Setup<'a> {
         let directory = self.directory.as_path();
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
-        let pins = Pins::new(&binary, &namespace)?;
         let files = Files {
             config: directory.join("lb-agent.toml"),
             socket: directory.join("run/agent.sock"),
             log: directory.join("lb-agent.log"),
             environment: self.environment,
         };
+        let pins = Pins::new(&binary, &namespace, &files.socket)?;
         let mut text = String::from("[node]\n");
         let path = |path: &Path| format!("{:?}", path.display().to_string());
         writeln!(text, "interfaces = {:?}", self.interfaces)?;
@@ -258,6 +259,25 @@ impl Agent {
         &self.pins.directory
     }
 
+    /// Processes that hold its listening sockets: at most one.
+    pub fn holders(&self) -> Result<Vec<u32>> {
+        let ours = self.namespace.id()?;
+        let mut holders = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let pid = entry.file_name().to_string_lossy().parse::<u32>();
+            // It may end while it is looked at.
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let is_holder = line.split(|byte| *byte == 0).nth(1) == Some(ARGUMENT.as_bytes());
+            let namespace = fs::metadata(entry.path().join("ns/net"));
+            if let (Ok(pid), Ok(namespace), true) = (pid, namespace, is_holder)
+                && namespace.ino() == ours
+            {
+                holders.push(pid);
+            }
+        }
+        Ok(holders)
+    }
+
     /// It is ready as soon as it answers, whether it likes what it has to say (0) or not (3).
     fn wait_until_ready(&self) -> Result<()> {
         wait_for("the agent to answer `status`", READY, || {
@@ -294,7 +314,8 @@ fn write_config(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A directory for pins on the BPF file system, emptied and removed when dropped.
+/// A directory for pins on the BPF file system, emptied and removed when dropped; with it ends the
+/// process that holds listening sockets.
 #[derive(Debug)]
 struct Pins {
     directory: PathBuf,
@@ -302,16 +323,17 @@ struct Pins {
 }
 
 impl Pins {
-    fn new(binary: &Path, namespace: &Entry) -> Result<Self> {
+    fn new(binary: &Path, namespace: &Entry, socket: &Path) -> Result<Self> {
         mount_bpffs()?;
         let directory = Path::new(BPFFS).join(unique_name("pins"));
         let guard = cleanup::on_exit({
             let (directory, binary) = (directory.clone(), binary.to_owned());
-            let namespace = namespace.clone();
+            let (namespace, socket) = (namespace.clone(), socket.to_owned());
             move || {
-                if directory.exists()
+                if (directory.exists() || socket.with_file_name(HELD_SOCKETS).exists())
                     && let Ok(mut command) = namespace.command(binary)
                 {
+                    command.arg("--socket").arg(&socket);
                     command.arg("detach").arg("--bpf-dir").arg(&directory);
                     run_briefly(&mut command);
                 }

@@ -10,6 +10,7 @@
 //! - [`echo`], [`pattern`], [`backend`]: the service that plays a backend, the bytes it sends, and
 //!   its process.
 //! - [`web`]: the service that plays a backend of the proxy.
+//! - [`otlp`]: the service that plays a receiver of spans.
 //! - [`client`] (over `exchange`), [`transfer`] (over [`paced`]), [`load`]: single requests, large
 //!   bodies, steady traffic.
 //! - [`packet`], [`world`]: frames, and a loaded datapath that they are run through.
@@ -43,6 +44,7 @@ pub mod link;
 pub mod load;
 pub mod model;
 pub mod namespace;
+pub mod otlp;
 pub mod outcome;
 pub mod pace;
 pub mod paced;

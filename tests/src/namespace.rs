@@ -7,7 +7,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::MetadataExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -143,6 +146,12 @@ impl Entry {
         // allocates nor takes locks.
         unsafe { command.pre_exec(move || set_namespace(&file)) };
         Ok(command)
+    }
+
+    /// Number of the namespace, the same as of `/proc/PID/ns/net` of processes in it.
+    pub fn id(&self) -> Result<u64> {
+        let file = self.open()?;
+        Ok(file.metadata().context("cannot look at a namespace")?.ino())
     }
 
     fn open(&self) -> Result<File> {

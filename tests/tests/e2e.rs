@@ -64,8 +64,12 @@ mod paths;
 mod prometheus;
 #[path = "e2e/proxy.rs"]
 mod proxy;
+#[path = "e2e/proxy_restart.rs"]
+mod proxy_restart;
 #[path = "e2e/proxy_seen.rs"]
 mod proxy_seen;
+#[path = "e2e/proxy_traces.rs"]
+mod proxy_traces;
 #[path = "e2e/publish.rs"]
 mod publish;
 #[path = "e2e/raw.rs"]

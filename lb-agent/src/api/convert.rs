@@ -1,6 +1,7 @@
 //! Domain values into messages: pure, and the only place that knows both.
 
 mod health;
+mod requests;
 mod splits;
 use std::{
     collections::BTreeMap,
@@ -12,6 +13,7 @@ use lb_common::{entry::Counter, flow::State, verdict::Verdict};
 use self::health::{disabled, health, policy, probe};
 pub(super) use self::{
     health::change,
+    requests::{requests, route, treatment},
     splits::{service_split, shift, split},
 };
 use super::{drains, proto};
@@ -215,6 +217,7 @@ pub(super) fn service(state: &ServiceState, counters: &Counters) -> proto::Servi
         health: Some(policy(&spec.health)),
         split_layers: splits::layers(state),
         shift: state.shift.as_ref().map(splits::shift),
+        requests: None,
     }
 }
 

@@ -129,24 +129,9 @@ pub(super) async fn answer(
             routes: one
                 .considered
                 .iter()
-                .map(|route| proto::ConsideredRoute {
-                    route: route.route.clone(),
-                    source: match route.of_consul {
-                        true => "service-router".into(),
-                        false => "config".into(),
-                    },
-                    misfit: route.misfit.clone(),
-                })
+                .map(|route| convert::route(&route.route, route.of_consul, route.misfit.clone()))
                 .collect(),
-            treatment: one
-                .treatment
-                .iter()
-                .map(|fact| proto::Treatment {
-                    name: fact.name.into(),
-                    value: fact.value.clone(),
-                    source: fact.source.clone(),
-                })
-                .collect(),
+            treatment: convert::treatment(&one.treatment),
         });
     }
     Ok(proto::ExplainResponse {

@@ -87,7 +87,10 @@ impl Agent for Service {
         let snapshot = self.handle.snapshot();
         let state = find(&snapshot, &request.get_ref().name)?;
         Ok(Response::new(proto::GetServiceResponse {
-            service: Some(convert::service(state, &counters)),
+            service: Some(proto::Service {
+                requests: convert::requests(state),
+                ..convert::service(state, &counters)
+            }),
             backends: convert::backends(state, &counters),
             now_unix_ms: now_unix_ms(),
             explanation: explain::of_service(&self.handle, &request.get_ref().name).await?,

@@ -1,4 +1,5 @@
-//! `detach`: takes the programs and maps off the node. The only command that ends traffic.
+//! `detach`: takes the programs and maps off the node, and what holds the proxy's listening sockets.
+//! The only command that ends traffic.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +7,7 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::{failure::Failure, output::Printer, privilege};
+use crate::{config::HELD_SOCKETS, proxy::front::holder};
 
 /// Where the pins are, unless told otherwise.
 pub(super) const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/lb-agent";
@@ -54,8 +56,13 @@ pub(super) async fn execute(
             socket.display()
         )));
     }
-    let removed = crate::datapath::detach(&bpf_dir)
+    let mut removed = crate::datapath::detach(&bpf_dir)
         .map_err(|error| Failure::Run(anyhow::Error::new(error)))?;
+    let held = socket.with_file_name(HELD_SOCKETS);
+    let sockets = holder::end(&held).map_err(Failure::Run)?;
+    if sockets > 0 {
+        removed.push(format!("{sockets} listening sockets of the proxy"));
+    }
     printer.print(&Detached { removed }, |detached| {
         if detached.removed.is_empty() {
             return format!("nothing to remove in {}", bpf_dir.display());

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::api::proto::{
     Backend, BackendExplanation, ExplainRequest, ExplainResponse, ExplainedService, Explanation,
-    KernelBackend, KernelTable, KernelVip, Origin, RequestHeader, Service,
+    KernelBackend, KernelTable, KernelVip, Origin, RequestHeader, Service, Treatment,
 };
 
 /// What is to be explained.
@@ -129,19 +129,24 @@ fn service(one: &ExplainedService, now_unix_ms: i64) -> String {
         text.push('\n');
     }
     if !one.treatment.is_empty() {
-        let mut table = Table::new(&[
-            Column::Words("REQUESTS"),
-            Column::Words("VALUE"),
-            Column::Words("SOURCE"),
-        ]);
-        for fact in &one.treatment {
-            table.row([fact.name.clone(), fact.value.clone(), fact.source.clone()]);
-        }
-        text.push_str(&table.render());
+        text.push_str(&treatment(&one.treatment));
         text.push('\n');
     }
     text.push_str(&sections(service, &one.backends, explanation, now_unix_ms));
     text
+}
+
+/// How requests are treated, and who says so.
+pub(super) fn treatment(facts: &[Treatment]) -> String {
+    let mut table = Table::new(&[
+        Column::Words("REQUESTS"),
+        Column::Words("VALUE"),
+        Column::Words("SOURCE"),
+    ]);
+    for fact in facts {
+        table.row([fact.name.clone(), fact.value.clone(), fact.source.clone()]);
+    }
+    table.render()
 }
 
 /// The layers of the split, the factors of each weight, and what the kernel holds.

@@ -18,7 +18,7 @@ use self::{
     failure::Failure,
     output::{Format, Printer},
 };
-use crate::api::DEFAULT_SOCKET;
+use crate::{api::DEFAULT_SOCKET, proxy::front::holder};
 
 mod allow;
 mod backend;
@@ -98,6 +98,9 @@ enum Command {
     Doctor(doctor::Args),
     /// Take the programs and maps off the node: traffic to the VIPs ends
     Detach(detach::Args),
+    /// Hold the listening sockets of the proxy while the agent restarts, which begins this by itself
+    #[command(name = holder::ARGUMENT, hide = true)]
+    HoldSockets,
     /// Ask or steer the running agent
     #[command(flatten)]
     Remote(Remote),
@@ -184,6 +187,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
             &cli.socket,
             &mut printer,
         )),
+        Command::HoldSockets => holder::run().map_err(Failure::Run),
         Command::Remote(command) => {
             let agent = Agent::at(&cli.socket);
             runtime(Builder::new_current_thread())?.block_on(command.execute(agent, &mut printer))

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::api::proto::{
     GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, Probe,
-    Service, TagRoute,
+    Requests, Service, TagRoute,
 };
 
 /// What can be done with services.
@@ -177,6 +177,10 @@ fn show(reply: &GetServiceResponse) -> String {
     }
     text.push('\n');
     text.push_str(&backend::table(&reply.backends));
+    if let Some(requests) = &service.requests {
+        text.push('\n');
+        text.push_str(&self::requests(requests));
+    }
     if let Some(explanation) = &reply.explanation {
         text.push('\n');
         let sections = explain::sections;
@@ -187,6 +191,24 @@ fn show(reply: &GetServiceResponse) -> String {
             reply.now_unix_ms,
         ));
     }
+    text
+}
+
+/// How the proxy treats them, and by which routes.
+fn requests(requests: &Requests) -> String {
+    let mut text = String::new();
+    if !requests.hosts.is_empty() {
+        text.push_str(&format!("also known as {}\n\n", requests.hosts.join(", ")));
+    }
+    if !requests.routes.is_empty() {
+        let mut table = Table::new(&[Column::Words("ROUTE"), Column::Words("SOURCE")]);
+        for route in &requests.routes {
+            table.row([route.route.clone(), route.source.clone()]);
+        }
+        text.push_str(&table.render());
+        text.push('\n');
+    }
+    text.push_str(&explain::treatment(&requests.treatment));
     text
 }
 

@@ -18,6 +18,9 @@ use super::{
     table::{Table, elements},
 };
 
+/// Name of the socket, beside the agent's, of the process that holds listening sockets.
+pub const HELD_SOCKETS: &str = "held.sock";
+
 /// Longest name of an interface: `IFNAMSIZ` of `linux/if.h`, less the final zero.
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -63,6 +66,11 @@ impl NodeConfig {
     /// The socket that the command line talks to.
     pub fn socket(&self) -> PathBuf {
         self.runtime_dir.join("agent.sock")
+    }
+
+    /// Where the process listens that holds the proxy's listening sockets over a restart.
+    pub fn held_sockets(&self) -> PathBuf {
+        self.runtime_dir.join(HELD_SOCKETS)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod author;
 pub mod backend;
+pub(crate) mod backoff;
 pub mod block;
 pub mod block_list;
 pub mod config_entry;

@@ -9,11 +9,21 @@ use crate::proxy::telemetry::counts::Counts;
 pub(super) fn families(counts: &Counts) -> Vec<Family> {
     let mut families = of_services(counts);
     families.extend(of_listeners(counts));
-    families.extend([Family::counter(
-        "lb_proxy_access_log_lost_total",
-        "Lines of the access log that were not written.",
-    )
-    .with(counts.losses.lost_lines() as f64)]);
+    families.push(
+        Family::counter(
+            "lb_proxy_access_log_lost_total",
+            "Lines of the access log that were not written.",
+        )
+        .with(counts.losses.lost_lines() as f64),
+    );
+    let mut spans = Family::counter(
+        "lb_proxy_spans_total",
+        "Spans that the receiver took (exported) or did not (failed), or that came too fast for it (lost).",
+    );
+    for (result, count) in counts.spans.all() {
+        spans.add(&[("result", result)], count as f64);
+    }
+    families.push(spans);
     families
 }
 
@@ -35,6 +45,10 @@ fn of_services(counts: &Counts) -> Vec<Family> {
         "Time from the last try's end until the head of the answer went to the client.",
     );
     let counter = Family::counter;
+    let mut bytes = counter(
+        "lb_proxy_bytes_total",
+        "Bytes of the bodies of requests (in) and of their answers (out).",
+    );
     let mut retries = counter("lb_proxy_retries_total", "Tries after the first.");
     let mut refused = counter(
         "lb_proxy_retries_refused_total",
@@ -81,6 +95,10 @@ fn of_services(counts: &Counts) -> Vec<Family> {
             duration.add_histogram(&labels, of.total.read());
             first_byte.add_histogram(&labels, of.first_byte.read());
             overhead.add_histogram(&labels, of.overhead.read());
+            for (direction, count) in [("in", &of.received), ("out", &of.sent)] {
+                let labels = [labels[0], labels[1], ("direction", direction)];
+                bytes.add(&labels, count.load(Relaxed) as f64);
+            }
         }
         active.add(&label, of.active.load(Relaxed) as f64);
         if service.is_empty() {
@@ -103,8 +121,8 @@ fn of_services(counts: &Counts) -> Vec<Family> {
         }
     }
     vec![
-        requests, duration, first_byte, overhead, retries, refused, hedges, won, left, active,
-        open, pending, opened,
+        requests, duration, first_byte, overhead, bytes, retries, refused, hedges, won, left,
+        active, open, pending, opened,
     ]
 }
 
@@ -117,13 +135,21 @@ fn of_listeners(counts: &Counts) -> Vec<Family> {
         "lb_proxy_connections_total",
         "Connections of clients, by whether they were taken or the client had too many.",
     );
+    let mut handshakes = Family::counter(
+        "lb_proxy_tls_handshakes_failed_total",
+        "TLS handshakes of clients that failed or took too long.",
+    );
     for (listener, of) in counts.listeners.all() {
         let listener = listener.to_string();
         open.add(&[("listener", &*listener)], of.open.load(Relaxed) as f64);
+        handshakes.add(
+            &[("listener", &*listener)],
+            of.handshakes_failed.load(Relaxed) as f64,
+        );
         for (result, count) in [("accepted", &of.accepted), ("refused", &of.refused)] {
             let labels = [("listener", &*listener), ("result", result)];
             taken.add(&labels, count.load(Relaxed) as f64);
         }
     }
-    vec![open, taken]
+    vec![open, taken, handshakes]
 }

@@ -177,7 +177,14 @@ async fn metrics_page() {
         r#"lb_proxy_request_duration_seconds_bucket{service="web",route="/a",le="0.005"} 2"#.into(),
         r#"lb_proxy_request_duration_seconds_sum{service="web",route="/a"} 0.006"#.into(),
         r#"lb_proxy_overhead_seconds_count{service="web",route="/a"} 2"#.into(),
+        r#"lb_proxy_bytes_total{service="web",route="/a",direction="in"} 2"#.into(),
+        r#"lb_proxy_bytes_total{service="web",route="/a",direction="out"} 4"#.into(),
         r#"lb_proxy_connections{listener="[::]:80"} 0"#.into(),
+        r#"lb_proxy_tls_handshakes_failed_total{listener="[::]:80"} 1"#.into(),
+        r#"lb_proxy_spans_total{result="exported"} 0"#.into(),
+        r#"lb_proxy_spans_total{result="failed"} 0"#.into(),
+        r#"lb_proxy_spans_total{result="lost"} 0"#.into(),
+        "lb_proxy_access_log_lost_total 0".into(),
         "lb_trace_events_total 0".into(),
         "lb_trace_lost_total 0".into(),
         "lb_block_rules 2".into(),
@@ -241,7 +248,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 75, "{families:?}");
+    assert_eq!(families.len(), 78, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -4,7 +4,9 @@
 mod admission;
 mod certificates;
 mod connection;
+mod ending;
 mod header;
+pub mod holder;
 mod http1;
 mod http2;
 mod life;
@@ -22,8 +24,18 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use tokio_rustls::TlsAcceptor;
 
+use self::certificates::Certificates;
 pub use self::pool::Pool;
-use crate::surroundings;
+use crate::{config::proxy::ListenerConfig, surroundings};
+
+/// Names in the certificates of a listener, sorted.
+///
+/// # Errors
+///
+/// A file that cannot be read, or does not hold what it should; it is named.
+pub fn certificate_names(config: &ListenerConfig) -> anyhow::Result<Vec<String>> {
+    Ok(Certificates::read(&config.certificates)?.names())
+}
 
 /// Why a connection ends before its time; for the log.
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -6,15 +6,22 @@
 
 pub mod engine;
 pub mod front;
+mod gather;
 pub mod telemetry;
 
-use std::{cell::LazyCell, collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    cell::LazyCell, collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc,
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use self::{
     engine::Shared,
-    front::{OwnAddresses, Pool},
+    front::{
+        OwnAddresses, Pool,
+        holder::{self, Keep, Key},
+    },
     telemetry::Telemetry,
 };
 use crate::{
@@ -26,6 +33,9 @@ use crate::{
 
 /// How often failed listeners are tried again, and signals told.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long a former agent's sockets wait for their service to be known.
+const CLAIM: Duration = Duration::from_secs(60);
 
 /// The proxy before it runs: its shared listeners are bound.
 #[derive(Debug)]
@@ -48,7 +58,8 @@ pub struct Channels {
 
 impl Proxy {
     /// Binds the shared listeners. `interfaces`: those that packets for VIPs arrive on, whose
-    /// addresses take what is steered here.
+    /// addresses take what is steered here. `held`: where a process listens that holds the sockets of
+    /// a former agent, and will hold these.
     ///
     /// # Errors
     ///
@@ -56,6 +67,7 @@ impl Proxy {
     pub fn bind(
         config: ProxyConfig,
         interfaces: Vec<String>,
+        held: PathBuf,
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
         let threads = match config.threads {
@@ -63,10 +75,12 @@ impl Proxy {
             threads => threads,
         };
         let shared = Shared::new(telemetry, threads);
-        let mut pool = Pool::new(threads, Arc::clone(&shared), &config);
+        let keep = Keep::find(held, holder::as_a_process);
+        let mut pool = Pool::new(threads, Arc::clone(&shared), &config, keep);
         for listener in &config.listeners {
             pool.share(listener)?;
         }
+        pool.forget(|key| key.service.is_none());
         Ok(Self {
             config,
             interfaces,
@@ -78,6 +92,7 @@ impl Proxy {
     /// Serves until `shutdown` completes, and ends what is under way within its time.
     pub async fn run(mut self, mut channels: Channels, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
+        let claimed = Instant::now() + CLAIM;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -91,6 +106,11 @@ impl Proxy {
                     self.follow(&snapshot, &channels.reports);
                 }
                 _ = tick.tick() => {
+                    self.shared.telemetry().counts().keep_open();
+                    if Instant::now() > claimed {
+                        self.pool.forget(|_| true);
+                    }
+                    self.pool.look();
                     let signals = self.shared.signals();
                     if !signals.is_empty() {
                         (channels.signals)(signals);
@@ -111,7 +131,7 @@ impl Proxy {
     fn follow(&mut self, snapshot: &Snapshot, reports: &watch::Sender<ProxyReport>) {
         self.shared.update(snapshot);
         let mut report = ProxyReport::default();
-        let mut wanted: BTreeSet<(Arc<str>, SocketAddr)> = BTreeSet::new();
+        let mut wanted: BTreeSet<Key> = BTreeSet::new();
         // Asked for once, and not before a service makes it matter.
         let own = LazyCell::new(|| front::own_addresses(&self.interfaces));
         let services = snapshot.services.iter();
@@ -119,7 +139,10 @@ impl Proxy {
             let addresses = addresses(&service.spec, &own, &mut report.problems);
             let mut steering = BTreeSet::new();
             for address in addresses {
-                let key = (Arc::from(name.as_str()), address);
+                let key = Key {
+                    service: Some(Arc::from(name.as_str())),
+                    address,
+                };
                 match self.pool.ensure(&key) {
                     Ok(bound) if address.port() == 0 => {
                         steering.insert(bound);
@@ -132,6 +155,12 @@ impl Proxy {
             report.steering.insert(name.clone(), steering);
         }
         self.pool.close_but(&wanted);
+        self.pool.begin();
+        // Of other services it may not be known yet that they are the proxy's.
+        self.pool.forget(|key| {
+            let service = key.service.as_deref();
+            service.is_some_and(|name| report.steering.contains_key(name))
+        });
         report.problems.extend(self.pool.problems());
         reports.send_if_modified(|known| {
             let changed = *known != report;

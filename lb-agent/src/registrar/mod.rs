@@ -33,8 +33,8 @@ use self::{
 };
 use crate::{
     config::DockerConfig,
-    domain::registration::RegistrarStatus,
-    source::{backoff::full_jitter, consul_agent::AgentRegistry},
+    domain::{backoff::full_jitter, registration::RegistrarStatus},
+    source::consul_agent::AgentRegistry,
 };
 
 mod check;

@@ -1,7 +1,6 @@
 //! Where services and backends come from: the configuration file, and streams of what a catalog
 //! holds, as [`crate::domain::sync`] has it.
 
-pub(crate) mod backoff;
 pub mod consul;
 pub mod consul_agent;
 mod consul_answer;

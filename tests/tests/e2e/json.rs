@@ -30,7 +30,7 @@ fn service() -> String {
          counters{COUNTERS} forwarding health{{panic_percent passive{{eject_max_ms eject_ms \
          failures}} slow_start_ms}} name notes[] origin panic probe{{body fall grpc_service host \
          interval_ms kind path port rise status_max status_min statuses[] timeout_ms tls}} protocol \
-         restricted routes[] shift split{SPLIT} split_layers{LAYERS} vips[]}}"
+         requests restricted routes[] shift split{SPLIT} split_layers{LAYERS} vips[]}}"
     )
 }
 

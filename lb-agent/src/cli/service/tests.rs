@@ -1,7 +1,9 @@
 //! What people read of a service.
 
 use super::*;
-use crate::api::proto::{Counters, HealthPolicy, Passive, Shift, Split, SplitLayer};
+use crate::api::proto::{
+    ConsideredRoute, Counters, HealthPolicy, Passive, Shift, Split, SplitLayer, Treatment,
+};
 
 fn echo() -> Service {
     Service {
@@ -54,6 +56,7 @@ fn echo() -> Service {
         allow: vec!["10.0.0.0/8".into(), "2001:db8::/32".into()],
         notes: vec![],
         routes: vec![],
+        requests: None,
         counters: Some(Counters {
             packets_in: 1,
             bytes_in: 1024,
@@ -140,4 +143,47 @@ there are no backends
     ] {
         assert!(bare.contains(expected), "{bare}");
     }
+}
+
+/// Of a service that the proxy serves: how, and who says so.
+#[test]
+fn requests_are_shown_with_their_treatment() {
+    let fact = |name: &str, value: &str, source: &str| Treatment {
+        name: name.into(),
+        value: value.into(),
+        source: source.into(),
+    };
+    let requests = Requests {
+        hosts: vec!["web.example".into(), "*.web.example".into()],
+        routes: vec![ConsideredRoute {
+            route: "/a* to subset v2".into(),
+            source: "config".into(),
+            misfit: None,
+        }],
+        treatment: vec![
+            fact("timeout", "15s", "default"),
+            fact("retries", "1, within 20 % of requests or 10/s", "c.toml:3"),
+        ],
+    };
+    let reply = GetServiceResponse {
+        service: Some(Service {
+            requests: Some(requests),
+            ..echo()
+        }),
+        ..Default::default()
+    };
+    let expected = "
+there are no backends
+
+also known as web.example, *.web.example
+
+ROUTE             SOURCE
+/a* to subset v2  config
+
+REQUESTS  VALUE                               SOURCE
+timeout   15s                                 default
+retries   1, within 20 % of requests or 10/s  c.toml:3
+";
+    let text = show(&reply);
+    assert!(text.ends_with(expected), "{text}");
 }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::file;
 use crate::domain::{
-    http::policy::{Balance, HttpPolicy, RateKey, RateLimit},
+    http::policy::{
+        Balance, HttpPolicy, ProxyProtocol, RateKey, RateLimit, Upstream, UpstreamVersion,
+    },
     route::Route,
+    service::Protocol,
     snapshot::ServiceState,
 };
 
@@ -105,7 +108,35 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
         Balance::Cookie(name) => format!("by cookie {name}"),
     };
     tell("balanced", balance, said(policy.balance == usual.balance));
+    let spoken = upstream(&policy.upstream, state.spec.protocol);
+    let is_usual = policy.upstream == usual.upstream;
+    tell("backends speak", spoken, said(is_usual));
     facts
+}
+
+/// `HTTP/2 over TLS, PROXY protocol v2, 8 idle connections, Host web.internal`.
+fn upstream(upstream: &Upstream, protocol: Protocol) -> String {
+    let http2 = match upstream.version {
+        UpstreamVersion::Auto => protocol == Protocol::Grpc,
+        UpstreamVersion::Http1 => false,
+        UpstreamVersion::Http2 => true,
+    };
+    let mut text = if http2 { "HTTP/2" } else { "HTTP/1.1" }.to_owned();
+    if upstream.tls.is_some() {
+        text.push_str(" over TLS");
+    }
+    match upstream.proxy_protocol {
+        None => {}
+        Some(ProxyProtocol::V1) => text.push_str(", PROXY protocol v1"),
+        Some(ProxyProtocol::V2) => text.push_str(", PROXY protocol v2"),
+    }
+    if let Some(idle) = upstream.idle {
+        text.push_str(&format!(", {idle} idle connections"));
+    }
+    if let Some(host) = &upstream.host {
+        text.push_str(&format!(", Host {host}"));
+    }
+    text
 }
 
 fn time(time: Duration) -> String {

@@ -13,6 +13,8 @@ pub struct Exchange {
     pub began: SystemTime,
     /// The client, as the PROXY protocol header says if there was one.
     pub client: SocketAddr,
+    /// Whoever made the connection.
+    pub peer: SocketAddr,
     /// The listener that took it.
     pub listener: SocketAddr,
     /// Whether the client spoke TLS.
@@ -25,6 +27,8 @@ pub struct Exchange {
     pub host: String,
     /// Path and query as sent.
     pub target: String,
+    /// Path and query as backends got them, where that differs.
+    pub rewritten: Option<String>,
     /// `User-Agent` and `Referer`, for the log.
     pub user_agent: Option<String>,
     /// The same.
@@ -35,6 +39,8 @@ pub struct Exchange {
     pub trace: SpanContext,
     /// The span that it came with.
     pub parent: Option<u64>,
+    /// The `tracestate` that it came with and that backends get.
+    pub tracestate: Option<String>,
     /// Name of the service; `None`: no route fitted.
     pub service: Option<Arc<str>>,
     /// The route that fitted, in short.
@@ -43,6 +49,8 @@ pub struct Exchange {
     pub tries: Vec<Try>,
     /// Status sent to the client; 0: none was.
     pub status: u16,
+    /// It was gRPC.
+    pub grpc: bool,
     /// `grpc-status` of the answer, in its head or trailers.
     pub grpc_status: Option<u32>,
     /// Bytes of bodies, as the client sent and got them.
@@ -86,10 +94,35 @@ pub struct Try {
     pub after: Duration,
     /// From the request's beginning to the head of the answer or the failure.
     pub waited: Duration,
-    /// Status, or what went wrong in few words, as in `connection refused`.
-    pub result: Result<u16, String>,
+    /// Status, or why there is none.
+    pub result: Result<u16, NoAnswer>,
+    /// `grpc-status` in the head of the answer; in trailers it is the request's.
+    pub grpc_status: Option<u32>,
     /// It was sent beside another that had not answered.
     pub hedge: bool,
+    /// The backend was spoken to over TLS.
+    pub tls: bool,
+    /// The backend was spoken to in HTTP/2.
+    pub http2: bool,
+}
+
+/// Why a try had no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// One of few words, as in `connection_refused`.
+    pub kind: &'static str,
+    /// For people, as in `connection refused`.
+    pub text: String,
+}
+
+impl NoAnswer {
+    /// Of a try that the client did not wait for.
+    pub fn client_gone() -> Self {
+        Self {
+            kind: Outcome::ClientGone.name(),
+            text: "the client went away".into(),
+        }
+    }
 }
 
 /// Ids of W3C Trace Context.

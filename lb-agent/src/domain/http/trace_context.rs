@@ -96,6 +96,13 @@ fn nonzero<N: PartialEq + From<u8>>(random: &mut impl FnMut() -> N) -> N {
         .unwrap_or(N::from(1))
 }
 
+/// What tracing systems have added of their own, as one value.
+pub fn state(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(TRACESTATE).iter();
+    let texts: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
+}
+
 /// Makes `context` the caller of the request with these headers: its span is that of the try.
 pub fn send(headers: &mut HeaderMap, context: SpanContext) {
     let value = HeaderValue::from_bytes(&write(context)).expect("hex digits and dashes");

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -275,7 +275,8 @@ pub(super) fn blocked(prefix: &str, packets: u64) -> (IpNet, Counter) {
 pub(super) fn counts() -> Arc<Counts> {
     let counts = Arc::<Counts>::default();
     let address: SocketAddr = "10.1.0.2:8080".parse().unwrap();
-    counts.listener("[::]:80".parse().unwrap());
+    let listener = counts.listener("[::]:80".parse().unwrap());
+    listener.handshakes_failed.fetch_add(1, Relaxed);
     let service = counts.service(&"web".into());
     service.pool(address);
     let route = service.route(&"/a".into());

@@ -22,7 +22,7 @@ use super::{
     view::{Backend, Counted, OfBackend, Service},
 };
 use crate::domain::http::{
-    exchange::{Outcome, SpanContext},
+    exchange::{NoAnswer, Outcome, SpanContext},
     retry::Failure,
     trace_context,
 };
@@ -54,6 +54,8 @@ pub(super) struct Answer {
     pub(super) lease: Lease,
     pub(super) pool: Rc<Pool>,
     pub(super) counted: Counted<OfBackend>,
+    /// When the head was there.
+    pub(super) at: Instant,
 }
 
 /// Why there is no answer.
@@ -94,17 +96,22 @@ impl Failed {
         }
     }
 
-    pub(super) fn describe(&self) -> String {
-        match &self.cause {
-            Cause::Connect(error) => error.to_string(),
-            Cause::Broke => "the connection broke before an answer".into(),
-            Cause::Slow | Cause::Late => "no answer in time".into(),
-            Cause::Cancelled => "another answered first".into(),
-            Cause::Idle => "nothing of the request came for too long".into(),
-            Cause::Full => "too many requests wait for a connection".into(),
-            Cause::Body(error) => error.to_string(),
-            Cause::Head => "the request cannot be passed on".into(),
-        }
+    /// For the record.
+    pub(super) fn describe(&self) -> NoAnswer {
+        let (kind, text) = match &self.cause {
+            Cause::Connect(error) => (error.kind(), error.to_string()),
+            Cause::Broke => ("broke", "the connection broke before an answer".into()),
+            Cause::Slow | Cause::Late => ("timeout", "no answer in time".into()),
+            Cause::Cancelled => ("cancelled", "another answered first".into()),
+            Cause::Idle => ("idle", "nothing of the request came for too long".into()),
+            Cause::Full => (
+                "overloaded",
+                "too many requests wait for a connection".into(),
+            ),
+            Cause::Body(error) => ("request_body", error.to_string()),
+            Cause::Head => ("request_head", "the request cannot be passed on".into()),
+        };
+        NoAnswer { kind, text }
     }
 
     /// What the client is told, if it stays at that.
@@ -124,7 +131,7 @@ impl Failed {
             Cause::Body(BodyError::Gone) => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
             Cause::Head => (StatusCode::BAD_REQUEST, Outcome::BadRequest),
         };
-        Refusal::new(status, outcome, self.describe())
+        Refusal::new(status, outcome, self.describe().text)
     }
 }
 
@@ -168,9 +175,10 @@ impl Engine {
             })?;
             let reused = matches!(&lease, Lease::Http1(link) if link.reused);
             match self.exchange(call, backend, span, &mut lease).await {
-                Ok(response) => {
+                Ok((response, at)) => {
                     return Ok(Answer {
                         response,
+                        at,
                         lease,
                         pool,
                         counted,
@@ -204,7 +212,7 @@ impl Engine {
         backend: &Backend,
         span: u64,
         lease: &mut Lease,
-    ) -> Result<Response<Incoming>, Failed> {
+    ) -> Result<(Response<Incoming>, Instant), Failed> {
         let body = call.body.as_ref().map_or(Outgoing::EMPTY, Replay::read);
         let unsent = |cause| Failed {
             cause,
@@ -226,7 +234,7 @@ impl Engine {
             Ok(Ok(response)) => {
                 backend.latency.observe(latency, self.nanoseconds(now));
                 backend.answered(response.status().as_u16());
-                Ok(response)
+                Ok((response, now))
             }
             Ok(Err(Broken { begun })) => {
                 let own = call.body.as_ref().and_then(|body| body.error());

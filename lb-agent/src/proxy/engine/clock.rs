@@ -119,7 +119,7 @@ impl Deadline {
         }
     }
 
-    /// Ready once it is met.
+    /// Ready once it is met, which is noticed by the clock alone, never by the first look.
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
         let mut entries = self.clock.entries.borrow_mut();
         match self.key {
@@ -131,9 +131,6 @@ impl Deadline {
                 entry.waker.clone_from(context.waker());
             }
             None => {
-                if self.at <= Instant::now() {
-                    return Poll::Ready(());
-                }
                 self.key = Some(entries.insert(Entry {
                     at: self.at,
                     met: false,

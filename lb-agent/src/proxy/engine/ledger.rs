@@ -16,7 +16,10 @@ use super::{
     view::{Counted, OfService},
 };
 use crate::{
-    domain::http::exchange::{Exchange, Outcome, SpanContext, Try},
+    domain::http::{
+        exchange::{Exchange, Outcome, SpanContext, Try},
+        trace_context,
+    },
     proxy::telemetry::{Telemetry, counts::Finished},
 };
 
@@ -30,6 +33,8 @@ pub(super) struct Ledger {
     pub(super) trace: SpanContext,
     /// `None`: nobody reads records.
     exchange: Option<Box<Exchange>>,
+    /// Tries that are not over; empty without a record.
+    under_way: Vec<Try>,
     outcome: Option<Outcome>,
     pub(super) body: Option<Rc<Replay>>,
     pub(super) counted: Option<Counted<OfService>>,
@@ -62,6 +67,7 @@ impl Ledger {
             Box::new(Exchange {
                 began: SystemTime::now(),
                 client: arrival.client,
+                peer: arrival.peer,
                 listener: arrival.listener,
                 tls: arrival.tls,
                 version: match head.version {
@@ -76,15 +82,18 @@ impl Ledger {
                     .path_and_query()
                     .map_or("*", |path| path.as_str())
                     .into(),
+                rewritten: None,
                 user_agent: text(header::USER_AGENT),
                 referer: text(header::REFERER),
                 request_id: request_id.into(),
                 trace,
                 parent,
+                tracestate: trace_context::state(&head.headers),
                 service: None,
                 route: None,
                 tries: Vec::new(),
                 status: 0,
+                grpc: false,
                 grpc_status: None,
                 received: 0,
                 sent: 0,
@@ -98,6 +107,7 @@ impl Ledger {
             began: Instant::now(),
             trace,
             exchange,
+            under_way: Vec::new(),
             outcome: None,
             body: None,
             counted: None,
@@ -124,19 +134,28 @@ impl Ledger {
         self.tally = tally;
     }
 
-    /// A try on this backend is over.
-    pub(super) fn tried_at(&mut self, backend: usize) {
+    /// A try on this backend was over then.
+    pub(super) fn tried_at(&mut self, backend: usize, at: Instant) {
         self.backend = Some(backend);
-        self.waited = Some(self.began.elapsed());
+        self.waited = Some(at.saturating_duration_since(self.began));
     }
 
-    /// Whether there is a record.
-    pub(super) fn is_read(&self) -> bool {
-        self.exchange.is_some()
+    /// A try begins. If the client goes before it is over, it ends by that.
+    pub(super) fn trying(&mut self, one: impl FnOnce() -> Try) {
+        if self.exchange.is_some() {
+            self.under_way.push(one());
+        }
     }
 
-    pub(super) fn tried(&mut self, one: Try) {
-        self.note(|exchange| exchange.tries.push(one));
+    /// The try with this span is over.
+    pub(super) fn tried(&mut self, span: u64, end: impl FnOnce(&mut Try)) {
+        let place = self.under_way.iter().position(|one| one.span == span);
+        if let Some(place) = place {
+            let mut one = self.under_way.remove(place);
+            one.waited = self.began.elapsed();
+            end(&mut one);
+            self.note(|exchange| exchange.tries.push(one));
+        }
     }
 
     /// The head of the answer is on its way.
@@ -198,6 +217,10 @@ impl Drop for Ledger {
             return;
         };
         exchange.total = finished.total;
+        for mut one in self.under_way.drain(..) {
+            one.waited = finished.total;
+            exchange.tries.push(one);
+        }
         exchange.outcome = finished.outcome;
         exchange.received = finished.received;
         exchange.sent = finished.sent;

@@ -43,6 +43,8 @@ use crate::{
 pub struct Arrival {
     /// The client, as a PROXY protocol header says if there was one.
     pub client: SocketAddr,
+    /// Whoever made the connection.
+    pub peer: SocketAddr,
     /// Where it connected to.
     pub listener: SocketAddr,
     /// Over TLS.

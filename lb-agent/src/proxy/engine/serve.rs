@@ -83,6 +83,7 @@ impl Engine {
             self.tallies.nowhere(),
         );
         let grpc = is_grpc(&parts.headers);
+        ledger.note(|exchange| exchange.grpc = grpc);
         let mut marks = Marks {
             request_id,
             cookie: None,
@@ -168,6 +169,10 @@ impl Engine {
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
         let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
+        ledger.note(|exchange| {
+            let path = head.path.as_str();
+            exchange.rewritten = (path != exchange.target).then(|| path.to_owned());
+        });
         let call = Call {
             head,
             body,
@@ -303,6 +308,7 @@ impl Engine {
             lease,
             pool,
             counted,
+            at,
         } = answer;
         if let Some(body) = &call.body {
             body.settle();
@@ -339,7 +345,7 @@ impl Engine {
             keep: self.share(keep),
             counted: Some(counted),
             idle,
-            deadline: Deadline::new(&self.clock, Instant::now() + idle),
+            deadline: Deadline::new(&self.clock, at + idle),
         };
         Response::from_parts(parts, EngineBody::passing(Box::new(passing)))
     }

@@ -15,7 +15,7 @@ use super::{
     ledger::{Ledger, grpc_status},
 };
 use crate::domain::http::{
-    exchange::{Outcome, Try},
+    exchange::{NoAnswer, Outcome, Try},
     pick::{Load, Picker},
     policy::RetryPolicy,
     retry::{Failure, Rules, Sent, may_repeat},
@@ -62,11 +62,16 @@ impl Engine {
         let mut tried = Vec::new();
         let mut last = None;
         loop {
-            let Some(index) = self.choose(call, tries, &tried) else {
+            // The first is chosen by the time at which the request came.
+            let began = if tried.is_empty() {
+                call.began
+            } else {
+                Instant::now()
+            };
+            let Some(index) = self.choose(call, tries, &tried, began) else {
                 return last.unwrap_or_else(|| Err(no_backend(call)));
             };
             tried.push(index);
-            let began = Instant::now();
             let hedge = call
                 .service
                 .policy
@@ -78,21 +83,20 @@ impl Engine {
                     Box::pin(self.hedged(call, tries, index, hedge.after, &mut tried, ledger)).await
                 }
                 _ => {
-                    let span = self.span();
+                    let span = self.begin(call, index, began, false, ledger);
                     let result = self
                         .attempt(call, &call.service.backends[index], span)
                         .await;
-                    let hedge = false;
                     Tried {
                         index,
                         began,
                         span,
-                        hedge,
+                        hedge: false,
                         result,
                     }
                 }
             };
-            self.note(call, &done, ledger);
+            Self::note(&done, ledger);
             let (failure, begun) = match &done.result {
                 Ok(answer) => (failure_in(call, answer), true),
                 Err(failed) => (failed.failure(), failed.begun),
@@ -107,7 +111,7 @@ impl Engine {
             });
             let result = done.result.map_err(|failed| failed.refusal());
             let Some(failure) = again else { return result };
-            if self.choose(call, tries, &tried).is_none() || !self.afford(call) {
+            if self.choose(call, tries, &tried, began).is_none() || !self.afford(call) {
                 return result;
             }
             // No answer of which anything is wanted: its connection is closed with it.
@@ -143,14 +147,19 @@ impl Engine {
         tried: &mut Vec<usize>,
         ledger: &mut Ledger,
     ) -> Tried {
-        let begin = |index| Tried {
-            index,
-            began: Instant::now(),
-            span: self.span(),
-            hedge: false,
-            result: Err(CANCELLED),
+        let begin = |index, hedge, ledger: &mut Ledger| {
+            let began = Instant::now();
+            let span = self.begin(call, index, began, hedge, ledger);
+            let result = Err(CANCELLED);
+            Tried {
+                index,
+                began,
+                span,
+                hedge,
+                result,
+            }
         };
-        let mut one = begin(index);
+        let mut one = begin(index, false, ledger);
         let mut first = std::pin::pin!(self.attempt(call, &call.service.backends[index], one.span));
         let mut alone = Deadline::new(&self.clock, one.began + after);
         let early = tokio::select! {
@@ -161,17 +170,14 @@ impl Engine {
         if let Some(result) = early {
             return Tried { result, ..one };
         }
-        let second = self.choose(call, tries, tried);
+        let second = self.choose(call, tries, tried, Instant::now());
         let Some(second) = second.filter(|_| self.afford(call)) else {
             one.result = first.await;
             return one;
         };
         tried.push(second);
         call.service.counts.hedges.fetch_add(1, Relaxed);
-        let mut other = Tried {
-            hedge: true,
-            ..begin(second)
-        };
+        let mut other = begin(second, true, ledger);
         let mut second =
             std::pin::pin!(self.attempt(call, &call.service.backends[second], other.span));
         let hedge_first = tokio::select! {
@@ -196,31 +202,54 @@ impl Engine {
                 (other, one)
             }
         };
-        self.note(call, &rest, ledger);
+        Self::note(&rest, ledger);
         if good.hedge && good.result.is_ok() {
             call.service.counts.hedges_won.fetch_add(1, Relaxed);
         }
         good
     }
 
+    /// Writes down that a try begins, and answers with its span.
+    fn begin(
+        &self,
+        call: &Call,
+        index: usize,
+        began: Instant,
+        hedge: bool,
+        ledger: &mut Ledger,
+    ) -> u64 {
+        let span = self.span();
+        ledger.trying(|| {
+            let backend = &call.service.backends[index];
+            Try {
+                backend: backend.address,
+                subset: backend.subset.clone(),
+                span,
+                after: began.saturating_duration_since(call.began),
+                waited: Duration::ZERO,
+                result: Err(NoAnswer::client_gone()),
+                grpc_status: None,
+                hedge,
+                tls: backend.upstream.tls.is_some(),
+                http2: backend.http2,
+            }
+        });
+        span
+    }
+
     /// Writes a try down that is over.
-    fn note(&self, call: &Call, tried: &Tried, ledger: &mut Ledger) {
-        ledger.tried_at(tried.index);
-        if !ledger.is_read() {
-            return;
-        }
-        let backend = &call.service.backends[tried.index];
-        ledger.tried(Try {
-            backend: backend.address,
-            subset: backend.subset.clone(),
-            span: tried.span,
-            after: tried.began.saturating_duration_since(call.began),
-            waited: call.began.elapsed(),
-            result: match &tried.result {
-                Ok(answer) => Ok(answer.response.status().as_u16()),
-                Err(failed) => Err(failed.describe()),
-            },
-            hedge: tried.hedge,
+    fn note(tried: &Tried, ledger: &mut Ledger) {
+        let at = match &tried.result {
+            Ok(answer) => answer.at,
+            Err(_) => Instant::now(),
+        };
+        ledger.tried_at(tried.index, at);
+        ledger.tried(tried.span, |one| match &tried.result {
+            Ok(answer) => {
+                one.result = Ok(answer.response.status().as_u16());
+                one.grpc_status = grpc_status(answer.response.headers());
+            }
+            Err(failed) => one.result = Err(failed.describe()),
         });
     }
 
@@ -228,7 +257,13 @@ impl Engine {
         trace_context::span(|| self.random())
     }
 
-    fn choose(&self, call: &Call, tries: &Tries<'_>, tried: &[usize]) -> Option<usize> {
+    fn choose(
+        &self,
+        call: &Call,
+        tries: &Tries<'_>,
+        tried: &[usize],
+        now: Instant,
+    ) -> Option<usize> {
         let backends = &call.service.backends;
         let slots = &call.service.slots;
         if let Some(key) = tries.key
@@ -240,7 +275,7 @@ impl Engine {
                 return Some(home);
             }
         }
-        let now = self.nanoseconds(Instant::now());
+        let now = self.nanoseconds(now);
         let load = |index: usize| {
             let backend = &backends[index];
             Load {

@@ -89,6 +89,21 @@ impl Certificates {
         true
     }
 
+    /// Names in them, sorted.
+    pub(super) fn names(&self) -> Vec<String> {
+        let chosen = self.presented.0.load();
+        let names = chosen
+            .by_name
+            .keys()
+            .map(|name| match name.starts_with('.') {
+                true => format!("*{name}"),
+                false => name.clone(),
+            });
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
     pub(super) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }

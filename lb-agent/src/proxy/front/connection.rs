@@ -1,6 +1,11 @@
 //! One connection of a client, from its first byte to its last.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::sleep};
@@ -8,7 +13,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time::sleep};
 use super::{
     Failure, header, http1, http2, life::Life, stream::ClientStream, visit::Visit, worker::Ward,
 };
-use crate::proxy::engine::Arrival;
+use crate::proxy::{engine::Arrival, telemetry::counts::OfListener};
 
 /// What a connection of HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -77,6 +82,7 @@ async fn open(
     }
     let arrival = Arc::new(Arrival {
         client,
+        peer,
         listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
         tls: place.tls.is_some(),
         // One that speaks for others is trusted for what it says of them, not for what they say.
@@ -95,7 +101,10 @@ async fn open(
             arrival,
         }));
     };
+    let mut failing = Failing(Some(&ward.counts));
     let stream = tls.accept(stream).await?;
+    failing.0 = None;
+    drop(failing);
     let version = match stream.get_ref().1.alpn_protocol() {
         Some(H2) => Version::Http2,
         _ => Version::Http1,
@@ -106,6 +115,17 @@ async fn open(
         begun: Bytes::new(),
         arrival,
     }))
+}
+
+/// A handshake that has failed if this is dropped.
+struct Failing<'a>(Option<&'a OfListener>);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        if let Some(counts) = self.0 {
+            counts.handshakes_failed.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// Reads the header of the PROXY protocol, and nothing beyond it.

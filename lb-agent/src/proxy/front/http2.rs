@@ -72,8 +72,9 @@ pub(super) async fn serve(
             }
             let overdue = seat.overdue();
             let idle = overdue == Some(Overdue::Stage(Stage::Idle));
-            let greeted = !matches!(life.stage(), Stage::Opening | Stage::Head);
-            if !leaving && (idle || rounds.stopping() && greeted) {
+            // Who has not asked for anything yet is about to.
+            let stopped = rounds.stopped().is_some() && life.can_leave();
+            if !leaving && (idle || stopped) {
                 leaving = true;
                 life.leave();
                 Pin::new(&mut connection).graceful_shutdown();

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use super::admission::Admitted;
+use super::{
+    admission::Admitted,
+    ending::{Elder, LINGER, LINGER_NEW},
+};
 use crate::{config::proxy::Bounds, proxy::telemetry::counts::OfListener};
 
 /// Bytes by which a client of HTTP/2 has begun: the preface, and the head of its first frame.
@@ -26,38 +29,35 @@ pub(super) struct Pace {
     /// Without a request.
     pub(super) keep_alive: u64,
     /// Without a request at a stop: so that what is on its way arrives.
-    pub(super) grace: u64,
+    pub(super) linger: u64,
+    /// The same of connections that began after it.
+    pub(super) linger_new: u64,
     /// Between two rounds.
     pub(super) grain: u64,
 }
 
 impl Pace {
-    /// As the bounds say. A bound is kept to an eighth of it, or better.
-    pub(super) fn new(bounds: &Bounds, grace: Duration) -> Self {
+    /// As the bounds say. Each is kept to a quarter of it, or better.
+    pub(super) fn new(bounds: &Bounds) -> Self {
         let head = milliseconds(bounds.head_timeout);
         let keep_alive = milliseconds(bounds.keep_alive);
-        let grace = milliseconds(grace);
-        let grain = (head.min(keep_alive).min(grace) / 8).clamp(1, 250);
+        let linger_new = milliseconds(LINGER_NEW);
         Self {
             head,
             keep_alive,
-            grace,
-            grain,
+            linger: milliseconds(LINGER),
+            linger_new,
+            grain: (head.min(keep_alive).min(linger_new) / 4).clamp(1, 250),
         }
     }
 
-    fn of(&self, stage: Stage, stopping: bool) -> Option<u64> {
-        let patience = match stage {
-            Stage::Opening | Stage::Leaving => self.head,
-            Stage::Head => return Some(self.head),
-            Stage::Busy => return None,
-            Stage::Rest => return Some(self.keep_alive),
-            Stage::Idle => self.keep_alive,
-        };
-        Some(match stopping {
-            true => patience.min(self.grace),
-            false => patience,
-        })
+    /// How long it may be at this.
+    fn of(&self, stage: Stage) -> Option<u64> {
+        match stage {
+            Stage::Opening | Stage::Head | Stage::Leaving => Some(self.head),
+            Stage::Busy => None,
+            Stage::Rest | Stage::Idle => Some(self.keep_alive),
+        }
     }
 }
 
@@ -111,15 +111,18 @@ pub(super) type Time = Arc<AtomicU64>;
 /// A connection that is there.
 #[derive(Debug)]
 pub(super) struct Present {
-    pub(super) _admitted: Admitted,
+    _admitted: Admitted,
+    /// From before a stop.
+    elder: Option<Elder>,
     /// On this thread.
-    pub(super) open: Arc<AtomicUsize>,
-    pub(super) counts: Arc<OfListener>,
+    open: Arc<AtomicUsize>,
+    counts: Arc<OfListener>,
 }
 
 impl Present {
     pub(super) fn new(
         admitted: Admitted,
+        elder: Option<Elder>,
         open: &Arc<AtomicUsize>,
         counts: &Arc<OfListener>,
     ) -> Self {
@@ -127,6 +130,7 @@ impl Present {
         counts.open.fetch_add(1, Relaxed);
         Self {
             _admitted: admitted,
+            elder,
             open: Arc::clone(open),
             counts: Arc::clone(counts),
         }
@@ -165,7 +169,7 @@ pub(super) struct Life {
     hungry: AtomicBool,
     hot: AtomicBool,
     awake: AtomicBool,
-    _present: Present,
+    present: Present,
 }
 
 impl Life {
@@ -190,7 +194,7 @@ impl Life {
             hungry: AtomicBool::new(false),
             hot: AtomicBool::new(false),
             awake: AtomicBool::new(false),
-            _present: present,
+            present,
         })
     }
 
@@ -343,22 +347,30 @@ impl Life {
             && (!self.hot.load(Relaxed) || self.now() - self.since.load(Relaxed) >= calm)
     }
 
+    /// It speaks HTTP/2, and can be told that it is over: its client has asked for something.
+    pub(super) fn can_leave(&self) -> bool {
+        self.multiplexed.load(Relaxed)
+            && self.asked.load(Relaxed) > 0
+            && self.stage() != Stage::Leaving
+    }
+
     /// A round has to wake it.
-    pub(super) fn is_due(&self, pace: &Pace, stopping: bool) -> bool {
-        self.overdue(pace, stopping).is_some()
+    pub(super) fn is_due(&self, pace: &Pace, stopped: Option<u64>) -> bool {
+        self.overdue(pace, stopped).is_some()
+            || stopped.is_some() && self.can_leave()
             || self.awake.load(Relaxed) && self.can_rest(pace.grain * 2)
     }
 
-    /// Whether it has to end, and why. Times are as coarse as rounds are, so each bound has one
-    /// grain more: nobody is late too early.
-    pub(super) fn overdue(&self, pace: &Pace, stopping: bool) -> Option<Overdue> {
+    /// Whether it has to end, and why; `stopped`: when a stop was told. Times are as coarse as
+    /// rounds are, so each bound has one grain more: nobody is late too early.
+    pub(super) fn overdue(&self, pace: &Pace, stopped: Option<u64>) -> Option<Overdue> {
         let now = self.now();
-        let over = |since: &AtomicU64, patience: u64| {
-            now.saturating_sub(since.load(Relaxed)) >= patience.saturating_add(pace.grain)
+        let over = |since: u64, patience: u64| {
+            now.saturating_sub(since) >= patience.saturating_add(pace.grain)
         };
         let stage = self.stage();
         if self.blocked.load(Relaxed) {
-            if over(&self.moved, self.patience()) {
+            if over(self.moved.load(Relaxed), self.patience()) {
                 return Some(Overdue::Blocked);
             }
             if matches!(stage, Stage::Busy | Stage::Rest | Stage::Idle) {
@@ -369,8 +381,17 @@ impl Life {
         if stage == Stage::Leaving && self.under_way() > 0 {
             return None;
         }
-        let patience = pace.of(stage, stopping)?;
-        over(&self.since, patience).then_some(Overdue::Stage(stage))
+        let since = self.since.load(Relaxed);
+        let late = over(since, pace.of(stage)?);
+        let lingers = matches!(stage, Stage::Opening | Stage::Idle | Stage::Leaving);
+        let lingered = stopped.filter(|_| lingers).is_some_and(|stopped| {
+            let linger = match self.present.elder {
+                Some(_) => pace.linger,
+                None => pace.linger_new,
+            };
+            over(since.max(stopped), linger)
+        });
+        (late || lingered).then_some(Overdue::Stage(stage))
     }
 }
 
@@ -388,199 +409,4 @@ impl SwapPlain for AtomicBool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PACE: Pace = Pace {
-        head: 1000,
-        keep_alive: 7000,
-        grace: 100,
-        grain: 10,
-    };
-
-    fn life(time: &Time) -> Arc<Life> {
-        let present = Present::new(Admitted::one(), &Arc::default(), &Arc::default());
-        Life::new(time, 5000, present)
-    }
-
-    /// What happens, and after how long without anything else the connection is over.
-    #[test]
-    fn everything_has_its_time() {
-        type Step = fn(&Life);
-        type Row = (&'static str, bool, &'static [Step], Option<(u64, Overdue)>);
-        let stage = |after, stage| Some((after, Overdue::Stage(stage)));
-        let rows: [Row; 15] = [
-            ("fresh", false, &[], stage(1000, Stage::Opening)),
-            ("fresh at a stop", true, &[], stage(100, Stage::Opening)),
-            (
-                "a byte",
-                false,
-                &[|it| it.read(1)],
-                stage(1000, Stage::Head),
-            ),
-            (
-                "a byte at a stop",
-                true,
-                &[|it| it.read(1)],
-                stage(1000, Stage::Head),
-            ),
-            ("a request", false, &[|it| it.asked(9)], None),
-            (
-                "answered",
-                false,
-                &[|it| it.asked(9), |it| it.answered(true)],
-                stage(7000, Stage::Idle),
-            ),
-            (
-                "answered at a stop",
-                true,
-                &[|it| it.asked(9), |it| it.answered(true)],
-                stage(100, Stage::Idle),
-            ),
-            (
-                "answered early",
-                false,
-                &[|it| it.asked(9), |it| it.answered(false), |it| it.read(1)],
-                stage(7000, Stage::Rest),
-            ),
-            (
-                "the next head",
-                false,
-                &[|it| it.asked(9), |it| it.answered(true), |it| it.read(1)],
-                stage(1000, Stage::Head),
-            ),
-            (
-                "one of two",
-                false,
-                &[|it| it.asked(9), |it| it.asked(9), |it| it.answered(true)],
-                None,
-            ),
-            (
-                "blocked",
-                false,
-                &[|it| it.asked(9), |it| it.blocked()],
-                Some((5000, Overdue::Blocked)),
-            ),
-            (
-                "blocked behind the answer",
-                false,
-                &[|it| it.asked(9), |it| it.blocked(), |it| it.answered(true)],
-                Some((5000, Overdue::Blocked)),
-            ),
-            (
-                "a patient route",
-                false,
-                &[
-                    |it| it.asked(9),
-                    |it| it.answering(Some(Duration::from_secs(6))),
-                    |it| it.blocked(),
-                ],
-                Some((6000, Overdue::Blocked)),
-            ),
-            (
-                "half a greeting",
-                false,
-                &[|it| it.multiplex(), |it| it.read(24)],
-                stage(1000, Stage::Head),
-            ),
-            (
-                "a greeting, and pings",
-                false,
-                &[|it| it.multiplex(), |it| it.read(33), |it| it.read(17)],
-                stage(7000, Stage::Idle),
-            ),
-        ];
-        for (name, stopping, steps, expected) in rows {
-            let time = Time::new(AtomicU64::new(50));
-            let life = life(&time);
-            for step in steps {
-                step(&life);
-            }
-            let Some((after, why)) = expected else {
-                time.fetch_add(1_000_000, Relaxed);
-                assert_eq!(life.overdue(&PACE, stopping), None, "{name}");
-                continue;
-            };
-            time.fetch_add(after + PACE.grain - 1, Relaxed);
-            assert_eq!(life.overdue(&PACE, stopping), None, "{name}");
-            time.fetch_add(1, Relaxed);
-            assert_eq!(life.overdue(&PACE, stopping), Some(why), "{name}");
-        }
-    }
-
-    /// The time of a head is not renewed by its bytes, that of a slow reader by every one.
-    #[test]
-    fn what_renews_a_time_and_what_does_not() {
-        let time = Time::new(AtomicU64::new(50));
-        let slow = life(&time);
-        for _ in 0..4 {
-            time.fetch_add(300, Relaxed);
-            slow.read(1);
-        }
-        assert_eq!(
-            slow.overdue(&PACE, false),
-            Some(Overdue::Stage(Stage::Head))
-        );
-        let reader = life(&time);
-        reader.asked(9);
-        for _ in 0..4 {
-            reader.blocked();
-            time.fetch_add(4000, Relaxed);
-            assert_eq!(reader.overdue(&PACE, false), None);
-            reader.wrote();
-        }
-    }
-
-    /// Between requests only they count, not what else passes.
-    #[test]
-    fn pings_renew_nothing() {
-        for multiplexed in [true, false] {
-            let time = Time::new(AtomicU64::new(50));
-            let life = life(&time);
-            if multiplexed {
-                life.multiplex();
-                life.read(33);
-            }
-            life.asked(9);
-            life.answered(true);
-            time.fetch_add(5000, Relaxed);
-            if multiplexed {
-                life.read(17);
-            }
-            life.wrote();
-            life.flushed();
-            time.fetch_add(5000, Relaxed);
-            let over = life.overdue(&PACE, false).is_some();
-            assert_eq!(
-                over, multiplexed,
-                "an answer that took its time ends a pause later"
-            );
-        }
-    }
-
-    /// A first request is followed by rest at once, requests in a row are not.
-    #[test]
-    fn it_rests_when_it_is_calm() {
-        let time = Time::new(AtomicU64::new(50));
-        let life = life(&time);
-        let request = || {
-            life.begin_poll();
-            life.asked(20);
-            assert!(!life.can_rest(20));
-            life.wrote();
-            life.answered(true);
-            life.flushed();
-            assert!(!life.can_rest(20), "nothing is waited for");
-            life.starved();
-        };
-        request();
-        assert!(life.can_rest(20));
-        request();
-        assert!(!life.can_rest(20));
-        time.fetch_add(20, Relaxed);
-        assert!(life.can_rest(20));
-        time.fetch_add(1, Relaxed);
-        request();
-        assert!(life.can_rest(20), "the one before was long ago");
-    }
-}
+mod tests;

@@ -2,21 +2,26 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_rustls::TlsAcceptor;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Place,
     admission::Admission,
     certificates::Certificates,
+    ending::Ending,
+    holder::{Keep, Key},
     socket,
     worker::{self, Order},
 };
@@ -25,54 +30,76 @@ use crate::{
     proxy::engine::Shared,
 };
 
+/// How often a stop looks how far it is.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Pool {
     facts: Arc<worker::Facts>,
-    /// Threads that are to serve.
-    count: usize,
-    /// None before there is a socket.
+    /// Orders to each of the threads.
     orders: Vec<mpsc::UnboundedSender<Order>>,
+    /// The other ends, of those that do not run yet.
+    idle: Vec<mpsc::UnboundedReceiver<Order>>,
     threads: Vec<JoinHandle<()>>,
-    /// Where the sockets of services are, by the service and the address asked for.
-    sockets: BTreeMap<(Arc<str>, SocketAddr), SocketAddr>,
+    /// It is known what requests are for.
+    is_ready: bool,
+    /// There is a socket.
+    is_needed: bool,
+    /// Where the sockets of services are.
+    sockets: BTreeMap<Key, SocketAddr>,
+    keep: Keep,
     /// Of shared listeners.
     certificates: Vec<Certificates>,
 }
 
 impl Pool {
-    /// One of `count` threads, which begin with the first socket: a node without requests needs none.
-    pub fn new(count: usize, shared: Arc<Shared>, config: &ProxyConfig) -> Self {
+    /// One of `count` threads, which begin with the first socket, since a node without requests needs
+    /// none, and not before [`Pool::begin`]. Sockets are those of `keep` where it has some.
+    pub fn new(count: usize, shared: Arc<Shared>, config: &ProxyConfig, keep: Keep) -> Self {
         let admission = Admission::new(config.bounds.connections, config.bounds.per_client);
         let facts = Arc::new(worker::Facts {
             shared,
             admission,
+            ending: Arc::new(Ending::new()),
             bounds: config.bounds.clone(),
             trusted: config.trusted.clone(),
         });
+        let (orders, idle) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         Self {
             facts,
-            count,
-            orders: Vec::new(),
+            orders,
+            idle,
             threads: Vec::new(),
+            is_ready: false,
+            is_needed: false,
             sockets: BTreeMap::new(),
+            keep,
             certificates: Vec::new(),
         }
     }
 
-    /// Starts the threads unless they run.
-    fn start(&mut self) -> anyhow::Result<()> {
-        for number in self.threads.len()..self.count {
-            let (sender, receiver) = mpsc::unbounded_channel();
+    /// Begins to serve: until it is known where requests go, who connects waits.
+    pub fn begin(&mut self) {
+        self.is_ready = true;
+        self.start();
+    }
+
+    /// Starts the threads unless they run, or have nothing to do.
+    fn start(&mut self) {
+        if !self.is_ready || !self.is_needed {
+            return;
+        }
+        for orders in self.idle.drain(..) {
             let facts = Arc::clone(&self.facts);
             let thread = std::thread::Builder::new()
-                .name(format!("proxy-{number}"))
-                .spawn(move || worker::run(facts, receiver))
-                .context("cannot start a thread for requests")?;
-            self.orders.push(sender);
-            self.threads.push(thread);
+                .name(format!("proxy-{}", self.threads.len()))
+                .spawn(move || worker::run(facts, orders));
+            match thread {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => error!(%error, "cannot start a thread for requests"),
+            }
         }
-        Ok(())
     }
 
     /// Opens a shared listener.
@@ -93,7 +120,11 @@ impl Pool {
             proxy_protocol: config.proxy_protocol,
             tls,
         };
-        self.listen(config.address, place)
+        let key = Key {
+            service: None,
+            address: config.address,
+        };
+        self.listen(&key, place)
     }
 
     /// Reads certificates whose files have changed; answers whether any have.
@@ -108,25 +139,49 @@ impl Pool {
     /// What is wrong with the files of certificates.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let all = self.certificates.iter();
-        all.filter_map(|one| one.problem().map(str::to_owned))
+        let all = all.filter_map(|one| one.problem());
+        all.chain(self.keep.problem()).map(str::to_owned)
     }
 
-    /// Opens a socket on every thread; answers where it is.
+    /// Closes those of a former agent's sockets that nobody will ask for.
+    pub fn forget(&mut self, is_forgotten: impl Fn(&Key) -> bool) {
+        self.keep.forget(is_forgotten);
+    }
+
+    /// Sees to it that the sockets outlive the agent.
+    pub fn look(&mut self) {
+        self.keep.look();
+    }
+
+    /// Opens sockets on every thread; answers where they are. A former agent's are taken, all of
+    /// them, for connections may wait at each: there are more than threads if that one had more.
     ///
     /// # Errors
     ///
     /// It cannot be bound.
-    fn listen(&mut self, address: SocketAddr, place: Place) -> anyhow::Result<SocketAddr> {
-        let sockets = socket::bind(address, self.count)?;
-        self.start()?;
+    fn listen(&mut self, key: &Key, place: Place) -> anyhow::Result<SocketAddr> {
+        let mut sockets = self.keep.take(key);
+        let known = sockets.first().map(TcpListener::local_addr);
+        let known = known.transpose().context("asking for a port")?;
+        let missing = self.orders.len().saturating_sub(sockets.len());
+        match socket::bind(known.unwrap_or(key.address), missing) {
+            Ok(more) => {
+                self.keep.hold(key, &more);
+                sockets.extend(more);
+            }
+            Err(error) if sockets.is_empty() => return Err(error),
+            Err(error) => warn!("not every thread has a socket: {error:#}"),
+        }
         let first = sockets.first().context("no thread serves")?;
         let address = first.local_addr().context("asking for a port")?;
         let place = Arc::new(place);
-        for (socket, orders) in sockets.into_iter().zip(&self.orders) {
+        for (socket, orders) in sockets.into_iter().zip(self.orders.iter().cycle()) {
             // A thread that has failed has said so itself.
             let _ = orders.send(Order::Open(address, socket, Arc::clone(&place)));
         }
         info!(%address, service = place.service.as_deref(), "taking requests");
+        self.is_needed = true;
+        self.start();
         Ok(address)
     }
 
@@ -135,39 +190,49 @@ impl Pool {
     /// # Errors
     ///
     /// It cannot be bound.
-    pub fn ensure(&mut self, key: &(Arc<str>, SocketAddr)) -> anyhow::Result<SocketAddr> {
+    pub fn ensure(&mut self, key: &Key) -> anyhow::Result<SocketAddr> {
         if let Some(bound) = self.sockets.get(key) {
             return Ok(*bound);
         }
         let place = Place {
-            service: Some(Arc::clone(&key.0)),
+            service: key.service.clone(),
             proxy_protocol: false,
             tls: None,
         };
-        let bound = self.listen(key.1, place)?;
+        let bound = self.listen(key, place)?;
         self.sockets.insert(key.clone(), bound);
         Ok(bound)
     }
 
     /// Closes the sockets of services that are not among these. Their connections go on.
-    pub fn close_but(&mut self, wanted: &BTreeSet<(Arc<str>, SocketAddr)>) {
-        let orders = &self.orders;
+    pub fn close_but(&mut self, wanted: &BTreeSet<Key>) {
+        let (orders, keep) = (&self.orders, &mut self.keep);
         self.sockets.retain(|key, bound| {
-            let keep = wanted.contains(key);
-            if !keep {
-                info!(address = %bound, service = &*key.0, "no longer taking requests");
+            let is_wanted = wanted.contains(key);
+            if !is_wanted {
+                info!(address = %bound, service = key.service.as_deref(), "no longer taking requests");
                 for orders in orders {
                     let _ = orders.send(Order::Close(*bound));
                 }
+                keep.release(key);
             }
-            keep
+            is_wanted
         });
     }
 
-    /// Takes no more connections, and ends the requests under way, within `patience`.
+    /// Ends every connection after its request, within `patience`. New ones are served, for one
+    /// request each, until those from before have ended, whose requests may be long; what comes then waits
+    /// at the sockets, which are held, for the next agent.
     pub async fn stop(self, patience: Duration) {
+        let end = Instant::now() + patience;
+        self.facts.ending.begin();
+        // What has begun meanwhile needs its time, too.
+        let last_call = end - patience / 4;
+        while self.facts.ending.has_elders() && Instant::now() < last_call {
+            sleep(LOOK).await;
+        }
         for orders in &self.orders {
-            let _ = orders.send(Order::Stop(patience));
+            let _ = orders.send(Order::Stop(end));
         }
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {

@@ -19,15 +19,20 @@ use std::{
 use slab::Slab;
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
-use super::life::{Life, Overdue, Pace, Present, Time};
+use super::{
+    ending::Ending,
+    life::{Life, Overdue, Pace, Present, Time},
+};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Rounds {
-    pub(super) pace: Pace,
+    pace: Pace,
+    pub(super) ending: Arc<Ending>,
     began: Instant,
     time: Time,
-    stopping: Cell<bool>,
+    /// When it was seen that all is to end.
+    stopped: Cell<Option<u64>>,
     seats: RefCell<Slab<Visited>>,
     first: Notify,
 }
@@ -47,12 +52,13 @@ enum What {
 
 impl Rounds {
     /// Begins to make them on this thread, until its runtime ends.
-    pub(super) fn begin(pace: Pace) -> Rc<Self> {
+    pub(super) fn begin(pace: Pace, ending: &Arc<Ending>) -> Rc<Self> {
         let rounds = Rc::new(Self {
             pace,
+            ending: Arc::clone(ending),
             began: Instant::now(),
             time: Arc::new(AtomicU64::new(0)),
-            stopping: Cell::new(false),
+            stopped: Cell::new(None),
             seats: RefCell::default(),
             first: Notify::new(),
         });
@@ -80,10 +86,10 @@ impl Rounds {
 
     fn look(&self) {
         self.tell_time();
-        let now = self.time.load(Relaxed);
+        let (now, stopped) = (self.time.load(Relaxed), self.stopped());
         for (_, visited) in self.seats.borrow().iter() {
             let due = match &visited.what {
-                What::Connection(life) => life.is_due(&self.pace, self.stopping.get()),
+                What::Connection(life) => life.is_due(&self.pace, stopped),
                 What::Stream(life, moved) => self.has_stalled(life, *moved, now),
             };
             if due {
@@ -127,17 +133,13 @@ impl Rounds {
         }
     }
 
-    /// Wakes all: it is to be over soon.
-    pub(super) fn stop(&self) {
-        self.tell_time();
-        self.stopping.set(true);
-        for (_, visited) in self.seats.borrow().iter() {
-            visited.waker.wake_by_ref();
+    /// When it was seen that all is to end.
+    pub(super) fn stopped(&self) -> Option<u64> {
+        if self.stopped.get().is_none() && self.ending.has_begun() {
+            self.tell_time();
+            self.stopped.set(Some(self.time.load(Relaxed)));
         }
-    }
-
-    pub(super) fn stopping(&self) -> bool {
-        self.stopping.get()
+        self.stopped.get()
     }
 
     /// Requests closer to each other than this are of a busy client.
@@ -166,7 +168,7 @@ impl Seat {
     /// Whether the connection has to end.
     pub(super) fn overdue(&self) -> Option<Overdue> {
         match &self.rounds.seats.borrow()[self.key].what {
-            What::Connection(life) => life.overdue(&self.rounds.pace, self.rounds.stopping.get()),
+            What::Connection(life) => life.overdue(&self.rounds.pace, self.rounds.stopped()),
             What::Stream(..) => None,
         }
     }

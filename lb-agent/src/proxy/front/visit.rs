@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -36,18 +36,14 @@ impl Visit {
         request: Request<Incoming>,
     ) -> Result<Response<Answered>, Infallible> {
         let under_way = UnderWay::begin(&self);
-        let multiplexed = request.version() == Version::HTTP_2;
+        let version = request.version();
         let mut response = self.engine.handle(request, &self.arrival).await;
         self.life.answering(response.body().patience());
-        if self.rounds.stopping() && !multiplexed && !response.status().is_informational() {
-            // The client sends its next request elsewhere.
-            let headers = response.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        self.rounds.ending.tell(version, &mut response);
         Ok(response.map(|body| Answered {
             body,
             under_way,
-            multiplexed,
+            multiplexed: version == Version::HTTP_2,
             left: Bytes::new(),
         }))
     }

@@ -17,7 +17,7 @@ use tokio::{
     runtime::LocalOptions,
     sync::mpsc,
     task::{JoinHandle, spawn_local},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tracing::{debug, error};
 
@@ -25,6 +25,7 @@ use super::{
     Place,
     admission::{Admission, Admitted},
     connection,
+    ending::Ending,
     life::{Pace, Present},
     rounds::Rounds,
 };
@@ -41,6 +42,7 @@ use crate::{
 pub(super) struct Facts {
     pub(super) shared: Arc<Shared>,
     pub(super) admission: Arc<Admission>,
+    pub(super) ending: Arc<Ending>,
     pub(super) bounds: Bounds,
     pub(super) trusted: Vec<IpNet>,
 }
@@ -59,13 +61,9 @@ pub(super) enum Order {
     Open(SocketAddr, std::net::TcpListener, Arc<Place>),
     /// No longer.
     Close(SocketAddr),
-    /// End everything, within this time.
-    Stop(Duration),
+    /// Accept no more, and end when every connection has ended, or then.
+    Stop(Instant),
 }
-
-/// After a stop is told, what is on its way already has so long to arrive: requests of clients that
-/// were busy just now, and those of connections that have just begun.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Works until it is told to stop.
 pub(super) fn run(facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
@@ -73,7 +71,10 @@ pub(super) fn run(facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
         .enable_all()
         .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(work(facts, orders, GRACE)),
+        Ok(runtime) => {
+            let pace = Pace::new(&facts.bounds);
+            runtime.block_on(work(facts, orders, pace));
+        }
         Err(error) => error!(%error, "a thread of the proxy has no runtime"),
     }
 }
@@ -81,13 +82,13 @@ pub(super) fn run(facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
 pub(super) async fn work(
     facts: Arc<Facts>,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    grace: Duration,
+    pace: Pace,
 ) {
     let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
-    let rounds = Rounds::begin(Pace::new(&facts.bounds, grace));
+    let rounds = Rounds::begin(pace, &facts.ending);
     let open = Arc::new(AtomicUsize::new(0));
-    let mut accepting: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
-    let mut patience = Duration::ZERO;
+    let mut accepting: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
+    let mut end = Instant::now();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Open(address, socket, place) => match listener(socket) {
@@ -101,28 +102,27 @@ pub(super) async fn work(
                         rounds: Rc::clone(&rounds),
                         open: Arc::clone(&open),
                     });
-                    accepting.insert(address, spawn_local(ward.accept(listener)));
+                    let tasks = accepting.entry(address).or_default();
+                    tasks.push(spawn_local(ward.accept(listener)));
                 }
                 Err(error) => error!(%error, %address, "a listening socket is of no use"),
             },
             Order::Close(address) => {
-                if let Some(task) = accepting.remove(&address) {
+                for task in accepting.remove(&address).into_iter().flatten() {
                     task.abort();
                 }
             }
             Order::Stop(time) => {
-                patience = time;
+                end = time;
                 break;
             }
         }
     }
-    for task in accepting.into_values() {
+    for task in accepting.into_values().flatten() {
         task.abort();
     }
-    rounds.stop();
     // Connections that have become another protocol are among these.
-    let end = tokio::time::Instant::now() + patience;
-    while open.load(Relaxed) > 0 && tokio::time::Instant::now() < end {
+    while open.load(Relaxed) > 0 && Instant::now() < end {
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -135,7 +135,7 @@ fn listener(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
 
 /// One socket and what its connections need.
 pub(super) struct Ward {
-    counts: Arc<OfListener>,
+    pub(super) counts: Arc<OfListener>,
     pub(super) facts: Arc<Facts>,
     pub(super) engine: Rc<Engine>,
     pub(super) place: Arc<Place>,
@@ -167,7 +167,8 @@ impl Ward {
     }
 
     fn begin(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
-        let present = Present::new(admitted, &self.open, &self.counts);
+        let elder = self.facts.ending.elder();
+        let present = Present::new(admitted, elder, &self.open, &self.counts);
         let life = self.rounds.greet(present);
         let serving = connection::serve(stream, peer, Rc::clone(self), life);
         spawn_local(async move {

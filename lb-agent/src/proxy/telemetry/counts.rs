@@ -52,6 +52,12 @@ impl<K: Ord + Clone, V: Default> Register<K, V> {
         Arc::clone(known.entry(key).or_default())
     }
 
+    /// Forgets what nobody holds any more.
+    fn keep_held(&self) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, value| Arc::strong_count(value) > 1);
+    }
+
     fn keep(&self, mut wanted: impl FnMut(&K) -> bool) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.retain(|key, _| wanted(key));
@@ -80,6 +86,8 @@ pub struct Counts {
     pub listeners: Register<SocketAddr, OfListener>,
     /// What was not written down.
     pub losses: Arc<Losses>,
+    /// What became of spans.
+    pub spans: Arc<SpanCounts>,
 }
 
 impl Counts {
@@ -91,6 +99,11 @@ impl Counts {
     /// Of a listener.
     pub fn listener(&self, address: SocketAddr) -> Arc<OfListener> {
         self.listeners.entry(address)
+    }
+
+    /// Forgets listeners that are closed and whose connections have ended.
+    pub fn keep_open(&self) {
+        self.listeners.keep_held();
     }
 
     /// Forgets services and backends that are not in `snapshot`. What is still counted under them
@@ -256,13 +269,14 @@ pub struct OfListener {
     pub accepted: AtomicU64,
     /// Connections closed at once, for a client has too many.
     pub refused: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
 }
 
 /// What was not written down.
 #[derive(Debug, Default)]
 pub struct Losses {
     lines: AtomicU64,
-    spans: AtomicU64,
 }
 
 impl Losses {
@@ -270,23 +284,43 @@ impl Losses {
         self.lines.fetch_add(1, Relaxed);
     }
 
-    /// Those of a request with so many tries.
-    pub(super) fn spans(&self, tries: usize) {
-        self.failed(1 + tries as u64);
-    }
-
-    pub(super) fn failed(&self, spans: u64) {
-        self.spans.fetch_add(spans, Relaxed);
-    }
-
     /// Lines of the access log that were not written.
     pub fn lost_lines(&self) -> u64 {
         self.lines.load(Relaxed)
     }
+}
 
-    /// Spans that were dropped.
-    pub fn lost_spans(&self) -> u64 {
-        self.spans.load(Relaxed)
+/// What became of spans.
+#[derive(Debug, Default)]
+pub struct SpanCounts {
+    exported: AtomicU64,
+    failed: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl SpanCounts {
+    pub(super) fn exported(&self, spans: u64) {
+        self.exported.fetch_add(spans, Relaxed);
+    }
+
+    pub(super) fn failed(&self, spans: u64) {
+        self.failed.fetch_add(spans, Relaxed);
+    }
+
+    /// Those of a request with so many tries.
+    pub(super) fn lost(&self, tries: usize) {
+        self.lost.fetch_add(1 + tries as u64, Relaxed);
+    }
+
+    /// All, by name: taken by the receiver; refused by it or given up; dropped, for too many
+    /// waited.
+    pub fn all(&self) -> [(&'static str, u64); 3] {
+        let all = [
+            ("exported", &self.exported),
+            ("failed", &self.failed),
+            ("lost", &self.lost),
+        ];
+        all.map(|(name, count)| (name, count.load(Relaxed)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the proxy tells of itself: an access log, spans and counts.
 //!
 //! - [`access_log`]: a line for each request, by a thread of its own.
+//! - [`traces`]: spans of each request and its tries, to an OTLP receiver.
 //! - [`counts`]: counters and histograms, from which `crate::metrics` makes families.
 //!
 //! Nothing here makes a request wait: records go into bounded queues and are dropped and counted
@@ -10,6 +11,7 @@ pub mod access_log;
 pub mod counts;
 #[cfg(test)]
 mod sample;
+pub mod traces;
 
 use std::sync::Arc;
 
@@ -57,9 +59,6 @@ impl Telemetry {
     /// # Errors
     /// The access log cannot be opened.
     pub fn start(config: &ProxyConfig) -> Result<(Self, Writers), StartError> {
-        if config.traces.is_some() {
-            return Err(StartError::Traces);
-        }
         // Once it is waited for, the signal never ends the process: whoever rotates logs sends it
         // whether there is a log or not.
         drop(signal(SignalKind::user_defined1()).map_err(StartError::Signal)?);
@@ -71,6 +70,12 @@ impl Telemetry {
             let losses = Arc::clone(&counts.losses);
             writers.log = Some(access_log::start(config, records, losses)?);
             inner.log = Some(sender);
+        }
+        if let Some(config) = &config.traces {
+            let (sender, records) = mpsc::channel(QUEUE);
+            writers.traces = Some(traces::start(config, records, Arc::clone(&counts.spans))?);
+            inner.spans = Some(sender);
+            inner.sampling = Sampling::new(config.sample);
         }
         inner.counts = counts;
         Ok((Self(Arc::new(inner)), writers))
@@ -95,18 +100,18 @@ impl Telemetry {
     /// Takes a record; where a writer is behind, its copy is dropped and counted.
     pub fn record(&self, exchange: Exchange) {
         let inner = &*self.0;
-        let losses = &inner.counts.losses;
+        let Counts { losses, spans, .. } = &*inner.counts;
         let traced = inner.spans.as_ref().filter(|_| exchange.trace.sampled);
         match (&inner.log, traced) {
-            (Some(log), Some(spans)) => {
+            (Some(log), Some(traces)) => {
                 let tries = exchange.tries.len();
-                offer(spans, exchange.clone(), || losses.spans(tries));
+                offer(traces, exchange.clone(), || spans.lost(tries));
                 offer(log, exchange, || losses.line());
             }
             (Some(log), None) => offer(log, exchange, || losses.line()),
-            (None, Some(spans)) => {
+            (None, Some(traces)) => {
                 let tries = exchange.tries.len();
-                offer(spans, exchange, || losses.spans(tries));
+                offer(traces, exchange, || spans.lost(tries));
             }
             (None, None) => {}
         }
@@ -124,14 +129,23 @@ fn offer(queue: &mpsc::Sender<Exchange>, exchange: Exchange, lost: impl FnOnce()
 #[derive(Debug, Default)]
 pub struct Writers {
     log: Option<access_log::AccessLog>,
+    traces: Option<traces::Traces>,
 }
 
 impl Writers {
     /// Writes down what is queued, for a few seconds at most, and ends.
     pub async fn finish(self) {
-        if let Some(log) = self.log {
-            log.finish().await;
-        }
+        let log = async {
+            if let Some(log) = self.log {
+                log.finish().await;
+            }
+        };
+        let traces = async {
+            if let Some(traces) = self.traces {
+                traces.finish().await;
+            }
+        };
+        tokio::join!(log, traces);
     }
 }
 
@@ -142,8 +156,8 @@ pub enum StartError {
     #[error("cannot wait for SIGUSR1: {0}")]
     Signal(#[source] std::io::Error),
     /// Spans.
-    #[error("[proxy] traces: sending traces is not in this version yet; leave it out")]
-    Traces,
+    #[error(transparent)]
+    Traces(#[from] traces::ReceiverError),
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] access_log::OpenError),

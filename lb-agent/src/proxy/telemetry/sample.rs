@@ -2,19 +2,21 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::domain::http::exchange::{Exchange, Outcome, SpanContext, Try};
+use crate::domain::http::exchange::{Exchange, NoAnswer, Outcome, SpanContext, Try};
 
 pub(super) fn exchange() -> Exchange {
     let micros = Duration::from_micros;
     Exchange {
         began: UNIX_EPOCH + micros(1_767_323_045_006_007),
         client: "192.0.2.1:999".parse().unwrap(),
+        peer: "192.0.2.2:998".parse().unwrap(),
         listener: "[::1]:80".parse().unwrap(),
         tls: false,
         version: "HTTP/1.1",
         method: "GET".into(),
         host: "echo.consul.localhost:80".into(),
         target: "/a?b=1".into(),
+        rewritten: None,
         user_agent: Some("curl \"8\"\n".into()),
         referer: Some("http://r/".into()),
         request_id: "r-1".into(),
@@ -24,6 +26,7 @@ pub(super) fn exchange() -> Exchange {
             sampled: true,
         },
         parent: Some(0xf),
+        tracestate: Some("a=1".into()),
         service: Some("echo".into()),
         route: Some("/a".into()),
         tries: vec![
@@ -33,8 +36,14 @@ pub(super) fn exchange() -> Exchange {
                 span: 2,
                 after: micros(100),
                 waited: micros(200),
-                result: Err("connection refused".into()),
+                result: Err(NoAnswer {
+                    kind: "connection_refused",
+                    text: "connection refused".into(),
+                }),
+                grpc_status: None,
                 hedge: false,
+                tls: false,
+                http2: false,
             },
             Try {
                 backend: "10.0.0.2:80".parse().unwrap(),
@@ -43,10 +52,14 @@ pub(super) fn exchange() -> Exchange {
                 after: micros(1000),
                 waited: micros(3000),
                 result: Ok(200),
+                grpc_status: None,
                 hedge: true,
+                tls: false,
+                http2: true,
             },
         ],
         status: 200,
+        grpc: true,
         grpc_status: Some(0),
         received: 3,
         sent: 1024,

@@ -11,9 +11,8 @@ use std::{
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{
-    domain::sync::Topic,
+    domain::{backoff::full_jitter, sync::Topic},
     source::{
-        backoff::full_jitter,
         consul_answer::Answer,
         consul_client::{Client, RequestError},
     },

@@ -16,11 +16,8 @@ use tokio::sync::mpsc;
 
 use super::follow::next_index;
 use crate::{
-    domain::sync::Topic,
-    source::{
-        backoff::full_jitter,
-        consul_client::{Client, RequestError},
-    },
+    domain::{backoff::full_jitter, sync::Topic},
+    source::consul_client::{Client, RequestError},
 };
 
 /// A question that tells.

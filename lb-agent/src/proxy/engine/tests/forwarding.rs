@@ -7,7 +7,10 @@ use tokio::{
 
 use super::rig::{Backend, Got, Proxy, local, read_request, snapshot};
 use crate::domain::{
-    http::{exchange::Outcome, policy::HttpPolicy},
+    http::{
+        exchange::{NoAnswer, Outcome},
+        policy::HttpPolicy,
+    },
     service::Protocol,
 };
 
@@ -275,6 +278,10 @@ fn a_client_that_goes_takes_its_request_with_it() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         drop(stream);
         seen.await.unwrap();
-        assert_eq!(proxy.record().await.outcome, Outcome::ClientGone);
+        let record = proxy.record().await;
+        assert_eq!(record.outcome, Outcome::ClientGone);
+        // The backend was told of a span: it is recorded.
+        let ends: Vec<_> = record.tries.iter().map(|one| &one.result).collect();
+        assert_eq!(ends, [&Err(NoAnswer::client_gone())]);
     });
 }

@@ -215,6 +215,7 @@ impl Got {
 async fn serve(engine: Rc<Engine>, stream: TcpStream, client: SocketAddr) {
     let arrival = Arc::new(Arrival {
         client,
+        peer: client,
         listener: stream.local_addr().unwrap(),
         tls: false,
         trusted: false,

@@ -23,6 +23,18 @@ pub(in crate::proxy::engine) enum ConnectError {
     Other(Rc<str>),
 }
 
+impl ConnectError {
+    /// In one of few words.
+    pub(in crate::proxy::engine) fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused => "connection_refused",
+            Self::TimedOut => "connect_timeout",
+            Self::Tls(_) => "tls",
+            Self::Other(_) => "no_connection",
+        }
+    }
+}
+
 impl std::fmt::Display for ConnectError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -28,8 +28,6 @@ use crate::proxy::engine::{
 
 /// Longest head of an answer, in bytes.
 const MAX_HEAD: usize = 256 * 1024;
-/// Headers of an answer at most.
-const MAX_HEADERS: usize = 256;
 
 /// The connection.
 #[derive(Debug)]
@@ -40,7 +38,8 @@ pub(in crate::proxy::engine) struct Http1 {
     watch: Rc<Watch>,
     /// Whose it is, where backends are told so by the PROXY protocol.
     pub(super) of: Option<Ends>,
-    pub(super) idle_since: Instant,
+    /// When it was first seen idle; whoever gives it back asks no clock.
+    pub(super) idle_since: Option<Instant>,
     /// It has served a request before.
     pub(in crate::proxy::engine) reused: bool,
     _counted: Counted<OfConnections>,
@@ -60,9 +59,9 @@ impl Http1 {
         counted: Counted<OfConnections>,
     ) -> hyper::Result<Box<Self>> {
         let watch = Rc::clone(&stream.watch);
+        // Headers of an answer at most: 100, hyper's default, for which alone it allocates nothing.
         let (sender, connection) = Builder::new()
             .max_header_size(MAX_HEAD)
-            .max_headers(MAX_HEADERS)
             .handshake(TokioIo::new(stream))
             .await?;
         Ok(Box::new(Self {
@@ -71,7 +70,7 @@ impl Http1 {
             ended: false,
             watch,
             of,
-            idle_since: Instant::now(),
+            idle_since: None,
             reused: false,
             _counted: counted,
         }))

@@ -236,7 +236,7 @@ impl Pool {
         if self.closed.get() || full || others_wait && self.waiting.get() == 0 || !link.is_ready() {
             drop(link);
         } else {
-            link.idle_since = Instant::now();
+            link.idle_since = None;
             link.reused = true;
             self.idle.borrow_mut().push(link);
         }
@@ -252,7 +252,7 @@ impl Pool {
         let stays = |since: Instant| !others_wait && now.saturating_duration_since(since) < IDLE;
         self.idle
             .borrow_mut()
-            .retain_mut(|link| stays(link.idle_since) && link.is_ready());
+            .retain_mut(|link| stays(*link.idle_since.get_or_insert(now)) && link.is_ready());
         self.shared
             .borrow_mut()
             .retain(|one| !one.is_closed() && (!one.is_idle() || stays(one.idle_since.get())));

@@ -17,6 +17,8 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use crate::proxy::gather;
+
 /// What is to be known of a stream by whoever has given it away.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -107,7 +109,7 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written =
-            delegate!(self, stream => Pin::new(stream).poll_write_vectored(context, slices));
+            delegate!(self, stream => gather::poll_write(Pin::new(stream), context, slices));
         self.count(written)
     }
 

@@ -25,6 +25,8 @@ use super::super::{
     Place,
     admission::Admission,
     certificates::Certificates,
+    ending::Ending,
+    life::Pace,
     worker::{self, Facts, Order},
 };
 use crate::{
@@ -89,6 +91,7 @@ impl Front {
         let facts = Arc::new(Facts {
             shared,
             admission: Admission::new(bounds.connections, bounds.per_client),
+            ending: Arc::new(Ending::new()),
             bounds,
             trusted: vec!["127.0.0.0/8".parse().unwrap()],
         });
@@ -99,7 +102,14 @@ impl Front {
                 .enable_all()
                 .build_local(Default::default())
                 .unwrap();
-            runtime.block_on(worker::work(theirs, receiver, GRACE));
+            let linger = u64::try_from(GRACE.as_millis()).unwrap();
+            let pace = Pace {
+                linger,
+                linger_new: linger,
+                grain: 10,
+                ..Pace::new(&theirs.bounds)
+            };
+            runtime.block_on(worker::work(theirs, receiver, pace));
         });
         let mut front = Self {
             address: ([127, 0, 0, 1], 0).into(),
@@ -186,7 +196,9 @@ impl Front {
     }
 
     pub(super) fn tell_stop(&self, patience: Duration) {
-        self.orders.send(Order::Stop(patience)).unwrap();
+        self.facts.ending.begin();
+        let end = tokio::time::Instant::now() + patience;
+        self.orders.send(Order::Stop(end)).unwrap();
     }
 
     /// Waits until the thread has ended.

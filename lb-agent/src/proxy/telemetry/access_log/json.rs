@@ -74,7 +74,7 @@ impl<'a> Tried<'a> {
             subset: one.subset.as_deref(),
             span_id: span(one.span),
             status: one.result.as_ref().ok().copied(),
-            error: one.result.as_ref().err().map(String::as_str),
+            error: one.result.as_ref().err().map(|none| &*none.text),
             after: seconds(one.after),
             waited: seconds(one.waited),
             hedge: one.hedge,

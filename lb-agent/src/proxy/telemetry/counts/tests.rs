@@ -68,3 +68,22 @@ fn routes_are_bounded() {
     let further = service.route(&"299".into());
     assert!(Arc::ptr_eq(&further, &service.route(&OTHER.into())));
 }
+
+/// A listener stays while it is open or has connections.
+#[test]
+fn listeners_that_are_gone_are_forgotten() {
+    let counts = Counts::default();
+    let [one, other] = ["127.0.0.1:1", "127.0.0.1:2"].map(|text| text.parse().unwrap());
+    let open = counts.listener(one);
+    drop(counts.listener(other));
+    let left = || -> Vec<SocketAddr> {
+        let all = counts.listeners.all().into_iter();
+        all.map(|(address, _)| address).collect()
+    };
+    assert_eq!(left(), [one, other]);
+    counts.keep_open();
+    assert_eq!(left(), [one]);
+    drop(open);
+    counts.keep_open();
+    assert!(left().is_empty());
+}

@@ -1,0 +1,425 @@
+//! The agent restarts while requests come by the proxy: who connects waits, and nobody is refused.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use lb_tests::{
+    agent::{Agent, Setup},
+    backend::Backend,
+    client::Client,
+    namespace::Namespace,
+    process::{Signal, wait_for},
+    topology::Topology,
+};
+use tokio::net::TcpStream;
+
+use crate::scene::{METRICS, PATIENCE, VIP, VIP6, address, hosts};
+
+/// A listener of the node that routes by host.
+const SHARED: &str = "10.77.0.1:8080";
+
+/// A service by both ways, on so many threads.
+fn start(topology: &Topology, threads: usize) -> Agent {
+    let rows: String = (1..=2)
+        .map(|number| format!("{{ address = \"{}\" }},", topology.backend_address(number)))
+        .collect();
+    let config = format!(
+        "[proxy]\nlisten = [\"{SHARED}\"]\nthreads = {threads}\n\n\
+         [[service]]\nname = \"web\"\nvip = [\"{VIP}\", \"{VIP6}\"]\nprotocol = \"http\"\n\
+         backends = [{rows}]\n\n[metrics]\nlisten = \"{METRICS}\"\n"
+    );
+    let agent = Setup::new(topology).config(&config).start().unwrap();
+    for to in [VIP, VIP6, SHARED] {
+        wait_for(&format!("an answer by {to}"), PATIENCE, || {
+            agent.process().ensure_running()?;
+            let visits = visits(topology.client(), &[Visitor::once(to)], || {
+                thread::sleep(Duration::from_millis(50));
+            });
+            let is_served = visits.answered() > 0 && visits.failures().is_empty();
+            Ok(is_served.then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.process().tail()));
+    }
+    agent
+}
+
+/// A client that asks again and again.
+#[derive(Clone, Copy, Debug)]
+struct Visitor {
+    to: &'static str,
+    /// Between two requests.
+    rest: Duration,
+    /// It keeps its connection as long as it may.
+    keeps: bool,
+}
+
+impl Visitor {
+    /// With a connection for each request.
+    fn once(to: &'static str) -> Self {
+        Self {
+            to,
+            rest: Duration::from_millis(4),
+            keeps: false,
+        }
+    }
+
+    fn keeping(to: &'static str, rest: u64) -> Self {
+        Self {
+            to,
+            rest: Duration::from_millis(rest),
+            keeps: true,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    Answered,
+    NoConnection(String),
+    Broken(String),
+}
+
+/// All requests, with the time of their end.
+#[derive(Debug, Default)]
+struct Visits(Mutex<Vec<(Instant, Visitor, Outcome)>>);
+
+impl Visits {
+    fn note(&self, visitor: Visitor, outcome: Outcome) {
+        self.0
+            .lock()
+            .unwrap()
+            .push((Instant::now(), visitor, outcome));
+    }
+
+    fn answered(&self) -> usize {
+        let all = self.0.lock().unwrap();
+        let answered = all.iter().filter(|(.., it)| *it == Outcome::Answered);
+        answered.count()
+    }
+
+    fn failures(&self) -> Vec<(Instant, Visitor, Outcome)> {
+        let all = self.0.lock().unwrap();
+        let failed = all.iter().filter(|(.., it)| *it != Outcome::Answered);
+        failed.cloned().collect()
+    }
+
+    /// The longest time without an answer to anybody, between two moments.
+    fn gap(&self, from: Instant, to: Instant) -> Duration {
+        let all = self.0.lock().unwrap();
+        let times = all.iter().filter(|(.., it)| *it == Outcome::Answered);
+        let mut times: Vec<Instant> = times.map(|(time, ..)| *time).collect();
+        times.retain(|time| (from..to).contains(time));
+        times.extend([from, to]);
+        times.sort();
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        gaps.max().unwrap_or_default()
+    }
+}
+
+/// Lets them ask while `meanwhile` goes on, and until everybody has an answer after it.
+fn visits(from: &Namespace, visitors: &[Visitor], meanwhile: impl FnOnce()) -> Visits {
+    let visits = Visits::default();
+    observed(from, visitors, &visits, meanwhile);
+    visits
+}
+
+fn observed(from: &Namespace, visitors: &[Visitor], visits: &Visits, meanwhile: impl FnOnce()) {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Whatever becomes of it, nobody is to ask for ever.
+        let _stop = Stop(&stop);
+        for visitor in visitors {
+            let (visitor, stop) = (*visitor, &stop);
+            scope.spawn(move || {
+                from.run(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .unwrap();
+                    runtime.block_on(visit(visitor, visits, stop));
+                });
+            });
+        }
+        meanwhile();
+    });
+}
+
+async fn visit(visitor: Visitor, visits: &Visits, stop: &AtomicBool) {
+    let mut kept = None;
+    while !stop.load(Ordering::Relaxed) {
+        let outcome = tokio::time::timeout(PATIENCE, ask(visitor, &mut kept)).await;
+        let outcome = outcome.unwrap_or_else(|_| Outcome::Broken("no answer".into()));
+        if outcome != Outcome::Answered {
+            kept = None;
+        }
+        visits.note(visitor, outcome);
+        tokio::time::sleep(visitor.rest).await;
+    }
+}
+
+type Sender = http1::SendRequest<Empty<Bytes>>;
+
+/// Asks once, on the connection that it has unless it knows that this has ended.
+async fn ask(visitor: Visitor, kept: &mut Option<Sender>) -> Outcome {
+    let to: SocketAddr = address(visitor.to);
+    let broken = |error: hyper::Error| Outcome::Broken(format!("{error:?}"));
+    if let Some(sender) = kept
+        && sender.ready().await.is_err()
+    {
+        *kept = None;
+    }
+    let mut sender = match kept.take() {
+        Some(sender) => sender,
+        None => {
+            let stream = match TcpStream::connect(to).await {
+                Ok(stream) => stream,
+                Err(error) => return Outcome::NoConnection(error.to_string()),
+            };
+            let (sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
+                Ok(both) => both,
+                Err(error) => return broken(error),
+            };
+            tokio::spawn(connection);
+            sender
+        }
+    };
+    let request = Request::get("/").header("host", "web");
+    let request = if visitor.keeps {
+        request
+    } else {
+        request.header("connection", "close")
+    };
+    let answer = match sender
+        .send_request(request.body(Empty::new()).unwrap())
+        .await
+    {
+        Ok(answer) => answer,
+        Err(error) => return broken(error),
+    };
+    let status = answer.status();
+    if let Err(error) = answer.into_body().collect().await {
+        return broken(error);
+    }
+    *kept = visitor.keeps.then_some(sender);
+    if status == 200 {
+        Outcome::Answered
+    } else {
+        Outcome::Broken(format!("status {status}"))
+    }
+}
+
+/// Of every kind some.
+fn crowd() -> Vec<Visitor> {
+    let mut crowd = Vec::new();
+    for to in [VIP, VIP6, SHARED] {
+        crowd.extend([Visitor::once(to); 2]);
+        crowd.extend([2, 5, 300, 2500].map(|rest| Visitor::keeping(to, rest)));
+    }
+    crowd
+}
+
+fn scene() -> (Topology, Vec<Backend>) {
+    hosts(2)
+}
+
+/// By SIGTERM, with as many threads as before, more, and fewer: nothing fails.
+#[test]
+fn restarts_under_load_lose_nothing() {
+    let (topology, _backends) = scene();
+    let mut agent = start(&topology, 1);
+    let holders = agent.holders().unwrap();
+    assert_eq!(holders.len(), 1, "{holders:?}");
+    let begun = Instant::now();
+    let mut stopped = Duration::ZERO;
+    let visits = visits(topology.client(), &crowd(), || {
+        for threads in [1, 3, 2] {
+            thread::sleep(Duration::from_millis(500));
+            let file = agent.config_file().to_owned();
+            let text = std::fs::read_to_string(&file).unwrap();
+            let lines = text.lines().map(|line| {
+                if line.starts_with("threads = ") {
+                    format!("threads = {threads}\n")
+                } else {
+                    format!("{line}\n")
+                }
+            });
+            std::fs::write(&file, lines.collect::<String>()).unwrap();
+            let stop = Instant::now();
+            agent.stop().unwrap();
+            stopped = stopped.max(stop.elapsed());
+            thread::sleep(Duration::from_millis(200));
+            agent.restart().unwrap();
+            assert_eq!(agent.holders().unwrap(), holders, "another one");
+        }
+        thread::sleep(Duration::from_millis(500));
+    });
+    let failures = visits.failures();
+    assert!(
+        failures.is_empty(),
+        "{failures:#?}\n{}",
+        agent.process().tail()
+    );
+    eprintln!(
+        "{} requests over three restarts, none failed; the longest gap was {:?}, the longest stop {stopped:?}",
+        visits.answered(),
+        visits.gap(begun, Instant::now()),
+    );
+}
+
+/// What is under way at SIGTERM is finished whole, and whoever comes meanwhile is served.
+#[test]
+fn a_long_answer_is_finished_and_nobody_waits_for_it() {
+    const BYTES: u64 = 32_000_000;
+    let (topology, _backends) = scene();
+    let mut agent = start(&topology, 2);
+    let client = Client::new(topology.client()).patience(PATIENCE);
+    let done = AtomicU64::new(0);
+    let visits = Visits::default();
+    let mut waited = Duration::ZERO;
+    thread::scope(|scope| {
+        // About four seconds at this rate.
+        let download = scope.spawn(|| {
+            let outcome = client.download(address(VIP), BYTES, Some(8_000_000), &done);
+            (outcome, Instant::now())
+        });
+        while done.load(Ordering::Relaxed) == 0 {
+            assert!(!download.is_finished(), "{:?}", download.join());
+            thread::sleep(Duration::from_millis(10));
+        }
+        observed(topology.client(), &crowd(), &visits, || {
+            thread::sleep(Duration::from_millis(200));
+            let asked = Instant::now();
+            agent.process().signal(Signal::Terminate).unwrap();
+            let status = agent.process().wait(PATIENCE).unwrap();
+            let ended = Instant::now();
+            assert!(status.success(), "{}", agent.process().tail());
+            let (outcome, finished) = download.join().unwrap();
+            outcome.unwrap_or_else(|error| panic!("{error}\n{}", agent.process().tail()));
+            // The kernel has the rest of it when the agent has given all.
+            assert!(
+                ended > asked + Duration::from_secs(1),
+                "{:?}",
+                ended - asked
+            );
+            waited = visits.gap(asked, ended.min(finished));
+            agent.restart().unwrap();
+        });
+    });
+    let failures = visits.failures();
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(
+        waited < Duration::from_secs(1),
+        "{waited:?} without an answer"
+    );
+    eprintln!(
+        "the longest wait of {} requests during the stop was {waited:?}",
+        visits.answered()
+    );
+}
+
+/// By SIGKILL what is under way is lost, and nothing else.
+#[test]
+fn killed_it_refuses_nobody() {
+    const KILLS: usize = 3;
+    let (topology, _backends) = scene();
+    let mut agent = start(&topology, 2);
+    let crowd = crowd();
+    let visits = visits(topology.client(), &crowd, || {
+        for _ in 0..KILLS {
+            thread::sleep(Duration::from_millis(500));
+            agent.kill9().unwrap();
+            thread::sleep(Duration::from_millis(500));
+            agent.restart().unwrap();
+        }
+        thread::sleep(Duration::from_millis(500));
+    });
+    let failures = visits.failures();
+    let refused = failures
+        .iter()
+        .filter(|(.., outcome)| matches!(outcome, Outcome::NoConnection(_)));
+    assert_eq!(refused.count(), 0, "{failures:#?}");
+    // Each has at most one request under way.
+    assert!(failures.len() <= KILLS * crowd.len(), "{failures:#?}");
+    eprintln!(
+        "{} requests over {KILLS} kills: {} were under way and lost, nobody was refused",
+        visits.answered(),
+        failures.len()
+    );
+}
+
+/// There is a holder where there is something to hold, as long as there is.
+#[test]
+fn holders_come_and_go_with_what_they_hold() {
+    let (topology, _backends) = scene();
+    let connects = |to: &str| {
+        topology.client().run(|| {
+            let to = address(to);
+            std::net::TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok()
+        })
+    };
+    let balanced = format!(
+        "[[service]]\nname = \"web\"\nvip = [\"{VIP}\"]\nbackends = [{{ address = \"{}\" }}]\n\n\
+         [metrics]\nlisten = \"{METRICS}\"\n",
+        topology.backend_address(1)
+    );
+    let agent = Setup::new(&topology).config(&balanced).start().unwrap();
+    assert!(agent.holders().unwrap().is_empty());
+    drop(agent);
+
+    let mut agent = start(&topology, 2);
+    let holders = agent.holders().unwrap();
+    assert_eq!(holders.len(), 1);
+    agent.stop().unwrap();
+    assert_eq!(agent.holders().unwrap(), holders);
+    assert!(connects(VIP) && connects(SHARED));
+
+    // What is no longer configured is refused as soon as the agent is there.
+    let file = agent.config_file().to_owned();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let without = text.replace(&format!("listen = [\"{SHARED}\"]"), "listen = []");
+    assert_ne!(text, without);
+    std::fs::write(&file, &without).unwrap();
+    agent.restart().unwrap();
+    assert!(connects(VIP));
+    assert!(!connects(SHARED));
+    let without = without.replace("protocol = \"http\"", "");
+    std::fs::write(&file, &without).unwrap();
+    agent.command(&["reload"]).unwrap();
+    wait_for("the holder's end", PATIENCE, || {
+        Ok(agent.holders()?.is_empty().then_some(()))
+    })
+    .unwrap();
+
+    std::fs::write(&file, &text).unwrap();
+    agent.command(&["reload"]).unwrap();
+    wait_for("a holder", PATIENCE, || {
+        Ok((agent.holders()?.len() == 1).then_some(()))
+    })
+    .unwrap();
+    agent.stop().unwrap();
+    let pins = agent.pins().display().to_string();
+    let removed = agent.command(&["detach", "--bpf-dir", &pins]).unwrap();
+    assert!(
+        removed.contains("listening sockets of the proxy"),
+        "{removed}"
+    );
+    assert!(agent.holders().unwrap().is_empty());
+}
