@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -42,4 +42,21 @@ pub(crate) fn acceptor(directory: &Path, addresses: Vec<IpAddr>) -> Result<TlsAc
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Writes `<stem>.pem` and `<stem>.key` into `directory`: a new certificate of its authority for
+/// these names, and its key.
+pub fn issue(directory: &Path, stem: &str, names: &[&str]) -> Result<()> {
+    let key = fs::read_to_string(directory.join(KEY))
+        .with_context(|| format!("no authority in {}", directory.display()))?;
+    let issuer = Issuer::new(params()?, KeyPair::from_pem(&key)?);
+    let own = KeyPair::generate()?;
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
+    // Under the name of its issuer it would pass for one that signed itself.
+    params.distinguished_name.push(DnType::CommonName, stem);
+    let certificate = params.signed_by(&own, &issuer)?;
+    fs::write(directory.join(format!("{stem}.pem")), certificate.pem())?;
+    fs::write(directory.join(format!("{stem}.key")), own.serialize_pem())?;
+    Ok(())
 }

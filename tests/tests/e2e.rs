@@ -64,12 +64,20 @@ mod paths;
 mod prometheus;
 #[path = "e2e/proxy.rs"]
 mod proxy;
+#[path = "e2e/proxy_front.rs"]
+mod proxy_front;
 #[path = "e2e/proxy_restart.rs"]
 mod proxy_restart;
+#[path = "e2e/proxy_scene.rs"]
+mod proxy_scene;
 #[path = "e2e/proxy_seen.rs"]
 mod proxy_seen;
+#[path = "e2e/proxy_tls.rs"]
+mod proxy_tls;
 #[path = "e2e/proxy_traces.rs"]
 mod proxy_traces;
+#[path = "e2e/proxy_wire.rs"]
+mod proxy_wire;
 #[path = "e2e/publish.rs"]
 mod publish;
 #[path = "e2e/raw.rs"]

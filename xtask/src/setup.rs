@@ -88,11 +88,20 @@ const PROGRAMS: [Program; 12] = [
 ];
 
 /// What the tests run besides.
-const TEST_PROGRAMS: [Program; 1] = [(
-    "dockerd",
-    "docker.io",
-    "runs the containers that the agent registers, as an engine of the test's own",
-)];
+const TEST_PROGRAMS: [Program; 4] = [
+    (
+        "dockerd",
+        "docker.io",
+        "runs the containers that the agent registers, as an engine of the test's own",
+    ),
+    ("haproxy", "haproxy", "stands before and behind the proxy"),
+    ("nginx", "nginx", "is a server behind the proxy"),
+    (
+        "openssl",
+        "openssl",
+        "looks at the certificates of the proxy",
+    ),
+];
 
 /// What the benchmarks run besides.
 const BENCH_PROGRAMS: [Program; 4] = [
@@ -195,7 +204,8 @@ fn missing(purpose: Purpose) -> Vec<Want> {
         } else {
             run::find_program(program).is_some()
         };
-        if !there {
+        // The tests and the benchmarks run some programs both.
+        if !there && wants.iter().all(|want| want.package != package) {
             wants.push(Want {
                 package: package.into(),
                 why,

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod ewma;
 pub mod exchange;
 pub mod forwarded;
+pub mod framing;
 pub mod head;
 pub mod hop;
 pub mod pick;
@@ -14,3 +15,6 @@ pub mod retry;
 pub mod routing;
 pub mod steering;
 pub mod trace_context;
+
+#[cfg(test)]
+mod mutated;

@@ -9,6 +9,9 @@ pub mod front;
 mod gather;
 pub mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::LazyCell, collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc,
     time::Duration,
@@ -116,6 +119,7 @@ impl Proxy {
                         (channels.signals)(signals);
                     }
                     if self.pool.refresh_certificates()
+                        || self.pool.problems().next().is_some()
                         || !channels.reports.borrow().problems.is_empty()
                     {
                         let snapshot = channels.snapshots.borrow().clone();
@@ -144,10 +148,9 @@ impl Proxy {
                     address,
                 };
                 match self.pool.ensure(&key) {
-                    Ok(bound) if address.port() == 0 => {
+                    Ok(bound) => {
                         steering.insert(bound);
                     }
-                    Ok(_) => {}
                     Err(error) => report.problems.push(format!("service {name}: {error:#}")),
                 }
                 wanted.insert(key);

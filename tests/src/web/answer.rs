@@ -11,6 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_stream::StreamExt as _;
 
 use super::Backend;
 
@@ -113,11 +114,16 @@ fn large(length: usize) -> Response<Body> {
 }
 
 fn cut() -> Response<Body> {
-    let frames = [
-        Ok(Frame::data(Bytes::from_static(b"the beginning"))),
-        Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-    ];
-    let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)).boxed_unsync());
+    let parts = tokio_stream::iter([Some(Bytes::from_static(b"the beginning")), None]);
+    let frames = parts.then(|part| async move {
+        if let Some(bytes) = part {
+            return Ok(Frame::data(bytes));
+        }
+        // What has not been written by then would never be.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(io::Error::from(io::ErrorKind::ConnectionReset))
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("100"));
     response

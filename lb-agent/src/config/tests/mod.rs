@@ -7,6 +7,7 @@ mod accepted;
 mod consul;
 mod docker;
 mod http;
+mod mutated;
 mod refused;
 mod refused_health;
 mod refused_http;

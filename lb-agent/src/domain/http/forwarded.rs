@@ -1,13 +1,14 @@
 //! `X-Forwarded-*` and `Forwarded` (RFC 7239): who asked for what, as backends are told.
 
 use std::{
-    fmt::Write as _,
+    io::Write as _,
     net::{IpAddr, SocketAddr},
 };
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{Entry, FORWARDED},
+    header::{self, Entry, FORWARDED},
 };
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -32,58 +33,94 @@ pub struct Hop<'a> {
 
 /// Adds the hop to the headers. What a client that is not trusted has written there is removed.
 pub fn add(headers: &mut HeaderMap, hop: Hop<'_>) {
-    let client = hop.client.ip().to_canonical();
     let proto = if hop.tls { "https" } else { "http" };
-    let mut text = String::with_capacity(96);
-    let _ = write!(text, "{client}");
-    extend(headers, FOR, &text, hop.trusted);
-    first(headers, PROTO, HeaderValue::from_static(proto), hop.trusted);
-    if let Ok(host) = HeaderValue::from_str(hop.host)
-        && !hop.host.is_empty()
-    {
-        first(headers, HOST, host, hop.trusted);
-    } else if !hop.trusted {
-        headers.remove(HOST);
-    }
-    let port = match hop.listener.port() {
-        80 => HeaderValue::from_static("80"),
-        443 => HeaderValue::from_static("443"),
-        other => HeaderValue::from(other),
-    };
-    first(headers, PORT, port, hop.trusted);
+    // Every request comes by here: what is written shares one piece of memory.
+    let mut text = Vec::with_capacity(160);
+    write_ip(&mut text, hop.client.ip().to_canonical());
+    let client = text.len();
+    let _ = write!(text, "{}", hop.listener.port());
+    let port = text.len();
+    write_element(&mut text, client, proto, hop);
+    let text = Bytes::from(text);
 
-    text.clear();
-    let _ = match client {
-        IpAddr::V4(client) => write!(text, "for={client};"),
-        IpAddr::V6(client) => write!(text, "for=\"[{client}]\";"),
+    let piece = |range| HeaderValue::from_maybe_shared(text.slice(range)).ok();
+    extend(headers, FOR, piece(0..client), hop.trusted);
+    first(headers, PROTO, HeaderValue::from_static(proto), hop.trusted);
+    let host = match headers.get(header::HOST) {
+        Some(named) if named.as_bytes() == hop.host.as_bytes() => Some(named.clone()),
+        _ => HeaderValue::from_str(hop.host).ok(),
     };
+    match host.filter(|host| !host.is_empty()) {
+        Some(host) => first(headers, HOST, host, hop.trusted),
+        None if hop.trusted => {}
+        None => {
+            headers.remove(HOST);
+        }
+    }
+    if let Some(port) = piece(client..port) {
+        first(headers, PORT, port, hop.trusted);
+    }
+    extend(headers, FORWARDED, piece(port..text.len()), hop.trusted);
+}
+
+/// The hop as an element of `Forwarded` (RFC 7239, section 4). The client's address is what
+/// `text` begins with.
+fn write_element(text: &mut Vec<u8>, client: usize, proto: &str, hop: Hop<'_>) {
+    let v6 = text[..client].contains(&b':');
+    text.extend_from_slice(if v6 { b"for=\"[" } else { b"for=" });
+    text.extend_from_within(..client);
+    text.extend_from_slice(if v6 { b"]\";" } else { b";" });
     if !hop.host.is_empty() {
         let plain = hop
             .host
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
-        let _ = if plain {
-            write!(text, "host={};", hop.host)
-        } else {
-            write!(text, "host=\"{}\";", hop.host)
-        };
+        let quote: &[u8] = if plain { b"" } else { b"\"" };
+        for part in [b"host=", quote, hop.host.as_bytes(), quote, b";"] {
+            text.extend_from_slice(part);
+        }
     }
-    let _ = write!(text, "proto={proto}");
-    extend(headers, FORWARDED, &text, hop.trusted);
+    text.extend_from_slice(b"proto=");
+    text.extend_from_slice(proto.as_bytes());
+}
+
+/// The machinery of formatting costs more than the digits of four numbers.
+fn write_ip(text: &mut Vec<u8>, ip: IpAddr) {
+    let IpAddr::V4(v4) = ip else {
+        let _ = write!(text, "{ip}");
+        return;
+    };
+    for (place, octet) in v4.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        if octet >= 100 {
+            text.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            text.push(b'0' + octet / 10 % 10);
+        }
+        text.push(b'0' + octet % 10);
+    }
 }
 
 /// Writes `value` behind what the hops before have written.
-fn extend(headers: &mut HeaderMap, name: HeaderName, value: &str, trusted: bool) {
-    let before = trusted.then(|| {
+fn extend(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>, trusted: bool) {
+    let Some(value) = value else { return };
+    let mut all = Vec::new();
+    if trusted {
         let before = headers.get_all(&name).iter();
-        let before: Vec<&str> = before.filter_map(|one| one.to_str().ok()).collect();
-        before.join(", ")
-    });
-    let value = match before {
-        Some(before) if !before.is_empty() => HeaderValue::try_from(format!("{before}, {value}")),
-        _ => HeaderValue::from_str(value),
-    };
-    if let Ok(value) = value {
+        for one in before.filter(|one| one.to_str().is_ok_and(|one| !one.is_empty())) {
+            all.extend_from_slice(one.as_bytes());
+            all.extend_from_slice(b", ");
+        }
+    }
+    if all.is_empty() {
+        headers.insert(name, value);
+        return;
+    }
+    all.extend_from_slice(value.as_bytes());
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(all)) {
         headers.insert(name, value);
     }
 }
@@ -112,6 +149,15 @@ mod tests {
         "x-forwarded-port",
         "forwarded",
     ];
+
+    #[test]
+    fn addresses_as_they_are_written_elsewhere() {
+        for ip in ["0.0.0.0", "9.10.99.100", "255.199.200.1", "fd00::1"] {
+            let mut text = Vec::new();
+            write_ip(&mut text, ip.parse().unwrap());
+            assert_eq!(text, ip.as_bytes());
+        }
+    }
 
     #[test]
     fn appended_from_trusted_peers_only() {

@@ -1,9 +1,13 @@
-//! What a request's head must be like, beyond what the parser insists on.
+//! What the head of a request or an answer must be like, beyond what the parser insists on.
+
+mod answer;
 
 use http::{
     HeaderMap, Method, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
 };
+
+pub use self::answer::{InvalidAnswer, check_answer};
 
 /// Why a request is refused before anybody asks where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,16 +27,19 @@ pub enum InvalidHead {
     /// The same: nobody but us takes codings off.
     #[error("a transfer coding other than chunked")]
     Coding,
-    /// Nobody tunnels through this proxy.
-    #[error("CONNECT is not served")]
-    Connect,
+    /// RFC 9112, section 3.2: a path, an absolute `http` or `https` URI, or `*` for OPTIONS.
+    #[error("the target of the request is not one")]
+    Target,
+    /// Nobody tunnels through this proxy, and nobody is shown what it tells backends of its clients.
+    #[error("CONNECT and TRACE are not served")]
+    Method,
 }
 
 impl InvalidHead {
     /// The status it is answered with.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -51,8 +58,15 @@ pub fn check<'a>(
     version: Version,
     headers: &'a HeaderMap,
 ) -> Result<&'a str, InvalidHead> {
-    if method == Method::CONNECT {
-        return Err(InvalidHead::Connect);
+    if method == Method::CONNECT || method == Method::TRACE {
+        return Err(InvalidHead::Method);
+    }
+    let plain = match uri.scheme_str() {
+        Some(scheme) => scheme == "http" || scheme == "https",
+        None => uri.authority().is_none(),
+    };
+    if !plain || uri.path() == "*" && method != Method::OPTIONS {
+        return Err(InvalidHead::Target);
     }
     if let Some(coding) = headers.get(TRANSFER_ENCODING) {
         if headers.contains_key(CONTENT_LENGTH) {
@@ -111,7 +125,7 @@ mod tests {
 
     #[test]
     fn heads() {
-        use InvalidHead::{Coding, Connect, Host, NoHost, SeveralHosts, TwoLengths};
+        use InvalidHead::{Coding, Host, Method, NoHost, SeveralHosts, Target, TwoLengths};
         // (method, target, HTTP/1.0, headers) → host
         type Row = (
             &'static str,
@@ -145,7 +159,13 @@ mod tests {
             ("GET", "/", false, &[("host", "[::1")], Err(Host)),
             ("GET", "/", false, &[("host", "[x]")], Err(Host)),
             ("GET", "http://b/", false, &[("host", "a b")], Err(Host)),
-            ("CONNECT", "a:443", false, &[("host", "a")], Err(Connect)),
+            ("CONNECT", "a:443", false, &[("host", "a")], Err(Method)),
+            ("TRACE", "/", false, &[("host", "a")], Err(Method)),
+            ("OPTIONS", "*", false, &[("host", "a")], Ok("a")),
+            ("GET", "*", false, &[("host", "a")], Err(Target)),
+            ("GET", "a:80", false, &[("host", "a")], Err(Target)),
+            ("GET", "ftp://a/", false, &[("host", "a")], Err(Target)),
+            ("GET", "https://b", false, &[("host", "a")], Ok("b")),
             (
                 "POST",
                 "/",

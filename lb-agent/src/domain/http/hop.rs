@@ -2,15 +2,40 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_TYPE, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+        TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
 };
+
+use super::request_id;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// What scripts take for their environment's `HTTP_PROXY` (CVE-2016-5385); no header of HTTP.
+const PROXY: HeaderName = HeaderName::from_static("proxy");
+/// Without meaning, or worse, behind a body (RFC 9110, section 6.5.1).
+const NEVER_BEHIND: [HeaderName; 10] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TRAILER,
+];
 
 /// Removes what is meant for one hop, all that `Connection` lists with it. Answers with the
 /// protocol that an upgrade is asked for or granted to.
 pub fn remove(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    // One pass over the names instead of a search for each.
+    if !headers.keys().any(is_of_one_hop) {
+        return None;
+    }
     let mut upgrade = None;
     if headers.contains_key(CONNECTION) {
         let (listed, upgrades) = listed(headers);
@@ -25,6 +50,9 @@ pub fn remove(headers: &mut HeaderMap) -> Option<HeaderValue> {
     headers.remove(UPGRADE);
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
+    headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(PROXY);
     headers.remove(TRANSFER_ENCODING);
     if let Some(te) = headers.remove(TE)
         && has_trailers(&te)
@@ -34,8 +62,32 @@ pub fn remove(headers: &mut HeaderMap) -> Option<HeaderValue> {
     upgrade
 }
 
+fn is_of_one_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "upgrade"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy"
+            | "transfer-encoding"
+            | "te"
+    )
+}
+
+/// Removes from trailers what is meant for one hop, and what must not stand there.
+pub fn remove_from_trailers(trailers: &mut HeaderMap) {
+    remove(trailers);
+    for name in NEVER_BEHIND {
+        trailers.remove(name);
+    }
+}
+
 /// The headers that `Connection` names, and whether `upgrade` is among them. Those that frame or
-/// address the message are none of one hop, whoever names them; `TE` has a rule of its own.
+/// address the message are none of one hop, whoever names them, and neither is the request's id;
+/// `TE` has a rule of its own.
 fn listed(headers: &HeaderMap) -> (Vec<HeaderName>, bool) {
     let mut upgrades = false;
     let mut names = Vec::new();
@@ -50,7 +102,7 @@ fn listed(headers: &HeaderMap) -> (Vec<HeaderName>, bool) {
         } else if !token.eq_ignore_ascii_case("keep-alive")
             && !token.eq_ignore_ascii_case("close")
             && let Ok(name) = HeaderName::try_from(token)
-            && ![HOST, CONTENT_LENGTH, TE].contains(&name)
+            && ![HOST, CONTENT_LENGTH, TE, request_id::REQUEST_ID].contains(&name)
         {
             names.push(name);
         }
@@ -115,6 +167,21 @@ mod tests {
             ),
             (&[("te", "gzip")], &[], None),
             (
+                &[("connection", "x-request-id"), ("x-request-id", "1")],
+                &[("x-request-id", "1")],
+                None,
+            ),
+            (
+                &[
+                    ("proxy-authorization", "x"),
+                    ("proxy-authenticate", "x"),
+                    ("proxy", "x"),
+                    ("authorization", "x"),
+                ],
+                &[("authorization", "x")],
+                None,
+            ),
+            (
                 &[
                     ("connection", "keep-alive, Upgrade"),
                     ("upgrade", "websocket"),
@@ -143,5 +210,25 @@ mod tests {
                 .collect();
             assert_eq!(kept, left, "{given:?}");
         }
+    }
+
+    #[test]
+    fn trailers_do_not_frame() {
+        let mut trailers = HeaderMap::new();
+        let rows = [
+            "content-length",
+            "host",
+            "te",
+            "connection",
+            "x",
+            "x-sum",
+            "grpc-status",
+        ];
+        for name in rows {
+            trailers.insert(name, HeaderValue::from_static("x"));
+        }
+        remove_from_trailers(&mut trailers);
+        let left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-sum", "grpc-status"]);
     }
 }

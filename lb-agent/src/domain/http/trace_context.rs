@@ -45,6 +45,14 @@ struct Brought {
     sampled: Option<bool>,
 }
 
+/// Whether anything about a trace is among these headers.
+pub fn is_brought(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        name.starts_with("trace") || b3::is_one(name)
+    })
+}
+
 /// The proxy's own span for a request, and the one that the request came with. Headers that
 /// belong to a trace that is not continued are removed.
 pub fn begin(

@@ -89,3 +89,64 @@ fn traefik_is_told_to_look_away() {
     assert!(!any(&tags));
     assert!(any(&tags[1..]));
 }
+
+/// Rules made by chance of good ones: nothing panics, and what is read is a host and a path that a
+/// tag of the other kind would give, too.
+#[test]
+fn mutated_rules() {
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+    const WORDS: [&str; 22] = [
+        "Host(`a.example`)",
+        "Host(`*.b`, \"c\")",
+        "Path(`/x`)",
+        "PathPrefix('/y')",
+        "PathPrefix(`/`)",
+        " && ",
+        "||",
+        "(",
+        ")",
+        "!",
+        "`",
+        "\"",
+        ",",
+        " ",
+        "Host",
+        "Path(",
+        "/z",
+        "web.example:80/",
+        "urlprefix-",
+        " strip=/x",
+        "\u{e4}",
+        "*",
+    ];
+    let mut random = StdRng::seed_from_u64(3);
+    let mut found = 0;
+    for round in 0..20_000 {
+        let start = ["urlprefix-", "traefik.http.routers.w.rule="][round % 2];
+        let mut tag = start.to_owned();
+        for _ in 0..random.random_range(1..7) {
+            tag += WORDS[random.random_range(0..WORDS.len())];
+        }
+        let (routes, unread) = read(std::slice::from_ref(&tag));
+        assert!(routes.is_empty() || unread.is_empty(), "{tag}");
+        for route in routes {
+            found += 1;
+            let host = route.host.clone().unwrap_or_default();
+            assert_eq!(host, host.to_ascii_lowercase(), "{tag}");
+            let path = match &route.path {
+                None => "/",
+                Some(Text::Prefix(path) | Text::Exact(path)) => path,
+                Some(other) => panic!("{tag} became {other:?}"),
+            };
+            assert!(path.starts_with('/'), "{tag}");
+            if path.contains(' ') {
+                continue;
+            }
+            let again = read(&[format!("urlprefix-{host}{path}")]);
+            assert!(again.1.is_empty(), "{tag} became {route}: {again:?}");
+            let again = again.0.into_iter().next().unwrap();
+            assert_eq!(again.host, route.host, "{tag}");
+        }
+    }
+    assert!(found > 1000, "{found}");
+}

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::domain::http::{
     exchange::{NoAnswer, Outcome, SpanContext},
+    head::{InvalidAnswer, check_answer},
     retry::Failure,
     trace_context,
 };
@@ -43,8 +44,8 @@ pub(super) struct Call {
     /// Patience until the head of an answer, of all tries and of one.
     pub(super) total: Duration,
     pub(super) per_try: Option<Duration>,
-    /// The proxy's own span.
-    pub(super) trace: SpanContext,
+    /// The proxy's own span; `None`: the request belongs to no trace.
+    pub(super) trace: Option<SpanContext>,
 }
 
 /// The head of an answer, and what its body comes over.
@@ -74,6 +75,8 @@ pub(super) enum Cause {
     Full,
     Body(BodyError),
     Head,
+    /// There is one that must not be passed on.
+    Answer(InvalidAnswer),
 }
 
 /// A failed try.
@@ -89,7 +92,7 @@ impl Failed {
     pub(super) fn failure(&self) -> Option<Failure> {
         match self.cause {
             Cause::Connect(_) => Some(Failure::Connect),
-            Cause::Broke => Some(Failure::Broke),
+            Cause::Broke | Cause::Answer(_) => Some(Failure::Broke),
             Cause::Slow => Some(Failure::Slow),
             Cause::Full => Some(Failure::Connect),
             Cause::Cancelled | Cause::Late | Cause::Idle | Cause::Body(_) | Cause::Head => None,
@@ -109,6 +112,7 @@ impl Failed {
                 "too many requests wait for a connection".into(),
             ),
             Cause::Body(error) => ("request_body", error.to_string()),
+            Cause::Answer(invalid) => ("answer_head", invalid.to_string()),
             Cause::Head => ("request_head", "the request cannot be passed on".into()),
         };
         NoAnswer { kind, text }
@@ -120,7 +124,9 @@ impl Failed {
             Cause::Connect(ConnectError::TimedOut) => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::BackendFailed)
             }
-            Cause::Connect(_) | Cause::Broke => (StatusCode::BAD_GATEWAY, Outcome::BackendFailed),
+            Cause::Connect(_) | Cause::Broke | Cause::Answer(_) => {
+                (StatusCode::BAD_GATEWAY, Outcome::BackendFailed)
+            }
             Cause::Slow | Cause::Late | Cause::Cancelled => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::TimedOut)
             }
@@ -195,7 +201,7 @@ impl Engine {
                 }
                 Err(failed) => {
                     match failed.cause {
-                        Cause::Broke => backend.failed(Mishap::Reset),
+                        Cause::Broke | Cause::Answer(_) => backend.failed(Mishap::Reset),
                         Cause::Slow => backend.failed(Mishap::Slow),
                         _ => {}
                     }
@@ -220,8 +226,9 @@ impl Engine {
         };
         let request = call.head.request(backend, body);
         let mut request = request.ok_or(unsent(Cause::Head))?;
-        let trace = SpanContext { span, ..call.trace };
-        trace_context::send(request.headers_mut(), trace);
+        if let Some(trace) = call.trace {
+            trace_context::send(request.headers_mut(), SpanContext { span, ..trace });
+        }
         let sent = Instant::now();
         let mut patience = Patience::new(self, call, sent);
         let answered = match lease {
@@ -231,7 +238,11 @@ impl Engine {
         let now = Instant::now();
         let latency = now.saturating_duration_since(sent).as_nanos() as u64;
         match answered {
-            Ok(Ok(response)) => {
+            Ok(Ok(mut response)) => {
+                check_answer(response.headers_mut()).map_err(|invalid| Failed {
+                    cause: Cause::Answer(invalid),
+                    begun: true,
+                })?;
                 backend.latency.observe(latency, self.nanoseconds(now));
                 backend.answered(response.status().as_u16());
                 Ok((response, now))

@@ -157,7 +157,7 @@ impl Passing {
                 }
                 Some(Ok(match frame.into_trailers() {
                     Ok(mut trailers) => {
-                        hop::remove(&mut trailers);
+                        hop::remove_from_trailers(&mut trailers);
                         Frame::trailers(trailers)
                     }
                     Err(frame) => frame,

@@ -30,7 +30,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) struct Ledger {
     telemetry: Telemetry,
     pub(super) began: Instant,
-    pub(super) trace: SpanContext,
+    pub(super) trace: Option<SpanContext>,
     /// `None`: nobody reads records.
     exchange: Option<Box<Exchange>>,
     /// Tries that are not over; empty without a record.
@@ -54,11 +54,13 @@ impl Ledger {
         head: &Parts,
         arrival: &Arrival,
         request_id: &str,
-        (trace, parent): (SpanContext, Option<u64>),
+        trace: Option<SpanContext>,
+        parent: Option<u64>,
         tally: &Rc<Tally>,
     ) -> Self {
         tally.begin();
-        let exchange = telemetry.wants_record_of(trace).then(|| {
+        let recorded = trace.filter(|trace| telemetry.wants_record_of(*trace));
+        let exchange = recorded.map(|trace| {
             let text = |name| {
                 let value = head.headers.get(name)?;
                 Some(String::from_utf8_lossy(value.as_bytes()).into_owned())

@@ -134,6 +134,14 @@ impl Engine {
         self.serve(request, arrival).await
     }
 
+    /// Where a client connected to who arrived at `socket`, which is that of a service's VIPs if
+    /// `service` is told.
+    pub fn connected_to(&self, service: Option<&str>, socket: SocketAddr) -> SocketAddr {
+        let view = self.shared.view.load();
+        let service = service.and_then(|name| view.services.get(name));
+        service.map_or(socket, |service| service.connected_to(socket))
+    }
+
     fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
     }

@@ -169,7 +169,7 @@ impl Replay {
                 }
                 Err(frame) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
-                    crate::domain::http::hop::remove(&mut trailers);
+                    crate::domain::http::hop::remove_from_trailers(&mut trailers);
                     source.ended = true;
                     source.trailers = Some(trailers.clone());
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))

@@ -72,7 +72,11 @@ impl Engine {
         );
         let telemetry = &self.shared.telemetry;
         let sampling = telemetry.sampling();
-        let trace = trace_context::begin(&mut parts.headers, sampling, || self.random());
+        // Where nobody reads it and nobody has begun one, a trace would be of no use.
+        let traced = telemetry.is_read() || trace_context::is_brought(&parts.headers);
+        let (trace, parent) = traced
+            .then(|| trace_context::begin(&mut parts.headers, sampling, || self.random()))
+            .unzip();
         let id = request_id.to_str().unwrap_or_default();
         let mut ledger = Ledger::open(
             telemetry,
@@ -80,10 +84,12 @@ impl Engine {
             arrival,
             id,
             trace,
+            parent.flatten(),
             self.tallies.nowhere(),
         );
         let grpc = is_grpc(&parts.headers);
         ledger.note(|exchange| exchange.grpc = grpc);
+        let version = parts.version;
         let mut marks = Marks {
             request_id,
             cookie: None,
@@ -100,7 +106,13 @@ impl Engine {
         };
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
-            refusal.answer(grpc)
+            let mut response = refusal.answer(grpc);
+            // Whoever has said one thing that must not be said is not heard further.
+            if refusal.outcome == Outcome::BadRequest && version < Version::HTTP_2 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            response
         });
         let headers = response.headers_mut();
         request_id::give_back(headers, &marks.request_id);

@@ -211,6 +211,19 @@ impl Service {
         }
     }
 
+    /// Where a client connected to who arrived at a socket for this service. Packets for a VIP that
+    /// is no address of the node are steered to a socket elsewhere: of several such VIPs of the
+    /// family it is taken for the first.
+    pub(super) fn connected_to(&self, socket: SocketAddr) -> SocketAddr {
+        let vips = &self.state.spec.vips;
+        if vips.contains(&socket) {
+            return socket;
+        }
+        let steered =
+            |vip: &&SocketAddr| vip.is_ipv6() == socket.is_ipv6() && vip.ip() != socket.ip();
+        vips.iter().find(steered).copied().unwrap_or(socket)
+    }
+
     /// Whether a client may use it.
     pub(super) fn admits(&self, client: IpAddr) -> bool {
         let allow = self.state.spec.allow.as_ref();

@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::sleep};
 
 use super::{
-    Failure, header, http1, http2, life::Life, stream::ClientStream, visit::Visit, worker::Ward,
+    Failure, guard::Tunnel, header, http1, http2, life::Life, stream::ClientStream, visit::Visit,
+    worker::Ward,
 };
 use crate::proxy::{engine::Arrival, telemetry::counts::OfListener};
 
@@ -59,6 +60,7 @@ pub(super) async fn serve(
         arrival: opened.arrival,
         life,
         rounds: Rc::clone(&ward.rounds),
+        tunnel: Tunnel::default(),
     });
     let (stream, begun, facts) = (opened.stream, opened.begun, &ward.facts);
     match opened.version {
@@ -75,6 +77,8 @@ async fn open(
 ) -> Result<Option<Opened>, Failure> {
     let (facts, place) = (&ward.facts, &ward.place);
     let listener = stream.local_addr()?;
+    let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
+    let service = place.service.as_deref();
     let mut client = peer;
     if place.proxy_protocol && facts.trusts(peer.ip()) {
         let told = read_header(&mut stream).await?;
@@ -83,7 +87,7 @@ async fn open(
     let arrival = Arc::new(Arrival {
         client,
         peer,
-        listener: SocketAddr::new(listener.ip().to_canonical(), listener.port()),
+        listener: ward.engine.connected_to(service, listener),
         tls: place.tls.is_some(),
         // One that speaks for others is trusted for what it says of them, not for what they say.
         trusted: facts.trusts(client.ip()),

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 
 use super::{
     Failure,
+    guard::Guarded,
     life::{Overdue, Stage},
     rounds::Seat,
     stream::{ClientStream, Noted},
@@ -98,10 +99,12 @@ async fn wake(
     seat: &Seat,
 ) -> Result<Option<(ClientStream, Bytes)>, Failure> {
     let life = &visit.life;
-    let noted = TokioIo::new(Noted::new(stream, begun, life.clone()));
+    let noted = Noted::new(stream, begun, life.clone());
+    // It begins where a request does, as connections do that have rested.
+    let guarded = TokioIo::new(Guarded::new(noted, visit.tunnel.clone()));
     let service = Rc::clone(visit);
     let service = service_fn(move |request| Rc::clone(&service).answer(request));
-    let connection = builder(facts).serve_connection(noted, service);
+    let connection = builder(facts).serve_connection(guarded, service);
     let mut connection = connection.with_upgrades();
     let calm = visit.rounds.calm();
     life.wake(true);
@@ -125,20 +128,11 @@ async fn wake(
     let Some(parts) = connection.into_parts() else {
         return Ok(None);
     };
-    let mut stream = parts.io.into_inner().into_stream();
+    let mut stream = parts.io.into_inner().into_inner().into_stream();
     match end {
         End::Calm => return Ok(Some((stream, parts.read_buf))),
-        End::Over(over) => {
-            let unread = match &over {
-                Ok(()) => life.stage() == Stage::Rest,
-                // What it sent is no request, and it has been told so.
-                Err(error) => error.is_parse(),
-            };
-            if unread {
-                linger(&mut stream, visit, seat).await;
-            }
-            over?;
-        }
+        // The guard has seen to it that the client could read to the end.
+        End::Over(over) => over?,
         End::Overdue(Overdue::Stage(Stage::Head)) => {
             life.enter(Stage::Leaving);
             let tell = async {

@@ -7,16 +7,16 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use super::{
-    admission::Admitted,
-    ending::{Elder, LINGER, LINGER_NEW},
+    ending::{LINGER, LINGER_NEW},
+    present::Present,
 };
-use crate::{config::proxy::Bounds, proxy::telemetry::counts::OfListener};
+use crate::config::proxy::Bounds;
 
 /// Bytes by which a client of HTTP/2 has begun: the preface, and the head of its first frame.
 const GREETING: u32 = 24 + 9;
@@ -107,42 +107,6 @@ pub(super) enum Overdue {
 
 /// Time as of the last round, in milliseconds.
 pub(super) type Time = Arc<AtomicU64>;
-
-/// A connection that is there.
-#[derive(Debug)]
-pub(super) struct Present {
-    _admitted: Admitted,
-    /// From before a stop.
-    elder: Option<Elder>,
-    /// On this thread.
-    open: Arc<AtomicUsize>,
-    counts: Arc<OfListener>,
-}
-
-impl Present {
-    pub(super) fn new(
-        admitted: Admitted,
-        elder: Option<Elder>,
-        open: &Arc<AtomicUsize>,
-        counts: &Arc<OfListener>,
-    ) -> Self {
-        open.fetch_add(1, Relaxed);
-        counts.open.fetch_add(1, Relaxed);
-        Self {
-            _admitted: admitted,
-            elder,
-            open: Arc::clone(open),
-            counts: Arc::clone(counts),
-        }
-    }
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
-        self.counts.open.fetch_sub(1, Relaxed);
-    }
-}
 
 /// See the module's documentation. Only its own thread changes it; atomics, for hyper wants
 /// streams that could be sent elsewhere.
@@ -385,9 +349,9 @@ impl Life {
         let late = over(since, pace.of(stage)?);
         let lingers = matches!(stage, Stage::Opening | Stage::Idle | Stage::Leaving);
         let lingered = stopped.filter(|_| lingers).is_some_and(|stopped| {
-            let linger = match self.present.elder {
-                Some(_) => pace.linger,
-                None => pace.linger_new,
+            let linger = match self.present.is_elder() {
+                true => pace.linger,
+                false => pace.linger_new,
             };
             over(since.max(stopped), linger)
         });

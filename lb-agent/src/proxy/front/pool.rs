@@ -83,6 +83,7 @@ impl Pool {
     pub fn begin(&mut self) {
         self.is_ready = true;
         self.start();
+        self.keep.serve();
     }
 
     /// Starts the threads unless they run, or have nothing to do.

@@ -21,7 +21,8 @@ use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use super::{
     ending::Ending,
-    life::{Life, Overdue, Pace, Present, Time},
+    life::{Life, Overdue, Pace, Time},
+    present::Present,
 };
 
 /// See the module's documentation.

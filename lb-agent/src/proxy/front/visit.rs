@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{life::Life, rounds::Rounds};
+use super::{guard::Tunnel, life::Life, rounds::Rounds};
 use crate::proxy::engine::{Arrival, BrokenOff, Engine, EngineBody};
 
 /// Longer pieces of an answer are cut for HTTP/2, whose streams are seen to move by the piece: to
@@ -27,6 +27,8 @@ pub(super) struct Visit {
     pub(super) arrival: Arc<Arrival>,
     pub(super) life: Arc<Life>,
     pub(super) rounds: Rc<Rounds>,
+    /// For its guard.
+    pub(super) tunnel: Tunnel,
 }
 
 impl Visit {
@@ -40,6 +42,9 @@ impl Visit {
         let mut response = self.engine.handle(request, &self.arrival).await;
         self.life.answering(response.body().patience());
         self.rounds.ending.tell(version, &mut response);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.tunnel.begin();
+        }
         Ok(response.map(|body| Answered {
             body,
             under_way,

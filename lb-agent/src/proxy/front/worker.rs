@@ -26,7 +26,8 @@ use super::{
     admission::{Admission, Admitted},
     connection,
     ending::Ending,
-    life::{Pace, Present},
+    life::Pace,
+    present::Present,
     rounds::Rounds,
 };
 use crate::{

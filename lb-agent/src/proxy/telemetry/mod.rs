@@ -81,6 +81,11 @@ impl Telemetry {
         Ok((Self(Arc::new(inner)), writers))
     }
 
+    /// Whether anybody reads records.
+    pub fn is_read(&self) -> bool {
+        self.0.log.is_some() || self.0.spans.is_some()
+    }
+
     /// Whether anybody reads the record of a request of this trace: one that is not sampled is
     /// only for the log.
     pub fn wants_record_of(&self, trace: SpanContext) -> bool {

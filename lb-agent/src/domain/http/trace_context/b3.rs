@@ -13,6 +13,11 @@ const PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
+/// Whether a header is one of b3's.
+pub(super) fn is_one(name: &str) -> bool {
+    name == "b3" || name.starts_with("x-b3-")
+}
+
 /// What the headers say; the single one is preferred. `None`: nothing, or nothing well-formed.
 pub(super) fn read(headers: &HeaderMap) -> Option<Brought> {
     if headers.contains_key(SINGLE) {
@@ -83,6 +88,9 @@ pub(super) fn remove(headers: &mut HeaderMap) {
 
 /// Writes the caller anew in the form, or forms, that are there.
 pub(super) fn rewrite(headers: &mut HeaderMap, context: SpanContext) {
+    if !headers.keys().any(|name| is_one(name.as_str())) {
+        return;
+    }
     let several = [TRACE, SAMPLED, FLAGS]
         .iter()
         .any(|name| headers.contains_key(name));

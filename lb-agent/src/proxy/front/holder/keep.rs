@@ -22,6 +22,7 @@ pub struct Keep {
     found: BTreeMap<Key, Vec<TcpListener>>,
     /// What is to be held, to give it to another holder should this one end.
     kept: BTreeMap<Key, Vec<TcpListener>>,
+    is_serving: bool,
     problem: Option<String>,
 }
 
@@ -36,6 +37,7 @@ impl Keep {
             child: None,
             found: BTreeMap::new(),
             kept: BTreeMap::new(),
+            is_serving: false,
             problem: None,
         };
         if let Ok(link) = Link::connect(&keep.path) {
@@ -75,6 +77,17 @@ impl Keep {
             None => self.renew(),
         });
         self.judge(held);
+    }
+
+    /// From now on connections are served: while there is no other agent, they wait for one.
+    pub fn serve(&mut self) {
+        if std::mem::replace(&mut self.is_serving, true) {
+            return;
+        }
+        if let Some(link) = &self.link {
+            let told = link.send(&Message::Serving, &[]);
+            self.judge(told);
+        }
     }
 
     /// Has none of these held any more.
@@ -141,6 +154,9 @@ impl Keep {
         self.child = child;
         for (key, sockets) in self.kept.iter().chain(&self.found) {
             link.send_all(&Message::Hold(key.clone()), sockets.iter())?;
+        }
+        if self.is_serving {
+            link.send(&Message::Serving, &[])?;
         }
         self.link = Some(link);
         Ok(())

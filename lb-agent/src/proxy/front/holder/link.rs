@@ -41,6 +41,8 @@ pub(super) enum Message {
     Release(Key),
     /// Agent: give me duplicates of all.
     Take,
+    /// Agent: what connects from now on is served.
+    Serving,
     /// Holder: some sockets of this key.
     Held(Key),
     /// Holder: these were all.

@@ -23,10 +23,18 @@ use super::{
 /// How long connections wait for an agent.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether it goes on.
+/// What becomes of an agent's connection.
 enum Turn {
     On,
+    /// The agent serves.
+    Serving,
     End,
+}
+
+/// An agent that is connected.
+struct Agent {
+    link: Link,
+    is_serving: bool,
 }
 
 /// Holds sockets until for a minute there is no agent, or `detach` ends it. Standard input is the
@@ -56,10 +64,11 @@ pub fn run() -> anyhow::Result<()> {
     serve(&listener, PATIENCE).context("cannot wait for an agent")
 }
 
-/// Holds what agents give, until none is connected for so long.
+/// Holds what agents give, until none has been there for so long. One that went before it served does not
+/// count, or connections would wait for ever for one that cannot start.
 pub(super) fn serve(listener: &OwnedFd, patience: Duration) -> io::Result<()> {
     let mut held = BTreeMap::new();
-    let mut agents: Vec<Link> = Vec::new();
+    let mut agents: Vec<Agent> = Vec::new();
     let mut until = Instant::now() + patience;
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -68,7 +77,11 @@ pub(super) fn serve(listener: &OwnedFd, patience: Duration) -> io::Result<()> {
         }
         let timeout = agents.is_empty().then(|| wait(left));
         let mut polled = vec![PollFd::new(listener, PollFlags::IN)];
-        polled.extend(agents.iter().map(|link| PollFd::new(link, PollFlags::IN)));
+        polled.extend(
+            agents
+                .iter()
+                .map(|agent| PollFd::new(&agent.link, PollFlags::IN)),
+        );
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
@@ -79,20 +92,26 @@ pub(super) fn serve(listener: &OwnedFd, patience: Duration) -> io::Result<()> {
         let ready: Vec<bool> = ready.collect();
         let mut gone = Vec::new();
         for (place, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
-            match hear(&agents[place], &mut held) {
+            match hear(&agents[place].link, &mut held) {
                 Ok(Some(Turn::On)) => {}
+                Ok(Some(Turn::Serving)) => agents[place].is_serving = true,
                 Ok(Some(Turn::End)) => return Ok(()),
                 // Who says what is not understood is no agent of ours.
                 Ok(None) | Err(_) => gone.push(place),
             }
         }
         for place in gone.into_iter().rev() {
-            agents.remove(place);
-            until = Instant::now() + patience;
+            if agents.remove(place).is_serving {
+                until = Instant::now() + patience;
+            }
         }
         if is_called {
             let agent = accept_with(listener, SocketFlags::CLOEXEC);
-            agents.extend(agent.map_err(io::Error::from).and_then(Link::new).ok());
+            let agent = agent.map_err(io::Error::from).and_then(Link::new);
+            agents.extend(agent.ok().map(|link| Agent {
+                link,
+                is_serving: false,
+            }));
         }
     }
 }
@@ -120,6 +139,7 @@ fn hear(agent: &Link, held: &mut BTreeMap<Key, Vec<OwnedFd>>) -> io::Result<Opti
             }
             agent.send(&Message::All, &[])?;
         }
+        Message::Serving => return Ok(Some(Turn::Serving)),
         Message::End => {
             let count = held.values().map(Vec::len).sum();
             held.clear();

@@ -125,6 +125,7 @@ fn a_holder_ends_when_nobody_comes() {
     let mut keep = Keep::find(path, on_a_thread);
     let sockets = listening(1);
     let address = addresses(&sockets)[0];
+    keep.serve();
     keep.hold(&key(None, 1), &sockets);
     drop(sockets);
     thread::sleep(PATIENCE + PATIENCE / 2);
@@ -133,6 +134,24 @@ fn a_holder_ends_when_nobody_comes() {
     drop(keep);
     let ended = waiting.read(&mut [0]);
     assert!(ended.is_err(), "{ended:?}");
+    assert!(left.elapsed() >= PATIENCE - Duration::from_millis(100));
+}
+
+/// Agents that end before they serve do not make connections wait for ever.
+#[test]
+fn agents_that_cannot_start_do_not_count() {
+    let (_directory, path) = place();
+    let mut keep = Keep::find(path.clone(), on_a_thread);
+    keep.hold(&key(None, 1), &listening(1));
+    keep.serve();
+    drop(keep);
+    let left = Instant::now();
+    while Link::connect(&path).is_ok() {
+        let mut failing = Keep::find(path.clone(), never);
+        drop(failing.take(&key(None, 1)));
+        thread::sleep(PATIENCE / 10);
+        assert!(left.elapsed() < PATIENCE * 10);
+    }
     assert!(left.elapsed() >= PATIENCE - Duration::from_millis(100));
 }
 

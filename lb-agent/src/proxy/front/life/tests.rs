@@ -1,6 +1,9 @@
 //! What renews which time.
 
-use super::{super::ending::Ending, *};
+use super::{
+    super::{admission::Admitted, ending::Ending},
+    *,
+};
 
 const PACE: Pace = Pace {
     head: 1000,
