@@ -78,7 +78,7 @@ impl Default for Bounds {
             connections: 20_000,
             per_client: 20_000,
             head: 64 * 1024,
-            headers: 128,
+            headers: 100,
             streams: 128,
             head_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),

@@ -8,9 +8,19 @@ mod ending;
 mod guard;
 mod header;
 pub mod holder;
+mod http1;
+mod http2;
+mod life;
 mod pool;
+mod present;
+mod rounds;
 mod socket;
+mod stream;
+mod visit;
 mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
@@ -28,6 +38,9 @@ use crate::{config::proxy::ListenerConfig, surroundings};
 pub fn certificate_names(config: &ListenerConfig) -> anyhow::Result<Vec<String>> {
     Ok(Certificates::read(&config.certificates)?.names())
 }
+
+/// Why a connection ends before its time; for the log.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The node's own addresses.
 #[derive(Debug, Default)]

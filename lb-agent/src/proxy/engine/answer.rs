@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -12,6 +12,13 @@ use crate::domain::http::exchange::Outcome;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Whether a request is one of gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
 
 /// Why the proxy answers by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +36,15 @@ impl Refusal {
             outcome,
             reason: reason.into(),
         }
+    }
+
+    pub(super) fn too_many_headers(allowed: usize) -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self::new(
+            status,
+            Outcome::BadRequest,
+            format!("more than {allowed} headers"),
+        )
     }
 
     /// The code of gRPC that says the same.

@@ -88,6 +88,20 @@ impl EngineBody {
         }
     }
 
+    /// How long the client may take nothing of it; `None`: no route has a word on it.
+    pub fn patience(&self) -> Option<Duration> {
+        match &self.kind {
+            Kind::Passing(passing) => Some(passing.idle),
+            Kind::Empty | Kind::Text(_) => None,
+        }
+    }
+
+    /// All of the request that it answers has come.
+    pub fn is_request_whole(&self) -> bool {
+        let request = self.ledger.as_ref().and_then(|ledger| ledger.body.as_ref());
+        request.is_none_or(|body| body.has_come())
+    }
+
     /// Has the ledger closed when all has passed, or the client is gone.
     pub(super) fn closing(mut self, mut ledger: Ledger) -> Self {
         if self.is_end_stream() {

@@ -53,6 +53,8 @@ pub struct Arrival {
     pub trusted: bool,
     /// The service whose VIP it connected to; `None`: requests are routed by their host.
     pub service: Option<Arc<str>>,
+    /// Headers that a request may have.
+    pub headers: usize,
 }
 
 /// What the engines of all threads have in common.

@@ -88,6 +88,11 @@ impl Replay {
         self.source.borrow().ended || self.error.get().is_some()
     }
 
+    /// All of it has come, without fault.
+    pub(super) fn has_come(&self) -> bool {
+        self.source.borrow().ended && self.error.get().is_none()
+    }
+
     /// When the last of it came.
     pub(super) fn moved(&self) -> Instant {
         self.moved.get()

@@ -9,7 +9,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, SET_COOKIE, UPGRADE},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Arrival, Engine, EngineBody, FOREVER,
-    answer::Refusal,
+    answer::{Refusal, is_grpc},
     attempt::{Answer, Call},
     body::Passing,
     clock::Deadline,
@@ -63,6 +63,7 @@ impl Engine {
             request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
         let upgrade = asked.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
+        let too_many = parts.headers.len() > arrival.headers;
         let request_id = request_id::settle(
             &mut parts.headers,
             arrival.trusted,
@@ -95,9 +96,13 @@ impl Engine {
             tunnel: None,
             rated: None,
         };
-        let answered = self
-            .pass_on(parts, body, upgrade, arrival, grpc, &mut ledger, &mut marks)
-            .await;
+        let answered = match too_many {
+            true => Err(Refusal::too_many_headers(arrival.headers)),
+            false => {
+                self.pass_on(parts, body, upgrade, arrival, grpc, &mut ledger, &mut marks)
+                    .await
+            }
+        };
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
             refusal.answer_over(version, grpc)
@@ -378,12 +383,6 @@ fn head_of(
         host,
         upgrade: protocol,
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

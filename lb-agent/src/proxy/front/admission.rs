@@ -2,11 +2,16 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::domain::http::rate::client_network;
 
@@ -40,10 +45,42 @@ impl Admission {
         })
     }
 
-    /// Waits until there is room for one more: whoever comes meanwhile waits in the kernel.
-    pub(super) async fn room(&self) -> OwnedSemaphorePermit {
-        let room = Arc::clone(&self.all).acquire_owned().await;
-        room.expect("the semaphore is never closed")
+    /// Waits for a connection, and for room for it: whoever comes while there is none waits in the
+    /// kernel. Room is taken before the connection is, so that there are never too many, whatever
+    /// other threads do; but nobody holds it who only waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// The connection cannot be taken.
+    pub(super) async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+        let mut waiting = None;
+        std::future::poll_fn(|context| {
+            let room = match &mut waiting {
+                None => Arc::clone(&self.all).try_acquire_owned().ok(),
+                Some(_) => None,
+            };
+            let room = match room {
+                Some(room) => room,
+                None => {
+                    let all = Arc::clone(&self.all);
+                    let wait = waiting.get_or_insert_with(|| Box::pin(all.acquire_owned()));
+                    let room = std::task::ready!(wait.as_mut().poll(context));
+                    waiting = None;
+                    room.expect("the semaphore is never closed")
+                }
+            };
+            match listener.poll_accept(context) {
+                Poll::Ready(accepted) => {
+                    Poll::Ready(accepted.map(|(stream, peer)| (room, stream, peer)))
+                }
+                // It is woken once there is one.
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Takes a connection into the room, unless its client has as many as it may.
@@ -70,6 +107,18 @@ impl Admission {
     }
 }
 
+#[cfg(test)]
+impl Admitted {
+    /// The only one of its kind.
+    pub(super) fn one() -> Self {
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        Self {
+            _one_of_all: room.unwrap(),
+            client: None,
+        }
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         let Some((admission, client)) = self.client.take() else {
@@ -90,20 +139,21 @@ impl Drop for Admitted {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_client_has_as_many_as_it_may() {
+    fn room(admission: &Admission) -> OwnedSemaphorePermit {
+        Arc::clone(&admission.all).try_acquire_owned().unwrap()
+    }
+
+    #[test]
+    fn a_client_has_as_many_as_it_may() {
         let admission = Admission::new(10, 2);
-        let take = async |ip: &str| {
-            let room = admission.room().await;
-            admission.admit(room, ip.parse().unwrap())
-        };
-        let (first, second) = (take("2001:db8::1").await, take("2001:db8::2").await);
+        let take = |ip: &str| admission.admit(room(&admission), ip.parse().unwrap());
+        let (first, second) = (take("2001:db8::1"), take("2001:db8::2"));
         assert!(first.is_some() && second.is_some());
-        assert!(take("2001:db8::3").await.is_none(), "the same /64");
-        assert!(take("2001:db8:0:1::3").await.is_some());
-        assert!(take("::ffff:192.0.2.1").await.is_some());
+        assert!(take("2001:db8::3").is_none(), "the same /64");
+        assert!(take("2001:db8:0:1::3").is_some());
+        assert!(take("::ffff:192.0.2.1").is_some());
         drop(first);
-        let again = take("2001:db8::3").await;
+        let again = take("2001:db8::3");
         assert!(again.is_some());
         drop((again, second));
         assert!(admission.clients.lock().unwrap().is_empty());

@@ -1,90 +1,135 @@
 //! One connection of a client, from its first byte to its last.
 
 use std::{
-    cell::Cell,
-    convert::Infallible,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
-use http::StatusCode;
-use hyper::{Version, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use bytes::{Bytes, BytesMut};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::sleep};
 
 use super::{
-    Place,
-    ending::Farewell,
-    guard::{Guarded, Tunnel},
-    header,
-    worker::Facts,
+    Failure, guard::Tunnel, header, http1, http2, life::Life, stream::ClientStream, visit::Visit,
+    worker::Ward,
 };
-use crate::proxy::{
-    engine::{Arrival, Engine},
-    telemetry::counts::OfListener,
-};
+use crate::proxy::{engine::Arrival, telemetry::counts::OfListener};
 
-/// Streams that a client may have reset before they were taken up, beyond which its connection
-/// ends (CVE-2023-44487).
-const RESETS: usize = 20;
+/// What a connection of HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Between two looks at a header that comes in pieces.
-const PIECE: std::time::Duration = std::time::Duration::from_millis(5);
+/// The protocol's name in TLS (RFC 7301).
+const H2: &[u8] = b"h2";
 
-/// Headers that the HTTP library reads unless it is told otherwise.
-const HEADERS: usize = 100;
+/// What is read at first: most requests are shorter.
+const FIRST: usize = 2048;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// Between two looks at a PROXY protocol header that comes in pieces.
+const PIECE: Duration = Duration::from_millis(5);
 
-/// Serves a connection to its end, or to the end of its requests under way at a stop.
+/// A connection whose protocol is known.
+struct Opened {
+    stream: ClientStream,
+    version: Version,
+    /// What was read of it.
+    begun: Bytes,
+    arrival: Arc<Arrival>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// Serves a connection to its end, or to the end of its requests under way once all is to end.
 pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    ward: Rc<Ward>,
+    life: Arc<Life>,
+) -> Result<(), Failure> {
+    let seat = ward.rounds.join(&life);
+    // Futures that are large or short-lived are boxed: those who lie idle should not keep their
+    // room.
+    let opened = seat.within(Box::pin(open(stream, peer, &ward))).await??;
+    let Some(opened) = opened else { return Ok(()) };
+    let visit = Rc::new(Visit {
+        engine: Rc::clone(&ward.engine),
+        arrival: opened.arrival,
+        life,
+        rounds: Rc::clone(&ward.rounds),
+        tunnel: Tunnel::default(),
+    });
+    let (stream, begun, facts) = (opened.stream, opened.begun, &ward.facts);
+    match opened.version {
+        Version::Http1 => http1::serve(stream, begun, facts, visit, seat).await,
+        Version::Http2 => Box::pin(http2::serve(stream, begun, facts, visit, seat)).await,
+    }
+}
+
+/// Everything before HTTP; `None`: there was nothing.
+async fn open(
     mut stream: TcpStream,
     peer: SocketAddr,
-    facts: &Facts,
-    counts: &OfListener,
-    engine: Rc<Engine>,
-    place: &Place,
-    mut farewell: Farewell,
-) -> Result<(), Failure> {
-    stream.set_nodelay(true)?;
+    ward: &Ward,
+) -> Result<Option<Opened>, Failure> {
+    let (facts, place) = (&ward.facts, &ward.place);
     let listener = stream.local_addr()?;
     let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
-    // Who connects has something to say.
-    let patience = facts.bounds.head_timeout;
-    tokio::select! {
-        first = timeout(patience, stream.readable()) => first??,
-        () = farewell.has_lingered() => return Ok(()),
-    }
+    let service = place.service.as_deref();
     let mut client = peer;
     if place.proxy_protocol && facts.trusts(peer.ip()) {
-        let told = timeout(patience, read_header(&mut stream)).await??;
+        let told = read_header(&mut stream).await?;
         client = told.unwrap_or(peer);
     }
     let arrival = Arc::new(Arrival {
         client,
         peer,
-        listener: engine.connected_to(place.service.as_deref(), listener),
+        listener: ward.engine.connected_to(service, listener),
         tls: place.tls.is_some(),
         // One that speaks for others is trusted for what it says of them, not for what they say.
         trusted: facts.trusts(client.ip()),
         service: place.service.clone(),
+        headers: facts.bounds.headers,
     });
     let Some(tls) = &place.tls else {
-        return speak(stream, facts, engine, arrival, farewell).await;
+        let Some((version, begun)) = first(&mut stream).await? else {
+            return Ok(None);
+        };
+        return Ok(Some(Opened {
+            stream: ClientStream::Plain(stream),
+            version,
+            begun,
+            arrival,
+        }));
     };
-    let shaken = async { Ok::<_, Failure>(timeout(patience, tls.accept(stream)).await??) };
-    let stream = shaken.await.inspect_err(|_| {
-        counts.handshakes_failed.fetch_add(1, Relaxed);
-    })?;
-    speak(stream, facts, engine, arrival, farewell).await
+    let mut failing = Failing(Some(&ward.counts));
+    let stream = tls.accept(stream).await?;
+    failing.0 = None;
+    drop(failing);
+    let version = match stream.get_ref().1.alpn_protocol() {
+        Some(H2) => Version::Http2,
+        _ => Version::Http1,
+    };
+    Ok(Some(Opened {
+        stream: ClientStream::Tls(Box::new(stream)),
+        version,
+        begun: Bytes::new(),
+        arrival,
+    }))
+}
+
+/// A handshake that has failed if this is dropped.
+struct Failing<'a>(Option<&'a OfListener>);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        if let Some(counts) = self.0 {
+            counts.handshakes_failed.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// Reads the header of the PROXY protocol, and nothing beyond it.
@@ -104,80 +149,50 @@ async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Failu
     }
 }
 
-/// Serves HTTP on a connection that needs nothing more. Its first bytes tell the version.
-async fn speak<S>(
-    stream: S,
-    facts: &Facts,
-    engine: Rc<Engine>,
-    arrival: Arc<Arrival>,
-    mut farewell: Farewell,
-) -> Result<(), Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let tunnel = Tunnel::default();
-    let stream = TokioIo::new(Guarded::new(stream, tunnel.clone()));
-    let is_http2 = Rc::new(Cell::new(false));
-    let (ending, told) = (Arc::clone(&facts.ending), Rc::clone(&is_http2));
-    let service = service_fn(move |request| {
-        let (engine, arrival, tunnel) = (Rc::clone(&engine), Arc::clone(&arrival), tunnel.clone());
-        let (ending, version) = (Arc::clone(&ending), request.version());
-        told.set(version == Version::HTTP_2);
-        async move {
-            let mut response = engine.handle(request, &arrival).await;
-            ending.tell(version, &mut response);
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                tunnel.begin();
-            }
-            Ok::<_, Infallible>(response)
+/// Reads until the version is known; `None`: nothing came.
+async fn first(stream: &mut TcpStream) -> Result<Option<(Version, Bytes)>, Failure> {
+    let mut begun = BytesMut::with_capacity(FIRST);
+    loop {
+        let ended = stream.read_buf(&mut begun).await? == 0;
+        if begun.is_empty() {
+            return Ok(None);
         }
-    });
-    let builder = builder(facts);
-    let serving = builder.serve_connection_with_upgrades(stream, service);
-    tokio::pin!(serving);
-    tokio::select! {
-        biased;
-        ended = &mut serving => return ended,
-        () = farewell.is_due(&is_http2) => {}
+        let version = version(&begun).or(ended.then_some(Version::Http1));
+        if let Some(version) = version {
+            return Ok(Some((version, begun.freeze())));
+        }
     }
-    serving.as_mut().graceful_shutdown();
-    serving.await
 }
 
-fn builder(facts: &Facts) -> Builder<LocalTasks> {
-    let bounds = &facts.bounds;
-    let mut builder = Builder::new(LocalTasks);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.keep_alive)
-        .max_buf_size(bounds.head.max(8192))
-        .half_close(true);
-    // As many as the library has room for without being told need no memory of their own.
-    if bounds.headers != HEADERS {
-        builder.http1().max_headers(bounds.headers);
+/// The version that these first bytes tell; `None`: more must come.
+fn version(begun: &[u8]) -> Option<Version> {
+    if begun.starts_with(PREFACE) {
+        return Some(Version::Http2);
     }
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(bounds.streams)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
-        .keep_alive_interval(bounds.keep_alive);
-    builder
+    (!PREFACE.starts_with(begun)).then_some(Version::Http1)
 }
 
-/// Tasks of a connection stay on its thread.
-#[derive(Clone, Copy, Debug)]
-struct LocalTasks;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<F> hyper::rt::Executor<F> for LocalTasks
-where
-    F: Future + 'static,
-{
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(async move {
-            task.await;
-        });
+    #[test]
+    fn the_first_bytes_tell_the_version() {
+        let rows: [(&[u8], Option<Version>); 8] = [
+            (b"", None),
+            (b"P", None),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", None),
+            (PREFACE, Some(Version::Http2)),
+            (
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0",
+                Some(Version::Http2),
+            ),
+            (b"G", Some(Version::Http1)),
+            (b"PO", Some(Version::Http1)),
+            (b"PRI * HTTP/1.1\r\n", Some(Version::Http1)),
+        ];
+        for (begun, expected) in rows {
+            assert_eq!(version(begun), expected, "{begun:?}");
+        }
     }
 }

@@ -67,6 +67,11 @@ impl<S> Guarded<S> {
         }
     }
 
+    /// What it stood before.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
     fn look(&mut self, came: &mut [u8]) {
         if self.tunnel.0.load(Relaxed) {
             self.framing.end();

@@ -1,28 +1,34 @@
 //! One thread of the proxy: its sockets, its connections, its engine.
 
 use std::{
-    cell::Cell,
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::LocalOptions,
     sync::mpsc,
-    task::{JoinHandle, LocalSet, spawn_local},
+    task::{JoinHandle, spawn_local},
     time::{Instant, sleep},
 };
 use tracing::{debug, error};
 
 use super::{
     Place,
-    admission::Admission,
+    admission::{Admission, Admitted},
     connection,
-    ending::{Elder, Ending},
+    ending::Ending,
+    life::Pace,
+    present::Present,
+    rounds::Rounds,
 };
 use crate::{
     config::proxy::Bounds,
@@ -64,30 +70,39 @@ pub(super) enum Order {
 pub(super) fn run(facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
+        .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, work(facts, orders)),
+        Ok(runtime) => {
+            let pace = Pace::new(&facts.bounds);
+            runtime.block_on(work(facts, orders, pace));
+        }
         Err(error) => error!(%error, "a thread of the proxy has no runtime"),
     }
 }
 
-async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub(super) async fn work(
+    facts: Arc<Facts>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    pace: Pace,
+) {
     let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
-    let open = Rc::new(Cell::new(0_usize));
+    let rounds = Rounds::begin(pace, &facts.ending);
+    let open = Arc::new(AtomicUsize::new(0));
     let mut accepting: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
     let mut end = Instant::now();
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Open(address, socket, place) => match TcpListener::from_std(socket) {
+            Order::Open(address, socket, place) => match listener(socket) {
                 Ok(listener) => {
                     let counts = facts.shared.telemetry().counts().listener(address);
-                    let ward = Ward {
+                    let ward = Rc::new(Ward {
                         counts,
                         facts: Arc::clone(&facts),
                         engine: Rc::clone(&engine),
                         place,
-                        open: Rc::clone(&open),
-                    };
+                        rounds: Rc::clone(&rounds),
+                        open: Arc::clone(&open),
+                    });
                     let tasks = accepting.entry(address).or_default();
                     tasks.push(spawn_local(ward.accept(listener)));
                 }
@@ -107,25 +122,33 @@ async fn work(facts: Arc<Facts>, mut orders: mpsc::UnboundedReceiver<Order>) {
     for task in accepting.into_values().flatten() {
         task.abort();
     }
-    while open.get() > 0 && Instant::now() < end {
+    // Connections that have become another protocol are among these.
+    while open.load(Relaxed) > 0 && Instant::now() < end {
         sleep(Duration::from_millis(10)).await;
     }
 }
 
+/// The socket as it is used here. What it accepts inherits that it does not delay (tcp(7)).
+fn listener(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
+    TcpListener::from_std(socket)
+}
+
 /// One socket and what its connections need.
-struct Ward {
-    counts: Arc<OfListener>,
-    facts: Arc<Facts>,
-    engine: Rc<Engine>,
-    place: Arc<Place>,
-    open: Rc<Cell<usize>>,
+pub(super) struct Ward {
+    pub(super) counts: Arc<OfListener>,
+    pub(super) facts: Arc<Facts>,
+    pub(super) engine: Rc<Engine>,
+    pub(super) place: Arc<Place>,
+    pub(super) rounds: Rc<Rounds>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Ward {
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let admission = &self.facts.admission;
         loop {
-            let room = self.facts.admission.room().await;
-            let (stream, peer) = match listener.accept().await {
+            let (room, stream, peer) = match admission.accept(&listener).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // No descriptors, or the client went away: neither mends itself at once.
@@ -135,7 +158,7 @@ impl Ward {
                 }
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            if let Some(admitted) = self.facts.admission.admit(room, peer.ip()) {
+            if let Some(admitted) = admission.admit(room, peer.ip()) {
                 self.counts.accepted.fetch_add(1, Relaxed);
                 self.begin(stream, peer, admitted);
             } else {
@@ -144,46 +167,15 @@ impl Ward {
         }
     }
 
-    fn begin(&self, stream: TcpStream, peer: SocketAddr, admitted: super::admission::Admitted) {
-        let facts = Arc::clone(&self.facts);
-        let engine = Rc::clone(&self.engine);
-        let place = Arc::clone(&self.place);
-        let farewell = facts.ending.farewell();
-        let counted = Counted::new(&self.open, &self.counts, facts.ending.elder());
-        let counts = Arc::clone(&self.counts);
+    fn begin(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
+        let elder = self.facts.ending.elder();
+        let present = Present::new(admitted, elder, &self.open, &self.counts);
+        let life = self.rounds.greet(present);
+        let serving = connection::serve(stream, peer, Rc::clone(self), life);
         spawn_local(async move {
-            let served = connection::serve(stream, peer, &facts, &counts, engine, &place, farewell);
-            let ended = served.await;
-            if let Err(error) = ended {
+            if let Err(error) = serving.await {
                 debug!(%error, %peer, "a connection ended");
             }
-            drop((admitted, counted));
         });
-    }
-}
-
-/// A connection that the thread waits for at its end.
-struct Counted {
-    open: Rc<Cell<usize>>,
-    counts: Arc<OfListener>,
-    _elder: Option<Elder>,
-}
-
-impl Counted {
-    fn new(open: &Rc<Cell<usize>>, counts: &Arc<OfListener>, elder: Option<Elder>) -> Self {
-        counts.open.fetch_add(1, Relaxed);
-        open.set(open.get() + 1);
-        Self {
-            open: Rc::clone(open),
-            counts: Arc::clone(counts),
-            _elder: elder,
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
-        self.counts.open.fetch_sub(1, Relaxed);
     }
 }

@@ -39,10 +39,10 @@ use crate::{
 };
 
 /// Nothing here takes longer.
-pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(in crate::proxy) const SOON: Duration = Duration::from_secs(10);
 
 /// Runs a test on one thread with local tasks.
-pub(super) fn local<T>(test: impl Future<Output = T>) -> T {
+pub(in crate::proxy) fn local<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -62,7 +62,7 @@ pub(in crate::proxy) fn snapshot(
 }
 
 /// The same with weights.
-pub(super) fn weighted(
+pub(in crate::proxy) fn weighted(
     version: u64,
     policy: HttpPolicy,
     protocol: Protocol,
@@ -127,15 +127,15 @@ pub(super) fn weighted(
 }
 
 /// An engine and where it is reached.
-pub(super) struct Proxy {
-    pub(super) address: SocketAddr,
-    pub(super) shared: Arc<Shared>,
-    pub(super) engine: Rc<Engine>,
+pub(in crate::proxy) struct Proxy {
+    pub(in crate::proxy) address: SocketAddr,
+    pub(in crate::proxy) shared: Arc<Shared>,
+    pub(in crate::proxy) engine: Rc<Engine>,
     records: RefCell<mpsc::Receiver<Exchange>>,
 }
 
 impl Proxy {
-    pub(super) async fn start(snapshot: &Snapshot) -> Self {
+    pub(in crate::proxy) async fn start(snapshot: &Snapshot) -> Self {
         let (sender, records) = mpsc::channel(1000);
         let shared = Shared::new(Telemetry::to(sender), 1);
         shared.update(snapshot);
@@ -157,13 +157,13 @@ impl Proxy {
     }
 
     /// The next record.
-    pub(super) async fn record(&self) -> Exchange {
+    pub(in crate::proxy) async fn record(&self) -> Exchange {
         let next = std::future::poll_fn(|context| self.records.borrow_mut().poll_recv(context));
         timeout(SOON, next).await.expect("no record").unwrap()
     }
 
     /// Sends a request as it stands, and answers with all that comes until the end.
-    pub(super) async fn raw(&self, request: &str) -> String {
+    pub(in crate::proxy) async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -173,14 +173,14 @@ impl Proxy {
     }
 
     /// A request without a body, on a connection of its own.
-    pub(super) async fn ask(&self, method: &str, more: &str) -> Got {
+    pub(in crate::proxy) async fn ask(&self, method: &str, more: &str) -> Got {
         let request =
             format!("{method} /x HTTP/1.1\r\nHost: web\r\nConnection: close\r\n{more}\r\n");
         Got::read(&self.raw(&request).await)
     }
 
     /// A POST with a body.
-    pub(super) async fn post(&self, body: &str) -> Got {
+    pub(in crate::proxy) async fn post(&self, body: &str) -> Got {
         let length = body.len();
         let request = format!(
             "POST /x HTTP/1.1\r\nHost: web\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -191,14 +191,14 @@ impl Proxy {
 
 /// An answer taken apart.
 #[derive(Debug)]
-pub(super) struct Got {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: String,
+pub(in crate::proxy) struct Got {
+    pub(in crate::proxy) status: u16,
+    pub(in crate::proxy) head: String,
+    pub(in crate::proxy) body: String,
 }
 
 impl Got {
-    pub(super) fn read(text: &str) -> Self {
+    pub(in crate::proxy) fn read(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
         let status = head
             .split(' ')
@@ -220,6 +220,7 @@ async fn serve(engine: Rc<Engine>, stream: TcpStream, client: SocketAddr) {
         tls: false,
         trusted: false,
         service: None,
+        headers: 100,
     });
     let mut first = [0; 14];
     let preface = stream
@@ -244,7 +245,7 @@ async fn serve(engine: Rc<Engine>, stream: TcpStream, client: SocketAddr) {
 
 /// Runs futures on this thread.
 #[derive(Clone, Copy)]
-pub(super) struct Local;
+pub(in crate::proxy) struct Local;
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, future: F) {
@@ -255,13 +256,13 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
 }
 
 /// A backend that does with each connection (told by number) what the test says, and what it got.
-pub(super) struct Backend {
-    pub(super) address: SocketAddr,
-    pub(super) connections: Rc<RefCell<u32>>,
+pub(in crate::proxy) struct Backend {
+    pub(in crate::proxy) address: SocketAddr,
+    pub(in crate::proxy) connections: Rc<RefCell<u32>>,
 }
 
 impl Backend {
-    pub(super) async fn start<F>(serve: impl Fn(TcpStream, u32) -> F + 'static) -> Self
+    pub(in crate::proxy) async fn start<F>(serve: impl Fn(TcpStream, u32) -> F + 'static) -> Self
     where
         F: Future<Output = ()> + 'static,
     {
@@ -283,7 +284,7 @@ impl Backend {
     }
 
     /// One that answers every request alike, and keeps its connections.
-    pub(super) async fn answering(answer: &'static str) -> Self {
+    pub(in crate::proxy) async fn answering(answer: &'static str) -> Self {
         Self::start(move |mut stream, _| async move {
             while read_request(&mut stream).await.is_some() {
                 if stream.write_all(answer.as_bytes()).await.is_err() {
@@ -295,7 +296,7 @@ impl Backend {
     }
 
     /// One that answers with the request as it came.
-    pub(super) async fn echoing() -> Self {
+    pub(in crate::proxy) async fn echoing() -> Self {
         Self::start(|mut stream, _| async move {
             while let Some(request) = read_request(&mut stream).await {
                 let length = request.len();
@@ -310,13 +311,13 @@ impl Backend {
         .await
     }
 
-    pub(super) fn connections(&self) -> u32 {
+    pub(in crate::proxy) fn connections(&self) -> u32 {
         *self.connections.borrow()
     }
 }
 
 /// Reads a request, with its body as it is framed; `None`: the connection has ended.
-pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(in crate::proxy) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -343,7 +344,7 @@ pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// An address where nobody listens.
-pub(super) async fn nowhere() -> SocketAddr {
+pub(in crate::proxy) async fn nowhere() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }

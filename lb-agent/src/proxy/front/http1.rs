@@ -1,0 +1,185 @@
+//! HTTP/1 on a client's connection.
+//!
+//! What hyper needs for a connection (its buffers above all) is there while requests come; between
+//! them, unless they come in a row, a connection is no more than its socket.
+
+use std::{io, pin::Pin, rc::Rc, task::Poll};
+
+use bytes::Bytes;
+use hyper::{server::conn::http1::Builder, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
+
+use super::{
+    Failure,
+    guard::Guarded,
+    life::{Overdue, Stage},
+    rounds::Seat,
+    stream::{ClientStream, Noted},
+    visit::Visit,
+    worker::Facts,
+};
+
+/// The answer to a head that does not become complete.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Headers for which hyper needs no memory of its own, which is what it allows by itself.
+const HEADERS: usize = 100;
+
+/// Of what a client still sends when all is over, so much is read, so that it learns why: a reset
+/// would take the answer from it.
+const LINGER: usize = 1 << 20;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    mut stream: ClientStream,
+    mut begun: Bytes,
+    facts: &Facts,
+    visit: Rc<Visit>,
+    seat: Seat,
+) -> Result<(), Failure> {
+    loop {
+        let awake = Box::pin(wake(stream, begun, facts, &visit, &seat)).await?;
+        let Some((left, unread)) = awake else {
+            return Ok(());
+        };
+        (stream, begun) = (left, unread);
+        if !begun.is_empty() {
+            visit.life.enter(Stage::Head);
+        } else if !rest(&mut stream, &seat).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for the next request; `false`: it does not come in time.
+async fn rest(stream: &mut ClientStream, seat: &Seat) -> io::Result<bool> {
+    let more = std::future::poll_fn(|context| {
+        seat.attend(context);
+        if let Poll::Ready(readable) = stream.poll_readable(context) {
+            return Poll::Ready(readable.map(|()| true));
+        }
+        match seat.overdue() {
+            Some(_) => Poll::Ready(Ok(false)),
+            None => Poll::Pending,
+        }
+    });
+    if more.await? {
+        return Ok(true);
+    }
+    close(stream).await;
+    Ok(false)
+}
+
+/// Says that it is over, if that is possible without waiting.
+async fn close(stream: &mut ClientStream) {
+    std::future::poll_fn(|context| {
+        let _ = Pin::new(&mut *stream).poll_shutdown(context);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// How hyper's part of it ended.
+enum End {
+    /// By itself.
+    Over(hyper::Result<()>),
+    /// It only waits for the next request.
+    Calm,
+    Overdue(Overdue),
+}
+
+/// Serves requests until they cease; what is left then is the stream, with what was read of it.
+async fn wake(
+    stream: ClientStream,
+    begun: Bytes,
+    facts: &Facts,
+    visit: &Rc<Visit>,
+    seat: &Seat,
+) -> Result<Option<(ClientStream, Bytes)>, Failure> {
+    let life = &visit.life;
+    let noted = Noted::new(stream, begun, life.clone());
+    // It begins where a request does, as connections do that have rested.
+    let guarded = TokioIo::new(Guarded::new(noted, visit.tunnel.clone()));
+    let service = Rc::clone(visit);
+    let service = service_fn(move |request| Rc::clone(&service).answer(request));
+    let connection = builder(facts).serve_connection(guarded, service);
+    let mut connection = connection.with_upgrades();
+    let calm = visit.rounds.calm();
+    life.wake(true);
+    let end = std::future::poll_fn(|context| {
+        seat.attend(context);
+        life.begin_poll();
+        if let Poll::Ready(over) = Pin::new(&mut connection).poll(context) {
+            return Poll::Ready(End::Over(over));
+        }
+        if life.can_rest(calm) {
+            return Poll::Ready(End::Calm);
+        }
+        match seat.overdue() {
+            Some(overdue) => Poll::Ready(End::Overdue(overdue)),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    life.wake(false);
+    // `None`: it has become another protocol.
+    let Some(parts) = connection.into_parts() else {
+        return Ok(None);
+    };
+    let mut stream = parts.io.into_inner().into_inner().into_stream();
+    match end {
+        End::Calm => return Ok(Some((stream, parts.read_buf))),
+        // The guard has seen to it that the client could read to the end.
+        End::Over(over) => over?,
+        End::Overdue(Overdue::Stage(Stage::Head)) => {
+            life.enter(Stage::Leaving);
+            let tell = async {
+                stream.write_all(TOO_SLOW).await?;
+                stream.shutdown().await
+            };
+            if let Ok(Ok(())) = seat.within(tell).await {
+                linger(&mut stream, visit, seat).await;
+            }
+            return Err(Overdue::Stage(Stage::Head).into());
+        }
+        End::Overdue(Overdue::Blocked) => {
+            stream.discard();
+            return Err(Overdue::Blocked.into());
+        }
+        End::Overdue(Overdue::Stage(_)) => close(&mut stream).await,
+    }
+    Ok(None)
+}
+
+/// Reads on for a while without regard to what it is.
+async fn linger(stream: &mut ClientStream, visit: &Visit, seat: &Seat) {
+    visit.life.enter(Stage::Leaving);
+    let read = async {
+        let mut buffer = vec![0; 4096];
+        let mut left = LINGER;
+        while left > 0 {
+            match stream.read(&mut buffer).await {
+                Ok(bytes) if bytes > 0 => left = left.saturating_sub(bytes),
+                _ => return,
+            }
+        }
+    };
+    // Either way it is over.
+    let _ = seat.within(Box::pin(read)).await;
+}
+
+fn builder(facts: &Facts) -> Builder {
+    let bounds = &facts.bounds;
+    let mut builder = Builder::new();
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(bounds.head.max(8192))
+        .half_close(true);
+    // Fewer are counted with all requests', for whose sake hyper need not allocate.
+    if bounds.headers > HEADERS {
+        builder.max_headers(bounds.headers);
+    }
+    builder
+}

@@ -1,0 +1,8 @@
+//! The front between real sockets: patient and hostile clients on one side, made-up backends on
+//! the other.
+
+mod bounds;
+mod rig;
+mod slow;
+mod stops;
+mod versions;

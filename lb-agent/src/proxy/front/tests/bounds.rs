@@ -1,0 +1,121 @@
+//! What clients may send and hold.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+
+use super::{
+    super::Place,
+    rig::{Client, Front, GET, Kind, OK, http2, patient},
+};
+use crate::{
+    config::proxy::Bounds,
+    domain::http::policy::{HttpPolicy, Limits},
+    proxy::engine::tests::rig::{Backend, local},
+};
+
+/// Headers besides `Host`, how long each, and the status.
+const HEADS: [(usize, usize, usize, u16); 7] = [
+    (16, 15, 1, 200),
+    (16, 16, 1, 431),
+    (100, 99, 1, 200),
+    (100, 100, 1, 431),
+    (128, 127, 1, 200),
+    (128, 128, 1, 431),
+    (128, 20, 1000, 431),
+];
+
+#[test]
+fn heads_are_bounded() {
+    local(async {
+        let backend = Backend::answering(OK).await;
+        for (allowed, number, length, expected) in HEADS {
+            let bounds = Bounds {
+                headers: allowed,
+                head: 16 * 1024,
+                ..patient()
+            };
+            let policy = HttpPolicy::default();
+            let front = Front::start(bounds, Kind::Plain, policy, backend.address);
+            let value = "v".repeat(length);
+            let mut head = "GET / HTTP/1.1\r\nHost: web\r\n".to_owned();
+            // Those of HTTP/2 have no Host.
+            let mut request = Request::get("http://web/").header("x-host", "web");
+            for number in 0..number {
+                head += &format!("x-{number}: {value}\r\n");
+                request = request.header(format!("x-{number}"), &value);
+            }
+            let mut client = front.sending(format!("{head}\r\n").as_bytes()).await;
+            let mut status = [0; 12];
+            client.0.read_exact(&mut status).await.unwrap();
+            let status = String::from_utf8_lossy(&status).into_owned();
+            assert_eq!(status, format!("HTTP/1.1 {expected}"), "{allowed} {number}");
+            let stream = TcpStream::connect(front.address).await.unwrap();
+            let (mut client, _connection) = http2(stream, 65_535).await;
+            let request = request.body(Empty::<Bytes>::new()).unwrap();
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(response.status().as_u16(), expected, "{allowed} {number}");
+        }
+    });
+}
+
+/// At the bound nobody is accepted, and listeners without connections have no part in it.
+#[test]
+fn connections_are_bounded() {
+    local(async {
+        let backend = Backend::answering(OK).await;
+        let bounds = Bounds {
+            connections: 2,
+            per_client: 2,
+            ..patient()
+        };
+        let policy = HttpPolicy::default();
+        let front = Front::start(bounds, Kind::Plain, policy, backend.address);
+        let other = front.open(Place {
+            service: None,
+            proxy_protocol: false,
+            tls: None,
+        });
+        let mut first = front.connect().await;
+        first.ask().await;
+        let mut second = Client(TcpStream::connect(other).await.unwrap());
+        second.ask().await;
+        for address in [front.address, other] {
+            let mut third = Client(TcpStream::connect(address).await.unwrap());
+            third.send(GET.as_bytes()).await;
+            let mut byte = [0];
+            let waits = timeout(Duration::from_millis(100), third.0.read(&mut byte)).await;
+            assert!(waits.is_err(), "answered beyond the bound");
+            // One goes, and it is served.
+            drop(std::mem::replace(&mut second, third));
+            second.expect("ok").await;
+        }
+    });
+}
+
+/// A client that is refused while it still sends gets to know why.
+#[test]
+fn long_bodies_are_refused_audibly() {
+    local(async {
+        let backend = Backend::answering(OK).await;
+        let policy = HttpPolicy {
+            limits: Limits {
+                body: Some(10),
+                ..Limits::default()
+            },
+            ..HttpPolicy::default()
+        };
+        let front = Front::start(patient(), Kind::Plain, policy, backend.address);
+        for _ in 0..20 {
+            let length = 600_000;
+            let head = format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n");
+            let mut client = front.sending(head.as_bytes()).await;
+            client.send(&vec![b'x'; length]).await;
+            let got = client.rest().await;
+            assert!(got.starts_with("HTTP/1.1 413 "), "{got:?}");
+        }
+    });
+}
