@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -12,6 +12,19 @@ use crate::domain::http::exchange::Outcome;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The `grpc-status` of calls that nobody served.
+pub(super) const UNAVAILABLE: u32 = 14;
+
+/// What ends a call whose answer has begun.
+pub(super) fn grpc_trailers(code: u32, reason: &impl std::fmt::Display) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, code.into());
+    if let Ok(message) = HeaderValue::from_str(&reason.to_string()) {
+        trailers.insert(GRPC_MESSAGE, message);
+    }
+    trailers
+}
 
 /// Why the proxy answers by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +53,7 @@ impl Refusal {
             (Outcome::Forbidden, _) => 7,
             (Outcome::NoRoute, _) => 12,
             (Outcome::BadRequest, _) => 13,
-            _ => 14,
+            _ => UNAVAILABLE,
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, SET_COOKIE, UPGRADE},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -34,7 +34,7 @@ use super::{
 use crate::domain::http::{
     exchange::Outcome,
     forwarded::{self, Hop},
-    head, hop,
+    grpc, head, hop,
     policy::Balance,
     rate::{Rated, Rates},
     request_id,
@@ -86,8 +86,10 @@ impl Engine {
             parent.flatten(),
             self.tallies.nowhere(),
         );
-        let grpc = is_grpc(&parts.headers);
-        ledger.note(|exchange| exchange.grpc = grpc);
+        let grpc = grpc::is_call(&parts.headers);
+        if grpc {
+            ledger.is_call();
+        }
         let version = parts.version;
         let mut marks = Marks {
             request_id,
@@ -174,6 +176,7 @@ impl Engine {
         ledger.body.clone_from(&body);
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
+        let given = grpc.then(|| grpc::timeout(&parts.headers)).flatten();
         let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
         ledger.note(|exchange| {
             let path = head.path.as_str();
@@ -190,6 +193,7 @@ impl Engine {
             },
             began: ledger.began,
             total: routed.total().min(FOREVER),
+            deadline: ledger.began + given.unwrap_or(FOREVER).min(FOREVER),
             per_try: policy.timeouts.per_try,
             trace: ledger.trace,
             service: Arc::clone(service),
@@ -383,12 +387,6 @@ fn head_of(
         host,
         upgrade: protocol,
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
