@@ -249,7 +249,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 78, "{families:?}");
+    assert_eq!(families.len(), 79, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.
