@@ -252,10 +252,9 @@ fn retries_stay_within_the_budget() {
     assert!(stage.metric("lb_proxy_retries_refused_total", &[]) > 0.0);
 }
 
-/// curl's words for one request, and what it printed: head and body.
+/// What curl printed of one request, head and body, and how long that took.
 fn ask(stage: &Stage, to: &str, more: &[&str]) -> (String, Duration) {
-    let begun = Instant::now();
-    let url = format!("http://{to}");
+    let (begun, url) = (Instant::now(), format!("http://{to}"));
     let words = ["-sS", "-i", "--max-time", "10", "-H", "Host: web"];
     let words = [&words[..], more, &[&url]].concat();
     let printed = stage.client().tool("curl", &words).unwrap();
