@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    answer::{self, UNAVAILABLE},
     clock::Deadline,
     ledger::Ledger,
     upstream::{Lease, Pool},
@@ -208,6 +209,14 @@ impl Body for EngineBody {
                 Some(Ok(frame)) => ledger.frame(frame),
                 Some(Err(BrokenOff::Backend)) => ledger.ended(Outcome::BackendBrokeOff),
                 Some(Err(BrokenOff::Idle)) => ledger.ended(Outcome::Idle),
+            }
+            if let Some(Err(broken)) = frame
+                && ledger.tells_status()
+            {
+                let trailers = Frame::trailers(answer::grpc_trailers(UNAVAILABLE, broken));
+                ledger.frame(&trailers);
+                this.kind = Kind::Empty;
+                return Poll::Ready(Some(Ok(trailers)));
             }
             let last = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
             if (last || this.is_end_stream())

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Arrival, Engine, EngineBody, FOREVER,
-    answer::{Refusal, is_grpc},
+    answer::Refusal,
     attempt::{Answer, Call},
     body::Passing,
     clock::Deadline,
@@ -34,7 +34,7 @@ use super::{
 use crate::domain::http::{
     exchange::Outcome,
     forwarded::{self, Hop},
-    head, hop,
+    grpc, head, hop,
     policy::Balance,
     rate::{Rated, Rates},
     request_id,
@@ -87,8 +87,10 @@ impl Engine {
             parent.flatten(),
             self.tallies.nowhere(),
         );
-        let grpc = is_grpc(&parts.headers);
-        ledger.note(|exchange| exchange.grpc = grpc);
+        let grpc = grpc::is_call(&parts.headers);
+        if grpc {
+            ledger.is_call();
+        }
         let version = parts.version;
         let mut marks = Marks {
             request_id,
@@ -173,6 +175,7 @@ impl Engine {
         ledger.body.clone_from(&body);
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
+        let given = grpc.then(|| grpc::timeout(&parts.headers)).flatten();
         let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
         ledger.note(|exchange| {
             let path = head.path.as_str();
@@ -189,6 +192,7 @@ impl Engine {
             },
             began: ledger.began,
             total: routed.total().min(FOREVER),
+            deadline: ledger.began + given.unwrap_or(FOREVER).min(FOREVER),
             per_try: policy.timeouts.per_try,
             trace: ledger.trace,
             service: Arc::clone(service),
