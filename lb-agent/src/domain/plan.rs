@@ -267,7 +267,7 @@ fn wanted<'a>(
                 .spec
                 .vips
                 .iter()
-                .filter(|vip| vip.is_ipv6() == v6)
+                .filter(|vip| vip.is_ipv6() == v6 && !service.is_listened_on(vip))
                 .map(|vip| VipKey::new(*vip, service.spec.protocol))
                 .collect();
             if vips.is_empty() {
@@ -276,7 +276,9 @@ fn wanted<'a>(
             let mut backends: BTreeMap<SocketAddr, u32> = BTreeMap::new();
             if service.spec.protocol.is_proxied() {
                 let steering = service.steering.iter().flatten();
-                backends.extend(steering.filter(|to| to.is_ipv6() == v6).map(|to| (*to, 1)));
+                let elsewhere =
+                    steering.filter(|to| to.is_ipv6() == v6 && !service.spec.vips.contains(to));
+                backends.extend(elsewhere.map(|to| (*to, 1)));
                 if backends.is_empty() && service.steering.is_some() {
                     continue;
                 }

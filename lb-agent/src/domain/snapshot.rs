@@ -70,12 +70,20 @@ pub struct ServiceState {
     pub notes: Vec<String>,
     /// Requests that its tags ask for, of the proxy.
     pub routes: BTreeSet<TagRoute>,
-    /// Where the proxy takes the connections to its VIPs, of each family at most one address of the
-    /// node. Empty: it has none, or the proxy listens on the VIPs themselves. `None`: the proxy has
+    /// Where the proxy takes the connections to its VIPs: on those among these itself, and for the
+    /// others of each family at one more address of the node. Empty: nowhere. `None`: the proxy has
     /// not told yet, and what the kernel holds is left alone.
     pub steering: Option<BTreeSet<SocketAddr>>,
     /// Routes of its requests that Consul's service-router has, in their order.
     pub router: Arc<[Arc<Route>]>,
+}
+
+impl ServiceState {
+    /// Whether the proxy listens on this VIP itself, so that nothing is to be steered.
+    pub fn is_listened_on(&self, vip: &SocketAddr) -> bool {
+        let mut steering = self.steering.iter().flatten();
+        steering.any(|to| to == vip)
+    }
 }
 
 /// A backend, the factors of its weight, and the product.

@@ -148,10 +148,9 @@ impl Proxy {
                     address,
                 };
                 match self.pool.ensure(&key) {
-                    Ok(bound) if address.port() == 0 => {
+                    Ok(bound) => {
                         steering.insert(bound);
                     }
-                    Ok(_) => {}
                     Err(error) => report.problems.push(format!("service {name}: {error:#}")),
                 }
                 wanted.insert(key);

@@ -8,8 +8,8 @@ use std::{
 /// What the proxy tells of its sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyReport {
-    /// By service: addresses of the node that VIPs are steered to; empty where the proxy listens
-    /// on the VIPs themselves, or nowhere.
+    /// By service: addresses that the proxy listens on for it: VIPs that are the node's own, and for
+    /// each family at most one that the others are steered to.
     pub steering: BTreeMap<String, BTreeSet<SocketAddr>>,
     /// What does not work, each a sentence.
     pub problems: Vec<String>,

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    HeaderName, HeaderValue, Response, StatusCode, Version,
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use super::body::EngineBody;
@@ -42,6 +42,17 @@ impl Refusal {
             (Outcome::BadRequest, _) => 13,
             _ => 14,
         }
+    }
+
+    /// The answer over a version of HTTP. Over one connection for one request after another,
+    /// whoever has said what must not be said is not heard further.
+    pub(super) fn answer_over(&self, version: Version, grpc: bool) -> Response<EngineBody> {
+        let mut response = self.answer(grpc);
+        if self.outcome == Outcome::BadRequest && version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
     }
 
     pub(super) fn answer(&self, grpc: bool) -> Response<EngineBody> {

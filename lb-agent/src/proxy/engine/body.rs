@@ -57,6 +57,8 @@ pub(super) struct Passing {
     pub(super) counted: Option<Counted<OfBackend>>,
     pub(super) idle: Duration,
     pub(super) deadline: Deadline,
+    /// The backend has broken off, and the client is to be told.
+    pub(super) broken: bool,
 }
 
 impl EngineBody {
@@ -109,6 +111,9 @@ impl Passing {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if self.broken {
+            return Poll::Ready(Some(Err(BrokenOff::Backend)));
+        }
         let polled = match &mut self.lease {
             Some(Lease::Http1(link)) => {
                 // Frames come while the connection is driven, here and nowhere else.
@@ -133,7 +138,12 @@ impl Passing {
                 self.finish();
                 None
             }
-            Some(Err(_)) => Some(Err(BrokenOff::Backend)),
+            Some(Err(_)) => {
+                // An error drops what has not been written yet, the head with it: it goes first.
+                self.broken = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Some(Ok(frame)) => {
                 // Nothing comes behind trailers, and nobody asks for it.
                 if self.incoming.is_end_stream() || frame.is_trailers() {

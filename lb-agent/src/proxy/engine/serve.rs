@@ -100,13 +100,7 @@ impl Engine {
             .await;
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
-            let mut response = refusal.answer(grpc);
-            // Whoever has said one thing that must not be said is not heard further.
-            if refusal.outcome == Outcome::BadRequest && version < Version::HTTP_2 {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
-            response
+            refusal.answer_over(version, grpc)
         });
         let headers = response.headers_mut();
         request_id::give_back(headers, &marks.request_id);
@@ -352,6 +346,7 @@ impl Engine {
             counted: Some(counted),
             idle,
             deadline: Deadline::new(&self.clock, at + idle),
+            broken: false,
         };
         Response::from_parts(parts, EngineBody::passing(Box::new(passing)))
     }
