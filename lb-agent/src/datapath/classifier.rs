@@ -2,6 +2,8 @@
 //! 6.6), else as filters of the clsact qdisc, which stay by themselves. A directory under the name
 //! that the link's pin would have says that there is a filter.
 
+mod tc_filter;
+
 use std::{
     borrow::Cow,
     fs,
@@ -19,7 +21,7 @@ use aya::{
 };
 use lb_common::maps::name;
 
-use super::{link, load, object::Attachment, pins, tc_filter};
+use super::{link, load, object::Attachment, pins};
 use crate::domain::kernel::KernelError;
 
 /// What a tc program is for.

@@ -1,6 +1,8 @@
 //! Compares what the maps hold and where the programs are with what was written and attached, and
 //! writes and attaches anew what the steps of a plan do not.
 
+mod prints;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -11,6 +13,8 @@ use std::{
 use aya::maps::MapData;
 use lb_common::maps::{MAX_BACKENDS, name};
 use memmap2::MmapOptions;
+
+use prints::Prints;
 
 use super::{
     Datapath, backends, cgroup, classifier, detour, encode, loader, local,
@@ -36,11 +40,12 @@ pub(super) struct WrittenTable {
     pub(super) fingerprint: u64,
 }
 
-/// What the next part begins with.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the next part begins with, and what was found right.
+#[derive(Debug, Default)]
 pub(super) struct Cursor {
     tables: usize,
     hops: usize,
+    pub(super) prints: Prints,
 }
 
 impl Datapath {
@@ -114,7 +119,7 @@ impl Datapath {
         for id in ids {
             let held = memory.get(id);
             // As it is of almost all.
-            if self.prints.knows(id, &held) || (id >= end && held.family == 0) {
+            if self.cursor.prints.knows(id, &held) || (id >= end && held.family == 0) {
                 continue;
             }
             let Some((backend, source)) = self.written.get(&id) else {
@@ -126,7 +131,7 @@ impl Datapath {
             };
             let hop = self.hops.index(backend.address.ip())?;
             if held == encode::backend_entry(backend, *source, hop) {
-                self.prints.note(id, &held);
+                self.cursor.prints.note(id, &held);
                 continue;
             }
             let instead = match encode::backend(&held) {

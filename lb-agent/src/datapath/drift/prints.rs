@@ -3,21 +3,21 @@
 
 use lb_common::entry::BackendEntry;
 
-use super::drift::fingerprint;
+use super::fingerprint;
 
 /// Numbers by the backend's id, up to the highest that was found right; 0: not known.
 #[derive(Debug, Default)]
-pub(super) struct Prints(Vec<u64>);
+pub(in crate::datapath) struct Prints(Vec<u64>);
 
 impl Prints {
     /// Whether the entry is the one that was found right last.
-    pub(super) fn knows(&self, id: u32, entry: &BackendEntry) -> bool {
+    pub(in crate::datapath) fn knows(&self, id: u32, entry: &BackendEntry) -> bool {
         let known = self.0.get(id as usize);
         known.is_some_and(|known| *known == print(entry))
     }
 
     /// Notes that the entry is right, until [`Self::forget`].
-    pub(super) fn note(&mut self, id: u32, entry: &BackendEntry) {
+    pub(in crate::datapath) fn note(&mut self, id: u32, entry: &BackendEntry) {
         let at = id as usize;
         if at >= self.0.len() {
             self.0.resize(at + 1, 0);
@@ -26,7 +26,7 @@ impl Prints {
     }
 
     /// Whatever stands there has to be looked at again.
-    pub(super) fn forget(&mut self, id: u32) {
+    pub(in crate::datapath) fn forget(&mut self, id: u32) {
         if let Some(known) = self.0.get_mut(id as usize) {
             *known = 0;
         }
