@@ -138,7 +138,7 @@ pub(super) fn rows() -> Vec<Row> {
             "GET",
             chunked("a\r\nhello"),
             true,
-            Cut("hello"),
+            Cut("5\r\nhello\r\n"),
         ),
         (
             "half a last chunk",
