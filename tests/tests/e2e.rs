@@ -100,6 +100,8 @@ mod turmoil;
 mod two_nodes;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/visitors.rs"]
+mod visitors;
 #[path = "e2e/watching.rs"]
 mod watching;
 #[path = "e2e/without_xdp.rs"]

@@ -33,6 +33,7 @@ mod netns;
 mod nexthop;
 mod object;
 mod pins;
+mod prints;
 mod resolver;
 mod route_changes;
 mod sock_diag;
@@ -40,6 +41,7 @@ mod sources;
 mod sysctl;
 mod tables;
 mod takeover;
+mod tc_filter;
 mod trace;
 mod trial;
 mod trunk;
@@ -115,6 +117,8 @@ pub struct Datapath {
     meta: Meta,
     /// What stands in the backend map, with the source that it was written with.
     written: BTreeMap<u32, (KernelBackend, std::net::IpAddr)>,
+    /// Entries of the backend map that were compared with that.
+    prints: prints::Prints,
     /// Maglev tables as they were written, by service id.
     tables: BTreeMap<u32, drift::WrittenTable>,
     /// A descriptor of the map of Maglev tables, whose slots are looked at.
@@ -248,6 +252,7 @@ impl Datapath {
             local: None,
             meta,
             written,
+            prints: prints::Prints::default(),
             tables: BTreeMap::new(),
             maglev_slots,
             backend_memory,

@@ -13,7 +13,7 @@ use std::{
 use super::{serve::serve, *};
 
 /// How long holders of these tests wait for an agent.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn on_a_thread(listener: OwnedFd) -> io::Result<Option<Child>> {
     thread::spawn(move || serve(&listener, PATIENCE));
