@@ -122,7 +122,13 @@ mod tests {
         let read = || -> Vec<(String, u64, u64)> {
             let readings = stats.outcomes("echo").into_iter();
             readings
-                .map(|((id, _), outcomes)| (id.to_string(), outcomes.answers, outcomes.answer_us))
+                .map(|((id, _), outcomes)| {
+                    (
+                        id.to_string(),
+                        outcomes.probes.count,
+                        outcomes.probes.took_us,
+                    )
+                })
                 .collect()
         };
         assert_eq!(read(), [("a".into(), 2, 8000), ("b".into(), 1, 1000)]);
