@@ -9,7 +9,8 @@
 //! - [`process`]: children with their output in a file, which never outlive the test.
 //! - [`echo`], [`pattern`], [`backend`]: the service that plays a backend, the bytes it sends, and
 //!   its process.
-//! - [`web`]: the service that plays a backend of the proxy.
+//! - [`web`], [`crowd`], [`calls`], [`http2`]: the service that plays a backend of the proxy, many
+//!   clients at once, one of gRPC, and one that says what none would.
 //! - [`otlp`]: the service that plays a receiver of spans.
 //! - [`client`] (over `exchange`), [`transfer`] (over [`paced`]), [`load`]: single requests, large
 //!   bodies, steady traffic.
@@ -31,15 +32,18 @@ pub mod authority;
 pub mod backend;
 pub mod bench;
 pub mod bridge;
+pub mod calls;
 pub mod cgroup;
 pub mod cleanup;
 pub mod client;
 pub mod consul;
+pub mod crowd;
 pub mod direct;
 pub mod docker;
 pub mod echo;
 mod exchange;
 pub mod frame;
+pub mod http2;
 pub mod link;
 pub mod load;
 pub mod model;

@@ -16,11 +16,17 @@
 //! | `/upgrade`     | 101, then every byte comes back |
 //! | `/counts`      | a line `ID N` for each value of the header `x-id`, `total N` for all requests |
 //! | `/grpc.Echo/*` | every message comes back, then the status of the header `x-grpc-status`, or 0 |
+//! | `/grpc.Count/*` | one message: how many came, in digits |
+//! | `/grpc.Repeat/N/MS` | the message that came N times, with so many milliseconds between |
+//! | `/grpc.Fail/N` | nothing but that `grpc-status`, in the head |
+//! | `/always/PATH` | from now on every request is answered like that path; without one, no longer |
 //!
-//! `/counts` itself is not counted. A header `x-fail: N` has the first N requests of the same
-//! `x-id` answered 503.
+//! `/counts` and `/always` are not counted themselves. `/counts` also tells, as `abandoned N`, the
+//! requests to `/hang` and `/grpc.Repeat` whose client went away. A header `x-fail: N` has the
+//! first N requests of the same `x-id` answered 503, calls of gRPC with UNAVAILABLE.
 
 mod answer;
+mod grpc;
 
 use std::{
     collections::BTreeMap,
@@ -40,6 +46,7 @@ use tokio::net::TcpListener;
 #[derive(Debug, Default)]
 struct Counts {
     total: u64,
+    abandoned: u64,
     by_id: BTreeMap<String, u64>,
 }
 
@@ -53,7 +60,7 @@ impl Counts {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("total {}\n", self.total);
+        let mut text = format!("total {}\nabandoned {}\n", self.total, self.abandoned);
         for (id, count) in &self.by_id {
             text += &format!("{id} {count}\n");
         }
@@ -65,28 +72,68 @@ impl Counts {
 #[derive(Debug)]
 struct Backend {
     name: String,
+    /// Whether each request's id is printed, so that it is known after a violent end.
+    tell: bool,
     counts: Mutex<Counts>,
+    /// The path that stands in for every other.
+    always: Mutex<Option<String>>,
 }
 
 impl Backend {
     fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn always(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.always.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Serves until `shutdown`. `name` is the header `x-backend` of every answer.
+/// A request under way; it counts as abandoned when it is dropped before its end.
+#[derive(Debug)]
+struct UnderWay {
+    backend: Arc<Backend>,
+    ended: bool,
+}
+
+impl UnderWay {
+    fn new(backend: &Arc<Backend>) -> Self {
+        Self {
+            backend: Arc::clone(backend),
+            ended: false,
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.backend.counts().abandoned += 1;
+        }
+    }
+}
+
+/// Serves until `shutdown`. `name` is the header `x-backend` of every answer; with `tell` the
+/// `x-id` of every request is printed.
 ///
 /// # Errors
 ///
 /// An address cannot be listened on.
 pub async fn serve(
     name: String,
+    tell: bool,
     listen: Vec<SocketAddr>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let backend = Arc::new(Backend {
         name,
+        tell,
         counts: Mutex::default(),
+        always: Mutex::default(),
     });
     for address in listen {
         let listener = TcpListener::bind(address)
@@ -136,6 +183,6 @@ mod tests {
             (counts.add("a"), counts.add("b"), counts.add("a")),
             (0, 0, 1)
         );
-        assert_eq!(counts.text(), "total 3\na 2\nb 1\n");
+        assert_eq!(counts.text(), "total 3\nabandoned 0\na 2\nb 1\n");
     }
 }

@@ -66,12 +66,24 @@ mod prometheus;
 mod proxy;
 #[path = "e2e/proxy_front.rs"]
 mod proxy_front;
+#[path = "e2e/proxy_grpc.rs"]
+mod proxy_grpc;
+#[path = "e2e/proxy_h2.rs"]
+mod proxy_h2;
+#[path = "e2e/proxy_h2_floods.rs"]
+mod proxy_h2_floods;
+#[path = "e2e/proxy_h2_frames.rs"]
+mod proxy_h2_frames;
+#[path = "e2e/proxy_load.rs"]
+mod proxy_load;
 #[path = "e2e/proxy_restart.rs"]
 mod proxy_restart;
 #[path = "e2e/proxy_scene.rs"]
 mod proxy_scene;
 #[path = "e2e/proxy_seen.rs"]
 mod proxy_seen;
+#[path = "e2e/proxy_stage.rs"]
+mod proxy_stage;
 #[path = "e2e/proxy_tls.rs"]
 mod proxy_tls;
 #[path = "e2e/proxy_traces.rs"]
@@ -100,6 +112,8 @@ mod turmoil;
 mod two_nodes;
 #[path = "e2e/untouched.rs"]
 mod untouched;
+#[path = "e2e/visitors.rs"]
+mod visitors;
 #[path = "e2e/watching.rs"]
 mod watching;
 #[path = "e2e/without_xdp.rs"]

@@ -3,12 +3,15 @@
 mod chain;
 mod changes;
 mod detail;
+mod due;
 mod health;
 mod maintenance;
 mod naming;
+mod offers;
 mod origin;
 mod publish;
 mod rebuild;
+mod requests;
 mod shifts;
 mod touched;
 
@@ -41,6 +44,8 @@ use crate::{
     },
     state::PersistedState,
 };
+use offers::Offers;
+use requests::Requests;
 use touched::Touched;
 
 type ObservedKey = (String, InstanceId, SocketAddr);
@@ -50,6 +55,8 @@ pub(crate) struct Desired {
     services: BTreeMap<String, Arc<ServiceSpec>>,
     /// Services that publish themselves in Consul.
     offered: BTreeMap<String, Arc<ServiceSpec>>,
+    /// What was read of their listings.
+    offers: Offers,
     /// Which may; `None`: there is no Consul.
     auto_publish: Option<Publish>,
     catalog: Arc<CatalogState>,
@@ -98,6 +105,7 @@ pub(crate) struct Desired {
     /// Where the proxy takes connections.
     proxy: ProxyReport,
     health: HealthFacts,
+    requests: Requests,
     /// The node itself, drained by a person.
     pub(crate) node_drain: Option<NodeDrain>,
     snapshot: Arc<Snapshot>,
@@ -114,6 +122,7 @@ impl Desired {
         let mut desired = Self {
             services: BTreeMap::new(),
             offered: BTreeMap::new(),
+            offers: Offers::default(),
             auto_publish: config
                 .consul
                 .as_ref()
@@ -153,6 +162,7 @@ impl Desired {
                 .and_then(|consul| consul.maintenance_deadline),
             proxy: ProxyReport::default(),
             health: HealthFacts::default(),
+            requests: Requests::default(),
             node_drain: state.node_drain.clone(),
             snapshot: Arc::default(),
         };
@@ -238,18 +248,6 @@ impl Desired {
             }
         }
         down
-    }
-
-    /// When a hold, an ejection or a step of a slow start ends.
-    pub(crate) fn next_deadline(&self) -> Option<SystemTime> {
-        let guards = self.guards.values().filter_map(Guard::next_deadline);
-        let unremembered = self.unremembered.values().flatten().copied();
-        let entries = self.entries.values().filter_map(Believed::next_deadline);
-        let keys = self.keys.next_deadline();
-        let shifts = self.shifts.values().filter_map(Steering::next_deadline);
-        let health = self.health.next_deadline();
-        let all = guards.chain(unremembered).chain(entries);
-        all.chain(keys).chain(shifts).chain(health).min()
     }
 
     /// Asks the guards what to believe of the catalog; answers with the keys of which that may be

@@ -45,9 +45,10 @@ impl<K: Kernel> Controller<K> {
         if drains_end {
             self.end_drains(now);
         }
-        let hold = self.desired.next_deadline();
-        if drains_end || hold.is_some_and(|at| at <= steady::now()) {
+        if drains_end {
             self.reconcile().await;
+        } else if self.desired.touch_due(steady::now()) {
+            self.follow().await;
         }
     }
 }

@@ -140,12 +140,10 @@ impl<K: Kernel> Controller<K> {
                 Ok(()) = self.channels.census.changed() => {
                     let census = self.channels.census.borrow_and_update().clone();
                     self.kernel.set_census(census);
-                    let ejected = self.desired.note_signals(&self.kernel.signals(), steady::now());
+                    let failed = self.desired.note_signals(&self.kernel.signals(), steady::now());
                     let gated = self.desired.gated();
                     self.kernel.note_outcomes(&gated);
-                    if ejected {
-                        self.reconcile().await;
-                    } else if !gated.is_empty() {
+                    if failed || !gated.is_empty() {
                         self.follow().await;
                     }
                 }
@@ -329,9 +327,9 @@ impl<K: Kernel> Controller<K> {
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),
             Command::Signals(signals, reply) => {
-                let news = self.desired.note_signals(&signals, SystemTime::now());
+                let news = self.desired.note_signals(&signals, steady::now());
                 if news {
-                    self.reconcile().await;
+                    self.follow().await;
                 }
                 respond(reply, Ok(()));
             }

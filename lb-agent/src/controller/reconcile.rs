@@ -38,6 +38,8 @@ pub(crate) struct Reconciler<K> {
     pub(super) ids: ServiceIds,
     /// What the kernel was last brought to, if nothing failed on the way.
     settled: Option<Arc<Snapshot>>,
+    /// Nothing is left to do of that, not even when flows end.
+    at_rest: bool,
     census: Arc<Census>,
     /// By id of a backend taken out: the pass of the latest census at that time.
     taken_out: BTreeMap<u32, u64>,
@@ -69,6 +71,7 @@ impl<K: Kernel> Reconciler<K> {
             view,
             ids: ServiceIds::new(),
             settled: None,
+            at_rest: false,
             census: Arc::default(),
             taken_out: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -162,6 +165,11 @@ impl<K: Kernel> Reconciler<K> {
     /// Plans and carries out what takes the kernel to `snapshot`. A step that fails ends it for its
     /// service; the mirror knows what was done, and the next call goes on from there.
     pub(crate) async fn bring_to(&mut self, snapshot: &Arc<Snapshot>) {
+        let is_settled = |settled: &Arc<Snapshot>| Arc::ptr_eq(settled, snapshot);
+        if self.at_rest && self.settled.as_ref().is_some_and(is_settled) {
+            return;
+        }
+        self.at_rest = false;
         let begun = Instant::now();
         let census = self.census.clone();
         let has_flows = |id: u32| {
@@ -176,6 +184,8 @@ impl<K: Kernel> Reconciler<K> {
         };
         let steps = plan_beside(snapshot, &self.view, &mut self.ids, &has_flows, &is_settled);
         if steps.is_empty() {
+            // What is inactive waits for its last flow.
+            self.at_rest = self.view.backends.values().all(|backend| backend.active);
             self.error = None;
             self.settled = Some(snapshot.clone());
             return;

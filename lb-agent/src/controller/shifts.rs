@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{Controller, Counters, OperatorError, desired::Desired, steady, vanished};
 use crate::domain::{
     dtab::{self, Dentry},
-    gate::Readings,
+    gate::{Outcomes, Readings},
     kernel::Kernel,
     shift::{Phase, Shift, ShiftOrder, ShiftState, Steering, Turn},
     snapshot::ServiceState,
@@ -24,13 +24,22 @@ impl<K: Kernel> Controller<K> {
     /// Lets the gates look, and tells what came of it; answers whether shares have changed.
     pub(super) fn steer(&mut self, now: SystemTime) -> bool {
         let counted = self.kernel.census().pass;
+        let requests = self.desired.watched_requests();
         let (kernel, witnesses) = (&mut self.kernel, &self.setup.witnesses);
         let readings = |state: &ServiceState| -> Readings {
             let by_address = kernel.outcomes(&state.spec.name);
             let mut readings = Readings::new();
+            let requests = requests.get(&state.spec.name);
             for backend in &state.backends {
-                if let Some(outcomes) = by_address.get(&backend.address()) {
-                    readings.insert((backend.id().clone(), backend.address()), *outcomes);
+                let address = backend.address();
+                let connections = by_address.get(&address).copied();
+                let requests = requests.and_then(|all| all.get(&address)).copied();
+                if let Some(outcomes) = connections
+                    .into_iter()
+                    .chain(requests)
+                    .reduce(Outcomes::plus)
+                {
+                    readings.insert((backend.id().clone(), address), outcomes);
                 }
             }
             for witness in witnesses {

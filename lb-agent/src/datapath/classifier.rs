@@ -2,6 +2,8 @@
 //! 6.6), else as filters of the clsact qdisc, which stay by themselves. A directory under the name
 //! that the link's pin would have says that there is a filter.
 
+mod tc_filter;
+
 use std::{
     borrow::Cow,
     fs,
@@ -19,7 +21,7 @@ use aya::{
 };
 use lb_common::maps::name;
 
-use super::{link, load, pins};
+use super::{link, load, object::Attachment, pins};
 use crate::domain::kernel::KernelError;
 
 /// What a tc program is for.
@@ -242,6 +244,29 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<SchedClassifier, KernelEr
 /// Our filter on an interface. Dropping it removes it.
 fn filter(interface: &str, role: Role) -> std::io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(interface, role.side(), PRIORITY, role.handle(), None)
+}
+
+/// What the filter behind a pin that is a directory is about. One that is gone is on nothing.
+///
+/// # Errors
+///
+/// The kernel cannot be asked.
+pub(crate) fn filter_attachment(path: &Path) -> Result<Attachment, KernelError> {
+    let gone = Attachment {
+        program: 0,
+        target: 0,
+    };
+    let Some((_, role, ifindex)) = parse(path) else {
+        return Ok(gone);
+    };
+    let found = tc_filter::program(ifindex, role.side(), PRIORITY, role.handle());
+    let found = found.map_err(|error| {
+        KernelError::new(format!("reading the filter of {}", path.display()), error)
+    })?;
+    Ok(found.map_or(gone, |program| Attachment {
+        program,
+        target: ifindex,
+    }))
 }
 
 /// Owner, role and interface of a pin, by its name.

@@ -1,16 +1,20 @@
 //! Compares what the maps hold and where the programs are with what was written and attached, and
 //! writes and attaches anew what the steps of a plan do not.
 
+mod prints;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd as _, AsRawFd as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::maps::MapData;
 use lb_common::maps::{MAX_BACKENDS, name};
 use memmap2::MmapOptions;
+
+use prints::Prints;
 
 use super::{
     Datapath, backends, cgroup, classifier, detour, encode, loader, local,
@@ -36,11 +40,12 @@ pub(super) struct WrittenTable {
     pub(super) fingerprint: u64,
 }
 
-/// What the next part begins with.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the next part begins with, and what was found right.
+#[derive(Debug, Default)]
 pub(super) struct Cursor {
     tables: usize,
     hops: usize,
+    pub(super) prints: Prints,
 }
 
 impl Datapath {
@@ -110,8 +115,13 @@ impl Datapath {
     ) -> Result<(), KernelError> {
         let ids = part.range(MAX_BACKENDS);
         let memory = backends::Entries::map(&self.backend_memory, ids.clone())?;
+        let end = self.written.last_key_value().map_or(0, |(id, _)| id + 1);
         for id in ids {
             let held = memory.get(id);
+            // As it is of almost all.
+            if self.cursor.prints.knows(id, &held) || (id >= end && held.family == 0) {
+                continue;
+            }
             let Some((backend, source)) = self.written.get(&id) else {
                 if held.family != 0 {
                     let text = format!("backend {id}, which nobody asked for");
@@ -121,6 +131,7 @@ impl Datapath {
             };
             let hop = self.hops.index(backend.address.ip())?;
             if held == encode::backend_entry(backend, *source, hop) {
+                self.cursor.prints.note(id, &held);
                 continue;
             }
             let instead = match encode::backend(&held) {
@@ -232,7 +243,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// The pinned links, and what each is about; none where it cannot be told, as of filters.
+    /// The pinned links, and what each is about; none where it cannot be told.
     fn read_links(&self) -> Result<BTreeMap<PathBuf, Option<Attachment>>, KernelError> {
         let dir = loader::pin_dir(&self.options.bpf_dir);
         let mut links = BTreeMap::new();
@@ -240,7 +251,7 @@ impl Datapath {
             .into_iter()
             .chain(local::pinned(&dir)?);
         for path in pins {
-            let about = object::attachment(&path).ok();
+            let about = about(&path)?;
             links.insert(path, about);
         }
         Ok(links)
@@ -339,9 +350,18 @@ impl Datapath {
                 }
             }
         }
-        let about = object::attachment(&path).ok();
+        let about = about(&path)?;
         self.links.insert(path, about);
         Ok(())
+    }
+}
+
+/// What a link or filter is about, by its pin; none where it cannot be told.
+fn about(path: &Path) -> Result<Option<Attachment>, KernelError> {
+    // A filter has no pin of its own, but a directory in its place.
+    match path.is_dir() {
+        true => classifier::filter_attachment(path).map(Some),
+        false => Ok(object::attachment(path).ok()),
     }
 }
 

@@ -54,6 +54,7 @@ impl Datapath {
             self.allow_source(source, address)?;
             self.allowed.insert(source);
         }
+        self.cursor.prints.forget(id);
         self.backends
             .set(id, encode::backend_entry(backend, source, hop), 0)
             .map_err(|error| KernelError::new(what(), error))?;
@@ -155,6 +156,7 @@ impl Datapath {
             family: 0,
             reserved: [0; 4],
         };
+        self.cursor.prints.forget(id);
         self.backends
             .set(id, none, 0)
             .map_err(|error| KernelError::new(what(), error))?;

@@ -125,6 +125,11 @@ impl Guard {
         Arc::new(self.instances().map(|(each, _)| each.clone()).collect())
     }
 
+    /// The listing, if nothing beside it is in use.
+    pub fn listing(&self) -> Option<&Arc<Vec<Instance>>> {
+        self.held.is_empty().then_some(&self.listed)
+    }
+
     /// How many instances are held.
     pub fn held(&self) -> usize {
         self.held.len()

@@ -5,6 +5,7 @@ pub mod ewma;
 pub mod exchange;
 pub mod forwarded;
 pub mod framing;
+pub mod grpc;
 pub mod head;
 pub mod hop;
 pub mod pick;

@@ -32,6 +32,10 @@ fn of_services(counts: &Counts) -> Vec<Family> {
         "lb_proxy_requests_total",
         "Requests that are over, by the backend that answered or was tried last; code 0: none.",
     );
+    let mut calls = Family::counter(
+        "lb_proxy_grpc_calls_total",
+        "Calls of gRPC that are over, by the status that the client was sent.",
+    );
     let mut duration = Family::histogram(
         "lb_proxy_request_duration_seconds",
         "Time of requests from their head to the end of the answer.",
@@ -92,6 +96,11 @@ fn of_services(counts: &Counts) -> Vec<Family> {
                 }
             }
             let labels = [("service", &*service), ("route", &*route)];
+            for (code, count) in of.grpc.all() {
+                let code = code.map_or_else(|| "none".into(), |code| code.to_string());
+                let labels = [labels[0], labels[1], ("grpc_status", &*code)];
+                calls.add(&labels, count as f64);
+            }
             duration.add_histogram(&labels, of.total.read());
             first_byte.add_histogram(&labels, of.first_byte.read());
             overhead.add_histogram(&labels, of.overhead.read());
@@ -121,8 +130,8 @@ fn of_services(counts: &Counts) -> Vec<Family> {
         }
     }
     vec![
-        requests, duration, first_byte, overhead, bytes, retries, refused, hedges, won, left,
-        active, open, pending, opened,
+        requests, calls, duration, first_byte, overhead, bytes, retries, refused, hedges, won,
+        left, active, open, pending, opened,
     ]
 }
 

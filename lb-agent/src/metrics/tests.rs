@@ -173,6 +173,7 @@ async fn metrics_page() {
         "lb_trace_watchers 0".into(),
         r#"lb_proxy_requests_total{service="web",subset="v1",backend="10.1.0.2:8080",route="/a",code="200",outcome="answered"} 1"#.into(),
         r#"lb_proxy_requests_total{service="web",subset="v1",backend="",route="/a",code="503",outcome="no_backend"} 1"#.into(),
+        r#"lb_proxy_grpc_calls_total{service="web",route="/a",grpc_status="14"} 2"#.into(),
         r#"lb_proxy_request_duration_seconds_bucket{service="web",route="/a",le="0.0025"} 0"#.into(),
         r#"lb_proxy_request_duration_seconds_bucket{service="web",route="/a",le="0.005"} 2"#.into(),
         r#"lb_proxy_request_duration_seconds_sum{service="web",route="/a"} 0.006"#.into(),
@@ -248,7 +249,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 78, "{families:?}");
+    assert_eq!(families.len(), 79, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -76,22 +76,21 @@ impl Client {
         answer.map_err(|cause| self.failed(path(topic), cause))
     }
 
-    /// Asks for the checks in a state, in the same way; answers with index and body.
-    pub(super) async fn ask_checks(
+    /// Asks at a path, in the same way; answers with index and body.
+    pub(super) async fn ask_raw(
         &self,
-        state: &str,
+        path: &[&str],
         index: u64,
     ) -> Result<(u64, Bytes), RequestError> {
-        let segments = ["v1", "health", "state", state];
         let datacenter = self.0.datacenter.as_ref();
         let answer = async {
-            let answer = self.fetch(&segments, &[], datacenter, index).await?;
+            let answer = self.fetch(path, &[], datacenter, index).await?;
             let (status, headers, body) = answer;
             accept(status, &body)?;
             Ok((trusted_index(&headers)?, body))
         };
         let answer: Result<_, Cause> = answer.await;
-        answer.map_err(|cause| self.failed(format!("/{}", segments.join("/")), cause))
+        answer.map_err(|cause| self.failed(format!("/{}", path.join("/")), cause))
     }
 
     fn failed(&self, path: String, cause: Cause) -> RequestError {

@@ -16,6 +16,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use detail::{Connect, If, Tagged, Texts};
+
 use crate::domain::backend::{CatalogHealth, Instance, InstanceId};
 
 /// What an answer lists.
@@ -49,12 +51,16 @@ pub(super) enum InvalidInstance {
 ///
 /// The body is not a JSON list.
 pub(super) fn parse(body: &[u8], detail: bool) -> Result<Listing, serde_json::Error> {
+    match detail {
+        true => parse_as::<true>(body),
+        false => parse_as::<false>(body),
+    }
+}
+
+fn parse_as<const DETAIL: bool>(body: &[u8]) -> Result<Listing, serde_json::Error> {
     let mut listing = Listing::default();
-    let mut shared = Shared {
-        detail,
-        ..Shared::default()
-    };
-    match serde_json::from_slice::<Vec<Entry<'_>>>(body) {
+    let mut shared = Shared::default();
+    match serde_json::from_slice::<Vec<Entry<'_, DETAIL>>>(body) {
         Ok(entries) => {
             for entry in entries {
                 listing.take(entry, &mut shared);
@@ -64,7 +70,7 @@ pub(super) fn parse(body: &[u8], detail: bool) -> Result<Listing, serde_json::Er
         Err(_) => {
             let entries: Vec<Value> = serde_json::from_slice(body)?;
             for (position, value) in entries.iter().enumerate() {
-                match Entry::deserialize(value) {
+                match Entry::<DETAIL>::deserialize(value) {
                     Ok(entry) => listing.take(entry, &mut shared),
                     Err(error) => listing.invalid.push(InvalidInstance::Form {
                         name: name_of(value).unwrap_or_else(|| format!("entry {}", position + 1)),
@@ -80,7 +86,7 @@ pub(super) fn parse(body: &[u8], detail: bool) -> Result<Listing, serde_json::Er
 }
 
 impl Listing {
-    fn take(&mut self, entry: Entry<'_>, shared: &mut Shared) {
+    fn take<const DETAIL: bool>(&mut self, entry: Entry<'_, DETAIL>, shared: &mut Shared) {
         if entry.service.is_mesh() {
             return;
         }
@@ -94,8 +100,6 @@ impl Listing {
 /// Tags and meta entries met last: those of the next instance most often are the same.
 #[derive(Default)]
 struct Shared {
-    /// Whether what is listed beside them is kept.
-    detail: bool,
     tags: Arc<Vec<String>>,
     meta: Arc<BTreeMap<String, String>>,
 }
@@ -128,11 +132,13 @@ fn name_of(entry: &Value) -> Option<String> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry<'a> {
+struct Entry<'a, const DETAIL: bool> {
     #[serde(borrow)]
-    node: Node<'a>,
-    service: Service<'a>,
-    checks: Option<Vec<Check<'a>>>,
+    node: Node<'a, DETAIL>,
+    #[serde(borrow)]
+    service: Service<'a, DETAIL>,
+    #[serde(borrow)]
+    checks: Option<Vec<Check<'a, DETAIL>>>,
 }
 
 // Most texts are looked at and dropped: those are not copied out of the body, which would leave
@@ -153,20 +159,24 @@ impl std::ops::Deref for Text<'_> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Node<'a> {
+struct Node<'a, const DETAIL: bool> {
+    #[serde(rename = "ID", borrow)]
+    id: Option<Text<'a>>,
     #[serde(borrow)]
     node: Cow<'a, str>,
     #[serde(borrow)]
     address: Option<Text<'a>>,
     #[serde(borrow)]
     datacenter: Option<Text<'a>>,
-    #[serde(borrow)]
-    meta: Option<BTreeMap<Text<'a>, Text<'a>>>,
+    #[serde(borrow, default)]
+    meta: If<DETAIL, Texts<'a>>,
+    #[serde(borrow, default)]
+    tagged_addresses: If<DETAIL, Texts<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Service<'a> {
+struct Service<'a, const DETAIL: bool> {
     #[serde(borrow)]
     kind: Option<Text<'a>>,
     #[serde(rename = "ID", borrow)]
@@ -180,9 +190,15 @@ struct Service<'a> {
     #[serde(default)]
     port: i64,
     weights: Option<Weights>,
+    #[serde(borrow, default)]
+    tagged_addresses: If<DETAIL, BTreeMap<Text<'a>, Tagged<'a>>>,
+    #[serde(default)]
+    enable_tag_override: If<DETAIL, bool>,
+    #[serde(default)]
+    connect: If<DETAIL, Connect>,
 }
 
-impl Service<'_> {
+impl<const DETAIL: bool> Service<'_, DETAIL> {
     /// Sidecar proxies and gateways are registered under a service's name, but speak mutual TLS.
     fn is_mesh(&self) -> bool {
         self.kind.as_deref().is_some_and(|kind| !kind.is_empty())
@@ -198,7 +214,7 @@ struct Weights {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Check<'a> {
+struct Check<'a, const DETAIL: bool> {
     #[serde(rename = "CheckID", borrow)]
     id: Cow<'a, str>,
     #[serde(borrow)]
@@ -215,11 +231,13 @@ struct Check<'a> {
     service_id: Option<Text<'a>>,
     #[serde(borrow)]
     service_name: Option<Text<'a>>,
-    #[serde(borrow)]
-    service_tags: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default)]
+    service_tags: If<DETAIL, Vec<Text<'a>>>,
+    #[serde(rename = "Type", borrow)]
+    kind: Option<Text<'a>>,
 }
 
-impl Entry<'_> {
+impl<const DETAIL: bool> Entry<'_, DETAIL> {
     fn into_instance(self, shared: &mut Shared) -> Result<Instance, InvalidInstance> {
         let name = format!("{}/{}", self.node.node, self.service.id);
         let ip = match [&self.service.address, &self.node.address]
@@ -237,7 +255,7 @@ impl Entry<'_> {
                 return Err(InvalidInstance::Port { name, port });
             }
         };
-        let detail = shared.detail.then(|| Arc::new(self.detail()));
+        let detail = DETAIL.then(|| Arc::new(self.detail()));
         let health = worst(self.checks.unwrap_or_default(), &self.service.id);
         let weights = self.service.weights.unwrap_or_default();
         let weight = match health {
@@ -288,7 +306,7 @@ enum Severity {
 
 /// The worst of an instance's checks and its node's. Among equals the first by id speaks, so that
 /// the same checks always give the same text.
-fn worst(checks: Vec<Check<'_>>, service_id: &str) -> CatalogHealth {
+fn worst<const DETAIL: bool>(checks: Vec<Check<'_, DETAIL>>, service_id: &str) -> CatalogHealth {
     let Some((severity, check)) = checks
         .into_iter()
         .map(|check| (severity(&check, service_id), check))
@@ -311,7 +329,7 @@ fn worst(checks: Vec<Check<'_>>, service_id: &str) -> CatalogHealth {
     }
 }
 
-fn severity(check: &Check<'_>, service_id: &str) -> Severity {
+fn severity<const DETAIL: bool>(check: &Check<'_, DETAIL>, service_id: &str) -> Severity {
     let maintenance = check.id == "_node_maintenance"
         || check.id.strip_prefix("_service_maintenance:") == Some(service_id);
     match &*check.status {
@@ -324,7 +342,7 @@ fn severity(check: &Check<'_>, service_id: &str) -> Severity {
 }
 
 /// `NAME: OUTPUT`.
-fn describe(check: &Check<'_>) -> String {
+fn describe<const DETAIL: bool>(check: &Check<'_, DETAIL>) -> String {
     let name = match &check.name {
         Some(name) if !name.is_empty() => &**name,
         _ => &*check.id,

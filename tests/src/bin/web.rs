@@ -16,6 +16,9 @@ struct Args {
     /// Name in the answers
     #[arg(long)]
     name: String,
+    /// Print the `x-id` of every request
+    #[arg(long)]
+    tell: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -25,5 +28,5 @@ async fn main() -> Result<()> {
     let shutdown = async move {
         terminate.recv().await;
     };
-    lb_tests::web::serve(args.name, args.listen, shutdown).await
+    lb_tests::web::serve(args.name, args.tell, args.listen, shutdown).await
 }

@@ -1,19 +1,19 @@
 //! What comes of a request.
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Request, Response, StatusCode, Version,
     body::{Frame, Incoming},
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_stream::StreamExt as _;
 
-use super::Backend;
+use super::{Backend, UnderWay, grpc};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -21,21 +21,33 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 static BYTES: [u8; 1 << 20] = [b'x'; 1 << 20];
 
 pub(super) async fn answer(
-    backend: &Backend,
+    backend: &Arc<Backend>,
     request: Request<Incoming>,
 ) -> io::Result<Response<Body>> {
-    if request.uri().path() == "/counts" {
+    let path = request.uri().path();
+    if path == "/counts" {
         return Ok(Response::new(full(backend.counts().text())));
+    }
+    if let Some(path) = path.strip_prefix("/always") {
+        let path = Some(path).filter(|path| !path.is_empty());
+        *backend.always() = path.map(str::to_owned);
+        return Ok(Response::new(full("")));
     }
     let before = {
         let id = header(&request, "x-id").unwrap_or("none");
+        if backend.tell {
+            println!("{id}");
+        }
         backend.counts().add(id)
     };
     let failing = header(&request, "x-fail").and_then(|count| count.parse::<u64>().ok());
     let mut response = if failing.is_some_and(|count| before < count) {
-        with_status(StatusCode::SERVICE_UNAVAILABLE)
+        match header(&request, "content-type") {
+            Some(kind) if kind.starts_with("application/grpc") => grpc::fail(14),
+            _ => with_status(StatusCode::SERVICE_UNAVAILABLE),
+        }
     } else {
-        by_path(request).await?
+        by_path(backend, request).await?
     };
     let headers = response.headers_mut();
     if let Ok(name) = HeaderValue::from_str(&backend.name) {
@@ -48,8 +60,12 @@ fn header<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
     request.headers().get(name)?.to_str().ok()
 }
 
-async fn by_path(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
-    let path = request.uri().path().to_owned();
+async fn by_path(
+    backend: &Arc<Backend>,
+    mut request: Request<Incoming>,
+) -> io::Result<Response<Body>> {
+    let always = backend.always().clone();
+    let path = always.unwrap_or_else(|| request.uri().path().to_owned());
     let mut parts = path.trim_start_matches('/').split('/');
     let (what, argument) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     let number = argument.parse::<u64>().unwrap_or(0);
@@ -70,7 +86,10 @@ async fn by_path(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
             tokio::time::sleep(Duration::from_millis(number)).await;
             Response::new(full("late"))
         }
-        "hang" => std::future::pending().await,
+        "hang" => {
+            let _under_way = UnderWay::new(backend);
+            std::future::pending().await
+        }
         "reset" => return Err(io::ErrorKind::ConnectionReset.into()),
         "cut" => cut(),
         "early" => with_status(StatusCode::PAYLOAD_TOO_LARGE),
@@ -78,12 +97,19 @@ async fn by_path(mut request: Request<Incoming>) -> io::Result<Response<Body>> {
         "head" => Response::new(full(head(&request))),
         "echo" => Response::new(echo(request)),
         "upgrade" => upgrade(&mut request),
-        _ if what.starts_with("grpc.") => grpc(request),
+        "grpc.Count" => grpc::count(request).await?,
+        "grpc.Repeat" => {
+            let pause = parts.next().and_then(|pause| pause.parse().ok());
+            let pause = Duration::from_millis(pause.unwrap_or(0));
+            grpc::repeat(UnderWay::new(backend), request, number, pause).await?
+        }
+        "grpc.Fail" => grpc::fail(number),
+        _ if what.starts_with("grpc.") => grpc::echo(request),
         _ => Response::new(full("hello")),
     })
 }
 
-fn full(bytes: impl Into<Bytes>) -> Body {
+pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(never).boxed_unsync()
 }
 
@@ -180,19 +206,5 @@ fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(UPGRADE, wanted);
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response
-}
-
-/// The messages as they come in, and the status in the trailers: this answers all four shapes.
-fn grpc(request: Request<Incoming>) -> Response<Body> {
-    const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-    let wanted = request.headers().get("x-grpc-status").cloned();
-    let status = wanted.unwrap_or(HeaderValue::from_static("0"));
-    let mut trailers = HeaderMap::new();
-    trailers.insert(STATUS, status);
-    let body = echo(request).with_trailers(std::future::ready(Some(Ok(trailers))));
-    let mut response = Response::new(body.boxed_unsync());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }

@@ -6,17 +6,22 @@ use super::*;
 
 /// Instances of `web` on nodes that differ in everything a filter may ask about.
 const NODES: [&str; 4] = [
-    r#"{"Node": "m1", "Address": "10.0.0.1",
+    r#"{"Node": "m1", "Address": "10.0.0.1", "ID": "40e4a748-2192-161a-0510-9bf59fe950b5",
+        "TaggedAddresses": {"lan": "10.0.0.1", "wan": "198.51.100.1"},
         "NodeMeta": {"zone": "a", "r-k": "x y", "none": ""},
         "Service": {"ID": "web-1", "Service": "web", "Port": 8080, "Tags": ["v2", "blue"],
-            "Meta": {"version": "2.1"}, "Weights": {"Passing": 3, "Warning": 1}},
+            "Meta": {"version": "2.1"}, "Weights": {"Passing": 3, "Warning": 1},
+            "EnableTagOverride": true,
+            "TaggedAddresses": {"lan": {"Address": "10.0.0.1", "Port": 8080},
+                "virtual": {"Address": "203.0.113.5", "Port": 80}}},
         "Checks": [
             {"CheckID": "c1", "Name": "alive", "Status": "passing", "ServiceID": "web-1",
-                "Output": "all \"well\"", "Notes": "asks twice"},
+                "Type": "http", "Output": "all \"well\"", "Notes": "asks twice"},
             {"CheckID": "serfHealth", "Name": "Serf", "Status": "warning"}]}"#,
     r#"{"Node": "m2", "Address": "10.0.0.2", "NodeMeta": {"zone": "b"},
         "Service": {"ID": "web-2", "Service": "web", "Port": 8081, "Address": "10.1.0.2",
-            "Tags": ["v1"], "Meta": {"version": "1.9", "canary": ""}},
+            "Tags": ["v1"], "Meta": {"version": "1.9", "canary": ""},
+            "Connect": {"Native": true}},
         "Checks": [
             {"CheckID": "c2", "Name": "alive", "Status": "critical", "ServiceID": "web-2"}]}"#,
     r#"{"Node": "m3", "Address": "10.0.0.3",
@@ -28,7 +33,7 @@ const NODES: [&str; 4] = [
             {"CheckID": "c5", "Name": "alive", "Status": "passing", "ServiceID": "web-4"}]}"#,
 ];
 
-const EXPRESSIONS: [&str; 52] = [
+const EXPRESSIONS: [&str; 71] = [
     "Node.Meta.zone == a",
     "Node.Meta.zone != a",
     "not Node.Meta.zone == a",
@@ -81,6 +86,25 @@ const EXPRESSIONS: [&str; 52] = [
     "version in Service.Meta and Service.Meta.version matches \"^2[.]\" or canary in Service.Meta",
     "Service.Meta.other != 1 and v2 in Service.Tags",
     "Service.Port == 8080 and not (Node.Meta.zone == a or Checks.Status == critical)",
+    "Checks.Type == http",
+    "Checks.Type != http",
+    "Checks.Type == \"\"",
+    "Node.ID == \"40e4a748-2192-161a-0510-9bf59fe950b5\"",
+    "Node.ID != \"40e4a748-2192-161a-0510-9bf59fe950b5\"",
+    "Service.Kind == \"\"",
+    "Service.Kind != \"\"",
+    "Node.TaggedAddresses is empty",
+    "wan in Node.TaggedAddresses",
+    "Node.TaggedAddresses.wan == \"198.51.100.1\"",
+    "Node.TaggedAddresses.wan != \"198.51.100.1\"",
+    "Service.TaggedAddresses is not empty",
+    "virtual in Service.TaggedAddresses",
+    "Service.TaggedAddresses.virtual.Address == \"203.0.113.5\"",
+    "Service.TaggedAddresses.lan.Address != \"10.0.0.1\"",
+    "Service.TaggedAddresses.virtual.Port == 80",
+    "Service.TaggedAddresses.virtual.Port != 80",
+    "Service.EnableTagOverride == true",
+    "Service.Connect.Native != true",
     "Service.ID contains web and Service.Tags is empty",
 ];
 

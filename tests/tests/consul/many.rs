@@ -6,7 +6,7 @@ use lb_agent::domain::{backend::CatalogHealth, sync::CatalogState};
 
 use super::{Consul, LATER, SOON, Source, options};
 
-/// How soon a change must be seen of a service that has no watch: its turn comes every half minute.
+/// How soon a change must be seen of a service that has no watch: its turn comes every two minutes.
 const TOLD: Duration = Duration::from_secs(3);
 
 /// More services than Consul lets one client have connections.
@@ -52,6 +52,22 @@ async fn many_services() {
         source
             .until(limit, |state| state.services[name].is_empty())
             .await;
+    }
+    // A node moves, of which neither registrations nor checks tell.
+    let at = |address: &str| {
+        let service = r#""Service": {"ID": "s296", "Service": "s296", "Port": 80}"#;
+        format!(r#"{{"Node": "far", "Address": "{address}", {service}}}"#)
+    };
+    let node = |address: &str| format!(r#"{{"Node": "far", "Address": "{address}"}}"#);
+    for (body, address) in [(at("10.9.0.1"), "10.9.0.1"), (node("10.9.0.2"), "10.9.0.2")] {
+        consul.put("/v1/catalog/register", &body);
+        let (_, took) = source
+            .until(TOLD, |state| {
+                let mut all = state.services["s296"].iter();
+                all.any(|one| one.address.ip().to_string() == address)
+            })
+            .await;
+        println!("s296 at {address}: {took:?}");
     }
     // Each of those without a watch has its turn again, and Consul turns nobody away.
     let now = SystemTime::now();

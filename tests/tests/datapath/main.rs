@@ -34,6 +34,7 @@ mod row;
 mod server_return;
 mod table;
 mod tags;
+mod taken_off;
 mod trace;
 mod trace_limits;
 mod traffic;

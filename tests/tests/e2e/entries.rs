@@ -185,6 +185,68 @@ fn entries_shape_a_service() {
     assert_eq!(all.failed(), 0, "{:?}", all.failures);
 }
 
+/// A resolver's failover takes over from whom a person drains, so that nobody has to insist; when it
+/// cannot, the last backend is the last again.
+#[test]
+fn the_last_backend_with_a_failover_is_drained_without_force() {
+    let (consul, scene) = scene_with(2, "", "");
+    for (service, id) in [("echo", "b1"), ("echo-spare", "b2")] {
+        let instance = instance(&scene, id);
+        consul
+            .register(Registration {
+                service,
+                ..instance
+            })
+            .unwrap();
+    }
+    until_answer(&scene, &["b1"]);
+    let drain = || scene.agent.cli(&["drain", "echo", "lb-node/b1"]).unwrap();
+    let is_refused = |why: &str| {
+        let output = drain();
+        assert_eq!(output.code, 1, "{why}: {output:?}");
+        assert!(output.stderr.contains("is the last backend"), "{output:?}");
+    };
+    is_refused("nobody takes over yet");
+
+    let resolver = json!({"Kind": "service-resolver", "Name": "echo",
+        "Failover": {"*": {"Service": "echo-spare"}}});
+    consul.put_entry(&resolver).unwrap();
+    let spare_is_known = || {
+        let status = reply(&scene.agent, &["status"]);
+        let mut watches = status["watches"].as_array().unwrap().iter();
+        Ok(watches
+            .any(|watch| watch["name"] == "health/echo-spare" && watch["index"] != 0)
+            .then_some(()))
+    };
+    wait_for("the one who takes over", PATIENCE, spare_is_known).unwrap();
+
+    let load = scene.load(200.0);
+    let output = drain();
+    assert_eq!(output.code, 0, "{output:?}");
+    until_answer(&scene, &["b2"]);
+    let shown = service(&scene, "echo")["notes"].to_string();
+    assert!(shown.contains("echo-spare takes over"), "{shown}");
+    scene
+        .agent
+        .command(&["undrain", "echo", "lb-node/b1"])
+        .unwrap();
+    until_answer(&scene, &["b1"]);
+    let all = load.stop().all();
+    assert_eq!(all.failed(), 0, "{:?}", all.failures);
+
+    consul.set_check("b2", "critical").unwrap();
+    wait_for("the spare's end", PATIENCE, || {
+        Ok((drain().code == 1).then_some(()).or_else(|| {
+            // It was not seen yet: back to where it was.
+            let _ = scene.agent.command(&["undrain", "echo", "lb-node/b1"]);
+            None
+        }))
+    })
+    .unwrap();
+    is_refused("who would take over is ill");
+    until_answer(&scene, &["b1"]);
+}
+
 #[test]
 fn what_an_emptied_server_forgets_of_entries_stays_in_force() {
     let (mut consul, scene) = scene_with(2, "", "");

@@ -195,7 +195,7 @@ fn replies_have_the_keys_that_programs_rely_on() {
         (&["reload"], "{}".to_owned()),
         (
             &["check", &config],
-            "{file interfaces[] services[] valid}".to_owned(),
+            "{file interfaces[] proxy{access_log listeners[] traces} services[] valid}".to_owned(),
         ),
     ];
     for (words, expected) in rows {

@@ -1,30 +1,22 @@
 //! The agent restarts while requests come by the proxy: who connects waits, and nobody is refused.
 
 use std::{
-    net::SocketAddr,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, client::conn::http1};
-use hyper_util::rt::TokioIo;
 use lb_tests::{
     agent::{Agent, Setup},
-    backend::Backend,
     client::Client,
-    namespace::Namespace,
     process::{Signal, wait_for},
     topology::Topology,
 };
-use tokio::net::TcpStream;
 
-use crate::scene::{METRICS, PATIENCE, VIP, VIP6, address, hosts};
+use crate::{
+    scene::{METRICS, PATIENCE, VIP, VIP6, address, hosts},
+    visitors::{Outcome, Visitor, Visits, observed, visits},
+};
 
 /// A listener of the node that routes by host.
 const SHARED: &str = "10.77.0.1:8080";
@@ -54,178 +46,6 @@ fn start(topology: &Topology, threads: usize) -> Agent {
     agent
 }
 
-/// A client that asks again and again.
-#[derive(Clone, Copy, Debug)]
-struct Visitor {
-    to: &'static str,
-    /// Between two requests.
-    rest: Duration,
-    /// It keeps its connection as long as it may.
-    keeps: bool,
-}
-
-impl Visitor {
-    /// With a connection for each request.
-    fn once(to: &'static str) -> Self {
-        Self {
-            to,
-            rest: Duration::from_millis(4),
-            keeps: false,
-        }
-    }
-
-    fn keeping(to: &'static str, rest: u64) -> Self {
-        Self {
-            to,
-            rest: Duration::from_millis(rest),
-            keeps: true,
-        }
-    }
-}
-
-/// What became of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    Answered,
-    NoConnection(String),
-    Broken(String),
-}
-
-/// All requests, with the time of their end.
-#[derive(Debug, Default)]
-struct Visits(Mutex<Vec<(Instant, Visitor, Outcome)>>);
-
-impl Visits {
-    fn note(&self, visitor: Visitor, outcome: Outcome) {
-        self.0
-            .lock()
-            .unwrap()
-            .push((Instant::now(), visitor, outcome));
-    }
-
-    fn answered(&self) -> usize {
-        let all = self.0.lock().unwrap();
-        let answered = all.iter().filter(|(.., it)| *it == Outcome::Answered);
-        answered.count()
-    }
-
-    fn failures(&self) -> Vec<(Instant, Visitor, Outcome)> {
-        let all = self.0.lock().unwrap();
-        let failed = all.iter().filter(|(.., it)| *it != Outcome::Answered);
-        failed.cloned().collect()
-    }
-
-    /// The longest time without an answer to anybody, between two moments.
-    fn gap(&self, from: Instant, to: Instant) -> Duration {
-        let all = self.0.lock().unwrap();
-        let times = all.iter().filter(|(.., it)| *it == Outcome::Answered);
-        let mut times: Vec<Instant> = times.map(|(time, ..)| *time).collect();
-        times.retain(|time| (from..to).contains(time));
-        times.extend([from, to]);
-        times.sort();
-        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-        gaps.max().unwrap_or_default()
-    }
-}
-
-/// Lets them ask while `meanwhile` goes on, and until everybody has an answer after it.
-fn visits(from: &Namespace, visitors: &[Visitor], meanwhile: impl FnOnce()) -> Visits {
-    let visits = Visits::default();
-    observed(from, visitors, &visits, meanwhile);
-    visits
-}
-
-fn observed(from: &Namespace, visitors: &[Visitor], visits: &Visits, meanwhile: impl FnOnce()) {
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        // Whatever becomes of it, nobody is to ask for ever.
-        let _stop = Stop(&stop);
-        for visitor in visitors {
-            let (visitor, stop) = (*visitor, &stop);
-            scope.spawn(move || {
-                from.run(|| {
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .build()
-                        .unwrap();
-                    runtime.block_on(visit(visitor, visits, stop));
-                });
-            });
-        }
-        meanwhile();
-    });
-}
-
-async fn visit(visitor: Visitor, visits: &Visits, stop: &AtomicBool) {
-    let mut kept = None;
-    while !stop.load(Ordering::Relaxed) {
-        let outcome = tokio::time::timeout(PATIENCE, ask(visitor, &mut kept)).await;
-        let outcome = outcome.unwrap_or_else(|_| Outcome::Broken("no answer".into()));
-        if outcome != Outcome::Answered {
-            kept = None;
-        }
-        visits.note(visitor, outcome);
-        tokio::time::sleep(visitor.rest).await;
-    }
-}
-
-type Sender = http1::SendRequest<Empty<Bytes>>;
-
-/// Asks once, on the connection that it has unless it knows that this has ended.
-async fn ask(visitor: Visitor, kept: &mut Option<Sender>) -> Outcome {
-    let to: SocketAddr = address(visitor.to);
-    let broken = |error: hyper::Error| Outcome::Broken(format!("{error:?}"));
-    if let Some(sender) = kept
-        && sender.ready().await.is_err()
-    {
-        *kept = None;
-    }
-    let mut sender = match kept.take() {
-        Some(sender) => sender,
-        None => {
-            let stream = match TcpStream::connect(to).await {
-                Ok(stream) => stream,
-                Err(error) => return Outcome::NoConnection(error.to_string()),
-            };
-            let (sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
-                Ok(both) => both,
-                Err(error) => return broken(error),
-            };
-            tokio::spawn(connection);
-            sender
-        }
-    };
-    let request = Request::get("/").header("host", "web");
-    let request = if visitor.keeps {
-        request
-    } else {
-        request.header("connection", "close")
-    };
-    let answer = match sender
-        .send_request(request.body(Empty::new()).unwrap())
-        .await
-    {
-        Ok(answer) => answer,
-        Err(error) => return broken(error),
-    };
-    let status = answer.status();
-    if let Err(error) = answer.into_body().collect().await {
-        return broken(error);
-    }
-    *kept = visitor.keeps.then_some(sender);
-    if status == 200 {
-        Outcome::Answered
-    } else {
-        Outcome::Broken(format!("status {status}"))
-    }
-}
-
 /// Of every kind some.
 fn crowd() -> Vec<Visitor> {
     let mut crowd = Vec::new();
@@ -236,14 +56,10 @@ fn crowd() -> Vec<Visitor> {
     crowd
 }
 
-fn scene() -> (Topology, Vec<Backend>) {
-    hosts(2)
-}
-
 /// By SIGTERM, with as many threads as before, more, and fewer: nothing fails.
 #[test]
 fn restarts_under_load_lose_nothing() {
-    let (topology, _backends) = scene();
+    let (topology, _backends) = hosts(2);
     let mut agent = start(&topology, 1);
     let holders = agent.holders().unwrap();
     assert_eq!(holders.len(), 1, "{holders:?}");
@@ -288,7 +104,7 @@ fn restarts_under_load_lose_nothing() {
 #[test]
 fn a_long_answer_is_finished_and_nobody_waits_for_it() {
     const BYTES: u64 = 32_000_000;
-    let (topology, _backends) = scene();
+    let (topology, _backends) = hosts(2);
     let mut agent = start(&topology, 2);
     let client = Client::new(topology.client()).patience(PATIENCE);
     let done = AtomicU64::new(0);
@@ -339,7 +155,7 @@ fn a_long_answer_is_finished_and_nobody_waits_for_it() {
 #[test]
 fn killed_it_refuses_nobody() {
     const KILLS: usize = 3;
-    let (topology, _backends) = scene();
+    let (topology, _backends) = hosts(2);
     let mut agent = start(&topology, 2);
     let crowd = crowd();
     let visits = visits(topology.client(), &crowd, || {
@@ -368,7 +184,7 @@ fn killed_it_refuses_nobody() {
 /// There is a holder where there is something to hold, as long as there is.
 #[test]
 fn holders_come_and_go_with_what_they_hold() {
-    let (topology, _backends) = scene();
+    let (topology, _backends) = hosts(2);
     let connects = |to: &str| {
         topology.client().run(|| {
             let to = address(to);

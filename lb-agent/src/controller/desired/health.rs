@@ -98,6 +98,12 @@ impl HealthFacts {
         self.deadlines.values().min().copied()
     }
 
+    /// The services of which one has ended.
+    pub(super) fn due(&self, now: SystemTime) -> Vec<String> {
+        let due = self.deadlines.iter().filter(|(_, at)| **at <= now);
+        due.map(|(service, _)| service.clone()).collect()
+    }
+
     /// Drops what is known of services that are gone.
     pub(super) fn forget_but<T>(&mut self, services: &BTreeMap<String, Arc<T>>) {
         self.outliers.retain(|name, _| services.contains_key(name));
@@ -226,7 +232,11 @@ impl Desired {
             let Some(id) = ids.get(backend) else {
                 continue;
             };
-            news |= tally.failed > 0;
+            self.requests.note(service, *backend, tally);
+            if tally.failed > 0 {
+                news = true;
+                self.touched.services.insert(service.clone());
+            }
             let outliers = self.health.outliers.entry(service.clone()).or_default();
             outliers.note((id.clone(), *backend), tally, now);
         }

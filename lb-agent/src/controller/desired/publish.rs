@@ -9,14 +9,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Desired, consul_key};
+use super::{Desired, consul_key, offers::Offer};
 use crate::{
     config::Publish,
     domain::{
         config_entry::EntryKind,
         fleet::{Fleet, FleetBlock},
-        guard::Guard,
-        offer,
         service::{Protocol, ServiceSpec},
         sync::Topic,
     },
@@ -115,27 +113,25 @@ impl Desired {
                 taken.insert((*vip, spec.protocol), spec.name.clone());
             }
         }
-        let mut offers = BTreeMap::new();
-        for (name, instances) in &self.catalog.glanced {
-            offers.insert(name, offer::read(name, self.spoken(name), instances.iter()));
+        let mut cache = std::mem::take(&mut self.offers);
+        let mut offers: BTreeMap<&str, Offer> = BTreeMap::new();
+        for (name, listed) in &self.catalog.glanced {
+            offers.insert(name, cache.of_listing(name, self.spoken(name), listed));
         }
         // Those of other datacenters are published there.
         let own = self.guards.iter().filter(|(key, _)| !key.contains('@'));
         for (key, guard) in own {
-            let instances = guard.instances().map(|(instance, _)| instance);
-            offers.insert(key, offer::read(key, self.spoken(key), instances));
+            offers.insert(key, cache.of_guard(key, self.spoken(key), guard));
         }
+        cache.retain(|name| offers.contains_key(name));
         let asked: HashSet<SocketAddr> = offers
             .values()
             .flatten()
             .flatten()
             .flat_map(|spec| spec.vips.iter().copied())
             .collect();
-        let backends = self.guards.values().flat_map(Guard::instances);
-        let circles: HashSet<SocketAddr> = backends
-            .map(|(instance, _)| instance.address)
-            .filter(|address| asked.contains(address))
-            .collect();
+        let circles = cache.circles(asked, &self.guards);
+        let (mut offered, mut problems) = (BTreeMap::new(), Vec::new());
         for (name, offer) in offers {
             let Some(offer) = offer else { continue };
             match offer.and_then(|spec| self.admissible(spec, &mut taken, &circles)) {
@@ -145,24 +141,27 @@ impl Desired {
                     }
                     // What has not changed stays the same value.
                     let spec = match former.get(name) {
-                        Some(known) if **known == spec => known.clone(),
-                        _ => Arc::new(spec),
+                        Some(known) if *known == spec => known.clone(),
+                        _ => spec,
                     };
-                    self.offered.insert(name.clone(), spec);
+                    offered.insert(name.to_owned(), spec);
                 }
                 Ok(None) => {}
-                Err(problem) => self.offer_problems.push(problem),
+                Err(problem) => problems.push(problem),
             }
         }
+        self.offered = offered;
+        self.offer_problems = problems;
+        self.offers = cache;
     }
 
     /// Whether a service that publishes itself leaves alone what others have.
     fn admissible(
         &self,
-        spec: ServiceSpec,
+        spec: Arc<ServiceSpec>,
         taken: &mut HashMap<(SocketAddr, Protocol), String>,
         circles: &HashSet<SocketAddr>,
-    ) -> Result<Option<ServiceSpec>, String> {
+    ) -> Result<Option<Arc<ServiceSpec>>, String> {
         let name = &spec.name;
         let refused = |why: String| {
             format!(

@@ -217,6 +217,13 @@ impl Desired {
                         .any(|b| b.id() == id && b.address() == *address)
             })
         };
+        self.requests.retain(|service, address| {
+            let state = snapshot.services.get(service);
+            state.is_some_and(|state| {
+                let mut backends = state.backends.iter();
+                !changed.contains(service) || backends.any(|one| one.address() == address)
+            })
+        });
         self.observed.retain(|key, _| exists(key));
         self.answers.retain(exists);
     }

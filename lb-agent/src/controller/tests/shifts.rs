@@ -1,11 +1,17 @@
 //! Shifts and what ends them, tables.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{super::*, bench::Bench, shares};
+use super::{
+    super::*,
+    bench::{self, Bench},
+    shares,
+};
 use crate::domain::{
     dtab,
+    kernel::Census,
     shift::{Phase, Shift, ShiftOrder},
+    signal::Signal,
     split::SplitSource,
 };
 
@@ -132,6 +138,54 @@ async fn what_cannot_be_shifted_says_so() {
             .await
             .contains("no service")
     );
+}
+
+/// Requests that the proxy sees fail count like connections: a canary is given up for them.
+#[tokio::test]
+async fn failing_requests_give_the_traffic_back() {
+    // One bad window of a second is enough; ejection, which also goes by failures, stays out of it.
+    let gate = "gate = { window = \"1s\", fail = 1, errors = 10 }";
+    let health = "health = { kind = \"tcp\", panic = 0, passive = false }";
+    let config = bench::CONFIG.replace(
+        "health = { kind = \"tcp\", panic = 0 }",
+        &format!("{health}\n{gate}"),
+    );
+    for (failed, returned) in [(0, false), (5, true)] {
+        let kernel = crate::datapath::fake::FakeKernel::default();
+        let bench = Bench::configured(&config, kernel, PersistedState::default()).await;
+        bench.list(&[(1, "v1"), (2, "v2")]).await;
+        let base = shares(&["v1=100", "v2=0"]);
+        bench.handle.split_set("echo", base).await.unwrap();
+        bench.handle.shift("echo", order("v2", 50)).await.unwrap();
+        let is_back = async {
+            let mut pass = 0;
+            loop {
+                let signal = |host: u8, succeeded, failed| {
+                    let backend = ([10, 1, 0, host], 8080).into();
+                    let counts = (succeeded, failed);
+                    Signal::of_requests("echo".into(), backend, counts, "status 500")
+                };
+                let signals = vec![signal(1, 20, 0), signal(2, 20 - failed, failed)];
+                bench.handle.report(signals).await.unwrap();
+                // The shifts on the disk, which this is.
+                bench.disk.send_replace(bench.state.borrow().shifts.clone());
+                pass += 1;
+                let census = Census {
+                    pass,
+                    ..Census::default()
+                };
+                bench.census.send_replace(Arc::new(census));
+                bench.settle().await;
+                if v2(&bench) == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let patience = Duration::from_secs(4);
+        let outcome = tokio::time::timeout(patience, is_back).await;
+        assert_eq!(outcome.is_ok(), returned, "{failed} of 20 failed");
+    }
 }
 
 /// What a former agent took back stays so, is told, and lets nobody but `ack` by.

@@ -21,6 +21,9 @@ pub enum InvalidHead {
     /// The same, or RFC 3986, section 3.2.
     #[error("Host is not one")]
     Host,
+    /// RFC 9113, section 8.3.1.
+    #[error("Host is not :authority")]
+    OtherHost,
     /// RFC 9112, section 6.1: what smuggling begins with.
     #[error("both Content-Length and Transfer-Encoding")]
     TwoLengths,
@@ -90,6 +93,14 @@ pub fn check<'a>(
         return Err(InvalidHead::Host);
     }
     let host = uri.authority().map(|authority| authority.as_str());
+    // HTTP/1.1 ignores it beside an absolute target; HTTP/2 has both say the same (RFC 9113,
+    // section 8.3.1).
+    if version == Version::HTTP_2
+        && let (Some(host), Some(named)) = (host, named)
+        && !host.eq_ignore_ascii_case(named)
+    {
+        return Err(InvalidHead::OtherHost);
+    }
     match host.or(named) {
         Some(host) if is_authority(host) => Ok(host),
         Some(_) => Err(InvalidHead::Host),
@@ -121,6 +132,8 @@ fn is_of_name(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -216,6 +229,26 @@ mod tests {
             };
             let found = check(&head.method, &head.uri, version, &head.headers);
             assert_eq!(found, *expected, "{method} {target} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn one_host_is_named_twice_alike() {
+        use InvalidHead::{OtherHost, SeveralHosts};
+        // (HTTP/2, hosts) beside the authority `a:80` → host
+        for (version, hosts, expected) in [
+            (Version::HTTP_2, &["a:80"][..], Ok("a:80")),
+            (Version::HTTP_2, &["A:80"], Ok("a:80")),
+            (Version::HTTP_2, &["a"], Err(OtherHost)),
+            (Version::HTTP_2, &["b"], Err(OtherHost)),
+            (Version::HTTP_2, &["a:80", "a:80"], Err(SeveralHosts)),
+            (Version::HTTP_11, &["b"], Ok("a:80")),
+        ] {
+            let uri = Uri::from_static("http://a:80/");
+            let values = hosts.iter().map(|host| HeaderValue::from_static(host));
+            let headers = values.map(|value| (HOST, value)).collect();
+            let found = check(&Method::GET, &uri, version, &headers);
+            assert_eq!(found, expected, "{version:?} {hosts:?}");
         }
     }
 }

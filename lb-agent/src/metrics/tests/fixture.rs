@@ -285,6 +285,7 @@ pub(super) fn counts() -> Arc<Counts> {
         (None, 503, Outcome::NoBackend),
     ] {
         let finished = Finished {
+            grpc: Some(Some(14)),
             status,
             outcome,
             received: 1,

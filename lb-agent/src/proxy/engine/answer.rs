@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use super::body::EngineBody;
@@ -13,11 +13,17 @@ use crate::domain::http::exchange::Outcome;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Whether a request is one of gRPC.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+/// The `grpc-status` of calls that nobody served.
+pub(super) const UNAVAILABLE: u32 = 14;
+
+/// What ends a call whose answer has begun.
+pub(super) fn grpc_trailers(code: u32, reason: &impl std::fmt::Display) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, code.into());
+    if let Ok(message) = HeaderValue::from_str(&reason.to_string()) {
+        trailers.insert(GRPC_MESSAGE, message);
+    }
+    trailers
 }
 
 /// Why the proxy answers by itself.
@@ -56,8 +62,19 @@ impl Refusal {
             (Outcome::Forbidden, _) => 7,
             (Outcome::NoRoute, _) => 12,
             (Outcome::BadRequest, _) => 13,
-            _ => 14,
+            _ => UNAVAILABLE,
         }
+    }
+
+    /// The answer over a version of HTTP. Over one connection for one request after another,
+    /// whoever has said what must not be said is not heard further.
+    pub(super) fn answer_over(&self, version: Version, grpc: bool) -> Response<EngineBody> {
+        let mut response = self.answer(grpc);
+        if self.outcome == Outcome::BadRequest && version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
     }
 
     pub(super) fn answer(&self, grpc: bool) -> Response<EngineBody> {

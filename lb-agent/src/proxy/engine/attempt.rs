@@ -3,7 +3,7 @@
 use std::{
     pin::pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -13,8 +13,9 @@ use hyper::body::Incoming;
 
 use super::{
     Engine,
-    answer::Refusal,
+    answer::{Refusal, UNAVAILABLE},
     clock::Deadline,
+    ledger::grpc_status,
     outgoing::Head,
     passive::Mishap,
     replay::{BodyError, Outgoing, Replay},
@@ -43,6 +44,8 @@ pub(super) struct Call {
     pub(super) began: Instant,
     /// Patience until the head of an answer, of all tries and of one.
     pub(super) total: Duration,
+    /// Nobody waits for it beyond this, whatever still moves.
+    pub(super) deadline: Instant,
     pub(super) per_try: Option<Duration>,
     /// The proxy's own span; `None`: the request belongs to no trace.
     pub(super) trace: Option<SpanContext>,
@@ -124,6 +127,10 @@ impl Failed {
             Cause::Connect(ConnectError::TimedOut) => {
                 (StatusCode::GATEWAY_TIMEOUT, Outcome::BackendFailed)
             }
+            // Nothing was sent: the client may well come again.
+            Cause::Connect(ConnectError::Refused | ConnectError::Other(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Outcome::BackendFailed)
+            }
             Cause::Connect(_) | Cause::Broke | Cause::Answer(_) => {
                 (StatusCode::BAD_GATEWAY, Outcome::BackendFailed)
             }
@@ -153,7 +160,7 @@ impl Engine {
         let counted = Counted::add(OfBackend(Arc::clone(backend)));
         let mut wish = Wish {
             ends: call.ends,
-            until: call.began + call.total,
+            until: call.until(),
             careful: !call.idempotent,
             fresh: false,
             policy: &call.service.policy,
@@ -190,20 +197,23 @@ impl Engine {
                         counted,
                     });
                 }
-                // A connection that lay idle has ended, as it may: no failure of the backend.
+                // A connection that lay idle has ended, as it may: no failure of the backend. But
+                // if it got the request first, this is another try like any other.
                 Err(failed)
                     if reused
                         && !wish.fresh
                         && matches!(failed.cause, Cause::Broke)
-                        && call.may_send_again(failed.begun) =>
+                        && call.may_send_again(failed.begun)
+                        && (!failed.begun || self.afford(call)) =>
                 {
+                    if failed.begun {
+                        call.service.counts.retries.fetch_add(1, Relaxed);
+                    }
                     wish.fresh = true;
                 }
                 Err(failed) => {
-                    match failed.cause {
-                        Cause::Broke | Cause::Answer(_) => backend.failed(Mishap::Reset),
-                        Cause::Slow => backend.failed(Mishap::Slow),
-                        _ => {}
+                    if matches!(failed.cause, Cause::Broke | Cause::Answer(_)) {
+                        backend.failed(Mishap::Reset);
                     }
                     return Err(failed);
                 }
@@ -244,7 +254,10 @@ impl Engine {
                     begun: true,
                 })?;
                 backend.latency.observe(latency, self.nanoseconds(now));
-                backend.answered(response.status().as_u16());
+                match grpc_status(response.headers()).filter(|_| call.grpc) {
+                    Some(UNAVAILABLE) => backend.failed(Mishap::Unavailable),
+                    _ => backend.answered(response.status().as_u16()),
+                }
                 Ok((response, now))
             }
             Ok(Err(Broken { begun })) => {
@@ -263,6 +276,11 @@ impl Engine {
             // It has taken that long at least.
             Err(cause) => {
                 backend.latency.observe(latency, self.nanoseconds(now));
+                // The last of several tries may have had next to no time, and a client may give none.
+                let had_time = now.saturating_duration_since(sent) >= call.total / 2;
+                if matches!(cause, Cause::Slow) || matches!(cause, Cause::Late) && had_time {
+                    backend.failed(Mishap::Slow);
+                }
                 Err(Failed { cause, begun: true })
             }
         }
@@ -270,6 +288,11 @@ impl Engine {
 }
 
 impl Call {
+    /// When the head of an answer comes too late, at the earliest.
+    pub(super) fn until(&self) -> Instant {
+        self.deadline.min(self.began + self.total)
+    }
+
     /// It may be sent once more without being acted on twice.
     pub(super) fn may_send_again(&self, begun: bool) -> bool {
         (self.idempotent || !begun) && self.is_replayable()
@@ -304,15 +327,16 @@ impl Patience {
         let (mut began, mut sent) = (self.began, self.sent);
         if let Some(body) = &call.body {
             if !body.ended() {
-                return (
-                    body.moved() + call.service.policy.timeouts.idle,
-                    Cause::Idle,
-                );
+                let idle = body.moved() + call.service.policy.timeouts.idle;
+                return match idle < call.deadline {
+                    true => (idle, Cause::Idle),
+                    false => (call.deadline, Cause::Late),
+                };
             }
             began = began.max(body.moved());
             sent = sent.max(body.moved());
         }
-        let late = began + call.total;
+        let late = call.deadline.min(began + call.total);
         match call.per_try.map(|per_try| sent + per_try) {
             Some(slow) if slow < late => (slow, Cause::Slow),
             _ => (late, Cause::Late),

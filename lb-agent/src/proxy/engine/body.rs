@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    answer::{self, UNAVAILABLE},
     clock::Deadline,
     ledger::Ledger,
     upstream::{Lease, Pool},
@@ -57,6 +58,8 @@ pub(super) struct Passing {
     pub(super) counted: Option<Counted<OfBackend>>,
     pub(super) idle: Duration,
     pub(super) deadline: Deadline,
+    /// The backend has broken off, and the client is to be told.
+    pub(super) broken: bool,
 }
 
 impl EngineBody {
@@ -123,6 +126,9 @@ impl Passing {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if self.broken {
+            return Poll::Ready(Some(Err(BrokenOff::Backend)));
+        }
         let polled = match &mut self.lease {
             Some(Lease::Http1(link)) => {
                 // Frames come while the connection is driven, here and nowhere else.
@@ -147,7 +153,12 @@ impl Passing {
                 self.finish();
                 None
             }
-            Some(Err(_)) => Some(Err(BrokenOff::Backend)),
+            Some(Err(_)) => {
+                // An error drops what has not been written yet, the head with it: it goes first.
+                self.broken = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Some(Ok(frame)) => {
                 // Nothing comes behind trailers, and nobody asks for it.
                 if self.incoming.is_end_stream() || frame.is_trailers() {
@@ -198,6 +209,14 @@ impl Body for EngineBody {
                 Some(Ok(frame)) => ledger.frame(frame),
                 Some(Err(BrokenOff::Backend)) => ledger.ended(Outcome::BackendBrokeOff),
                 Some(Err(BrokenOff::Idle)) => ledger.ended(Outcome::Idle),
+            }
+            if let Some(Err(broken)) = frame
+                && ledger.tells_status()
+            {
+                let trailers = Frame::trailers(answer::grpc_trailers(UNAVAILABLE, broken));
+                ledger.frame(&trailers);
+                this.kind = Kind::Empty;
+                return Poll::Ready(Some(Ok(trailers)));
             }
             let last = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
             if (last || this.is_end_stream())

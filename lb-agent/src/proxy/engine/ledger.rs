@@ -42,6 +42,9 @@ pub(super) struct Ledger {
     /// Of the backend that answered or was tried last.
     backend: Option<usize>,
     status: u16,
+    /// Of a call of gRPC: the `grpc-status` that was sent.
+    grpc: Option<Option<u32>>,
+    http2: bool,
     sent: u64,
     first_byte: Option<Duration>,
     /// Until the last try was over.
@@ -116,6 +119,8 @@ impl Ledger {
             tally: Rc::clone(tally),
             backend: None,
             status: 0,
+            grpc: None,
+            http2: head.version == http::Version::HTTP_2,
             sent: 0,
             first_byte: None,
             waited: None,
@@ -134,6 +139,17 @@ impl Ledger {
         tally.begin();
         self.tally.leave();
         self.tally = tally;
+    }
+
+    /// It is a call of gRPC.
+    pub(super) fn is_call(&mut self) {
+        self.grpc = Some(None);
+        self.note(|exchange| exchange.grpc = true);
+    }
+
+    /// The client reads a `grpc-status` behind the body.
+    pub(super) fn tells_status(&self) -> bool {
+        self.grpc.is_some() && self.http2
     }
 
     /// A try on this backend was over then.
@@ -165,6 +181,9 @@ impl Ledger {
         self.status = status;
         let first_byte = Some(self.began.elapsed());
         self.first_byte = first_byte;
+        if self.grpc.is_some() {
+            self.grpc = Some(grpc_status(headers));
+        }
         self.note(|exchange| {
             exchange.status = status;
             exchange.first_byte = first_byte;
@@ -177,11 +196,13 @@ impl Ledger {
         if let Some(data) = frame.data_ref() {
             self.sent += data.len() as u64;
         }
-        self.note(|exchange| {
-            if let Some(code) = frame.trailers_ref().and_then(grpc_status) {
-                exchange.grpc_status = Some(code);
-            }
-        });
+        let Some(code) = frame.trailers_ref().and_then(grpc_status) else {
+            return;
+        };
+        if self.grpc.is_some() {
+            self.grpc = Some(Some(code));
+        }
+        self.note(|exchange| exchange.grpc_status = Some(code));
     }
 
     /// All of the answer has passed.
@@ -205,6 +226,7 @@ impl Drop for Ledger {
         let finished = Finished {
             status: self.status,
             outcome: self.outcome.unwrap_or(Outcome::ClientGone),
+            grpc: self.grpc,
             received: self.body.as_ref().map_or(0, |body| body.received()),
             sent: self.sent,
             total: self.began.elapsed(),

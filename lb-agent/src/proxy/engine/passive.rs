@@ -11,6 +11,7 @@ pub(super) enum Mishap {
     Connect = 1,
     Reset = 2,
     Slow = 3,
+    Unavailable = 4,
 }
 
 impl Backend {
@@ -51,6 +52,7 @@ pub(super) fn take(view: &View) -> Vec<Signal> {
                 1 => "not connected".into(),
                 2 => "connection broken".into(),
                 3 => "no answer in time".into(),
+                4 => "grpc-status 14".into(),
                 status => format!("status {status}"),
             };
             let service = backend.service.as_ref().to_owned();

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Arrival, Engine, EngineBody, FOREVER,
-    answer::{Refusal, is_grpc},
+    answer::Refusal,
     attempt::{Answer, Call},
     body::Passing,
     clock::Deadline,
@@ -34,7 +34,7 @@ use super::{
 use crate::domain::http::{
     exchange::Outcome,
     forwarded::{self, Hop},
-    head, hop,
+    grpc, head, hop,
     policy::Balance,
     rate::{Rated, Rates},
     request_id,
@@ -87,8 +87,10 @@ impl Engine {
             parent.flatten(),
             self.tallies.nowhere(),
         );
-        let grpc = is_grpc(&parts.headers);
-        ledger.note(|exchange| exchange.grpc = grpc);
+        let grpc = grpc::is_call(&parts.headers);
+        if grpc {
+            ledger.is_call();
+        }
         let version = parts.version;
         let mut marks = Marks {
             request_id,
@@ -105,13 +107,7 @@ impl Engine {
         };
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
-            let mut response = refusal.answer(grpc);
-            // Whoever has said one thing that must not be said is not heard further.
-            if refusal.outcome == Outcome::BadRequest && version < Version::HTTP_2 {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
-            response
+            refusal.answer_over(version, grpc)
         });
         let headers = response.headers_mut();
         request_id::give_back(headers, &marks.request_id);
@@ -179,6 +175,7 @@ impl Engine {
         ledger.body.clone_from(&body);
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
+        let given = grpc.then(|| grpc::timeout(&parts.headers)).flatten();
         let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
         ledger.note(|exchange| {
             let path = head.path.as_str();
@@ -195,6 +192,7 @@ impl Engine {
             },
             began: ledger.began,
             total: routed.total().min(FOREVER),
+            deadline: ledger.began + given.unwrap_or(FOREVER).min(FOREVER),
             per_try: policy.timeouts.per_try,
             trace: ledger.trace,
             service: Arc::clone(service),
@@ -357,6 +355,7 @@ impl Engine {
             counted: Some(counted),
             idle,
             deadline: Deadline::new(&self.clock, at + idle),
+            broken: false,
         };
         Response::from_parts(parts, EngineBody::passing(Box::new(passing)))
     }

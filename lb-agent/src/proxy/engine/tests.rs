@@ -2,7 +2,9 @@
 
 mod admission;
 mod balancing;
+mod calls_cut;
 mod forwarding;
 mod http2;
+mod refusals;
 mod resilience;
 pub(in crate::proxy) mod rig;

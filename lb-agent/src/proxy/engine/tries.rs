@@ -120,7 +120,7 @@ impl Engine {
                 Failure::Connect => Duration::ZERO,
                 _ => self.pause(&call.service.policy.retry, tried.len() as u32),
             };
-            if began + pause >= call.began + call.total {
+            if Instant::now() + pause >= call.until() {
                 let late = Failed {
                     cause: Cause::Late,
                     begun,
@@ -289,7 +289,7 @@ impl Engine {
     }
 
     /// Takes a retry from the budget.
-    fn afford(&self, call: &Call) -> bool {
+    pub(super) fn afford(&self, call: &Call) -> bool {
         let retry = &call.service.policy.retry;
         let second = self.nanoseconds(Instant::now()) / 1_000_000_000;
         let budget = &call.service.life.budget;

@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use self::{
-    codes::Codes,
+    codes::{Codes, GrpcCodes},
     histogram::{Histogram, LATENCY, OVERHEAD},
 };
 use crate::domain::{http::exchange::Outcome, snapshot::Snapshot};
@@ -178,6 +178,8 @@ pub struct OfRoute {
     pub first_byte: Histogram,
     /// The part of that which the proxy took.
     pub overhead: Histogram,
+    /// Calls of gRPC.
+    pub grpc: GrpcCodes,
     /// Bytes of requests' bodies.
     pub received: AtomicU64,
     /// Bytes of answers' bodies.
@@ -191,6 +193,7 @@ impl Default for OfRoute {
             total: Histogram::new(LATENCY),
             first_byte: Histogram::new(LATENCY),
             overhead: Histogram::new(OVERHEAD),
+            grpc: GrpcCodes::default(),
             received: AtomicU64::default(),
             sent: AtomicU64::default(),
         }
@@ -204,6 +207,8 @@ pub struct Finished {
     pub status: u16,
     /// Why it ended.
     pub outcome: Outcome,
+    /// Of a call of gRPC: its `grpc-status`, if one was sent.
+    pub grpc: Option<Option<u32>>,
     /// Bytes of the request's body.
     pub received: u64,
     /// Bytes of the answer's body.
@@ -225,6 +230,9 @@ impl OfRoute {
     /// Counts a request that is over, under the backend that answered or was tried last.
     pub fn finish(&self, backend: &OfBackend, finished: &Finished) {
         backend.codes.add(finished.status, finished.outcome);
+        if let Some(status) = finished.grpc {
+            self.grpc.add(status);
+        }
         self.received.fetch_add(finished.received, Relaxed);
         self.sent.fetch_add(finished.sent, Relaxed);
         // How long an upgraded connection was open says nothing of latency.

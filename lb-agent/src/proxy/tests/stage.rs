@@ -76,7 +76,7 @@ impl Stage {
             }
             let _ = stream.write_all(answer.as_bytes());
             // Until the proxy has seen it: the end would reset the connection.
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(SOON / 3);
         })
     }
 

@@ -35,8 +35,9 @@ pub(super) enum Mode {
     },
 }
 
-/// How much longer the period of a poll is while its news can be relied on.
-const TOLD: u32 = 6;
+/// How much longer the period of a poll is while its news can be relied on. It could be longer still,
+/// were it not good to find out some time what should have been told and was not.
+const TOLD: u32 = 24;
 
 /// What a question led to.
 #[derive(Debug)]

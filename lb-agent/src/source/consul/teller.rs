@@ -1,10 +1,11 @@
 //! Tells which of the polled services may have something new, so that they are asked at once and
-//! not when their turn comes: three questions that Consul holds, for any number of services.
+//! not when their turn comes: four questions that Consul holds, for any number of services.
 //!
-//! What changes of a service is either its registrations or the state of its checks. Consul answers
-//! `/v1/catalog/services` when any registration changes, and `/v1/health/state/critical` and
-//! `…/warning` when a check comes into that state or leaves it. The former does not say of which
-//! service; the latter do, for each check names its service.
+//! What changes of a service is its registrations, the state of its checks, or the node that it is
+//! on. Consul answers `/v1/catalog/services` when any registration changes, `/v1/catalog/nodes` when
+//! any node does, and `/v1/health/state/critical` and `…/warning` when a check comes into that state
+//! or leaves it. The former two do not say of which service; the latter do, for each check names its
+//! service.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::follow::next_index;
 use crate::{
-    domain::{backoff::full_jitter, sync::Topic},
+    domain::backoff::full_jitter,
     source::consul_client::{Client, RequestError},
 };
 
@@ -25,13 +26,16 @@ use crate::{
 pub(super) enum Question {
     /// Whether any registration has changed.
     Registrations,
+    /// Whether any node has changed, above all its address.
+    Nodes,
     /// Which checks are in this state.
     Checks(&'static str),
 }
 
 impl Question {
-    pub(super) const ALL: [Self; 3] = [
+    pub(super) const ALL: [Self; 4] = [
         Self::Registrations,
+        Self::Nodes,
         Self::Checks("critical"),
         Self::Checks("warning"),
     ];
@@ -66,7 +70,7 @@ const GAP_OF_ALL: Duration = Duration::from_secs(1);
 /// What an answer said.
 struct Before {
     index: u64,
-    /// Those in the state that was asked for; `None`: it was the question for registrations.
+    /// Those in the state that was asked for; `None`: it was another question.
     checks: Option<BTreeSet<Check>>,
 }
 
@@ -122,15 +126,11 @@ impl Teller {
 
     async fn ask(&self, index: u64) -> Result<Before, RequestError> {
         match self.question {
-            Question::Registrations => {
-                let answer = self.client.ask(&Topic::Names, index, None).await?;
-                Ok(Before {
-                    index: answer.index,
-                    checks: None,
-                })
-            }
+            Question::Registrations => self.ask_index("services", index).await,
+            Question::Nodes => self.ask_index("nodes", index).await,
             Question::Checks(state) => {
-                let (index, body) = self.client.ask_checks(state, index).await?;
+                let path = ["v1", "health", "state", state];
+                let (index, body) = self.client.ask_raw(&path, index).await?;
                 // One that cannot be read tells nothing; who is polled finds out all the same.
                 let checks = serde_json::from_slice(&body).unwrap_or_default();
                 Ok(Before {
@@ -139,6 +139,16 @@ impl Teller {
                 })
             }
         }
+    }
+
+    /// Asks for a list of the catalog of which no more counts than that it is another one.
+    async fn ask_index(&self, list: &str, index: u64) -> Result<Before, RequestError> {
+        let path = ["v1", "catalog", list];
+        let (index, _) = self.client.ask_raw(&path, index).await?;
+        Ok(Before {
+            index,
+            checks: None,
+        })
     }
 }
 

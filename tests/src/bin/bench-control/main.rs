@@ -48,6 +48,9 @@ struct Args {
     /// Seconds over which processor time is taken
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Only what a node at rest costs, and starts: no changes, no peers
+    #[arg(long)]
+    at_rest: bool,
 }
 
 /// Changes in a round, of services that have a watch and of services that have none.
@@ -126,6 +129,14 @@ fn main() -> Result<()> {
     let stand = stand.context("no start")?;
     thread::sleep(SETTLE.min(time));
     figures.idle.push(stand.idle(time)?);
+    if args.at_rest {
+        let (resident, own) = stand.resident()?;
+        figures.resident.push(resident);
+        figures.own.push(own);
+        drop(progress);
+        cleanup::park_if_interrupted();
+        return report::print(&figures, args.services, args.backends);
+    }
     progress.step("changes and reloads");
 
     let nftables = Nftables::new(args.services, args.backends).context("setting up nftables")?;

@@ -2,6 +2,7 @@
 //! agent on the node, and what it does, step by step, with figures. Needs root. Leaves nothing
 //! behind, also when it is interrupted or fails.
 
+mod requests;
 mod screen;
 mod stage;
 mod steps;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
 fn play(screen: &mut Screen, catalog: Catalog) -> Result<()> {
     let mut stage = steps::set_up(screen, catalog.wants_consul())?;
     let mut answered = steps::spread(screen, &stage);
+    requests::by_host(screen, &stage)?;
     answered += steps::split(screen, &stage)?;
     answered += steps::fail(screen, &mut stage)?;
     answered += steps::block(screen, &stage)?;

@@ -17,6 +17,8 @@ use lb_tests::{
 pub(crate) const VIP: &str = "198.51.100.10:80";
 /// The same for IPv6.
 pub(crate) const VIP6: &str = "[2001:db8:100::10]:80";
+/// Where requests are taken for any service, by their host; the second on every address.
+pub(crate) const SHARED: [&str; 2] = ["0.0.0.0:80", ":4140"];
 /// Where the agent shows its counters, on the node.
 pub(crate) const METRICS: &str = "127.0.0.1:9180";
 
@@ -157,9 +159,13 @@ pub(crate) fn config(topology: &Topology, with_consul: bool) -> String {
             .collect();
         ("", format!("backends = [\n{rows}]"))
     };
+    let [first, second] = SHARED;
     format!(
         r#"{head}[metrics]
 listen = "{METRICS}"
+
+[proxy]
+listen = ["{first}", "{second}"]
 
 [[service]]
 name = "echo"
@@ -167,6 +173,13 @@ vip = ["{VIP}", "{VIP6}"]
 protocol = "tcp"
 {source}
 subsets = {{ v1 = {{ tag = "v1" }}, v2 = {{ tag = "v2" }} }}
+health = {{ kind = "http", path = "/health", interval = "500ms", timeout = "300ms", rise = 2, fall = 2 }}
+
+[[service]]
+name = "web"
+protocol = "http"
+hosts = ["echo", "echo.consul.localhost"]
+{source}
 health = {{ kind = "http", path = "/health", interval = "500ms", timeout = "300ms", rise = 2, fall = 2 }}
 "#
     )

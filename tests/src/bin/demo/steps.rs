@@ -309,7 +309,7 @@ pub(crate) fn tear_down(screen: &mut Screen, stage: Stage) {
 }
 
 /// Shows a command of the agent's with its output. That it fails is a bad verdict.
-fn run(screen: &mut Screen, stage: &Stage, args: &[&str]) -> Result<()> {
+pub(crate) fn run(screen: &mut Screen, stage: &Stage, args: &[&str]) -> Result<()> {
     screen.command(&format!("lb-agent {}", args.join(" ")));
     let output = stage.agent.cli(args)?;
     screen.output(&output.stdout);

@@ -1,3 +1,5 @@
+//! Bytes in, where requests end or what must not be out.
+
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{

@@ -19,16 +19,16 @@ use crate::domain::{
     service::Protocol,
 };
 
-type Stream = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+pub(super) type Stream = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
-fn stream() -> (mpsc::Sender<Result<Frame<Bytes>, Infallible>>, Stream) {
+pub(super) fn stream() -> (mpsc::Sender<Result<Frame<Bytes>, Infallible>>, Stream) {
     let (sender, receiver) = mpsc::channel(4);
     (sender, StreamBody::new(ReceiverStream::new(receiver)))
 }
 
 /// Serves calls: `/echo` sends back what comes, piece by piece, with a status in the trailers;
 /// anything else is answered with nothing but the `grpc-status` that `code` says.
-async fn calls(code: Rc<dyn Fn() -> &'static str>) -> Backend {
+pub(super) async fn calls(code: Rc<dyn Fn() -> &'static str>) -> Backend {
     Backend::start(move |connection, _| {
         let code = Rc::clone(&code);
         async move {
@@ -69,7 +69,7 @@ async fn calls(code: Rc<dyn Fn() -> &'static str>) -> Backend {
     .await
 }
 
-async fn client<B>(proxy: &Proxy) -> hyper::client::conn::http2::SendRequest<B>
+pub(super) async fn client<B>(proxy: &Proxy) -> hyper::client::conn::http2::SendRequest<B>
 where
     B: http_body::Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -83,7 +83,7 @@ where
     sender
 }
 
-fn call<B>(path: &str, body: B) -> Request<B> {
+pub(super) fn call<B>(path: &str, body: B) -> Request<B> {
     Request::post(format!("http://web{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")

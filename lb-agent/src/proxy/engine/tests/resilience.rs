@@ -189,7 +189,7 @@ fn what_clients_are_told() {
         for (backends, policy, status, outcome) in [
             (vec![hangs.address], quick(), 504, Outcome::TimedOut),
             (vec![breaks.address], quick(), 502, Outcome::BackendFailed),
-            (vec![dead], quick(), 502, Outcome::BackendFailed),
+            (vec![dead], quick(), 503, Outcome::BackendFailed),
             (vec![], quick(), 503, Outcome::NoBackend),
         ] {
             let proxy = Proxy::start(&snapshot(policy, Protocol::Http, &backends)).await;
@@ -342,5 +342,35 @@ fn the_budget_bounds_retries() {
             assert_eq!(proxy.ask("GET", "").await.status, 503);
         }
         assert_eq!(first.get() + second.get(), 60);
+    });
+}
+
+/// Sent once more to the same backend is sent once more.
+#[test]
+fn a_connection_that_broke_with_the_request_costs_a_retry() {
+    local(async {
+        // (retries a second) → status, requests that the backend had
+        for (floor, status, requests) in [(0, 502, 2), (10, 200, 3)] {
+            let count = Rc::new(Cell::new(0));
+            let had = Rc::clone(&count);
+            let backend = Backend::start(move |mut stream, _| {
+                let had = Rc::clone(&had);
+                async move {
+                    read_request(&mut stream).await;
+                    had.set(had.get() + 1);
+                    let _ = stream.write_all(OK.as_bytes()).await;
+                    if read_request(&mut stream).await.is_some() {
+                        had.set(had.get() + 1);
+                    }
+                }
+            })
+            .await;
+            let mut policy = quick();
+            (policy.retry.floor, policy.retry.budget) = (floor, 0);
+            let proxy = Proxy::start(&snapshot(policy, Protocol::Http, &[backend.address])).await;
+            assert_eq!(proxy.ask("GET", "").await.status, 200);
+            assert_eq!(proxy.ask("GET", "").await.status, status);
+            assert_eq!(count.get(), requests);
+        }
     });
 }

@@ -16,15 +16,16 @@ use crate::proxy::engine::{
     view::{Counted, OfConnections},
 };
 
-/// What a backend may send ahead of a slow client, of one stream and of all.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const WINDOW: u32 = 4 * 1024 * 1024;
+/// What a backend may send ahead of a slow client.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The same of all streams: as much, so that clients that take nothing keep nobody else waiting.
+const WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// A connection with requests on which nothing has come for so long is asked for a sign of life.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(5);
 /// Streams at a time on one connection, whatever more the backend would take: beyond, a second
 /// connection is the better.
-const STREAMS: usize = 256;
+const STREAMS: usize = 128;
 
 /// Runs futures on this thread.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use std::{
 use super::{serve::serve, *};
 
 /// How long holders of these tests wait for an agent.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn on_a_thread(listener: OwnedFd) -> io::Result<Option<Child>> {
     thread::spawn(move || serve(&listener, PATIENCE));
@@ -163,6 +163,8 @@ fn a_holder_is_replaced_or_ended_as_needed() {
     let (first, second) = (key(None, 1), key(Some("a"), 0));
     keep.hold(&first, &listening(2));
     assert_eq!(end(&path).unwrap(), 2);
+    // It answers before it goes.
+    wait_for("its end", || Link::connect(&path).is_err());
     keep.look();
     keep.hold(&second, &listening(1));
     assert_eq!(keep.problem(), None);

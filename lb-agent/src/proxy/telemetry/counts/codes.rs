@@ -49,6 +49,33 @@ impl Codes {
     }
 }
 
+/// Calls of gRPC by `grpc-status`: 0 to 16, and what is none of these or was not sent.
+#[derive(Debug, Default)]
+pub struct GrpcCodes([AtomicU64; GRPC_CODES + 1]);
+
+/// Codes that gRPC knows.
+const GRPC_CODES: usize = 17;
+
+impl GrpcCodes {
+    /// Counts a call.
+    pub fn add(&self, status: Option<u32>) {
+        let place = status.map_or(GRPC_CODES, |status| (status as usize).min(GRPC_CODES));
+        self.0[place].fetch_add(1, Relaxed);
+    }
+
+    /// Code (`None`: another, or none) and count of what there was.
+    pub fn all(&self) -> impl Iterator<Item = (Option<usize>, u64)> {
+        let all = self.0.iter().enumerate();
+        all.map(|(code, count)| {
+            (
+                Some(code).filter(|code| *code < GRPC_CODES),
+                count.load(Relaxed),
+            )
+        })
+        .filter(|(_, count)| *count > 0)
+    }
+}
+
 fn pack(status: u16, outcome: Outcome) -> u32 {
     let place = Outcome::ALL.iter().position(|known| *known == outcome);
     let place = place.expect("all outcomes are among them") as u32;

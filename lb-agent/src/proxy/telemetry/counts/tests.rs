@@ -30,6 +30,16 @@ fn codes() {
 }
 
 #[test]
+fn codes_of_grpc() {
+    let codes = GrpcCodes::default();
+    for status in [Some(0), Some(16), Some(0), Some(17), Some(u32::MAX), None] {
+        codes.add(status);
+    }
+    let all: Vec<_> = codes.all().collect();
+    assert_eq!(all, [(Some(0), 2), (Some(16), 1), (None, 3)]);
+}
+
+#[test]
 fn codes_of_many_threads() {
     let codes = Codes::default();
     std::thread::scope(|scope| {
