@@ -215,7 +215,10 @@ fn holders_come_and_go_with_what_they_hold() {
     std::fs::write(&file, &without).unwrap();
     agent.restart().unwrap();
     assert!(connects(VIP));
-    assert!(!connects(SHARED));
+    wait_for("the end of the listener", PATIENCE, || {
+        Ok((!connects(SHARED)).then_some(()))
+    })
+    .unwrap();
     let without = without.replace("protocol = \"http\"", "");
     std::fs::write(&file, &without).unwrap();
     agent.command(&["reload"]).unwrap();

@@ -22,6 +22,9 @@ pub struct Load {
 /// The second of two must be better by this factor. Within it they are alike, and the weights
 /// alone decide.
 const CLEARLY: f64 = 1.3;
+/// Drawn twice, as one of two is every other time, it serves unless it is worse than another by this
+/// factor: so much slower is only who hangs, or fails.
+const FAR: f64 = 10.0;
 /// Draws of what was tried already, after which the rest is looked through.
 const DRAWS: usize = 4;
 
@@ -116,10 +119,14 @@ impl Picker {
                 drawn = Some(member);
                 continue;
             };
-            if first.index == member.index {
-                return Some(first.index);
+            if first.index != member.index {
+                return Some(group.better(first, member, CLEARLY, &load).index);
             }
-            return Some(group.better(first, member, &load).index);
+            let fits = |other: &Member| other.index != first.index && !tried(other.index);
+            let other = group.draw_of(random(), fits);
+            return Some(other.map_or(first.index, |other| {
+                group.better(first, other, FAR, &load).index
+            }));
         }
         let drawn = drawn.map(|member| member.index);
         drawn.or_else(|| self.rest(random(), tried))
@@ -150,9 +157,29 @@ impl Group {
         self.members[place]
     }
 
-    /// The first, unless the second is clearly better. Requests under way count by weight: twice
+    /// One of those that fit.
+    fn draw_of(&self, random: u64, fits: impl Fn(&Member) -> bool) -> Option<Member> {
+        let members = || self.members.iter().filter(|member| fits(member));
+        let total: u64 = members().map(|member| u64::from(member.weight)).sum();
+        let mut at = below(random, total);
+        members()
+            .find(|member| {
+                let here = at < u64::from(member.weight);
+                at = at.wrapping_sub(u64::from(member.weight));
+                here
+            })
+            .copied()
+    }
+
+    /// The first, unless the second is better by `factor`. Requests under way count by weight: twice
     /// the weight bears twice of them.
-    fn better(&self, first: Member, second: Member, load: &impl Fn(usize) -> Load) -> Member {
+    fn better(
+        &self,
+        first: Member,
+        second: Member,
+        factor: f64,
+        load: &impl Fn(usize) -> Load,
+    ) -> Member {
         let (one, other) = (load(first.index), load(second.index));
         let mean = self.total as f64 / self.members.len() as f64;
         let burden = |load: Load, member: Member| {
@@ -163,7 +190,7 @@ impl Group {
             _ => 1.0,
         };
         let ratio = latency * burden(one, first) / burden(other, second);
-        if ratio > CLEARLY { second } else { first }
+        if ratio > factor { second } else { first }
     }
 }
 

@@ -39,6 +39,18 @@ pub struct Rules {
     pub grpc: Vec<u32>,
 }
 
+impl Rules {
+    /// Whether a failure tells that others had better be asked, and not only that time has passed.
+    pub fn blame(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::Connect | Failure::Broke => true,
+            Failure::Slow => false,
+            Failure::Status(status) => self.status.contains(&status),
+            Failure::Grpc(code) => self.grpc.contains(&code),
+        }
+    }
+}
+
 /// Whether the request may be sent once more.
 ///
 /// An answer of nothing but a `grpc-status` in the rules is a backend's word that it has not

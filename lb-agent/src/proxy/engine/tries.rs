@@ -22,6 +22,10 @@ use crate::domain::http::{
     trace_context,
 };
 
+/// Who fails fast is not quick: for a while it counts as if an answer of its took so long. Otherwise
+/// it would draw everybody to it until it is ejected, and the retry budget would be spent in that time.
+const FAILED: Duration = Duration::from_secs(1);
+
 /// Doubling of the pause between tries ends at so many times the first.
 const MOST_PAUSE: u32 = 10;
 
@@ -101,6 +105,12 @@ impl Engine {
                 Ok(answer) => (failure_in(call, answer), true),
                 Err(failed) => (failed.failure(), failed.begun),
             };
+            let full = matches!(&done.result, Err(failed) if matches!(failed.cause, Cause::Full));
+            if failure.is_some_and(|failure| !full && tries.rules.blame(failure)) {
+                let backend = &call.service.backends[done.index];
+                let now = self.nanoseconds(Instant::now());
+                backend.latency.observe(FAILED.as_nanos() as u64, now);
+            }
             let again = failure.filter(|failure| {
                 let sent = Sent {
                     idempotent: call.idempotent,

@@ -64,3 +64,30 @@ fn who_leaves_gets_no_requests_and_keeps_no_connections() {
         assert_eq!(Rc::strong_count(&proxy.engine), 2);
     });
 }
+
+/// A backend that fails at once looks quick. It is not asked again and again before it is ejected,
+/// nor does the budget of retries go on it.
+#[test]
+fn who_fails_fast_is_avoided() {
+    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+    local(async {
+        // Nobody listens here.
+        let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refusing = refusing.local_addr().unwrap();
+        let busy = Backend::answering(BUSY).await;
+        for failing in [refusing, busy.address] {
+            let staying = Backend::answering(OK).await;
+            let mut policy = quick();
+            (policy.retry.budget, policy.retry.floor) = (20, 10);
+            let backends = [failing, staying.address];
+            let proxy = Proxy::start(&snapshot(policy, Protocol::Http, &backends)).await;
+            for _ in 0..100 {
+                assert_eq!(proxy.ask("GET", "").await.status, 200);
+            }
+            let view = proxy.shared.view.load();
+            let counts = &view.services["web"].counts;
+            let retries = counts.retries.load(std::sync::atomic::Ordering::Relaxed);
+            assert!(retries <= 2, "{retries} requests went to {failing} first");
+        }
+    });
+}
