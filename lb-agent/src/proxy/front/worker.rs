@@ -127,7 +127,7 @@ pub(super) async fn work(
                     task.abort();
                 }
             }
-            Order::Serve(handed) => handed.serve(&ward),
+            Order::Serve(handed) => handed.serve(ward),
             Order::Stop(time) => {
                 end = time;
                 break;
