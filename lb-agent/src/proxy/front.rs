@@ -4,6 +4,7 @@
 mod admission;
 mod certificates;
 mod connection;
+mod crew;
 mod ending;
 mod guard;
 mod header;

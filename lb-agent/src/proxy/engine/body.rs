@@ -100,10 +100,10 @@ impl EngineBody {
         }
     }
 
-    /// All of the request that it answers has come.
+    /// All of the request's body has come; of one that nobody asked for it is not known.
     pub fn is_request_whole(&self) -> bool {
         let request = self.ledger.as_ref().and_then(|ledger| ledger.body.as_ref());
-        request.is_none_or(|body| body.has_come())
+        request.is_some_and(|body| body.has_come())
     }
 
     /// Has the ledger closed when all has passed, or the client is gone.

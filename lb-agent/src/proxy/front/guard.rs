@@ -67,6 +67,11 @@ impl<S> Guarded<S> {
         }
     }
 
+    /// What came ends within a request.
+    pub(super) fn is_within(&self) -> bool {
+        self.framing.is_within()
+    }
+
     /// What it stood before.
     pub(super) fn into_inner(self) -> S {
         self.stream

@@ -128,8 +128,14 @@ async fn wake(
     let Some(parts) = connection.into_parts() else {
         return Ok(None);
     };
-    let mut stream = parts.io.into_inner().into_inner().into_stream();
+    let guarded = parts.io.into_inner();
+    let is_within = guarded.is_within();
+    let mut stream = guarded.into_inner().into_stream();
     match end {
+        // What followed would be taken for a request.
+        End::Calm if is_within && parts.read_buf.is_empty() => {
+            return Err("a connection came to rest within a request".into());
+        }
         End::Calm => return Ok(Some((stream, parts.read_buf))),
         // The guard has seen to it that the client could read to the end.
         End::Over(over) => over?,

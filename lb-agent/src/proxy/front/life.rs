@@ -255,7 +255,8 @@ impl Life {
     pub(super) fn asked(&self, calm: u64) {
         let now = self.now();
         let before = self.asked.load(Relaxed);
-        self.hot.store(before > 0 && now - before <= calm, Relaxed);
+        self.hot
+            .store(before > 0 && now.saturating_sub(before) <= calm, Relaxed);
         self.asked.store(now.max(1), Relaxed);
         self.under_way
             .store(self.under_way.load(Relaxed) + 1, Relaxed);
@@ -314,7 +315,8 @@ impl Life {
         self.stage() == Stage::Idle
             && self.hungry.load(Relaxed)
             && self.is_flushed()
-            && (!self.hot.load(Relaxed) || self.now() - self.since.load(Relaxed) >= calm)
+            && (!self.hot.load(Relaxed)
+                || self.now().saturating_sub(self.since.load(Relaxed)) >= calm)
     }
 
     /// It speaks HTTP/2, and can be told that it is over: its client has asked for something.

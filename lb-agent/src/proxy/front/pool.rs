@@ -20,6 +20,7 @@ use super::{
     Place,
     admission::Admission,
     certificates::Certificates,
+    crew::Crew,
     ending::Ending,
     holder::{Keep, Key},
     socket,
@@ -58,14 +59,16 @@ impl Pool {
     /// none, and not before [`Pool::begin`]. Sockets are those of `keep` where it has some.
     pub fn new(count: usize, shared: Arc<Shared>, config: &ProxyConfig, keep: Keep) -> Self {
         let admission = Admission::new(config.bounds.connections, config.bounds.per_client);
+        let (orders, idle): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let facts = Arc::new(worker::Facts {
+            crew: Crew::new(&orders),
             shared,
             admission,
             ending: Arc::new(Ending::new()),
             bounds: config.bounds.clone(),
             trusted: config.trusted.clone(),
         });
-        let (orders, idle) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         Self {
             facts,
             orders,
@@ -91,11 +94,11 @@ impl Pool {
         if !self.is_ready || !self.is_needed {
             return;
         }
-        for orders in self.idle.drain(..) {
+        for (number, orders) in self.idle.drain(..).enumerate() {
             let facts = Arc::clone(&self.facts);
             let thread = std::thread::Builder::new()
-                .name(format!("proxy-{}", self.threads.len()))
-                .spawn(move || worker::run(facts, orders));
+                .name(format!("proxy-{number}"))
+                .spawn(move || worker::run(number, facts, orders));
             match thread {
                 Ok(thread) => self.threads.push(thread),
                 Err(error) => error!(%error, "cannot start a thread for requests"),

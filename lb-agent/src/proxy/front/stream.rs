@@ -17,6 +17,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::life::Life;
+use crate::proxy::gather;
 
 /// Bytes from and to a client.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl AsyncWrite for ClientStream {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Self::Plain(stream) => gather::poll_write(Pin::new(stream), context, pieces),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
         }
     }

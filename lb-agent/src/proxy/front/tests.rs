@@ -2,6 +2,7 @@
 //! the other.
 
 mod bounds;
+mod crew;
 mod rig;
 mod slow;
 mod stops;

@@ -37,7 +37,7 @@ impl Visit {
         self: Rc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Answered>, Infallible> {
-        let under_way = UnderWay::begin(&self);
+        let under_way = UnderWay::begin(&self, request.body().is_end_stream());
         let version = request.version();
         let mut response = self.engine.handle(request, &self.arrival).await;
         self.life.answering(response.body().patience());
@@ -63,11 +63,11 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn begin(visit: &Visit) -> Self {
+    fn begin(visit: &Visit, whole: bool) -> Self {
         visit.life.asked(visit.rounds.calm());
         Self {
             life: Arc::clone(&visit.life),
-            whole: false,
+            whole,
         }
     }
 }
@@ -100,7 +100,7 @@ impl Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        self.under_way.whole = self.body.is_request_whole();
+        self.under_way.whole |= self.body.is_request_whole();
     }
 }
 

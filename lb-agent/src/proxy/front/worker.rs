@@ -4,10 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -25,6 +22,7 @@ use super::{
     Place,
     admission::{Admission, Admitted},
     connection,
+    crew::Crew,
     ending::Ending,
     life::Pace,
     present::Present,
@@ -44,6 +42,7 @@ pub(super) struct Facts {
     pub(super) shared: Arc<Shared>,
     pub(super) admission: Arc<Admission>,
     pub(super) ending: Arc<Ending>,
+    pub(super) crew: Crew,
     pub(super) bounds: Bounds,
     pub(super) trusted: Vec<IpNet>,
 }
@@ -62,47 +61,62 @@ pub(super) enum Order {
     Open(SocketAddr, std::net::TcpListener, Arc<Place>),
     /// No longer.
     Close(SocketAddr),
+    /// Serve a connection that another thread has accepted.
+    Serve(Box<Handed>),
     /// Accept no more, and end when every connection has ended, or then.
     Stop(Instant),
 }
 
-/// Works until it is told to stop.
-pub(super) fn run(facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
+/// A connection on its way from the thread that accepted it.
+#[derive(Debug)]
+pub(super) struct Handed {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    present: Present,
+    place: Arc<Place>,
+    counts: Arc<OfListener>,
+}
+
+/// Works until it is told to stop, as the thread of this number.
+pub(super) fn run(number: usize, facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => {
             let pace = Pace::new(&facts.bounds);
-            runtime.block_on(work(facts, orders, pace));
+            runtime.block_on(work(number, facts, orders, pace));
         }
         Err(error) => error!(%error, "a thread of the proxy has no runtime"),
     }
 }
 
 pub(super) async fn work(
+    number: usize,
     facts: Arc<Facts>,
     mut orders: mpsc::UnboundedReceiver<Order>,
     pace: Pace,
 ) {
     let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
     let rounds = Rounds::begin(pace, &facts.ending);
-    let open = Arc::new(AtomicUsize::new(0));
     let mut accepting: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
     let mut end = Instant::now();
+    let ward = |place, counts| {
+        Rc::new(Ward {
+            number,
+            counts,
+            facts: Arc::clone(&facts),
+            engine: Rc::clone(&engine),
+            place,
+            rounds: Rc::clone(&rounds),
+        })
+    };
     while let Some(order) = orders.recv().await {
         match order {
             Order::Open(address, socket, place) => match listener(socket) {
                 Ok(listener) => {
                     let counts = facts.shared.telemetry().counts().listener(address);
-                    let ward = Rc::new(Ward {
-                        counts,
-                        facts: Arc::clone(&facts),
-                        engine: Rc::clone(&engine),
-                        place,
-                        rounds: Rc::clone(&rounds),
-                        open: Arc::clone(&open),
-                    });
+                    let ward = ward(place, counts);
                     let tasks = accepting.entry(address).or_default();
                     tasks.push(spawn_local(ward.accept(listener)));
                 }
@@ -113,6 +127,7 @@ pub(super) async fn work(
                     task.abort();
                 }
             }
+            Order::Serve(handed) => handed.serve(&ward),
             Order::Stop(time) => {
                 end = time;
                 break;
@@ -123,6 +138,7 @@ pub(super) async fn work(
         task.abort();
     }
     // Connections that have become another protocol are among these.
+    let open = facts.crew.open(number);
     while open.load(Relaxed) > 0 && Instant::now() < end {
         sleep(Duration::from_millis(10)).await;
     }
@@ -136,12 +152,13 @@ fn listener(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
 
 /// One socket and what its connections need.
 pub(super) struct Ward {
+    /// Of the thread.
+    number: usize,
     pub(super) counts: Arc<OfListener>,
     pub(super) facts: Arc<Facts>,
     pub(super) engine: Rc<Engine>,
     pub(super) place: Arc<Place>,
     pub(super) rounds: Rc<Rounds>,
-    open: Arc<AtomicUsize>,
 }
 
 impl Ward {
@@ -169,7 +186,37 @@ impl Ward {
 
     fn begin(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
         let elder = self.facts.ending.elder();
-        let present = Present::new(admitted, elder, &self.open, &self.counts);
+        let crew = &self.facts.crew;
+        // Once a stop has begun, the other may be gone before it hears of it.
+        let number = match elder {
+            Some(_) => crew.place(self.number),
+            None => self.number,
+        };
+        let present = Present::new(admitted, elder, crew.open(number), &self.counts);
+        if number == self.number {
+            self.serve(stream, peer, present);
+            return;
+        }
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                debug!(%error, %peer, "a connection could not be handed over");
+                return;
+            }
+        };
+        let handed = Handed {
+            stream,
+            peer,
+            present,
+            place: Arc::clone(&self.place),
+            counts: Arc::clone(&self.counts),
+        };
+        if let Err(handed) = crew.hand(number, Box::new(handed)) {
+            handed.serve(|_, _| Rc::clone(self));
+        }
+    }
+
+    fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, present: Present) {
         let life = self.rounds.greet(present);
         let serving = connection::serve(stream, peer, Rc::clone(self), life);
         spawn_local(async move {
@@ -177,5 +224,15 @@ impl Ward {
                 debug!(%error, %peer, "a connection ended");
             }
         });
+    }
+}
+
+impl Handed {
+    /// Serves it on this thread, whose ward for it is made by `ward`.
+    fn serve(self, ward: impl FnOnce(Arc<Place>, Arc<OfListener>) -> Rc<Ward>) {
+        match TcpStream::from_std(self.stream) {
+            Ok(stream) => ward(self.place, self.counts).serve(stream, self.peer, self.present),
+            Err(error) => debug!(%error, peer = %self.peer, "a connection could not be taken over"),
+        }
     }
 }

@@ -25,6 +25,7 @@ use super::super::{
     Place,
     admission::Admission,
     certificates::Certificates,
+    crew::Crew,
     ending::Ending,
     life::Pace,
     worker::{self, Facts, Order},
@@ -72,10 +73,26 @@ pub(super) enum Kind {
 pub(super) struct Front {
     pub(super) address: SocketAddr,
     pub(super) facts: Arc<Facts>,
-    orders: mpsc::UnboundedSender<Order>,
-    thread: JoinHandle<()>,
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    threads: Vec<JoinHandle<()>>,
     certificate: Option<CertificateDer<'static>>,
     _files: Option<tempfile::TempDir>,
+}
+
+/// What a thread does, with little patience at a stop.
+fn serve(number: usize, facts: Arc<Facts>, orders: mpsc::UnboundedReceiver<Order>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())
+        .unwrap();
+    let linger = u64::try_from(GRACE.as_millis()).unwrap();
+    let pace = Pace {
+        linger,
+        linger_new: linger,
+        grain: 10,
+        ..Pace::new(&facts.bounds)
+    };
+    runtime.block_on(worker::work(number, facts, orders, pace));
 }
 
 impl Front {
@@ -85,37 +102,41 @@ impl Front {
         policy: HttpPolicy,
         backend: SocketAddr,
     ) -> Self {
+        Self::of(1, bounds, kind, policy, backend)
+    }
+
+    /// Several threads, of which the first accepts.
+    pub(super) fn of(
+        threads: usize,
+        bounds: Bounds,
+        kind: Kind,
+        policy: HttpPolicy,
+        backend: SocketAddr,
+    ) -> Self {
         let (sender, _) = mpsc::channel(1);
-        let shared = Shared::new(Telemetry::to(sender), 1);
+        let shared = Shared::new(Telemetry::to(sender), threads);
         shared.update(&snapshot(policy, Protocol::Http, &[backend]));
+        let (orders, receivers): (Vec<_>, Vec<_>) =
+            (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let facts = Arc::new(Facts {
+            crew: Crew::new(&orders),
             shared,
             admission: Admission::new(bounds.connections, bounds.per_client),
             ending: Arc::new(Ending::new()),
             bounds,
             trusted: vec!["127.0.0.0/8".parse().unwrap()],
         });
-        let (orders, receiver) = mpsc::unbounded_channel();
-        let theirs = Arc::clone(&facts);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build_local(Default::default())
-                .unwrap();
-            let linger = u64::try_from(GRACE.as_millis()).unwrap();
-            let pace = Pace {
-                linger,
-                linger_new: linger,
-                grain: 10,
-                ..Pace::new(&theirs.bounds)
-            };
-            runtime.block_on(worker::work(theirs, receiver, pace));
+        let threads = receivers.into_iter().enumerate();
+        let threads = threads.map(|(number, receiver)| {
+            let facts = Arc::clone(&facts);
+            std::thread::spawn(move || serve(number, facts, receiver))
         });
+        let threads = threads.collect();
         let mut front = Self {
             address: ([127, 0, 0, 1], 0).into(),
             facts,
             orders,
-            thread,
+            threads,
             certificate: None,
             _files: None,
         };
@@ -147,7 +168,7 @@ impl Front {
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let order = Order::Open(address, socket, Arc::new(place));
-        self.orders.send(order).unwrap();
+        self.orders[0].send(order).unwrap();
         address
     }
 
@@ -198,14 +219,18 @@ impl Front {
     pub(super) fn tell_stop(&self, patience: Duration) {
         self.facts.ending.begin();
         let end = tokio::time::Instant::now() + patience;
-        self.orders.send(Order::Stop(end)).unwrap();
+        for orders in &self.orders {
+            orders.send(Order::Stop(end)).unwrap();
+        }
     }
 
     /// Waits until the thread has ended.
     pub(super) async fn ended(self) {
-        let joined = tokio::task::spawn_blocking(move || self.thread.join());
-        let joined = timeout(SOON, joined).await.expect("the thread goes on");
-        joined.unwrap().unwrap();
+        let mut threads = self.threads.into_iter();
+        let joined =
+            tokio::task::spawn_blocking(move || threads.all(|thread| thread.join().is_ok()));
+        let joined = timeout(SOON, joined).await.expect("a thread goes on");
+        assert!(joined.unwrap());
     }
 }
 

@@ -1,0 +1,39 @@
+//! Several threads, to whose first the kernel gives every connection.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::rig::{Front, Kind, LONG, OK, patient};
+use crate::{
+    domain::http::policy::HttpPolicy,
+    proxy::engine::tests::rig::{Backend, local},
+};
+
+/// Connections end up spread, are served wherever they are, and count until they end.
+#[test]
+fn connections_go_where_there_are_fewest() {
+    local(async {
+        let backend = Backend::answering(OK).await;
+        let policy = HttpPolicy::default();
+        let front = Front::of(3, patient(), Kind::Plain, policy, backend.address);
+        let mut clients = Vec::new();
+        for count in 1..=12 {
+            let mut client = front.connect().await;
+            client.ask().await;
+            clients.push(client);
+            front.until_connections(count).await;
+        }
+        let crew = &front.facts.crew;
+        let counts = [0, 1, 2].map(|number| crew.open(number).load(Relaxed));
+        assert_eq!(counts.iter().sum::<usize>(), 12);
+        // Of three that differ by less than three each.
+        assert!(counts.iter().all(|count| *count >= 3), "{counts:?}");
+        for client in &mut clients {
+            client.ask().await;
+        }
+        front.tell_stop(LONG);
+        for client in &mut clients {
+            assert_eq!(client.rest().await, "");
+        }
+        front.ended().await;
+    });
+}
