@@ -159,9 +159,7 @@ impl Passing {
             _ => Pin::new(&mut self.incoming).poll_frame(context),
         };
         let Poll::Ready(frame) = polled else {
-            return self
-                .poll_idle(context)
-                .map(|()| Some(Err(BrokenOff::Idle)));
+            return self.poll_idle(context).map(|()| Some(Err(BrokenOff::Idle)));
         };
         Poll::Ready(match frame {
             None => {

@@ -279,7 +279,13 @@ impl Body for Outgoing {
             return SizeHint::default();
         }
         let left = source.incoming.size_hint().exact();
-        let kept: usize = source.kept.pieces.iter().skip(reader.at).map(Bytes::len).sum();
+        let kept: usize = source
+            .kept
+            .pieces
+            .iter()
+            .skip(reader.at)
+            .map(Bytes::len)
+            .sum();
         match left {
             Some(left) => SizeHint::with_exact(left + kept as u64),
             None => SizeHint::default(),

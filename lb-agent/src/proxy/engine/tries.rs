@@ -183,9 +183,8 @@ impl Engine {
             result = &mut first => { one.result = result; false }
             result = &mut second => { other.result = result; true }
         };
-        let is_good = |tried: &Tried| {
-            tried.result.is_ok() && call.repeats(tries, &tried.result).is_none()
-        };
+        let is_good =
+            |tried: &Tried| tried.result.is_ok() && call.repeats(tries, &tried.result).is_none();
         let (good, rest) = match hedge_first {
             true if is_good(&other) => (other, one),
             false if is_good(&one) => (one, other),

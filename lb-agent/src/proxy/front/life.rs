@@ -162,6 +162,11 @@ impl Life {
         })
     }
 
+    /// Whom it counts with.
+    pub(super) fn present(&self) -> &Present {
+        &self.present
+    }
+
     fn now(&self) -> u64 {
         self.time.load(Relaxed)
     }
