@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use lb_common::{flow::Lifetimes, socket::SocketStats};
 use tokio::{
     net::TcpListener,
+    runtime::Handle as Runtime,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
@@ -222,10 +223,10 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             .transpose()?,
     };
     tasks.spawn("the sweep of the flow tables", |_| async {
-        Ok(
-            tokio::task::spawn_blocking(move || sweep::keep_swept(&flows, &traffic, &census))
-                .await?,
-        )
+        Ok(tokio::task::spawn_blocking(move || {
+            sweep::keep_swept(&flows, &traffic, &census, &Runtime::current());
+        })
+        .await?)
     });
     if let Some(consul) = &config.consul {
         let options = consul_options(consul);

@@ -64,6 +64,8 @@ mod paths;
 mod prometheus;
 #[path = "e2e/proxy.rs"]
 mod proxy;
+#[path = "e2e/proxy_canary.rs"]
+mod proxy_canary;
 #[path = "e2e/proxy_front.rs"]
 mod proxy_front;
 #[path = "e2e/proxy_grpc.rs"]

@@ -90,7 +90,13 @@ impl Datapath {
         for vip in view.vips.keys().chain(self.retired.keys()) {
             set_destination(&mut filter, vip);
         }
+        // Most backends see the same source as the one before them, and say nothing new by it.
+        let mut last = None;
         for (backend, source) in self.written.values() {
+            if last == Some(*source) && backend.address.ip() != *source {
+                continue;
+            }
+            last = Some(*source);
             set_source(&mut filter, *source, backend.address);
         }
         filter

@@ -5,7 +5,8 @@
 //! - *Errors*: the part of its new connections that failed. What all subsets suffer alike is not the
 //!   new one's fault: it fails only with twice the rate of the others, too. Where these have too few
 //!   connections, what they had in an earlier window of the same shift counts.
-//! - *Latency*: the mean time that its backends took to answer, be it probes or requests.
+//! - *Latency*: the mean time that its backends took to answer: requests, where a proxy has sent
+//!   enough of them on, for these are what clients wait for; otherwise probes.
 //!
 //! A measure has no say where there is nothing to measure. Between *failed* and *good* lies a band
 //! in which a window is *undecided*: it neither counts against the subset nor for it.
@@ -33,7 +34,8 @@ pub struct GateSpec {
     pub errors: u32,
     /// Longest mean time to an answer; `None`: it does not count.
     pub latency: Option<Duration>,
-    /// New connections in a window below which errors have no say.
+    /// New connections in a window below which errors have no say; requests below which their
+    /// latency has none.
     pub connections: u32,
     /// After a failed window no further traffic is shifted for so long.
     pub cooldown: Duration,
@@ -61,10 +63,47 @@ pub struct Outcomes {
     pub begun: u64,
     /// Those that were refused, reset or never answered (or answered with a server's error).
     pub failed: u64,
-    /// Questions that were answered, and timed.
-    pub answers: u64,
-    /// What the answers took, in microseconds, all together.
-    pub answer_us: u64,
+    /// Probes that were answered.
+    pub probes: Timed,
+    /// Requests that were answered, or given up after all the patience there was.
+    pub requests: Timed,
+}
+
+/// What was timed, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timed {
+    /// How many.
+    pub count: u64,
+    /// What they took, in microseconds.
+    pub took_us: u64,
+}
+
+impl Timed {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            took_us: self.took_us + other.took_us,
+        }
+    }
+
+    /// What has come to `former` since. Where there are fewer, they began anew.
+    fn since(self, former: Self) -> Self {
+        if self.count < former.count || self.took_us < former.took_us {
+            return self;
+        }
+        Self {
+            count: self.count - former.count,
+            took_us: self.took_us - former.took_us,
+        }
+    }
+
+    /// What one took on average; `None`: there was none.
+    fn mean(self) -> Option<Duration> {
+        self.took_us
+            .checked_div(self.count)
+            .map(Duration::from_micros)
+    }
 }
 
 impl Outcomes {
@@ -73,8 +112,8 @@ impl Outcomes {
         Self {
             begun: self.begun + other.begun,
             failed: self.failed + other.failed,
-            answers: self.answers + other.answers,
-            answer_us: self.answer_us + other.answer_us,
+            probes: self.probes.plus(other.probes),
+            requests: self.requests.plus(other.requests),
         }
     }
 
@@ -84,8 +123,8 @@ impl Outcomes {
         Self {
             begun: since(self.begun, former.begun),
             failed: since(self.failed, former.failed),
-            answers: since(self.answers, former.answers),
-            answer_us: since(self.answer_us, former.answer_us),
+            probes: self.probes.since(former.probes),
+            requests: self.requests.since(former.requests),
         }
     }
 }
@@ -314,12 +353,17 @@ fn errors(spec: &GateSpec, subset: &Outcomes, others: f64) -> Option<Judgement> 
 /// Good is what lies within four fifths of the limit.
 fn latency(spec: &GateSpec, subset: &Outcomes) -> Option<Judgement> {
     let most = spec.latency?;
-    let mean = Duration::from_micros(subset.answer_us.checked_div(subset.answers)?);
+    let enough = subset.requests.count >= u64::from(spec.connections.max(1));
+    let (timed, what) = match enough {
+        true => (subset.requests, "answers to requests"),
+        false => (subset.probes, "answers to probes"),
+    };
+    let mean = timed.mean()?;
     judgement(
         mean > most,
         mean <= most * 4 / 5,
         format!(
-            "its answers took {} on average, of {} at most",
+            "its {what} took {} on average, of {} at most",
             humantime::format_duration(mean),
             humantime::format_duration(most)
         ),

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::{
+    gate::Timed,
     kernel::Attempts,
     passive::{Tally, Witness},
 };
@@ -17,6 +18,8 @@ pub struct Signal {
     pub backend: SocketAddr,
     /// What became of attempts on it since it was last told.
     pub tally: Tally,
+    /// What those took that were timed: requests alone.
+    pub timed: Timed,
 }
 
 impl Signal {
@@ -36,16 +39,18 @@ impl Signal {
                 failed: found.failed(),
                 failure: failure.into(),
             },
+            timed: Timed::default(),
         }
     }
 
     /// What came of requests that were sent on: `failure` says what most of those met that failed,
-    /// as in `status 502`.
+    /// as in `status 502`; `timed` what those took that got as far as waiting for an answer.
     pub fn of_requests(
         service: String,
         backend: SocketAddr,
         (succeeded, failed): (u64, u64),
         failure: impl Into<String>,
+        timed: Timed,
     ) -> Self {
         Self {
             service,
@@ -56,6 +61,7 @@ impl Signal {
                 failed,
                 failure: failure.into(),
             },
+            timed,
         }
     }
 }
@@ -95,13 +101,17 @@ mod tests {
     #[test]
     fn requests() {
         let backend = ([10, 0, 0, 1], 80).into();
-        let signal = Signal::of_requests("a".into(), backend, (7, 2), "status 502");
+        let timed = Timed {
+            count: 8,
+            took_us: 4000,
+        };
+        let signal = Signal::of_requests("a".into(), backend, (7, 2), "status 502", timed);
         let expected = Tally {
             witness: Witness::Proxy,
             succeeded: 7,
             failed: 2,
             failure: "status 502".into(),
         };
-        assert_eq!(signal.tally, expected);
+        assert_eq!((signal.tally, signal.timed), (expected, timed));
     }
 }

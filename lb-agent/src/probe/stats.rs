@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Target, failure::ProbeFailure};
-use crate::domain::gate::{Outcomes, Readings, Witness};
+use crate::domain::gate::{Outcomes, Readings, Timed, Witness};
 
 /// Counts of probe results since the agent started. Shared by the scheduler, which counts, and
 /// the metrics, which read.
@@ -49,8 +49,10 @@ impl ProbeStats {
                 .entry((target.id.clone(), target.address))
                 .or_default();
             *outcomes = outcomes.plus(Outcomes {
-                answers: 1,
-                answer_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                probes: Timed {
+                    count: 1,
+                    took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                },
                 ..Outcomes::default()
             });
         }
@@ -120,7 +122,13 @@ mod tests {
         let read = || -> Vec<(String, u64, u64)> {
             let readings = stats.outcomes("echo").into_iter();
             readings
-                .map(|((id, _), outcomes)| (id.to_string(), outcomes.answers, outcomes.answer_us))
+                .map(|((id, _), outcomes)| {
+                    (
+                        id.to_string(),
+                        outcomes.probes.count,
+                        outcomes.probes.took_us,
+                    )
+                })
                 .collect()
         };
         assert_eq!(read(), [("a".into(), 2, 8000), ("b".into(), 1, 1000)]);

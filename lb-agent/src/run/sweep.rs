@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tracing::error;
 
 use crate::{
@@ -19,12 +19,17 @@ const LOOK_ANYWAY: u64 = 12;
 
 /// Passes from which to the next free memory is given back.
 const GIVE_BACK: u64 = 3;
+/// The same for the pages of the program: what was not needed for a minute is not kept for it.
+const LET_GO: u64 = 12;
+/// The pass after which both are first done.
+const GIVE_BACK_FIRST: u64 = 2;
 
 /// Counts and sweeps the flow tables, as long as anybody wants to know. Blocks.
 pub(super) fn keep_swept(
     flows: &FlowTables,
     traffic: &Traffic,
     census: &watch::Sender<Arc<Census>>,
+    runtime: &Handle,
 ) {
     let mut pass = 0;
     let mut judged = flows.judged();
@@ -52,15 +57,16 @@ pub(super) fn keep_swept(
             }
         }
         // The first of these, when all services have come; then from time to time.
-        if pass % GIVE_BACK == 2 {
+        if pass % GIVE_BACK == GIVE_BACK_FIRST {
             datapath::memory::give_back();
         }
-        let steps = 50;
-        for _ in 0..steps {
-            std::thread::sleep(SWEEP / steps);
-            if census.is_closed() {
-                return;
-            }
+        if pass % LET_GO == GIVE_BACK_FIRST {
+            datapath::memory::let_go_of_code();
+        }
+        // Nothing is waited for in small steps: each would wake a processor.
+        let unwanted = runtime.block_on(tokio::time::timeout(SWEEP, census.closed()));
+        if unwanted.is_ok() {
+            return;
         }
     }
 }

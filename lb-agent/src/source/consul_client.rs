@@ -1,8 +1,11 @@
 //! Asks Consul over HTTP, and says of each failure what a person can do about it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use bytes::Bytes;
 use reqwest::{
     Method, StatusCode,
     header::{HeaderMap, HeaderValue},
@@ -44,7 +47,14 @@ struct Inner {
     token: Token,
     wait: Duration,
     slack: Duration,
+    spare: Mutex<Vec<Vec<u8>>>,
 }
+
+/// Memory of answers that is kept for the next ones: a thousand polls would otherwise have the
+/// kernel fill as many pages with zeros as their answers are long, and take them back.
+const SPARE: usize = 4;
+/// No more of each than this.
+const SPARE_SIZE: usize = 256 * 1024;
 
 impl Client {
     /// Builds a client; connects to nothing. `slack` is what a held answer may be late by,
@@ -60,6 +70,7 @@ impl Client {
             token,
             wait: options.wait.clamp(SHORTEST_WAIT, LONGEST_WAIT),
             slack,
+            spare: Mutex::default(),
         })))
     }
 
@@ -81,7 +92,7 @@ impl Client {
         &self,
         path: &[&str],
         index: u64,
-    ) -> Result<(u64, Bytes), RequestError> {
+    ) -> Result<(u64, Vec<u8>), RequestError> {
         let datacenter = self.0.datacenter.as_ref();
         let answer = async {
             let answer = self.fetch(path, &[], datacenter, index).await?;
@@ -175,10 +186,11 @@ impl Client {
         }
         accept(status, &body)?;
         let index = trusted_index(&headers)?;
-        let (body, digest) = read(topic, &body, known)?;
+        let (listed, digest) = read(topic, &body, known)?;
+        self.keep_spare(body);
         Ok(Answer {
             index,
-            body,
+            body: listed,
             digest,
         })
     }
@@ -190,7 +202,7 @@ impl Client {
         query: &[(&str, &str)],
         datacenter: Option<&String>,
         index: u64,
-    ) -> Result<(StatusCode, HeaderMap, Bytes), Cause> {
+    ) -> Result<(StatusCode, HeaderMap, Vec<u8>), Cause> {
         let inner = &*self.0;
         let mut url = inner.endpoint.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -214,11 +226,29 @@ impl Client {
             request = request.header("X-Consul-Token", token);
         }
         let failed = |error| explain(&error, timeout);
-        let response = request.send().await.map_err(failed)?;
+        let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
         let headers = response.headers().clone();
-        let body = response.bytes().await.map_err(failed)?;
+        let mut body = self.spare();
+        // Piece by piece, so that the connection's own memory serves for each as well.
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            body.extend_from_slice(&piece);
+        }
         Ok((status, headers, body))
+    }
+
+    fn spare(&self) -> Vec<u8> {
+        let mut spare = self.0.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.pop().unwrap_or_default()
+    }
+
+    /// Keeps the memory of an answer that has been read.
+    fn keep_spare(&self, mut body: Vec<u8>) {
+        let mut spare = self.0.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE && body.capacity() <= SPARE_SIZE {
+            body.clear();
+            spare.push(body);
+        }
     }
 }
 

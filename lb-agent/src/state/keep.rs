@@ -15,6 +15,8 @@ const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// hundred thousand backends a save takes a good part of a second, and something changes all the
 /// time.
 const SHARE: u32 = 20;
+/// Nor is what Consul lists ever kept from the disk for longer, however slow that was the last time.
+const LONGEST_REST: Duration = Duration::from_secs(15);
 
 /// Writes the latest state to disk whenever it changes, and again while that fails; the last one
 /// before it ends. What people and gates decided is written at once, what Consul lists as often as
@@ -56,7 +58,8 @@ pub async fn keep_saved(
             dir.save(&state)
         })
         .await;
-        rested = Instant::now() + begun.elapsed() * (SHARE - 1);
+        let rest = begun.elapsed() * (SHARE - 1);
+        rested = Instant::now() + rest.min(LONGEST_REST);
         if matches!(saved, Ok(Ok(()))) {
             on_disk = imported;
             shifts.send_replace(shifts_in_it);

@@ -291,11 +291,7 @@ fn the_agent_starts_without_consul_and_without_its_own_memory() {
     }
     scene.wait_until_served(&[VIP]);
     let state = scene.topology.directory().join("state/state.json");
-    wait_for("the state to be saved", PATIENCE, || {
-        let text = fs::read_to_string(&state).unwrap_or_default();
-        Ok((text.contains("lb-node/b1") && text.contains("lb-node/b2")).then_some(()))
-    })
-    .unwrap();
+    scene.wait_until_saved(&["lb-node/b1", "lb-node/b2"]);
     let load = scene.load(200.0);
 
     // From what it knew last.

@@ -210,12 +210,7 @@ fn there_is_no_connection_left() {
         consul.register(instance(&scene, id)).unwrap();
     }
     wait_for_backends(&scene, &["b1", "b2"]);
-    let saved = scene.topology.directory().join("state/state.json");
-    wait_for("the state to be saved", PATIENCE, || {
-        let text = fs::read_to_string(&saved).unwrap_or_default();
-        Ok((text.contains("lb-node/b1") && text.contains("lb-node/b2")).then_some(()))
-    })
-    .unwrap();
+    scene.wait_until_saved(&["lb-node/b1", "lb-node/b2"]);
     let load = scene.load(200.0);
     scene.agent.kill9().unwrap();
     let taken: Vec<TcpStream> = scene.topology.node().run(|| {

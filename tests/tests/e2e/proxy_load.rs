@@ -53,10 +53,10 @@ fn load(stage: &Stage) -> Crowd {
 }
 
 /// What came of requests that are of this kind, by status or error.
-fn results<'a>(
-    outcomes: &'a [Outcome],
+fn results(
+    outcomes: &[Outcome],
     fits: impl Fn(&Outcome) -> bool,
-) -> BTreeMap<String, Vec<&'a Outcome>> {
+) -> BTreeMap<String, Vec<&Outcome>> {
     let mut results = BTreeMap::<String, Vec<&Outcome>>::new();
     for outcome in outcomes.iter().filter(|outcome| fits(outcome)) {
         let result = match &outcome.status {

@@ -36,12 +36,20 @@ impl Stage {
     /// `backends` of them; `service`: lines of the service, `protocol` among them; `proxy`: lines
     /// of `[proxy]` besides the listener.
     pub(crate) fn new(backends: u8, service: &str, proxy: &str) -> Self {
+        Self::of(backends, |_| String::new(), service, proxy)
+    }
+
+    /// The same, each backend with further keys.
+    fn of(backends: u8, keys: impl Fn(u8) -> String, service: &str, proxy: &str) -> Self {
         let topology = Topology::new(backends.into()).unwrap();
         let webs = (1..=backends)
             .map(|number| start_web(&topology, number))
             .collect();
         let rows: String = (1..=backends)
-            .map(|number| format!("{{ address = \"{}\" }},", topology.backend_address(number)))
+            .map(|number| {
+                let address = topology.backend_address(number);
+                format!("{{ address = \"{address}\"{} }},", keys(number))
+            })
             .collect();
         let listen = match proxy.contains("listen =") {
             true => String::new(),
@@ -62,15 +70,27 @@ impl Stage {
     /// The same, with answers on the VIP.
     pub(crate) fn served(backends: u8, service: &str, proxy: &str) -> Self {
         let stage = Self::new(backends, service, proxy);
-        let client = stage.client();
+        stage.wait_until_served();
+        stage
+    }
+
+    /// The same, backend N in subset vN.
+    pub(crate) fn of_subsets(backends: u8, service: &str) -> Self {
+        let keys = |number| format!(", subset = \"v{number}\"");
+        let stage = Self::of(backends, keys, service, "");
+        stage.wait_until_served();
+        stage
+    }
+
+    fn wait_until_served(&self) {
+        let client = self.client();
         wait_for("an answer through the VIP", PATIENCE, || {
-            stage.agent.process().ensure_running()?;
+            self.agent.process().ensure_running()?;
             let url = format!("http://{VIP}/counts");
             let words = ["-sS", "--fail", "--max-time", "2", "-H", "Host: web", &url];
             Ok(client.tool("curl", &words).ok())
         })
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", stage.agent.process().tail()));
-        stage
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.agent.process().tail()));
     }
 
     /// The host of the clients.

@@ -84,7 +84,8 @@ fn services_publish_themselves() {
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
 
-    // Over a restart of the agent without Consul.
+    // Over a restart of the agent without Consul, once it is on disk: that takes its time.
+    scene.wait_until_saved(&["lb-node/b1", "lb-node/b2", "lb-node/b3"]);
     consul.stop().unwrap();
     scene.agent.kill9().unwrap();
     scene.agent.restart().unwrap();

@@ -78,6 +78,18 @@ impl Scene {
         Client::new(self.topology.client())
     }
 
+    /// Waits until the state on disk names all of these, as in `lb-node/b1`. What Consul lists is
+    /// in force first and on disk later.
+    pub(crate) fn wait_until_saved(&self, names: &[&str]) {
+        let saved = self.topology.directory().join("state/state.json");
+        wait_for("the state to be saved", PATIENCE, || {
+            let text = fs::read_to_string(&saved).unwrap_or_default();
+            let all = names.iter().all(|name| text.contains(name));
+            Ok(all.then_some(()))
+        })
+        .unwrap();
+    }
+
     /// Waits until every backend answers on each of `vips`, and nothing fails.
     pub(crate) fn wait_until_served(&self, vips: &[&str]) {
         let client = self

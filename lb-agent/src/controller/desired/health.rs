@@ -219,6 +219,7 @@ impl Desired {
             service,
             backend,
             tally,
+            timed,
         } in signals
         {
             let Some(state) = self.snapshot.services.get(service) else {
@@ -232,7 +233,7 @@ impl Desired {
             let Some(id) = ids.get(backend) else {
                 continue;
             };
-            self.requests.note(service, *backend, tally);
+            self.requests.note(service, *backend, tally, *timed);
             if tally.failed > 0 {
                 news = true;
                 self.touched.services.insert(service.clone());

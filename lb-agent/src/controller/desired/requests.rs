@@ -7,7 +7,7 @@ use std::{
 
 use super::Desired;
 use crate::domain::{
-    gate::Outcomes,
+    gate::{Outcomes, Timed},
     passive::{Tally, Witness},
 };
 
@@ -20,13 +20,14 @@ pub(super) struct Requests(HashMap<String, OfBackends>);
 
 impl Requests {
     /// Adds what was told of a backend, if it was of requests.
-    pub(super) fn note(&mut self, service: &str, backend: SocketAddr, tally: &Tally) {
+    pub(super) fn note(&mut self, service: &str, backend: SocketAddr, tally: &Tally, timed: Timed) {
         if tally.witness != Witness::Proxy {
             return;
         }
         let seen = Outcomes {
             begun: tally.succeeded + tally.failed,
             failed: tally.failed,
+            requests: timed,
             ..Outcomes::default()
         };
         let of_service = self.0.entry(service.to_owned()).or_default();

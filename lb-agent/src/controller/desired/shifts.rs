@@ -171,7 +171,12 @@ mod tests {
     use super::*;
     use crate::{
         config::parse_in,
-        domain::{gate::Outcomes, shift::ShiftOrder, snapshot::Drain, split::Shares},
+        domain::{
+            gate::{Outcomes, Timed},
+            shift::ShiftOrder,
+            snapshot::Drain,
+            split::Shares,
+        },
         state::PersistedState,
     };
 
@@ -232,8 +237,11 @@ mod tests {
         Outcomes {
             begun: 10 * second,
             failed: failed * second,
-            answers: second,
-            answer_us: ms * 1000 * second,
+            probes: Timed {
+                count: second,
+                took_us: ms * 1000 * second,
+            },
+            ..Outcomes::default()
         }
     }
 
@@ -255,7 +263,7 @@ mod tests {
                 0,
                 0,
                 25,
-                Some("its answers took 25ms on average, of 20ms at most"),
+                Some("its answers to probes took 25ms on average, of 20ms at most"),
             ),
         ];
         for (old, new, ms, expected) in rows {

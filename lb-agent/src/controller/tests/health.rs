@@ -3,7 +3,7 @@
 use super::{addresses, bench::Bench};
 use crate::{
     controller::OperatorError,
-    domain::{history::Change, kernel::Attempts, signal::Signal},
+    domain::{gate::Timed, history::Change, kernel::Attempts, signal::Signal},
 };
 
 fn attempts(accepted: u64, refused: u64, unanswered: u64) -> Attempts {
@@ -65,7 +65,14 @@ async fn what_the_proxy_will_tell() {
     bench.list(&[(1, ""), (2, "")]).await;
     let signal = |host: u8, succeeded, failed| {
         let backend = ([10, 1, 0, host], 8080).into();
-        Signal::of_requests("echo".into(), backend, (succeeded, failed), "status 502")
+        let counts = (succeeded, failed);
+        Signal::of_requests(
+            "echo".into(),
+            backend,
+            counts,
+            "status 502",
+            Timed::default(),
+        )
     };
     let unknown = Signal {
         service: "nope".into(),

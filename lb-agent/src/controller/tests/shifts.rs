@@ -9,6 +9,7 @@ use super::{
 };
 use crate::domain::{
     dtab,
+    gate::Timed,
     kernel::Census,
     shift::{Phase, Shift, ShiftOrder},
     signal::Signal,
@@ -140,17 +141,18 @@ async fn what_cannot_be_shifted_says_so() {
     );
 }
 
-/// Requests that the proxy sees fail count like connections: a canary is given up for them.
+/// Requests that the proxy sees fail count like connections, and what it waits for answers counts
+/// as well: a canary is given up for either.
 #[tokio::test]
-async fn failing_requests_give_the_traffic_back() {
+async fn failing_and_slow_requests_give_the_traffic_back() {
     // One bad window of a second is enough; ejection, which also goes by failures, stays out of it.
-    let gate = "gate = { window = \"1s\", fail = 1, errors = 10 }";
+    let gate = "gate = { window = \"1s\", fail = 1, errors = 10, latency = \"50ms\" }";
     let health = "health = { kind = \"tcp\", panic = 0, passive = false }";
     let config = bench::CONFIG.replace(
         "health = { kind = \"tcp\", panic = 0 }",
         &format!("{health}\n{gate}"),
     );
-    for (failed, returned) in [(0, false), (5, true)] {
+    for (failed, ms, returned) in [(0, 1, false), (5, 1, true), (0, 60, true)] {
         let kernel = crate::datapath::fake::FakeKernel::default();
         let bench = Bench::configured(&config, kernel, PersistedState::default()).await;
         bench.list(&[(1, "v1"), (2, "v2")]).await;
@@ -160,12 +162,16 @@ async fn failing_requests_give_the_traffic_back() {
         let is_back = async {
             let mut pass = 0;
             loop {
-                let signal = |host: u8, succeeded, failed| {
+                let signal = |host: u8, failed, ms: u64| {
                     let backend = ([10, 1, 0, host], 8080).into();
-                    let counts = (succeeded, failed);
-                    Signal::of_requests("echo".into(), backend, counts, "status 500")
+                    let counts = (20 - failed, failed);
+                    let timed = Timed {
+                        count: 20,
+                        took_us: 20 * ms * 1000,
+                    };
+                    Signal::of_requests("echo".into(), backend, counts, "status 500", timed)
                 };
-                let signals = vec![signal(1, 20, 0), signal(2, 20 - failed, failed)];
+                let signals = vec![signal(1, 0, 1), signal(2, failed, ms)];
                 bench.handle.report(signals).await.unwrap();
                 // The shifts on the disk, which this is.
                 bench.disk.send_replace(bench.state.borrow().shifts.clone());
@@ -184,7 +190,7 @@ async fn failing_requests_give_the_traffic_back() {
         };
         let patience = Duration::from_secs(4);
         let outcome = tokio::time::timeout(patience, is_back).await;
-        assert_eq!(outcome.is_ok(), returned, "{failed} of 20 failed");
+        assert_eq!(outcome.is_ok(), returned, "{failed} of 20 failed, {ms} ms");
     }
 }
 

@@ -14,12 +14,12 @@ fn spec() -> GateSpec {
     }
 }
 
-fn readings(begun: u64, failed: u64, answers: u64, answer_us: u64) -> Readings {
+fn readings(begun: u64, failed: u64, count: u64, took_us: u64) -> Readings {
     let outcomes = Outcomes {
         begun,
         failed,
-        answers,
-        answer_us,
+        probes: Timed { count, took_us },
+        ..Outcomes::default()
     };
     let address = ([10, 0, 0, 1], 80).into();
     [((InstanceId("a".into()), address), outcomes)].into()
@@ -123,6 +123,37 @@ fn each_measure_has_a_limit_and_a_band() {
         let case = format!("{healthy} {own:?} {rest:?} {answers} {ms}: {judgement:?}");
         assert_eq!(judgement.verdict, verdict, "{case}");
         assert!(judgement.reason.contains(words), "{case}");
+    }
+}
+
+/// What clients wait for counts before what probes find, where there is enough of it. Probes and
+/// milliseconds of each; the same of requests.
+#[test]
+fn requests_come_before_probes() {
+    let rows = [
+        ((5, 1), (10, 101), Failed, "requests took 101ms on average"),
+        ((5, 1), (10, 100), Undecided, "requests took 100ms"),
+        ((5, 1), (10, 80), Good, ""),
+        ((5, 500), (10, 1), Good, ""),
+        ((0, 0), (10, 101), Failed, "of 100ms at most"),
+        // Too few say nothing.
+        ((5, 1), (9, 900), Good, ""),
+        ((5, 101), (9, 1), Failed, "probes took 101ms"),
+        ((0, 0), (9, 900), Good, ""),
+    ];
+    for (probes, requests, verdict, words) in rows {
+        let timed = |(count, ms): (u64, u64)| Timed {
+            count,
+            took_us: count * ms * 1000,
+        };
+        let subset = Outcomes {
+            probes: timed(probes),
+            requests: timed(requests),
+            ..Outcomes::default()
+        };
+        let judgement = judge(&spec(), 1.0, &subset, None);
+        assert_eq!(judgement.verdict, verdict, "{probes:?} {requests:?}");
+        assert!(judgement.reason.contains(words), "{judgement:?}");
     }
 }
 

@@ -254,6 +254,9 @@ impl Engine {
                     begun: true,
                 })?;
                 backend.latency.observe(latency, self.nanoseconds(now));
+                // A client that is slow to send its body makes no slow backend.
+                let whole = call.body.as_ref().map_or(sent, |body| body.moved());
+                backend.took(now.saturating_duration_since(sent.max(whole)));
                 match grpc_status(response.headers()).filter(|_| call.grpc) {
                     Some(UNAVAILABLE) => backend.failed(Mishap::Unavailable),
                     _ => backend.answered(response.status().as_u16()),
@@ -279,6 +282,7 @@ impl Engine {
                 // The last of several tries may have had next to no time, and a client may give none.
                 let had_time = now.saturating_duration_since(sent) >= call.total / 2;
                 if matches!(cause, Cause::Slow) || matches!(cause, Cause::Late) && had_time {
+                    backend.took(now.saturating_duration_since(sent));
                     backend.failed(Mishap::Slow);
                 }
                 Err(Failed { cause, begun: true })

@@ -1,9 +1,9 @@
-//! What requests tell of backends, for their ejection.
+//! What requests tell of backends, for their ejection and for the gates of splits.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::view::{Backend, View};
-use crate::domain::signal::Signal;
+use crate::domain::{gate::Timed, signal::Signal};
 
 /// A failure that is no status. The numbers are below those of statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,13 @@ impl Backend {
         self.failed_as(mishap as u32);
     }
 
+    /// An answer was waited for so long, whether it came or not.
+    pub(super) fn took(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.seen.took_us.fetch_add(micros, Relaxed);
+        self.seen.timed.fetch_add(1, Relaxed);
+    }
+
     fn failed_as(&self, failure: u32) {
         self.seen.failure.store(failure, Relaxed);
         self.seen.failed.fetch_add(1, Relaxed);
@@ -48,6 +55,10 @@ pub(super) fn take(view: &View) -> Vec<Signal> {
             if succeeded + failed == 0 {
                 return None;
             }
+            let timed = Timed {
+                count: backend.seen.timed.swap(0, Relaxed),
+                took_us: backend.seen.took_us.swap(0, Relaxed),
+            };
             let failure = match backend.seen.failure.load(Relaxed) {
                 1 => "not connected".into(),
                 2 => "connection broken".into(),
@@ -62,6 +73,7 @@ pub(super) fn take(view: &View) -> Vec<Signal> {
                 backend.address,
                 counts,
                 failure,
+                timed,
             ))
         })
         .collect()

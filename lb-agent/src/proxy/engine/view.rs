@@ -90,6 +90,9 @@ pub(super) struct Backend {
 pub(super) struct Seen {
     pub(super) succeeded: AtomicU64,
     pub(super) failed: AtomicU64,
+    /// Those that were timed, and what they took in microseconds.
+    pub(super) timed: AtomicU64,
+    pub(super) took_us: AtomicU64,
     /// The last failure: a status, or the number of a [`super::passive::Mishap`].
     pub(super) failure: AtomicU32,
 }
