@@ -91,7 +91,12 @@ impl Route {
             }
             _ => (rewrite, ""),
         };
-        Some(format!("{rewrite}{slash}{rest}"))
+        let rooted = [rewrite, slash, rest].concat();
+        // Nothing for `/a` leaves no path, or none that begins as one.
+        Some(match rooted.starts_with('/') {
+            true => rooted,
+            false => format!("/{rooted}"),
+        })
     }
 }
 
@@ -159,6 +164,9 @@ mod tests {
             (Text::Prefix("/a".into()), "/b", "/a/x", Some("/b/x")),
             (Text::Prefix("/".into()), "/b/", "/x", Some("/b/x")),
             (Text::Prefix("/".into()), "/b", "/x", Some("/b/x")),
+            (Text::Prefix("/a".into()), "", "/a/x", Some("/x")),
+            (Text::Prefix("/a".into()), "", "/a?q", Some("/?q")),
+            (Text::Prefix("/a".into()), "", "/a", Some("/")),
             (Text::Exact("/a".into()), "/b", "/a?q", Some("/b?q")),
             (Text::Suffix(".png".into()), "/b", "/a.png", None),
         ];

@@ -131,6 +131,11 @@ fn wait_until_calm(stage: &Stage) {
         Ok((retries() == before).then_some(()))
     })
     .unwrap();
+}
+
+/// Who fails fast is avoided at once, and may take long to fail as often as it takes to be ejected; who
+/// is slow is found out by that.
+fn assert_ejected(stage: &Stage) {
     let (name, labels) = ("lb_service_ejections_total", ["service=\"web\""]);
     assert!(stage.metric(name, &labels) >= 1.0, "nothing was ejected");
 }
@@ -165,7 +170,7 @@ fn one_is_killed() {
 
 #[test]
 fn one_hangs() {
-    let (_stage, outcomes, _) = trouble(
+    let (stage, outcomes, _) = trouble(
         |stage| stage.webs[0].freeze().unwrap(),
         |stage| {
             // What reached it is served after all.
@@ -175,6 +180,7 @@ fn one_hangs() {
             sleep(Duration::from_millis(500));
         },
     );
+    assert_ejected(&stage);
     // Nobody knows what became of these: each client is told so within the time of one try.
     for (result, posts) in results(&outcomes, |one| !may_be_repeated(one)) {
         assert!(
@@ -190,7 +196,8 @@ fn one_hangs() {
 
 #[test]
 fn one_is_slow() {
-    let (_stage, outcomes, _) = trouble(|stage| stage.always(1, "/delay/3000"), |_| ());
+    let (stage, outcomes, _) = trouble(|stage| stage.always(1, "/delay/3000"), |_| ());
+    assert_ejected(&stage);
     for (result, posts) in results(&outcomes, |one| !may_be_repeated(one)) {
         assert!(
             ["200", "504"].contains(&&*result),

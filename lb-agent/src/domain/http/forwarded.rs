@@ -31,8 +31,15 @@ pub struct Hop<'a> {
     pub trusted: bool,
 }
 
-/// Adds the hop to the headers. What a client that is not trusted has written there is removed.
+/// Adds the hop to the headers. What a client that is not trusted has written there is removed, and
+/// so is all else that it says as if it were a proxy.
 pub fn add(headers: &mut HeaderMap, hop: Hop<'_>) {
+    if !hop.trusted {
+        let others = headers.keys().filter(|name| is_other(name));
+        for name in others.cloned().collect::<Vec<_>>() {
+            headers.remove(name);
+        }
+    }
     let proto = if hop.tls { "https" } else { "http" };
     // Every request comes by here: what is written shares one piece of memory.
     let mut text = Vec::with_capacity(160);
@@ -61,6 +68,11 @@ pub fn add(headers: &mut HeaderMap, hop: Hop<'_>) {
         first(headers, PORT, port, hop.trusted);
     }
     extend(headers, FORWARDED, piece(port..text.len()), hop.trusted);
+}
+
+/// `X-Forwarded-Prefix`, `X-Forwarded-Ssl` and what more of these there are.
+fn is_other(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded-") && ![FOR, PROTO, HOST, PORT].contains(name)
 }
 
 /// The hop as an element of `Forwarded` (RFC 7239, section 4). The client's address is what
@@ -156,6 +168,27 @@ mod tests {
             let mut text = Vec::new();
             write_ip(&mut text, ip.parse().unwrap());
             assert_eq!(text, ip.as_bytes());
+        }
+    }
+
+    #[test]
+    fn others_are_believed_from_trusted_peers_only() {
+        for trusted in [false, true] {
+            let mut headers = HeaderMap::new();
+            for name in ["x-forwarded-prefix", "x-forwarded-ssl", "x-forward"] {
+                headers.insert(name, HeaderValue::from_static("on"));
+            }
+            let hop = Hop {
+                client: "10.0.0.1:5".parse().unwrap(),
+                listener: "10.0.0.2:80".parse().unwrap(),
+                tls: false,
+                host: "a",
+                trusted,
+            };
+            add(&mut headers, hop);
+            assert_eq!(headers.contains_key("x-forwarded-prefix"), trusted);
+            assert_eq!(headers.contains_key("x-forwarded-ssl"), trusted);
+            assert!(headers.contains_key("x-forward"));
         }
     }
 

@@ -40,7 +40,7 @@ pub fn remove(headers: &mut HeaderMap) -> Option<HeaderValue> {
     if headers.contains_key(CONNECTION) {
         let (listed, upgrades) = listed(headers);
         if upgrades {
-            upgrade = headers.get(UPGRADE).cloned();
+            upgrade = headers.get(UPGRADE).filter(|to| !is_http(to)).cloned();
         }
         for name in listed {
             headers.remove(name);
@@ -108,6 +108,17 @@ fn listed(headers: &HeaderMap) -> (Vec<HeaderName>, bool) {
         }
     }
     (names, upgrades)
+}
+
+/// Another version of HTTP: its requests would come past everything that looks at requests.
+fn is_http(protocol: &HeaderValue) -> bool {
+    protocol.as_bytes().split(|byte| *byte == b',').any(|one| {
+        let name = one.split(|byte| *byte == b'/').next().unwrap_or_default();
+        let name = name.trim_ascii();
+        [&b"h2c"[..], b"h2", b"http"]
+            .iter()
+            .any(|http| name.eq_ignore_ascii_case(http))
+    })
 }
 
 fn has_trailers(te: &HeaderValue) -> bool {
@@ -190,6 +201,23 @@ mod tests {
                 Some("websocket"),
             ),
             (&[("upgrade", "websocket")], &[], None),
+            (
+                &[
+                    ("connection", "Upgrade, HTTP2-Settings"),
+                    ("upgrade", "H2C"),
+                    ("http2-settings", "x"),
+                ],
+                &[],
+                None,
+            ),
+            (
+                &[
+                    ("connection", "upgrade"),
+                    ("upgrade", "websocket, HTTP/2.0"),
+                ],
+                &[],
+                None,
+            ),
         ] {
             let mut headers = HeaderMap::new();
             for &(name, value) in given {

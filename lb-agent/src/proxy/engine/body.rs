@@ -16,6 +16,7 @@ use super::{
     answer::{self, UNAVAILABLE},
     clock::Deadline,
     ledger::Ledger,
+    replay::Replay,
     upstream::{Lease, Pool},
     view::{Counted, OfBackend},
 };
@@ -56,6 +57,8 @@ pub(super) struct Passing {
     /// Idle connections that the pool keeps.
     pub(super) keep: u32,
     pub(super) counted: Option<Counted<OfBackend>>,
+    /// The request's body, which may still be on its way.
+    pub(super) request: Option<Rc<Replay>>,
     pub(super) idle: Duration,
     pub(super) deadline: Deadline,
     /// The backend has broken off, and the client is to be told.
@@ -122,6 +125,19 @@ impl Passing {
         self.counted = None;
     }
 
+    /// Ready once nothing has come for too long, neither of the answer nor of the request.
+    fn poll_idle(&mut self, context: &Context<'_>) -> Poll<()> {
+        while self.deadline.poll(context).is_ready() {
+            let request = self.request.as_ref().filter(|request| !request.ended());
+            let until = request.map(|request| request.moved() + self.idle);
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => self.deadline.set(until),
+                None => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
@@ -143,10 +159,7 @@ impl Passing {
             _ => Pin::new(&mut self.incoming).poll_frame(context),
         };
         let Poll::Ready(frame) = polled else {
-            return match self.deadline.poll(context) {
-                Poll::Ready(()) => Poll::Ready(Some(Err(BrokenOff::Idle))),
-                Poll::Pending => Poll::Pending,
-            };
+            return self.poll_idle(context).map(|()| Some(Err(BrokenOff::Idle)));
         };
         Poll::Ready(match frame {
             None => {

@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -45,14 +45,25 @@ struct Source {
     incoming: Incoming,
     ended: bool,
     trailers: Option<HeaderMap>,
-    kept: Vec<Bytes>,
-    /// Bytes that may still be kept; `None`: it is too late, and nothing is.
-    room: Option<usize>,
+    kept: Kept,
     /// Bytes that may still come.
     allowed: u64,
-    /// Whoever waits for more of it.
-    waiting: Option<Waker>,
 }
+
+/// Its beginning, as long as it may be sent once more.
+#[derive(Debug)]
+struct Kept {
+    pieces: Vec<Bytes>,
+    /// Bytes that may still be kept; `None`: it is too late, and nothing is.
+    room: Option<usize>,
+    /// Pieces at most: each takes memory besides its bytes, an empty one too.
+    most: usize,
+}
+
+/// Bytes of a piece on average, below which a body is not kept.
+const PIECE: usize = 64;
+/// So many pieces may be of any size.
+const FEW: usize = 16;
 
 impl Replay {
     /// Takes the body of a request. `keep`: bytes that may be repeated; `limit`: its longest.
@@ -67,10 +78,8 @@ impl Replay {
                 ended: incoming.is_end_stream(),
                 incoming,
                 trailers: None,
-                kept: Vec::new(),
-                room: Some(keep),
+                kept: Kept::new(keep),
                 allowed: limit.unwrap_or(u64::MAX),
-                waiting: None,
             }),
             received: Cell::new(0),
             error: Cell::new(None),
@@ -80,7 +89,7 @@ impl Replay {
 
     /// It can be sent from its beginning.
     pub(super) fn is_whole(&self) -> bool {
-        self.source.borrow().room.is_some() && self.error.get().is_none()
+        self.source.borrow().kept.room.is_some() && self.error.get().is_none()
     }
 
     /// All of it has come.
@@ -110,8 +119,7 @@ impl Replay {
 
     /// Nothing will be repeated any more: an answer has begun.
     pub(super) fn settle(&self) {
-        let mut source = self.source.borrow_mut();
-        source.room = None;
+        self.source.borrow_mut().kept.room = None;
     }
 
     /// Passes it from the beginning.
@@ -132,7 +140,7 @@ impl Replay {
         if let Some(error) = self.error.get() {
             return Poll::Ready(Some(Err(error)));
         }
-        if let Some(kept) = source.kept.get(at) {
+        if let Some(kept) = source.kept.pieces.get(at) {
             return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
         }
         if source.ended {
@@ -141,7 +149,6 @@ impl Replay {
         }
         let polled = Pin::new(&mut source.incoming).poll_frame(context);
         let Poll::Ready(frame) = polled else {
-            source.waiting = Some(context.waker().clone());
             return Poll::Pending;
         };
         self.moved.set(Instant::now());
@@ -163,7 +170,7 @@ impl Replay {
                         None => return fail(BodyError::TooLong),
                         Some(left) => source.allowed = left,
                     }
-                    source.keep(&data);
+                    source.kept.add(&data);
                     source.ended = source.incoming.is_end_stream();
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
@@ -179,17 +186,22 @@ impl Replay {
     }
 }
 
-impl Source {
-    fn keep(&mut self, data: &Bytes) {
-        match self.room.and_then(|room| room.checked_sub(data.len())) {
-            Some(left) => {
-                self.room = Some(left);
-                self.kept.push(data.clone());
-            }
-            None => {
-                self.room = None;
-                self.kept = Vec::new();
-            }
+impl Kept {
+    /// Nothing yet, and these bytes at most.
+    fn new(keep: usize) -> Self {
+        Self {
+            pieces: Vec::new(),
+            room: Some(keep),
+            most: keep / PIECE + FEW,
+        }
+    }
+
+    fn add(&mut self, data: &Bytes) {
+        let room = self.room.filter(|_| self.pieces.len() < self.most);
+        self.room = room.and_then(|room| room.checked_sub(data.len()));
+        match self.room {
+            Some(_) => self.pieces.push(data.clone()),
+            None => self.pieces = Vec::new(),
         }
     }
 }
@@ -227,8 +239,8 @@ impl Body for Outgoing {
         // What was not kept can be read by the one reader only that read everything before it.
         let lost = {
             let source = reader.replay.source.borrow();
-            source.room.is_none()
-                && source.kept.is_empty()
+            source.kept.room.is_none()
+                && source.kept.pieces.is_empty()
                 && reader.at == 0
                 && reader.replay.received() > 0
         };
@@ -254,8 +266,8 @@ impl Body for Outgoing {
         reader.done
             || source.ended
                 && source.trailers.is_none()
-                && reader.at >= source.kept.len()
-                && source.all_passed(reader.at)
+                && reader.at >= source.kept.pieces.len()
+                && source.kept.all_passed(reader.at)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -267,7 +279,13 @@ impl Body for Outgoing {
             return SizeHint::default();
         }
         let left = source.incoming.size_hint().exact();
-        let kept: usize = source.kept.iter().skip(reader.at).map(Bytes::len).sum();
+        let kept: usize = source
+            .kept
+            .pieces
+            .iter()
+            .skip(reader.at)
+            .map(Bytes::len)
+            .sum();
         match left {
             Some(left) => SizeHint::with_exact(left + kept as u64),
             None => SizeHint::default(),
@@ -275,9 +293,37 @@ impl Body for Outgoing {
     }
 }
 
-impl Source {
+impl Kept {
     /// A reader at `at` has passed everything that came.
     fn all_passed(&self, at: usize) -> bool {
-        at > 0 || self.kept.is_empty()
+        at > 0 || self.pieces.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        // (bytes to keep, pieces, bytes of each) → kept
+        for (keep, pieces, each, expected) in [
+            (100, 1, 100, true),
+            (100, 1, 101, false),
+            (100, 4, 25, true),
+            (0, 0, 0, true),
+            (0, 1, 1, false),
+            (64 * 1024, 1000, 60, true),
+            (64 * 1024, 60_000, 1, false),
+            (64 * 1024, 60_000, 0, false),
+        ] {
+            let mut kept = Kept::new(keep);
+            for _ in 0..pieces {
+                kept.add(&Bytes::from(vec![0; each]));
+            }
+            let known = (kept.room.is_some(), kept.pieces.len());
+            let wanted = (expected, if expected { pieces } else { 0 });
+            assert_eq!(known, wanted, "{keep} {pieces} {each}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use http::{StatusCode, uri::PathAndQuery};
 use super::{Arrival, Engine, answer::Refusal, tally::Tally, view::Service};
 use crate::domain::{
     http::{exchange::Outcome, retry::Rules, routing::RequestHead},
-    route::{Route, Text},
+    route::Route,
 };
 
 /// Where a request goes.
@@ -83,75 +83,8 @@ impl Routed {
         let rewritten = self
             .route
             .as_ref()
-            .and_then(|route| rewrite(route, path.as_str()));
+            .and_then(|route| route.rewritten(path.as_str()));
         let rewritten = rewritten.and_then(|text| PathAndQuery::try_from(text).ok());
         rewritten.unwrap_or_else(|| path.clone())
-    }
-}
-
-/// Puts the other prefix in the place of the one that fitted.
-fn rewrite(route: &Route, path: &str) -> Option<String> {
-    let to = route.to.prefix_rewrite.as_deref()?;
-    let (Text::Prefix(from) | Text::Exact(from)) = route.fits.path.as_ref()? else {
-        return None;
-    };
-    let rest = path.strip_prefix(from.as_str())?;
-    let text = format!("{to}{rest}");
-    Some(if text.starts_with('/') {
-        text
-    } else {
-        format!("/{text}")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::route::{Destination, Fits};
-
-    #[test]
-    fn prefixes_are_replaced() {
-        // (fits, rewrite, path) → path
-        for (fits, to, path, expected) in [
-            (
-                Some(Text::Prefix("/a/".into())),
-                Some("/"),
-                "/a/b?c=1",
-                Some("/b?c=1"),
-            ),
-            (
-                Some(Text::Prefix("/a".into())),
-                Some(""),
-                "/a/b",
-                Some("/b"),
-            ),
-            (
-                Some(Text::Prefix("/a".into())),
-                Some(""),
-                "/a?x",
-                Some("/?x"),
-            ),
-            (
-                Some(Text::Exact("/a".into())),
-                Some("/b"),
-                "/a?x",
-                Some("/b?x"),
-            ),
-            (Some(Text::Suffix("a".into())), Some("/b"), "/a", None),
-            (Some(Text::Prefix("/a".into())), None, "/a", None),
-            (None, Some("/b"), "/a", None),
-        ] {
-            let route = Route {
-                fits: Fits {
-                    path: fits,
-                    ..Fits::default()
-                },
-                to: Destination {
-                    prefix_rewrite: to.map(str::to_owned),
-                    ..Destination::default()
-                },
-            };
-            assert_eq!(rewrite(&route, path).as_deref(), expected, "{route} {path}");
-        }
     }
 }

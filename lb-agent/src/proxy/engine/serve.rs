@@ -353,6 +353,7 @@ impl Engine {
             pool,
             keep: self.share(keep),
             counted: Some(counted),
+            request: call.body,
             idle,
             deadline: Deadline::new(&self.clock, at + idle),
             broken: false,

@@ -55,6 +55,17 @@ struct Tried {
     result: Result<Answer, Failed>,
 }
 
+impl Tried {
+    /// After an earlier one that would be tried again: this decides, unless only that is an answer.
+    /// The one that does not count comes second.
+    fn or(self, earlier: Self) -> (Self, Self) {
+        match self.result.is_err() && earlier.result.is_ok() {
+            true => (earlier, self),
+            false => (self, earlier),
+        }
+    }
+}
+
 impl Engine {
     /// Tries until there is an answer for the client.
     pub(super) async fn answer(
@@ -101,42 +112,24 @@ impl Engine {
                 }
             };
             Self::note(&done, ledger);
-            let (failure, begun) = match &done.result {
-                Ok(answer) => (failure_in(call, answer), true),
-                Err(failed) => (failed.failure(), failed.begun),
-            };
-            let full = matches!(&done.result, Err(failed) if matches!(failed.cause, Cause::Full));
-            if failure.is_some_and(|failure| !full && tries.rules.blame(failure)) {
-                let backend = &call.service.backends[done.index];
-                let now = self.nanoseconds(Instant::now());
-                backend.latency.observe(FAILED.as_nanos() as u64, now);
-            }
-            let again = failure.filter(|failure| {
-                let sent = Sent {
-                    idempotent: call.idempotent,
-                    begun,
-                    replayable: call.is_replayable(),
-                };
-                tried.len() <= tries.retries as usize && may_repeat(*failure, sent, tries.rules)
-            });
+            self.blame(call, tries, &done);
+            let again = call.repeats(tries, &done.result);
+            let again = again.filter(|_| tried.len() <= tries.retries as usize);
             let result = done.result.map_err(|failed| failed.refusal());
             let Some(failure) = again else { return result };
-            if self.choose(call, tries, &tried, began).is_none() || !self.afford(call) {
-                return result;
-            }
-            // No answer of which anything is wanted: its connection is closed with it.
-            last = result.err().map(Err);
             let pause = match failure {
                 Failure::Connect => Duration::ZERO,
                 _ => self.pause(&call.service.policy.retry, tried.len() as u32),
             };
-            if Instant::now() + pause >= call.until() {
-                let late = Failed {
-                    cause: Cause::Late,
-                    begun,
-                };
-                return last.unwrap_or_else(|| Err(late.refusal()));
+            // What there is is better than what comes too late.
+            if Instant::now() + pause >= call.until()
+                || self.choose(call, tries, &tried, began).is_none()
+                || !self.afford(call)
+            {
+                return result;
             }
+            // No answer of which anything is wanted: its connection is closed with it.
+            last = result.err().map(Err);
             call.service.counts.retries.fetch_add(1, Relaxed);
             if !pause.is_zero() {
                 Deadline::new(&self.clock, Instant::now() + pause)
@@ -195,21 +188,18 @@ impl Engine {
             result = &mut first => { one.result = result; false }
             result = &mut second => { other.result = result; true }
         };
-        let is_good = |tried: &Tried| {
-            let answer = tried.result.as_ref();
-            answer.is_ok_and(|answer| failure_in(call, answer).is_none())
-        };
+        let is_good =
+            |tried: &Tried| tried.result.is_ok() && call.repeats(tries, &tried.result).is_none();
         let (good, rest) = match hedge_first {
             true if is_good(&other) => (other, one),
             false if is_good(&one) => (one, other),
-            // The one has failed: the other decides.
             true => {
                 one.result = first.await;
-                (one, other)
+                one.or(other)
             }
             false => {
                 other.result = second.await;
-                (other, one)
+                other.or(one)
             }
         };
         Self::note(&rest, ledger);
@@ -245,6 +235,23 @@ impl Engine {
             }
         });
         span
+    }
+
+    /// Has a failed backend avoided for a while.
+    fn blame(&self, call: &Call, tries: &Tries<'_>, tried: &Tried) {
+        let failure = match &tried.result {
+            Ok(answer) => failure_in(call, answer),
+            // Its connections are all in use: it has not failed.
+            Err(Failed {
+                cause: Cause::Full, ..
+            }) => None,
+            Err(failed) => failed.failure(),
+        };
+        if failure.is_some_and(|failure| tries.rules.blame(failure)) {
+            let backend = &call.service.backends[tried.index];
+            let now = self.nanoseconds(Instant::now());
+            backend.latency.observe(FAILED.as_nanos() as u64, now);
+        }
     }
 
     /// Writes a try down that is over.
@@ -323,6 +330,20 @@ impl Engine {
 }
 
 impl Call {
+    /// As what failure it is to be tried again, if the rules have that; how often is not asked.
+    fn repeats(&self, tries: &Tries<'_>, result: &Result<Answer, Failed>) -> Option<Failure> {
+        let (failure, begun) = match result {
+            Ok(answer) => (failure_in(self, answer), true),
+            Err(failed) => (failed.failure(), failed.begun),
+        };
+        let sent = Sent {
+            idempotent: self.idempotent,
+            begun,
+            replayable: self.is_replayable(),
+        };
+        failure.filter(|failure| may_repeat(*failure, sent, tries.rules))
+    }
+
     /// A second copy does no harm and can be made at any time.
     fn is_hedgeable(&self) -> bool {
         self.idempotent && self.body.is_none() && self.head.upgrade.is_none()

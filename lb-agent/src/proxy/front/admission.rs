@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::Poll,
 };
 
@@ -27,8 +27,12 @@ pub(super) struct Admission {
 #[derive(Debug)]
 pub(super) struct Admitted {
     _one_of_all: OwnedSemaphorePermit,
-    client: Option<(Arc<Admission>, IpAddr)>,
+    client: OnceLock<OfClient>,
 }
+
+/// One of its client's.
+#[derive(Debug)]
+struct OfClient(Arc<Admission>, IpAddr);
 
 impl Admission {
     pub(super) fn new(connections: usize, per_client: usize) -> Arc<Self> {
@@ -89,21 +93,37 @@ impl Admission {
         room: OwnedSemaphorePermit,
         client: IpAddr,
     ) -> Option<Admitted> {
-        let mut admitted = Admitted {
+        let admitted = Admitted::of_nobody(room);
+        admitted.is_of(self, client).then_some(admitted)
+    }
+}
+
+impl Admitted {
+    /// Whose client is not known yet.
+    pub(super) fn of_nobody(room: OwnedSemaphorePermit) -> Self {
+        Self {
             _one_of_all: room,
-            client: None,
-        };
-        if self.per_client < usize::MAX {
-            let client = client_network(client);
-            let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = clients.entry(client).or_default();
-            if *count >= self.per_client {
-                return None;
-            }
-            *count += 1;
-            admitted.client = Some((Arc::clone(self), client));
+            client: OnceLock::new(),
         }
-        Some(admitted)
+    }
+
+    /// Counts among those of this client from now on; `false`: it has as many as it may.
+    pub(super) fn is_of(&self, admission: &Arc<Admission>, client: IpAddr) -> bool {
+        if admission.per_client == usize::MAX {
+            return true;
+        }
+        let client = client_network(client);
+        let clients = admission.clients.lock();
+        let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(client).or_default();
+        if *count >= admission.per_client {
+            return false;
+        }
+        *count += 1;
+        drop(clients);
+        // One that is of a client already gives this back.
+        let _ = self.client.set(OfClient(Arc::clone(admission), client));
+        true
     }
 }
 
@@ -112,24 +132,19 @@ impl Admitted {
     /// The only one of its kind.
     pub(super) fn one() -> Self {
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned();
-        Self {
-            _one_of_all: room.unwrap(),
-            client: None,
-        }
+        Self::of_nobody(room.unwrap())
     }
 }
 
-impl Drop for Admitted {
+impl Drop for OfClient {
     fn drop(&mut self) {
-        let Some((admission, client)) = self.client.take() else {
-            return;
-        };
+        let Self(admission, client) = self;
         let clients = admission.clients.lock();
         let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = clients.get_mut(&client) {
+        if let Some(count) = clients.get_mut(client) {
             *count -= 1;
             if *count == 0 {
-                clients.remove(&client);
+                clients.remove(client);
             }
         }
     }

@@ -53,7 +53,9 @@ pub(super) async fn serve(
     let seat = ward.rounds.join(&life);
     // Futures that are large or short-lived are boxed: those who lie idle should not keep their
     // room.
-    let opened = seat.within(Box::pin(open(stream, peer, &ward))).await??;
+    let opened = seat
+        .within(Box::pin(open(stream, peer, &ward, &life)))
+        .await??;
     let Some(opened) = opened else { return Ok(()) };
     let visit = Rc::new(Visit {
         engine: Rc::clone(&ward.engine),
@@ -74,15 +76,21 @@ async fn open(
     mut stream: TcpStream,
     peer: SocketAddr,
     ward: &Ward,
+    life: &Life,
 ) -> Result<Option<Opened>, Failure> {
     let (facts, place) = (&ward.facts, &ward.place);
     let listener = stream.local_addr()?;
     let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
     let service = place.service.as_deref();
     let mut client = peer;
-    if place.proxy_protocol && facts.trusts(peer.ip()) {
-        let told = read_header(&mut stream).await?;
-        client = told.unwrap_or(peer);
+    if ward.is_told_clients(peer.ip())
+        && let Some(told) = read_header(&mut stream).await?
+    {
+        client = told;
+        if !life.present().is_of(&facts.admission, client.ip()) {
+            ward.counts.refused.fetch_add(1, Relaxed);
+            return Ok(None);
+        }
     }
     let arrival = Arc::new(Arrival {
         client,

@@ -61,11 +61,10 @@ impl Ending {
 
     /// What is to be held by a connection that begins now; `None` if the stop came before.
     pub(super) fn elder(self: &Arc<Self>) -> Option<Elder> {
-        if self.is_begun.load(SeqCst) {
-            return None;
-        }
+        // Counted before it is asked: who begins the stop meanwhile sees this one, or is seen.
         self.elders.fetch_add(1, SeqCst);
-        Some(Elder(Arc::clone(self)))
+        let elder = Elder(Arc::clone(self));
+        (!self.is_begun.load(SeqCst)).then_some(elder)
     }
 
     /// Tells the client that its connection ends with this answer, if it does.

@@ -139,6 +139,8 @@ async fn wake(
         End::Calm => return Ok(Some((stream, parts.read_buf))),
         // The guard has seen to it that the client could read to the end.
         End::Over(over) => over?,
+        // Behind half of another answer it would be taken for the rest of that.
+        End::Overdue(Overdue::Stage(Stage::Head)) if !life.is_flushed() => stream.discard(),
         End::Overdue(Overdue::Stage(Stage::Head)) => {
             life.enter(Stage::Leaving);
             let tell = async {

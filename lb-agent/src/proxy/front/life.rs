@@ -162,6 +162,11 @@ impl Life {
         })
     }
 
+    /// Whom it counts with.
+    pub(super) fn present(&self) -> &Present {
+        &self.present
+    }
+
     fn now(&self) -> u64 {
         self.time.load(Relaxed)
     }
@@ -228,6 +233,7 @@ impl Life {
 
     /// Nothing more is taken for now.
     pub(super) fn blocked(&self) {
+        self.flushed.store(false, Relaxed);
         if !self.blocked.swap_plain(true) {
             self.moved.store(self.now(), Relaxed);
         }
@@ -243,6 +249,11 @@ impl Life {
         if self.stage() == Stage::Idle && !self.multiplexed.load(Relaxed) {
             self.since.store(self.now(), Relaxed);
         }
+    }
+
+    /// Nothing of an answer waits to be taken.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.flushed.load(Relaxed)
     }
 
     /// A request begins. Two of them close to each other make it worth while to keep buffers.
@@ -308,7 +319,7 @@ impl Life {
     pub(super) fn can_rest(&self, calm: u64) -> bool {
         self.stage() == Stage::Idle
             && self.hungry.load(Relaxed)
-            && self.flushed.load(Relaxed)
+            && self.is_flushed()
             && (!self.hot.load(Relaxed)
                 || self.now().saturating_sub(self.since.load(Relaxed)) >= calm)
     }

@@ -1,17 +1,23 @@
 //! Whom connections count with, until they are dropped.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use super::{admission::Admitted, ending::Elder};
+use super::{
+    admission::{Admission, Admitted},
+    ending::Elder,
+};
 use crate::proxy::telemetry::counts::OfListener;
 
 /// A connection that is there.
 #[derive(Debug)]
 pub(super) struct Present {
-    _admitted: Admitted,
+    admitted: Admitted,
     /// From before a stop.
     elder: Option<Elder>,
     /// On this thread.
@@ -29,11 +35,16 @@ impl Present {
         open.fetch_add(1, Relaxed);
         counts.open.fetch_add(1, Relaxed);
         Self {
-            _admitted: admitted,
+            admitted,
             elder,
             open: Arc::clone(open),
             counts: Arc::clone(counts),
         }
+    }
+
+    /// Counts for a client that was told later; `false`: it has as many as it may.
+    pub(super) fn is_of(&self, admission: &Arc<Admission>, client: IpAddr) -> bool {
+        self.admitted.is_of(admission, client)
     }
 
     /// It was there before a stop.

@@ -162,6 +162,11 @@ pub(super) struct Ward {
 }
 
 impl Ward {
+    /// Whether this peer says, by the PROXY protocol, for whom it connects.
+    pub(super) fn is_told_clients(&self, peer: IpAddr) -> bool {
+        self.place.proxy_protocol && self.facts.trusts(peer)
+    }
+
     async fn accept(self: Rc<Self>, listener: TcpListener) {
         let admission = &self.facts.admission;
         loop {
@@ -175,7 +180,12 @@ impl Ward {
                 }
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            if let Some(admitted) = admission.admit(room, peer.ip()) {
+            // One that speaks for others has as many as all of these.
+            let admitted = match self.is_told_clients(peer.ip()) {
+                true => Some(Admitted::of_nobody(room)),
+                false => admission.admit(room, peer.ip()),
+            };
+            if let Some(admitted) = admitted {
                 self.counts.accepted.fetch_add(1, Relaxed);
                 self.begin(stream, peer, admitted);
             } else {

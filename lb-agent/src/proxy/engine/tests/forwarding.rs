@@ -9,7 +9,7 @@ use super::rig::{Backend, Got, Proxy, local, read_request, snapshot};
 use crate::domain::{
     http::{
         exchange::{NoAnswer, Outcome},
-        policy::HttpPolicy,
+        policy::{HttpPolicy, Timeouts},
     },
     service::Protocol,
 };
@@ -251,6 +251,61 @@ fn an_answer_that_breaks_off_is_cut_for_the_client_too() {
         let got = proxy.ask("GET", "").await;
         assert_eq!((got.status, got.body.as_str()), (200, "abc"));
         assert_eq!(proxy.record().await.outcome, Outcome::BackendBrokeOff);
+    });
+}
+
+/// An answer that waits for the rest of its request is not idle while that comes.
+#[test]
+fn a_request_that_moves_keeps_its_answer() {
+    const IDLE: std::time::Duration = std::time::Duration::from_millis(200);
+    local(async {
+        let backend = Backend::start(|mut stream, _| async move {
+            let mut got = Vec::new();
+            let mut buffer = [0; 1024];
+            let mut answered = false;
+            while !got.ends_with(b"\r\n0\r\n\r\n") {
+                let read = stream.read(&mut buffer).await.unwrap();
+                if read == 0 {
+                    return;
+                }
+                got.extend_from_slice(&buffer[..read]);
+                if !std::mem::replace(&mut answered, true) {
+                    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                }
+            }
+            let _ = stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await;
+        })
+        .await;
+        let policy = HttpPolicy {
+            timeouts: Timeouts {
+                idle: IDLE,
+                ..Timeouts::default()
+            },
+            ..HttpPolicy::default()
+        };
+        let proxy = Proxy::start(&snapshot(policy, Protocol::Http, &[backend.address])).await;
+        // (whether all of it is sent) → the answer's end, and how it ended
+        for (whole, end, outcome) in [
+            (true, "1\r\na\r\n1\r\nb\r\n0\r\n\r\n", Outcome::Answered),
+            (false, "1\r\na\r\n", Outcome::Idle),
+        ] {
+            let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+            let head = "POST / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            for _ in 0..8 {
+                stream.write_all(b"1\r\nx\r\n").await.unwrap();
+                tokio::time::sleep(IDLE / 3).await;
+            }
+            if whole {
+                stream.write_all(b"0\r\n\r\n").await.unwrap();
+            }
+            let mut text = String::new();
+            let _ = stream.read_to_string(&mut text).await;
+            assert!(text.ends_with(end), "{whole}: {text}");
+            assert_eq!(proxy.record().await.outcome, outcome, "{whole}");
+        }
     });
 }
 

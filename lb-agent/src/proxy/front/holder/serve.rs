@@ -95,7 +95,10 @@ pub(super) fn serve(listener: &OwnedFd, patience: Duration) -> io::Result<()> {
             match hear(&agents[place].link, &mut held) {
                 Ok(Some(Turn::On)) => {}
                 Ok(Some(Turn::Serving)) => agents[place].is_serving = true,
-                Ok(Some(Turn::End)) => return Ok(()),
+                Ok(Some(Turn::End)) => {
+                    end(agents, place, &mut held);
+                    return Ok(());
+                }
                 // Who says what is not understood is no agent of ours.
                 Ok(None) | Err(_) => gone.push(place),
             }
@@ -114,6 +117,17 @@ pub(super) fn serve(listener: &OwnedFd, patience: Duration) -> io::Result<()> {
             }));
         }
     }
+}
+
+/// Ends, as the agent at `place` has said. When it has the answer, every other agent can see that
+/// nothing is held any more.
+fn end(mut agents: Vec<Agent>, place: usize, held: &mut BTreeMap<Key, Vec<OwnedFd>>) {
+    let asks = agents.swap_remove(place);
+    drop(agents);
+    let count = held.values().map(Vec::len).sum();
+    held.clear();
+    // Who does not wait for the answer means it all the same.
+    let _ = asks.link.send(&Message::Ended(count), &[]);
 }
 
 fn wait(time: Duration) -> Timespec {
@@ -140,13 +154,7 @@ fn hear(agent: &Link, held: &mut BTreeMap<Key, Vec<OwnedFd>>) -> io::Result<Opti
             agent.send(&Message::All, &[])?;
         }
         Message::Serving => return Ok(Some(Turn::Serving)),
-        Message::End => {
-            let count = held.values().map(Vec::len).sum();
-            held.clear();
-            // Who does not wait for the answer means it all the same.
-            let _ = agent.send(&Message::Ended(count), &[]);
-            return Ok(Some(Turn::End));
-        }
+        Message::End => return Ok(Some(Turn::End)),
         // Not an agent's to say.
         Message::Held(_) | Message::All | Message::Ended(_) => {}
     }

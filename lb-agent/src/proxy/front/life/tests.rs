@@ -222,3 +222,30 @@ fn it_rests_when_it_is_calm() {
     request();
     assert!(life.can_rest(20), "the one before was long ago");
 }
+
+/// What was not taken yet is not left behind with the buffers.
+#[test]
+fn only_what_has_sent_everything_rests() {
+    type Step = fn(&Life);
+    let rows: [(&str, &[Step], bool); 4] = [
+        ("all sent", &[|it| it.wrote(), |it| it.flushed()], true),
+        ("a part", &[|it| it.wrote()], false),
+        ("nothing", &[|it| it.blocked()], false),
+        (
+            "all at last",
+            &[|it| it.blocked(), |it| it.wrote(), |it| it.flushed()],
+            true,
+        ),
+    ];
+    for (name, steps, expected) in rows {
+        let time = Time::new(AtomicU64::new(50));
+        let life = life(&time);
+        life.asked(9);
+        life.answered(true);
+        for step in steps {
+            step(&life);
+        }
+        life.starved();
+        assert_eq!(life.can_rest(9), expected, "{name}");
+    }
+}

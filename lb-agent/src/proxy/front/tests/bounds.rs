@@ -96,6 +96,43 @@ fn connections_are_bounded() {
     });
 }
 
+/// Who speaks for others is not counted as one client; those for whom it does are.
+#[test]
+fn clients_behind_the_proxy_protocol_are_counted_apart() {
+    local(async {
+        let backend = Backend::answering(OK).await;
+        let bounds = Bounds {
+            per_client: 1,
+            ..patient()
+        };
+        let policy = HttpPolicy::default();
+        let front = Front::start(bounds, Kind::Proxied, policy, backend.address);
+        let mut open = Vec::new();
+        for (client, is_served) in [
+            ("TCP4 192.0.2.1 192.0.2.9 1 80", true),
+            ("TCP4 192.0.2.2 192.0.2.9 1 80", true),
+            ("TCP4 192.0.2.1 192.0.2.9 2 80", false),
+            ("UNKNOWN", true),
+            ("UNKNOWN", true),
+        ] {
+            let header = format!("PROXY {client}\r\n");
+            let mut one = front.sending(header.as_bytes()).await;
+            if !is_served {
+                assert_eq!(one.rest().await, "", "{client}");
+                continue;
+            }
+            one.ask().await;
+            open.push(one);
+        }
+        open.remove(0);
+        front.until_connections(3).await;
+        let mut again = front
+            .sending(b"PROXY TCP4 192.0.2.1 192.0.2.9 3 80\r\n")
+            .await;
+        again.ask().await;
+    });
+}
+
 /// A client that is refused while it still sends gets to know why.
 #[test]
 fn long_bodies_are_refused_audibly() {
