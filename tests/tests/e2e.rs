@@ -76,6 +76,8 @@ mod proxy_h2;
 mod proxy_h2_floods;
 #[path = "e2e/proxy_h2_frames.rs"]
 mod proxy_h2_frames;
+#[path = "e2e/proxy_limits.rs"]
+mod proxy_limits;
 #[path = "e2e/proxy_load.rs"]
 mod proxy_load;
 #[path = "e2e/proxy_restart.rs"]

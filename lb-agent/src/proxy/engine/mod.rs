@@ -1,5 +1,6 @@
 //! What becomes of a request: where it goes, how often it is tried, and how its answer comes back.
 
+mod affinity;
 mod answer;
 mod attempt;
 mod body;

@@ -1,7 +1,6 @@
 //! A request from its head to its answer: checked, routed, admitted, tried, answered.
 
 use std::{
-    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -9,7 +8,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, SET_COOKIE, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, UPGRADE},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -35,7 +34,6 @@ use crate::domain::http::{
     exchange::Outcome,
     forwarded::{self, Hop},
     grpc, head, hop,
-    policy::Balance,
     rate::{Rated, Rates},
     request_id,
     retry::is_idempotent,
@@ -44,9 +42,9 @@ use crate::domain::http::{
 };
 
 /// What an answer gets besides what the backend says.
-struct Marks {
+pub(super) struct Marks {
     request_id: HeaderValue,
-    cookie: Option<HeaderValue>,
+    pub(super) cookie: Option<HeaderValue>,
     /// Whoever closes the ledger at the end of a tunnel.
     tunnel: Option<oneshot::Sender<Ledger>>,
     /// What a rate limit says.
@@ -253,27 +251,6 @@ impl Engine {
         ))
     }
 
-    /// What the backend is chosen by; the client is given a cookie if it is to have one.
-    fn key(&self, service: &Service, headers: &HeaderMap, marks: &mut Marks) -> Option<u64> {
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        match &service.policy.balance {
-            Balance::PeakEwma => None,
-            Balance::Header(name) => {
-                let value = headers.get(name)?;
-                Some(hasher.hash_one(value.as_bytes()))
-            }
-            Balance::Cookie(name) => {
-                if let Some(value) = cookie(headers, name) {
-                    return Some(hasher.hash_one(value.as_bytes()));
-                }
-                let value = format!("{:016x}", self.random());
-                let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax");
-                marks.cookie = HeaderValue::try_from(cookie).ok();
-                Some(hasher.hash_one(value.as_bytes()))
-            }
-        }
-    }
-
     fn body(
         &self,
         body: Incoming,
@@ -388,14 +365,4 @@ fn head_of(
         host,
         upgrade: protocol,
     }
-}
-
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let values = headers.get_all(COOKIE).iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(key, value)| *key == name && !value.is_empty())
-        .map(|(_, value)| value)
 }
