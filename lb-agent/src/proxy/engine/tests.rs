@@ -4,6 +4,7 @@ mod admission;
 mod balancing;
 mod calls_cut;
 mod forwarding;
+mod hedges;
 mod http2;
 mod refusals;
 mod resilience;
