@@ -1,8 +1,18 @@
 //! Hedges, and limits that answer at once.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::proxy_load::ask;
+use lb_tests::{
+    crowd::{Ask, Crowd},
+    pace::at_this_pace,
+    process::wait_for,
+};
+
+use crate::{
+    proxy_load::{ask, mixed},
+    proxy_stage::{SHARED, Stage},
+    scene::{PATIENCE, VIP},
+};
 
 /// A second try beside a slow first answers for it; what may not be repeated has none.
 #[test]

@@ -25,7 +25,7 @@ const QUICK: &str = "protocol = \"http\"\n\
     timeouts = { connect = \"500ms\", per_try = \"500ms\", total = \"5s\" }\n";
 
 /// Both ways in turn, and a mix of what may be repeated and what may not.
-fn mixed(client: usize, number: usize) -> Ask {
+pub(crate) fn mixed(client: usize, number: usize) -> Ask {
     let to = match client % 2 {
         0 => address(VIP),
         _ => address(SHARED),
