@@ -240,5 +240,8 @@ fn holders_come_and_go_with_what_they_hold() {
         removed.contains("listening sockets of the proxy"),
         "{removed}"
     );
-    assert!(agent.holders().unwrap().is_empty());
+    wait_for("the holder's end", PATIENCE, || {
+        Ok(agent.holders()?.is_empty().then_some(()))
+    })
+    .unwrap();
 }

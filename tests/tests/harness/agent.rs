@@ -17,12 +17,14 @@ run)
     exec sleep 1000 ;;
 --socket)
     socket=$2; shift 2
+    if [ "$1" = detach ]; then
+        echo "$2" > "$(dirname "$0")/detached"
+        exit 0
+    fi
     [ -e "$socket" ] || exit 4
     [ "$1" = status ] && exit 3
     echo "args: $*"
     [ "$1" = status ] || exit 1 ;;
-detach)
-    echo "$2" > "$(dirname "$0")/detached" ;;
 esac
 "#;
 
