@@ -11,12 +11,12 @@ use std::{
 };
 
 use aya::maps::MapData;
-use lb_common::maps::{MAX_BACKENDS, name};
+use lb_common::maps::MAX_BACKENDS;
 use memmap2::MmapOptions;
 
 use prints::Prints;
 
-use super::{Datapath, backends, detour, encode, loader, local, object};
+use super::{Datapath, backends, detour, encode, loader, object};
 use crate::domain::{
     drift::{Difference, Part, Place},
     kernel::{KernelError, KernelView, VipKey},
@@ -231,6 +231,30 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn mend_place(
+        &mut self,
+        place: &Place,
+        view: &KernelView,
+    ) -> Result<(), KernelError> {
+        match place {
+            Place::Filter => {
+                self.write_filter(view)?;
+                self.write_vips(view)
+            }
+            Place::Hop(address) => self.hops.rewrite(*address),
+            Place::Blocks => self.blocks.install(),
+            Place::Allowed => self.blocks.rewrite_allowed(),
+            Place::Detour(map) => {
+                let dir = loader::pin_dir(&self.options.bpf_dir);
+                let own = self.detours.iter().filter(|one| one.map == *map);
+                own.into_iter().try_for_each(|one| one.put(&dir))
+            }
+            Place::Program(pin) => self.attach_again(pin),
+            // Steps do these.
+            _ => Ok(()),
+        }
     }
 
     /// Notes what the links are about now; from here on they are to stay so.

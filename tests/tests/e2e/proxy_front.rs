@@ -70,32 +70,28 @@ fn who_speaks_for_others_is_believed_if_trusted() {
         }
     }
     // A client that speaks the protocol itself, to a listener that wants it and to one that does not.
-    let url = format!("http://{TOLD}/head");
-    let got = site.curl(&[
-        "--haproxy-protocol",
-        "--interface",
-        "10.77.0.3",
-        "-H",
-        "Host: web",
-        &url,
-    ]);
+    let speaking = |to: &str| {
+        let url = format!("http://{to}/head");
+        site.curl(&[
+            "--haproxy-protocol",
+            "--interface",
+            "10.77.0.3",
+            "-H",
+            "Host: web",
+            &url,
+        ])
+    };
+    let got = speaking(TOLD);
     assert_eq!(got.status, 200, "{got:?}");
     assert!(
         got.body.contains("\nx-forwarded-for: 10.77.0.3\n"),
         "{}",
         got.body
     );
-    let url = format!("http://{SHARED}/head");
-    let got = site.curl(&[
-        "--haproxy-protocol",
-        "--interface",
-        "10.77.0.3",
-        "-H",
-        "Host: web",
-        &url,
-    ]);
+    let got = speaking(SHARED);
     assert_eq!(got.status, 400, "{got:?}");
     // What a trusted peer says in HTTP is kept.
+    let url = format!("http://{SHARED}/head");
     let words = [
         "--interface",
         "10.77.0.3",

@@ -5,13 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    super::{
-        cgroup, classifier, loader,
-        object::{self, Attachment},
-        pins,
-    },
-    *,
+use lb_common::maps::name;
+
+use super::super::{
+    Datapath, cgroup, classifier, loader, local,
+    object::{self, Attachment},
+    pins, xdp,
+};
+use crate::domain::{
+    drift::{Difference, Place},
+    kernel::KernelError,
 };
 
 impl Datapath {
@@ -65,30 +68,6 @@ impl Datapath {
         Ok(())
     }
 
-    pub(in crate::datapath) fn mend_place(
-        &mut self,
-        place: &Place,
-        view: &KernelView,
-    ) -> Result<(), KernelError> {
-        match place {
-            Place::Filter => {
-                self.write_filter(view)?;
-                self.write_vips(view)
-            }
-            Place::Hop(address) => self.hops.rewrite(*address),
-            Place::Blocks => self.blocks.install(),
-            Place::Allowed => self.blocks.rewrite_allowed(),
-            Place::Detour(map) => {
-                let dir = loader::pin_dir(&self.options.bpf_dir);
-                let own = self.detours.iter().filter(|one| one.map == *map);
-                own.into_iter().try_for_each(|one| one.put(&dir))
-            }
-            Place::Program(pin) => self.attach_again(pin),
-            // Steps do these.
-            _ => Ok(()),
-        }
-    }
-
     /// Attaches what should be behind the pin.
     pub(super) fn attach_again(&mut self, pin: &str) -> Result<(), KernelError> {
         let dir = loader::pin_dir(&self.options.bpf_dir);
@@ -117,7 +96,7 @@ impl Datapath {
                     classifiers.attach(owner, role, &interface, ifindex)?;
                 }
                 None => {
-                    let program = super::super::xdp(&mut self.ebpf, name::PROGRAM_XDP)?;
+                    let program = xdp(&mut self.ebpf, name::PROGRAM_XDP)?;
                     pins::attach_xdp_again(program, &dir, self.options.mode, &interface, ifindex)?;
                 }
             }

@@ -15,6 +15,18 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// What scripts take for their environment's `HTTP_PROXY` (CVE-2016-5385); no header of HTTP.
 const PROXY: HeaderName = HeaderName::from_static("proxy");
+/// All of one hop, whatever `Connection` lists.
+const ONE_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    UPGRADE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY,
+    TRANSFER_ENCODING,
+    TE,
+];
 /// Without meaning, or worse, behind a body (RFC 9110, section 6.5.1).
 const NEVER_BEHIND: [HeaderName; 10] = [
     AUTHORIZATION,
@@ -33,7 +45,7 @@ const NEVER_BEHIND: [HeaderName; 10] = [
 /// protocol that an upgrade is asked for or granted to.
 pub fn remove(headers: &mut HeaderMap) -> Option<HeaderValue> {
     // One pass over the names instead of a search for each.
-    if !headers.keys().any(is_of_one_hop) {
+    if !headers.keys().any(|name| ONE_HOP.contains(name)) {
         return None;
     }
     let mut upgrade = None;
@@ -45,36 +57,15 @@ pub fn remove(headers: &mut HeaderMap) -> Option<HeaderValue> {
         for name in listed {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    headers.remove(UPGRADE);
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(PROXY_AUTHENTICATE);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(PROXY);
-    headers.remove(TRANSFER_ENCODING);
-    if let Some(te) = headers.remove(TE)
-        && has_trailers(&te)
-    {
+    let trailers = headers.get(TE).is_some_and(has_trailers);
+    for name in ONE_HOP {
+        headers.remove(name);
+    }
+    if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     upgrade
-}
-
-fn is_of_one_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "upgrade"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy"
-            | "transfer-encoding"
-            | "te"
-    )
 }
 
 /// Removes from trailers what is meant for one hop, and what must not stand there.

@@ -95,14 +95,7 @@ impl Picker {
         let group = match self.groups.as_slice() {
             [] => return None,
             [one] => one,
-            many => {
-                let mut left = below(random(), self.total);
-                many.iter().find(|group| {
-                    let here = left < group.total;
-                    left = left.wrapping_sub(group.total);
-                    here
-                })?
-            }
+            many => by_weight(random(), many.iter().map(|group| (group.total, group)))?,
         };
         if let [only] = group.members.as_slice()
             && !tried(only.index)
@@ -122,8 +115,11 @@ impl Picker {
             if first.index != member.index {
                 return Some(group.better(first, member, CLEARLY, &load).index);
             }
-            let fits = |other: &Member| other.index != first.index && !tried(other.index);
-            let other = group.draw_of(random(), fits);
+            let others = group
+                .members
+                .iter()
+                .filter(|other| other.index != first.index && !tried(other.index));
+            let other = by_weight(random(), others.map(|other| (other.weight.into(), *other)));
             return Some(other.map_or(first.index, |other| {
                 group.better(first, other, FAR, &load).index
             }));
@@ -134,19 +130,12 @@ impl Picker {
 
     /// Any that is left, of whichever group.
     fn rest(&self, random: u64, tried: impl Fn(usize) -> bool) -> Option<usize> {
-        let left = || {
-            let members = self.groups.iter().flat_map(|group| &group.members);
-            members.filter(|member| !tried(member.index))
-        };
-        let total: u64 = left().map(|member| u64::from(member.weight)).sum();
-        let mut at = below(random, total);
-        left()
-            .find(|member| {
-                let here = at < u64::from(member.weight);
-                at = at.wrapping_sub(u64::from(member.weight));
-                here
-            })
-            .map(|member| member.index)
+        let members = self.groups.iter().flat_map(|group| &group.members);
+        let left = members.filter(|member| !tried(member.index));
+        by_weight(
+            random,
+            left.map(|member| (member.weight.into(), member.index)),
+        )
     }
 }
 
@@ -155,20 +144,6 @@ impl Group {
         let at = below(random, self.total);
         let place = self.members.partition_point(|member| member.until <= at);
         self.members[place]
-    }
-
-    /// One of those that fit.
-    fn draw_of(&self, random: u64, fits: impl Fn(&Member) -> bool) -> Option<Member> {
-        let members = || self.members.iter().filter(|member| fits(member));
-        let total: u64 = members().map(|member| u64::from(member.weight)).sum();
-        let mut at = below(random, total);
-        members()
-            .find(|member| {
-                let here = at < u64::from(member.weight);
-                at = at.wrapping_sub(u64::from(member.weight));
-                here
-            })
-            .copied()
     }
 
     /// The first, unless the second is better by `factor`. Requests under way count by weight: twice
@@ -192,6 +167,19 @@ impl Group {
         let ratio = latency * burden(one, first) / burden(other, second);
         if ratio > factor { second } else { first }
     }
+}
+
+/// One of these, drawn by the weight before it; `None` where there is none, or no weight.
+fn by_weight<T>(random: u64, all: impl Iterator<Item = (u64, T)> + Clone) -> Option<T> {
+    let total = all.clone().map(|(weight, _)| weight).sum();
+    let mut at = below(random, total);
+    let mut all = all;
+    let drawn = all.find(|(weight, _)| {
+        let here = at < *weight;
+        at = at.wrapping_sub(*weight);
+        here
+    });
+    drawn.map(|(_, one)| one)
 }
 
 /// A number below `bound` from 64 random bits (Lemire's reduction); 0 below 0.

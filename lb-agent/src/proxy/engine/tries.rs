@@ -239,14 +239,9 @@ impl Engine {
 
     /// Has a failed backend avoided for a while.
     fn blame(&self, call: &Call, tries: &Tries<'_>, tried: &Tried) {
-        let failure = match &tried.result {
-            Ok(answer) => failure_in(call, answer),
-            // Its connections are all in use: it has not failed.
-            Err(Failed {
-                cause: Cause::Full, ..
-            }) => None,
-            Err(failed) => failed.failure(),
-        };
+        // Where its connections are all in use, it has not failed.
+        let full = matches!(&tried.result, Err(failed) if matches!(failed.cause, Cause::Full));
+        let failure = call.failure(&tried.result).filter(|_| !full);
         if failure.is_some_and(|failure| tries.rules.blame(failure)) {
             let backend = &call.service.backends[tried.index];
             let now = self.nanoseconds(Instant::now());
@@ -330,18 +325,23 @@ impl Engine {
 }
 
 impl Call {
+    /// How a try failed, or what of its answer may be a failure.
+    fn failure(&self, result: &Result<Answer, Failed>) -> Option<Failure> {
+        match result {
+            Ok(answer) => failure_in(self, answer),
+            Err(failed) => failed.failure(),
+        }
+    }
+
     /// As what failure it is to be tried again, if the rules have that; how often is not asked.
     fn repeats(&self, tries: &Tries<'_>, result: &Result<Answer, Failed>) -> Option<Failure> {
-        let (failure, begun) = match result {
-            Ok(answer) => (failure_in(self, answer), true),
-            Err(failed) => (failed.failure(), failed.begun),
-        };
         let sent = Sent {
             idempotent: self.idempotent,
-            begun,
+            begun: result.as_ref().err().is_none_or(|failed| failed.begun),
             replayable: self.is_replayable(),
         };
-        failure.filter(|failure| may_repeat(*failure, sent, tries.rules))
+        self.failure(result)
+            .filter(|failure| may_repeat(*failure, sent, tries.rules))
     }
 
     /// A second copy does no harm and can be made at any time.

@@ -19,6 +19,7 @@ use hyper::{
     Response, StatusCode, Version,
     header::{CONNECTION, HeaderValue},
 };
+
 /// How long a connection may be without a request before it is closed.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
