@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{build_agent, run, setup};
+use crate::{build_agent, programs, run, setup};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -44,10 +44,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Name::Control => "bench-control",
         Name::Http => "bench-http",
     };
-    let mut cargo = run::cargo();
-    cargo
-        .args(["run", "--quiet", "--release", "--package", "lb-tests"])
-        .args(["--bin", binary, "--"])
-        .args(&args.rest);
-    run::become_command("run the benchmark", &mut cargo)
+    programs::become_one(binary, &args.rest)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{build_agent, run, setup};
+use crate::{build_agent, programs, run, setup};
 
 /// What `cargo xtask demo` takes.
 #[derive(clap::Args)]
@@ -20,15 +20,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     run::require_root("the demo")?;
     setup::ensure(setup::Purpose::Demo)?;
     build_agent::run()?;
-    // The backends of the demo are a program of their own, which `cargo run` would not build.
-    run::run(
-        "build the demo",
-        run::cargo().args(["build", "--release", "--package", "lb-tests", "--bins"]),
-    )?;
-    let mut cargo = run::cargo();
-    cargo
-        .args(["run", "--quiet", "--release", "--package", "lb-tests"])
-        .args(["--bin", "demo", "--"])
-        .args(&args.rest);
-    run::become_command("run the demo", &mut cargo)
+    programs::become_one("demo", &args.rest)
 }

@@ -13,6 +13,7 @@ mod demo;
 mod kernels;
 mod linker;
 mod lint;
+mod programs;
 mod run;
 mod setup;
 mod suite;
