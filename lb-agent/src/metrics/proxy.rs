@@ -148,6 +148,10 @@ fn of_listeners(counts: &Counts) -> Vec<Family> {
         "lb_proxy_tls_handshakes_failed_total",
         "TLS handshakes of clients that failed or took too long.",
     );
+    let mut unread = Family::counter(
+        "lb_proxy_requests_unread_total",
+        "Requests that were refused because of a head that is no HTTP, too large or too slow.",
+    );
     for (listener, of) in counts.listeners.all() {
         let listener = listener.to_string();
         open.add(&[("listener", &*listener)], of.open.load(Relaxed) as f64);
@@ -159,6 +163,10 @@ fn of_listeners(counts: &Counts) -> Vec<Family> {
             let labels = [("listener", &*listener), ("result", result)];
             taken.add(&labels, count.load(Relaxed) as f64);
         }
+        for (code, _, count) in of.unread.all() {
+            let labels = [("listener", &*listener), ("code", &*code.to_string())];
+            unread.add(&labels, count as f64);
+        }
     }
-    vec![open, taken, handshakes]
+    vec![open, taken, handshakes, unread]
 }

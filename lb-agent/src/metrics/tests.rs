@@ -182,6 +182,8 @@ async fn metrics_page() {
         r#"lb_proxy_bytes_total{service="web",route="/a",direction="out"} 4"#.into(),
         r#"lb_proxy_connections{listener="[::]:80"} 0"#.into(),
         r#"lb_proxy_tls_handshakes_failed_total{listener="[::]:80"} 1"#.into(),
+        r#"lb_proxy_requests_unread_total{listener="[::]:80",code="400"} 2"#.into(),
+        r#"lb_proxy_requests_unread_total{listener="[::]:80",code="408"} 1"#.into(),
         r#"lb_proxy_spans_total{result="exported"} 0"#.into(),
         r#"lb_proxy_spans_total{result="failed"} 0"#.into(),
         r#"lb_proxy_spans_total{result="lost"} 0"#.into(),
@@ -249,7 +251,7 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 79, "{families:?}");
+    assert_eq!(families.len(), 80, "{families:?}");
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

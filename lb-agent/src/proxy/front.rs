@@ -17,6 +17,7 @@ mod present;
 mod rounds;
 mod socket;
 mod stream;
+mod unread;
 mod visit;
 mod worker;
 

@@ -6,7 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A request that the proxy has finished with. Durations count from [`Exchange::began`].
+/// A request that the proxy has finished with. Durations count from [`Exchange::began`]. Of one whose
+/// head could not be read, texts are empty and ids are 0.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     /// When its head was complete.
@@ -136,6 +137,15 @@ pub struct SpanContext {
     pub sampled: bool,
 }
 
+impl SpanContext {
+    /// There is no trace.
+    pub const NONE: Self = Self {
+        trace: 0,
+        span: 0,
+        sampled: false,
+    };
+}
+
 /// Why a request ended as it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
@@ -147,7 +157,7 @@ pub enum Outcome {
     BackendBrokeOff,
     /// No backend answered: connections failed or broke.
     BackendFailed,
-    /// The patience of the route was over.
+    /// The patience of the route was over, or that with a head that does not become complete.
     TimedOut,
     /// Nothing came for longer than the idle time.
     Idle,

@@ -11,8 +11,15 @@ use self::chunked::{Chunked, Step};
 
 /// Bytes of a line that are kept where it comes in pieces: more than any line needs that counts.
 const KEPT: usize = 256;
+/// Bytes of its end: a version and the carriage return.
+const END: usize = VERSION + 1;
 /// As which a connection turns out to speak HTTP/2 (RFC 9113, section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
+
+/// The library refuses a longer target for its length (its `MAX_URI_LEN`).
+const LONGEST_TARGET: usize = (u16::MAX - 1) as usize;
+/// What stands behind it.
+const VERSION: usize = b" HTTP/1.1".len();
 
 /// What must not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,14 +80,26 @@ struct Head {
     length: Option<u64>,
     chunked: bool,
     line: Pieces,
+    /// A request asked for a target that is too long.
+    long_target: bool,
 }
 
 /// A line that comes in pieces.
 #[derive(Debug, Default)]
 struct Pieces {
+    /// Its first bytes.
     kept: Vec<u8>,
-    /// Of the whole line so far; `None`: nothing came.
-    last: Option<u8>,
+    /// Its last ones.
+    end: Vec<u8>,
+    length: usize,
+}
+
+/// A line that is over, without what ends it.
+#[derive(Clone, Copy, Debug)]
+struct Line<'a> {
+    /// All of it, unless it is long and came in pieces.
+    kept: &'a [u8],
+    length: usize,
 }
 
 impl Framing {
@@ -144,10 +163,15 @@ impl Framing {
         self.state = State::Other;
     }
 
+    /// The library has refused, or will refuse, a target for its length.
+    pub fn has_long_target(&self) -> bool {
+        self.head.long_target
+    }
+
     /// The client is in the middle of a request, as far as it has been read.
     pub fn is_within(&self) -> bool {
         match self.state {
-            State::Head => self.head.begun || self.head.line.last.is_some(),
+            State::Head => self.head.begun || !self.head.line.is_empty(),
             State::Body(_) | State::Chunked(_) | State::Broken => true,
             State::Other => false,
         }
@@ -158,24 +182,21 @@ impl Head {
     /// A line is over, `end` its last piece without the line feed. Answers what follows the head
     /// if that is over with it.
     fn line(&mut self, end: &[u8]) -> Result<Option<State>, InvalidFraming> {
-        if self.line.last.is_none() {
-            return self.whole(end.strip_suffix(b"\r"));
+        if self.line.is_empty() {
+            return self.whole(end.strip_suffix(b"\r").map(Line::from));
         }
         self.line.add(end);
         let line = std::mem::take(&mut self.line);
-        let ended = line.last == Some(b'\r');
-        let kept = line.kept.strip_suffix(b"\r").unwrap_or(&line.kept);
-        self.whole(ended.then_some(kept))
+        self.whole(line.whole())
     }
 
     /// `None`: it did not end with CRLF.
-    fn whole(&mut self, line: Option<&[u8]>) -> Result<Option<State>, InvalidFraming> {
+    fn whole(&mut self, line: Option<Line<'_>>) -> Result<Option<State>, InvalidFraming> {
         let line = line.ok_or(InvalidFraming::BareLineFeed)?;
         if !self.begun {
-            // Empty lines may come before a request (section 2.2).
-            self.begun = !line.is_empty();
-            return Ok((line == HTTP2).then_some(State::Other));
+            return Ok(self.begin(line));
         }
+        let line = line.kept;
         if line.is_empty() {
             return Ok(Some(match (self.chunked, self.length) {
                 (true, _) => State::Chunked(Chunked::default()),
@@ -198,6 +219,16 @@ impl Head {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// A request begins by this line, or does not yet: empty ones may come before (section 2.2).
+    fn begin(&mut self, line: Line<'_>) -> Option<State> {
+        self.begun = line.length > 0;
+        if line.length > LONGEST_TARGET {
+            let method = memchr::memchr(b' ', line.kept).map_or(0, |space| space + 1);
+            self.long_target |= line.length > method + LONGEST_TARGET + VERSION;
+        }
+        (line.kept == HTTP2).then_some(State::Other)
     }
 
     fn length(&mut self, value: &[u8]) -> Result<(), InvalidFraming> {
@@ -242,7 +273,33 @@ impl Pieces {
     fn add(&mut self, piece: &[u8]) {
         let room = KEPT.saturating_sub(self.kept.len()).min(piece.len());
         self.kept.extend_from_slice(&piece[..room]);
-        self.last = piece.last().copied().or(self.last);
+        self.length += piece.len();
+        self.end
+            .extend_from_slice(&piece[piece.len().saturating_sub(END)..]);
+        let over = self.end.len().saturating_sub(END);
+        self.end.drain(..over);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// `None`: it does not end with a carriage return.
+    fn whole(&self) -> Option<Line<'_>> {
+        self.end.strip_suffix(b"\r")?;
+        Some(Line {
+            kept: self.kept.strip_suffix(b"\r").unwrap_or(&self.kept),
+            length: self.length - 1,
+        })
+    }
+}
+
+impl<'a> From<&'a [u8]> for Line<'a> {
+    fn from(line: &'a [u8]) -> Self {
+        Self {
+            kept: line,
+            length: line.len(),
+        }
     }
 }
 

@@ -277,6 +277,13 @@ pub(super) fn counts() -> Arc<Counts> {
     let address: SocketAddr = "10.1.0.2:8080".parse().unwrap();
     let listener = counts.listener("[::]:80".parse().unwrap());
     listener.handshakes_failed.fetch_add(1, Relaxed);
+    for (code, outcome) in [
+        (400, Outcome::BadRequest),
+        (408, Outcome::TimedOut),
+        (400, Outcome::BadRequest),
+    ] {
+        listener.unread.add(code, outcome);
+    }
     let service = counts.service(&"web".into());
     service.pool(address);
     let route = service.route(&"/a".into());

@@ -72,6 +72,11 @@ impl<S> Guarded<S> {
         self.framing.is_within()
     }
 
+    /// A target is too long for the library.
+    pub(super) fn has_long_target(&self) -> bool {
+        self.framing.has_long_target()
+    }
+
     /// What it stood before.
     pub(super) fn into_inner(self) -> S {
         self.stream

@@ -6,7 +6,7 @@
 use std::{io, pin::Pin, rc::Rc, task::Poll};
 
 use bytes::Bytes;
-use hyper::{server::conn::http1::Builder, service::service_fn};
+use hyper::{StatusCode, server::conn::http1::Builder, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 
@@ -16,9 +16,11 @@ use super::{
     life::{Overdue, Stage},
     rounds::Seat,
     stream::{ClientStream, Noted},
+    unread,
     visit::Visit,
     worker::Facts,
 };
+use crate::domain::http::exchange::Outcome;
 
 /// The answer to a head that does not become complete.
 const TOO_SLOW: &[u8] =
@@ -130,6 +132,7 @@ async fn wake(
     };
     let guarded = parts.io.into_inner();
     let is_within = guarded.is_within();
+    let long_target = guarded.has_long_target();
     let mut stream = guarded.into_inner().into_stream();
     match end {
         // What followed would be taken for a request.
@@ -138,7 +141,13 @@ async fn wake(
         }
         End::Calm => return Ok(Some((stream, parts.read_buf))),
         // The guard has seen to it that the client could read to the end.
-        End::Over(over) => over?,
+        End::Over(Ok(())) => {}
+        End::Over(Err(error)) => {
+            if let Some(status) = unread::status(&error, long_target) {
+                unread::tell(facts, visit, status, Outcome::BadRequest);
+            }
+            return Err(error.into());
+        }
         // Behind half of another answer it would be taken for the rest of that.
         End::Overdue(Overdue::Stage(Stage::Head)) if !life.is_flushed() => stream.discard(),
         End::Overdue(Overdue::Stage(Stage::Head)) => {
@@ -148,6 +157,8 @@ async fn wake(
                 stream.shutdown().await
             };
             if let Ok(Ok(())) = seat.within(tell).await {
+                let status = StatusCode::REQUEST_TIMEOUT;
+                unread::tell(facts, visit, status, Outcome::TimedOut);
                 linger(&mut stream, visit, seat).await;
             }
             return Err(Overdue::Stage(Stage::Head).into());

@@ -47,6 +47,11 @@ impl Present {
         self.admitted.is_of(admission, client)
     }
 
+    /// Those of its listener.
+    pub(super) fn counts(&self) -> &OfListener {
+        &self.counts
+    }
+
     /// It was there before a stop.
     pub(super) fn is_elder(&self) -> bool {
         self.elder.is_some()

@@ -6,4 +6,5 @@ mod crew;
 mod rig;
 mod slow;
 mod stops;
+mod unread;
 mod versions;

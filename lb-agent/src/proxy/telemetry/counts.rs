@@ -279,6 +279,8 @@ pub struct OfListener {
     pub refused: AtomicU64,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: AtomicU64,
+    /// Requests whose head was refused before there was anything to route.
+    pub unread: Codes,
 }
 
 /// What was not written down.

@@ -32,7 +32,10 @@ use super::super::{
 };
 use crate::{
     config::proxy::Bounds,
-    domain::{http::policy::HttpPolicy, service::Protocol},
+    domain::{
+        http::{exchange::Exchange, policy::HttpPolicy},
+        service::Protocol,
+    },
     proxy::{
         engine::{
             Shared,
@@ -48,6 +51,8 @@ pub(super) const LONG: Duration = Duration::from_secs(3600);
 pub(super) const SHORT: Duration = Duration::from_millis(300);
 /// After a stop is told.
 pub(super) const GRACE: Duration = Duration::from_millis(200);
+/// Records of requests that are kept.
+const RECORDS: usize = 64;
 /// A request and how it is answered by [`OK`].
 pub(super) const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -75,6 +80,8 @@ pub(super) struct Front {
     pub(super) facts: Arc<Facts>,
     orders: Vec<mpsc::UnboundedSender<Order>>,
     threads: Vec<JoinHandle<()>>,
+    /// What is told of requests; beyond [`RECORDS`] nothing is.
+    pub(super) records: mpsc::Receiver<Exchange>,
     certificate: Option<CertificateDer<'static>>,
     _files: Option<tempfile::TempDir>,
 }
@@ -113,7 +120,7 @@ impl Front {
         policy: HttpPolicy,
         backend: SocketAddr,
     ) -> Self {
-        let (sender, _) = mpsc::channel(1);
+        let (sender, records) = mpsc::channel(RECORDS);
         let shared = Shared::new(Telemetry::to(sender), threads);
         shared.update(&snapshot(policy, Protocol::Http, &[backend]));
         let (orders, receivers): (Vec<_>, Vec<_>) =
@@ -137,6 +144,7 @@ impl Front {
             facts,
             orders,
             threads,
+            records,
             certificate: None,
             _files: None,
         };

@@ -30,15 +30,17 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange) {
             &time[11..19]
         ),
     );
-    escape(line, &exchange.method);
-    line.push(b' ');
-    escape(line, &exchange.target);
+    if exchange.method.is_empty() {
+        line.push(b'-');
+    } else {
+        escape(line, &exchange.method);
+        line.push(b' ');
+        escape(line, &exchange.target);
+        put(line, format_args!(" {}", exchange.version));
+    }
     put(
         line,
-        format_args!(
-            " {}\" {:03} {} \"",
-            exchange.version, exchange.status, exchange.sent
-        ),
+        format_args!("\" {:03} {} \"", exchange.status, exchange.sent),
     );
     escape(line, exchange.referer.as_deref().unwrap_or("-"));
     line.extend_from_slice(b"\" \"");

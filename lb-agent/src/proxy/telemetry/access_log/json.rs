@@ -4,14 +4,17 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
-use crate::domain::http::exchange::{Exchange, Try};
+use crate::domain::http::exchange::{Exchange, SpanContext, Try};
 
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
-    trace_id: String,
-    span_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_span_id: Option<String>,
     sampled: bool,
@@ -19,8 +22,10 @@ struct Line<'a> {
     listener: SocketAddr,
     tls: bool,
     version: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     method: &'a str,
     host: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     query: Option<&'a str>,
@@ -89,11 +94,12 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange) {
         None => (exchange.target.as_str(), None),
     };
     let last = exchange.answering();
+    let traced = Some(exchange.trace).filter(|trace| *trace != SpanContext::NONE);
     let object = Line {
         time: humantime::format_rfc3339_micros(exchange.began).to_string(),
         request_id: &exchange.request_id,
-        trace_id: format!("{:032x}", exchange.trace.trace),
-        span_id: span(exchange.trace.span),
+        trace_id: traced.map(|trace| format!("{:032x}", trace.trace)),
+        span_id: traced.map(|trace| span(trace.span)),
         parent_span_id: exchange.parent.map(span),
         sampled: exchange.trace.sampled,
         client: exchange.client,

@@ -3,7 +3,10 @@
 use std::fs;
 
 use super::*;
-use crate::{domain::http::exchange::Outcome, proxy::telemetry::sample::exchange};
+use crate::{
+    domain::http::exchange::{Outcome, SpanContext},
+    proxy::telemetry::sample::exchange,
+};
 
 fn json(exchange: &Exchange) -> serde_json::Value {
     let mut line = Vec::new();
@@ -101,6 +104,36 @@ fn json_without_a_service() {
     assert_eq!(line["outcome"], "no_route");
 }
 
+/// Nothing is known of it but who sent it.
+fn unread() -> Exchange {
+    Exchange {
+        request_id: String::new(),
+        trace: SpanContext::NONE,
+        parent: None,
+        method: String::new(),
+        target: String::new(),
+        status: 400,
+        sent: 0,
+        referer: None,
+        user_agent: None,
+        outcome: Outcome::BadRequest,
+        ..exchange()
+    }
+}
+
+#[test]
+fn json_of_an_unread_request() {
+    let line = json(&unread());
+    for key in ["request_id", "trace_id", "span_id", "method", "path"] {
+        assert!(line.get(key).is_none(), "{key}: {line}");
+    }
+    let told = ["client", "status", "outcome"].map(|key| line[key].clone());
+    assert_eq!(
+        told,
+        ["192.0.2.1:999".into(), 400.into(), "bad_request".into()] as [serde_json::Value; 3]
+    );
+}
+
 #[test]
 fn combined_log_format() {
     let rows = [
@@ -118,6 +151,10 @@ fn combined_log_format() {
                 ..exchange()
             },
             r#"192.0.2.7 - - [02/Jan/2026:03:04:05 +0000] "GET /\xC3\xA4\x5C\x1B[2J\x7F HTTP/1.1" 000 1024 "-" "-""#,
+        ),
+        (
+            unread(),
+            r#"192.0.2.1 - - [02/Jan/2026:03:04:05 +0000] "-" 400 0 "-" "-""#,
         ),
     ];
     for (exchange, expected) in rows {
