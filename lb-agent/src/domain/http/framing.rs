@@ -42,6 +42,9 @@ pub enum InvalidFraming {
     /// The same: without `chunked` at its end nobody knows where a request ends.
     #[error("Transfer-Encoding does not end with chunked")]
     Coding,
+    /// RFC 9110, section 15.6.6.
+    #[error("a version of HTTP that is not spoken here")]
+    Version,
 }
 
 /// Where among the bytes it is, and what.
@@ -99,6 +102,8 @@ struct Pieces {
 struct Line<'a> {
     /// All of it, unless it is long and came in pieces.
     kept: &'a [u8],
+    /// Its last bytes, as many as a version needs or more.
+    end: &'a [u8],
     length: usize,
 }
 
@@ -194,7 +199,7 @@ impl Head {
     fn whole(&mut self, line: Option<Line<'_>>) -> Result<Option<State>, InvalidFraming> {
         let line = line.ok_or(InvalidFraming::BareLineFeed)?;
         if !self.begun {
-            return Ok(self.begin(line));
+            return self.begin(line);
         }
         let line = line.kept;
         if line.is_empty() {
@@ -222,13 +227,19 @@ impl Head {
     }
 
     /// A request begins by this line, or does not yet: empty ones may come before (section 2.2).
-    fn begin(&mut self, line: Line<'_>) -> Option<State> {
+    fn begin(&mut self, line: Line<'_>) -> Result<Option<State>, InvalidFraming> {
         self.begun = line.length > 0;
+        if line.kept == HTTP2 {
+            return Ok(Some(State::Other));
+        }
+        if is_of_another_version(line.end) {
+            return Err(InvalidFraming::Version);
+        }
         if line.length > LONGEST_TARGET {
             let method = memchr::memchr(b' ', line.kept).map_or(0, |space| space + 1);
             self.long_target |= line.length > method + LONGEST_TARGET + VERSION;
         }
-        (line.kept == HTTP2).then_some(State::Other)
+        Ok(None)
     }
 
     fn length(&mut self, value: &[u8]) -> Result<(), InvalidFraming> {
@@ -286,8 +297,8 @@ impl Pieces {
 
     /// `None`: it does not end with a carriage return.
     fn whole(&self) -> Option<Line<'_>> {
-        self.end.strip_suffix(b"\r")?;
         Some(Line {
+            end: self.end.strip_suffix(b"\r")?,
             kept: self.kept.strip_suffix(b"\r").unwrap_or(&self.kept),
             length: self.length - 1,
         })
@@ -298,8 +309,21 @@ impl<'a> From<&'a [u8]> for Line<'a> {
     fn from(line: &'a [u8]) -> Self {
         Self {
             kept: line,
+            end: line,
             length: line.len(),
         }
+    }
+}
+
+/// A request line ends with a version that is well-formed (RFC 9112, section 2.3), and neither of
+/// those that the library reads.
+fn is_of_another_version(end: &[u8]) -> bool {
+    match end {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor] => {
+            let digits = major.is_ascii_digit() && minor.is_ascii_digit();
+            digits && !matches!((major, minor), (b'1', b'0' | b'1'))
+        }
+        _ => false,
     }
 }
 

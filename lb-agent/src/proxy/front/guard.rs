@@ -1,7 +1,9 @@
 //! Stands between a client's connection and the HTTP library.
 //!
 //! What the library must not be shown ([`Framing`]) is spoiled on its way, so that it refuses the
-//! request and closes the connection. And a client that is still sending when its connection is
+//! request and closes the connection. Only for a request of an unknown version has it no right answer: the
+//! library is shown the connection's end in its place, and whoever serves the connection answers.
+//! And a client that is still sending when its connection is
 //! closed can read its answer first: the kernel would reset the connection at once, and with it the
 //! answer be gone (RFC 9112, section 9.6).
 
@@ -23,7 +25,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::domain::http::framing::Framing;
+use crate::domain::http::framing::{Framing, InvalidFraming};
 
 /// How long it is waited that a client stops sending.
 const LINGER: Duration = Duration::from_secs(2);
@@ -36,7 +38,18 @@ pub(super) struct Guarded<S> {
     stream: S,
     framing: Framing,
     tunnel: Tunnel,
+    unspoken: Unspoken,
     closing: Closing,
+}
+
+/// A request in a version of HTTP that the library does not speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unspoken {
+    No,
+    /// It has come, and the library has yet to read what came before.
+    Waits,
+    /// The library has seen an end where it stands.
+    Reached,
 }
 
 /// Tells that a connection has become another protocol: nothing on it is looked at any more.
@@ -63,6 +76,7 @@ impl<S> Guarded<S> {
             stream,
             framing: Framing::default(),
             tunnel,
+            unspoken: Unspoken::No,
             closing: Closing::No,
         }
     }
@@ -77,19 +91,37 @@ impl<S> Guarded<S> {
         self.framing.has_long_target()
     }
 
+    /// The library has come to a request whose version it does not speak, and neither answered that
+    /// nor ended the connection.
+    pub(super) fn is_at_unspoken(&self) -> bool {
+        self.unspoken == Unspoken::Reached
+    }
+
     /// What it stood before.
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
 
-    fn look(&mut self, came: &mut [u8]) {
+    /// Looks at what came behind `before`.
+    fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         if self.tunnel.0.load(Relaxed) {
             self.framing.end();
         }
-        if let Err(refused) = self.framing.read(came) {
-            debug!(why = %refused.why, "a request is refused");
+        let came = &mut buffer.filled_mut()[before..];
+        let Err(refused) = self.framing.read(came) else {
+            return;
+        };
+        debug!(why = %refused.why, "a request is refused");
+        if refused.why != InvalidFraming::Version {
             came[refused.at] = SPOILED;
+            return;
         }
+        let line = memchr::memrchr(b'\n', &came[..refused.at]).map_or(0, |end| end + 1);
+        buffer.set_filled(before + line);
+        self.unspoken = match line {
+            0 => Unspoken::Reached,
+            _ => Unspoken::Waits,
+        };
     }
 }
 
@@ -99,9 +131,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.unspoken != Unspoken::No {
+            self.unspoken = Unspoken::Reached;
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        self.look(&mut buffer.filled_mut()[before..]);
+        self.look(buffer, before);
         Poll::Ready(Ok(()))
     }
 }
@@ -133,6 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Not before there is an answer.
+        if this.is_at_unspoken() {
+            return Poll::Ready(Ok(()));
+        }
         loop {
             match &mut this.closing {
                 Closing::No => {

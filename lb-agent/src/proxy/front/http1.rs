@@ -26,6 +26,11 @@ use crate::domain::http::exchange::Outcome;
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// The answer to a request of another version than 1.0 and 1.1. Of 1.2 and the like it would be allowed to
+/// take them for 1.1 (RFC 9110, section 2.5), but nobody speaks them who means well.
+const UNSPOKEN: &[u8] =
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
 /// Headers for which hyper needs no memory of its own, which is what it allows by itself.
 const HEADERS: usize = 100;
 
@@ -132,6 +137,7 @@ async fn wake(
     };
     let guarded = parts.io.into_inner();
     let is_within = guarded.is_within();
+    let is_at_unspoken = guarded.is_at_unspoken();
     let long_target = guarded.has_long_target();
     let mut stream = guarded.into_inner().into_stream();
     match end {
@@ -141,6 +147,11 @@ async fn wake(
         }
         End::Calm => return Ok(Some((stream, parts.read_buf))),
         // The guard has seen to it that the client could read to the end.
+        End::Over(_) if is_at_unspoken => {
+            let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            let refusal = (status, Outcome::BadRequest);
+            refuse(stream, UNSPOKEN, refusal, facts, visit, seat).await;
+        }
         End::Over(Ok(())) => {}
         End::Over(Err(error)) => {
             if let Some(status) = unread::status(&error, long_target) {
@@ -148,19 +159,9 @@ async fn wake(
             }
             return Err(error.into());
         }
-        // Behind half of another answer it would be taken for the rest of that.
-        End::Overdue(Overdue::Stage(Stage::Head)) if !life.is_flushed() => stream.discard(),
         End::Overdue(Overdue::Stage(Stage::Head)) => {
-            life.enter(Stage::Leaving);
-            let tell = async {
-                stream.write_all(TOO_SLOW).await?;
-                stream.shutdown().await
-            };
-            if let Ok(Ok(())) = seat.within(tell).await {
-                let status = StatusCode::REQUEST_TIMEOUT;
-                unread::tell(facts, visit, status, Outcome::TimedOut);
-                linger(&mut stream, visit, seat).await;
-            }
+            let refusal = (StatusCode::REQUEST_TIMEOUT, Outcome::TimedOut);
+            refuse(stream, TOO_SLOW, refusal, facts, visit, seat).await;
             return Err(Overdue::Stage(Stage::Head).into());
         }
         End::Overdue(Overdue::Blocked) => {
@@ -170,6 +171,30 @@ async fn wake(
         End::Overdue(Overdue::Stage(_)) => close(&mut stream).await,
     }
     Ok(None)
+}
+
+/// Answers a request in place of the library, and ends the connection.
+async fn refuse(
+    mut stream: ClientStream,
+    answer: &[u8],
+    (status, outcome): (StatusCode, Outcome),
+    facts: &Facts,
+    visit: &Visit,
+    seat: &Seat,
+) {
+    // Behind half of another answer it would be taken for the rest of that.
+    if !visit.life.is_flushed() {
+        return stream.discard();
+    }
+    visit.life.enter(Stage::Leaving);
+    let tell = async {
+        stream.write_all(answer).await?;
+        stream.shutdown().await
+    };
+    if let Ok(Ok(())) = seat.within(tell).await {
+        unread::tell(facts, visit, status, outcome);
+        linger(&mut stream, visit, seat).await;
+    }
 }
 
 /// Reads on for a while without regard to what it is.

@@ -56,6 +56,11 @@ fn requests_end_where_they_say() {
             true,
         ),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\n", false),
+        // What is no version at all is left to the library.
+        ("GET / HTTP/3.00\r\n", true),
+        ("GET / http/3.0\r\n", true),
+        ("GET /HTTP/3.0\r\n", true),
+        ("GET / HTTP/1.0\r\n", true),
     ] {
         assert_eq!(read(bytes.as_bytes()), (Ok(()), within), "{bytes:?}");
     }
@@ -103,8 +108,14 @@ fn what_is_ambiguous_is_refused_at_the_end_of_its_line() {
         let more = format!("{bytes}\r\nGET / HTTP/1.1\r\n\r\n");
         assert_eq!(read(more.as_bytes()), expected, "{line:?}");
     }
+    let longer = format!("GET /{} HTTP/2.0\r\n", "a".repeat(300));
     for (bytes, why) in [
         (long.as_str(), Length),
+        (longer.as_str(), Version),
+        ("GET / HTTP/3.0\r\n", Version),
+        ("GET / HTTP/1.2\r\n", Version),
+        ("GET / HTTP/0.9\r\n", Version),
+        ("\r\nGET /a b HTTP/9.9\r\n", Version),
         ("GET / HTTP/1.1\n", BareLineFeed),
         ("\n", BareLineFeed),
         (
@@ -133,7 +144,8 @@ fn an_upgraded_connection_is_not_looked_at() {
 /// Whatever comes, in whatever pieces: no panic, and the same is found at the same place.
 #[test]
 fn pieces_make_no_difference() {
-    const WORDS: [&str; 24] = [
+    const WORDS: [&str; 25] = [
+        "GET / HTTP/1.2\r\n",
         "GET / HTTP/1.1\r\n",
         "POST / HTTP/1.1\r\n",
         "\r\n",

@@ -11,7 +11,8 @@ use tokio::io::AsyncWriteExt as _;
 use super::{Guarded, Tunnel};
 use crate::domain::http::framing::Framing;
 
-const WORDS: [&str; 30] = [
+const WORDS: [&str; 31] = [
+    "GET / HTTP/1.2\r\nHost: a\r\n",
     "GET / HTTP/1.1\r\nHost: a\r\n",
     "POST / HTTP/1.1\r\nHost: a\r\n",
     "POST / HTTP/1.1\r\n",
@@ -62,11 +63,12 @@ async fn serve(bytes: &[u8]) -> (usize, bool) {
         }
     });
     let guarded = TokioIo::new(Guarded::new(server, Tunnel::default()));
-    let good = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .half_close(true)
-        .serve_connection(guarded, service)
-        .await;
-    (served.0.get(), served.1.get() && good.is_ok())
+        .serve_connection(guarded, service);
+    let good = (&mut connection).await.is_ok();
+    let unspoken = connection.into_parts().io.into_inner().is_at_unspoken();
+    (served.0.get(), served.1.get() && good && !unspoken)
 }
 
 #[test]

@@ -118,8 +118,18 @@ pub(super) fn rows() -> Vec<Row> {
         ("no version", 400, "GET /\r\nHost: web\r\n\r\n".into()),
         (
             "an unknown version",
-            400,
+            505,
             "GET / HTTP/3.0\r\nHost: web\r\n\r\n".into(),
+        ),
+        (
+            "an unknown minor version",
+            505,
+            "GET / HTTP/1.9\r\nHost: web\r\n\r\n".into(),
+        ),
+        (
+            "HTTP/2 as if it were HTTP/1",
+            505,
+            "\r\nGET / HTTP/2.0\r\nHost: web\r\n\r\n".into(),
         ),
         (
             "a version of two digits",
