@@ -22,6 +22,14 @@ struct Member {
     orders: UnboundedSender<Order>,
 }
 
+impl Member {
+    /// How many connections it has; `None`: it has failed, or never begun, and follows no orders.
+    fn load(&self) -> Option<usize> {
+        let follows = !self.orders.is_closed();
+        follows.then(|| self.open.load(Relaxed))
+    }
+}
+
 impl Crew {
     /// Of the threads that follow these orders.
     pub(super) fn new(orders: &[UnboundedSender<Order>]) -> Self {
@@ -39,7 +47,7 @@ impl Crew {
 
     /// Who is to serve a connection that a thread has accepted.
     pub(super) fn place(&self, own: usize) -> usize {
-        let counts = self.0.iter().map(|member| member.open.load(Relaxed));
+        let counts = self.0.iter().map(Member::load);
         place(own, counts)
     }
 
@@ -58,9 +66,11 @@ impl Crew {
 }
 
 /// The one with the fewest, unless `own` has hardly more: a hand-over costs as much as a few requests.
-fn place(own: usize, counts: impl Iterator<Item = usize> + Clone) -> usize {
-    let fewest = counts.clone().enumerate().min_by_key(|(_, count)| *count);
-    let (Some((other, fewest)), Some(count)) = (fewest, counts.clone().nth(own)) else {
+fn place(own: usize, counts: impl Iterator<Item = Option<usize>> + Clone) -> usize {
+    let known = counts.clone().enumerate();
+    let known = known.filter_map(|(number, count)| Some((number, count?)));
+    let fewest = known.min_by_key(|(_, count)| *count);
+    let (Some((other, fewest)), Some(Some(count))) = (fewest, counts.clone().nth(own)) else {
         return own;
     };
     if count > fewest + (fewest / 4).max(2) {
@@ -77,6 +87,7 @@ mod tests {
     #[test]
     fn handed_over_where_it_is_worth_it() {
         // own, connections → who serves
+        let gone = usize::MAX;
         for (own, counts, expected) in [
             (0, &[0][..], 0),
             (0, &[7], 0),
@@ -88,8 +99,26 @@ mod tests {
             (0, &[100, 81], 0),
             (0, &[102, 81], 1),
             (2, &[5, 1, 9, 4], 1),
+            (0, &[9, gone], 0),
+            (2, &[5, gone, 9, 4], 3),
         ] {
-            assert_eq!(place(own, counts.iter().copied()), expected, "{counts:?}");
+            let known = counts
+                .iter()
+                .map(|count| Some(*count).filter(|count| *count != gone));
+            assert_eq!(place(own, known), expected, "{counts:?}");
         }
+    }
+
+    #[test]
+    fn who_never_began_is_left_out() {
+        let (orders, mut receivers): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| tokio::sync::mpsc::unbounded_channel())
+            .unzip();
+        let crew = Crew::new(&orders);
+        crew.open(0).store(9, Relaxed);
+        assert_eq!(crew.place(0), 1);
+        // As when its runtime cannot be made.
+        drop(receivers.pop());
+        assert_eq!(crew.place(0), 0);
     }
 }
