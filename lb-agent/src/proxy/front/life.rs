@@ -132,6 +132,8 @@ pub(super) struct Life {
     flushed: AtomicBool,
     hungry: AtomicBool,
     hot: AtomicBool,
+    /// A request has been under way for so long that it is watched whether its client is there.
+    watched: AtomicBool,
     awake: AtomicBool,
     present: Present,
 }
@@ -157,6 +159,7 @@ impl Life {
             flushed: AtomicBool::new(true),
             hungry: AtomicBool::new(false),
             hot: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             awake: AtomicBool::new(false),
             present,
         })
@@ -263,6 +266,7 @@ impl Life {
         self.hot
             .store(before > 0 && now.saturating_sub(before) <= calm, Relaxed);
         self.asked.store(now.max(1), Relaxed);
+        self.watched.store(false, Relaxed);
         self.under_way
             .store(self.under_way.load(Relaxed) + 1, Relaxed);
         if self.stage() != Stage::Leaving {
@@ -331,9 +335,25 @@ impl Life {
             && self.stage() != Stage::Leaving
     }
 
+    /// Whether its client is watched from now on: nothing is read while a request of HTTP/1 waits, and
+    /// most never wait for two rounds.
+    fn begins_watch(&self, pace: &Pace) -> bool {
+        let waited = self.now().saturating_sub(self.asked.load(Relaxed));
+        self.under_way() > 0
+            && waited >= pace.grain * 2
+            && !self.multiplexed.load(Relaxed)
+            && !self.watched.swap_plain(true)
+    }
+
+    /// See [`Life::begins_watch`]. A tunnel is read all the time.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed) && self.under_way() > 0
+    }
+
     /// A round has to wake it.
     pub(super) fn is_due(&self, pace: &Pace, stopped: Option<u64>) -> bool {
         self.overdue(pace, stopped).is_some()
+            || self.begins_watch(pace)
             || stopped.is_some() && self.can_leave()
             || self.awake.load(Relaxed) && self.can_rest(pace.grain * 2)
     }

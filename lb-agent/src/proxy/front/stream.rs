@@ -3,15 +3,15 @@
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
@@ -38,6 +38,18 @@ impl ClientStream {
     /// its buffers.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tcp().poll_read_ready(context)
+    }
+
+    /// Whether the peer has reset the connection, for which the task is woken. Who has only ended its
+    /// side may still want its answer.
+    fn is_reset(&self, context: &mut Context<'_>) -> bool {
+        // An end or a reset can be read, as can data, of which nobody is told twice.
+        let readable = self.tcp().poll_read_ready(context).is_ready();
+        let error = pin!(self.tcp().ready(Interest::ERROR));
+        readable
+            && error
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_ready()
     }
 
     /// What was not taken yet is not sent any more, nor kept by the kernel.
@@ -193,6 +205,10 @@ impl AsyncWrite for Noted {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The library comes by here whenever a request goes on, and reads nothing meanwhile.
+        if self.life.is_watched() && self.stream.is_reset(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let polled = Pin::new(&mut self.stream).poll_flush(context);
         match polled {
             Poll::Ready(_) => self.life.flushed(),

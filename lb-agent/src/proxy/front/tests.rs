@@ -3,6 +3,7 @@
 
 mod bounds;
 mod crew;
+mod gone;
 mod rig;
 mod slow;
 mod stops;
