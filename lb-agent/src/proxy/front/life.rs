@@ -4,6 +4,8 @@
 //! request costs a few plain loads and stores. Whoever holds the connection's stream holds its
 //! life too: a connection that has become another protocol counts until its stream is dropped.
 
+mod pace;
+
 use std::{
     sync::{
         Arc,
@@ -12,58 +14,12 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    ending::{LINGER, LINGER_NEW},
-    present::Present,
-};
-use crate::config::proxy::Bounds;
+pub(super) use self::pace::Pace;
+use self::pace::milliseconds;
+use super::present::Present;
 
 /// Bytes by which a client of HTTP/2 has begun: the preface, and the head of its first frame.
 const GREETING: u32 = 24 + 9;
-
-/// How long connections may be at something, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
-    /// A request's head, from its first byte or from the connection's beginning.
-    pub(super) head: u64,
-    /// Without a request.
-    pub(super) keep_alive: u64,
-    /// Without a request at a stop: so that what is on its way arrives.
-    pub(super) linger: u64,
-    /// The same of connections that began after it.
-    pub(super) linger_new: u64,
-    /// Between two rounds.
-    pub(super) grain: u64,
-}
-
-impl Pace {
-    /// As the bounds say. Each is kept to a quarter of it, or better.
-    pub(super) fn new(bounds: &Bounds) -> Self {
-        let head = milliseconds(bounds.head_timeout);
-        let keep_alive = milliseconds(bounds.keep_alive);
-        let linger_new = milliseconds(LINGER_NEW);
-        Self {
-            head,
-            keep_alive,
-            linger: milliseconds(LINGER),
-            linger_new,
-            grain: (head.min(keep_alive).min(linger_new) / 4).clamp(1, 250),
-        }
-    }
-
-    /// How long it may be at this.
-    fn of(&self, stage: Stage) -> Option<u64> {
-        match stage {
-            Stage::Opening | Stage::Head | Stage::Leaving => Some(self.head),
-            Stage::Busy => None,
-            Stage::Rest | Stage::Idle => Some(self.keep_alive),
-        }
-    }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4)
-}
 
 /// What a connection is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
