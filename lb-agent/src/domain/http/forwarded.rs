@@ -15,6 +15,7 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The hop from the client.
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +71,11 @@ pub fn add(headers: &mut HeaderMap, hop: Hop<'_>) {
     extend(headers, FORWARDED, piece(port..text.len()), hop.trusted);
 }
 
-/// `X-Forwarded-Prefix`, `X-Forwarded-Ssl` and what more of these there are.
+/// `X-Forwarded-Prefix`, `X-Forwarded-Ssl` and what more of these there are, and `X-Real-IP`, by which
+/// others tell the client.
 fn is_other(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-forwarded-") && ![FOR, PROTO, HOST, PORT].contains(name)
+    let forwarded = name.as_str().starts_with("x-forwarded-");
+    forwarded && ![FOR, PROTO, HOST, PORT].contains(name) || *name == REAL_IP
 }
 
 /// The hop as an element of `Forwarded` (RFC 7239, section 4). The client's address is what
@@ -175,7 +178,12 @@ mod tests {
     fn others_are_believed_from_trusted_peers_only() {
         for trusted in [false, true] {
             let mut headers = HeaderMap::new();
-            for name in ["x-forwarded-prefix", "x-forwarded-ssl", "x-forward"] {
+            for name in [
+                "x-forwarded-prefix",
+                "x-forwarded-ssl",
+                "x-real-ip",
+                "x-forward",
+            ] {
                 headers.insert(name, HeaderValue::from_static("on"));
             }
             let hop = Hop {
@@ -188,6 +196,7 @@ mod tests {
             add(&mut headers, hop);
             assert_eq!(headers.contains_key("x-forwarded-prefix"), trusted);
             assert_eq!(headers.contains_key("x-forwarded-ssl"), trusted);
+            assert_eq!(headers.contains_key("x-real-ip"), trusted);
             assert!(headers.contains_key("x-forward"));
         }
     }
