@@ -3,8 +3,8 @@
 use std::{cell::Cell, convert::Infallible, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::{
     body::{Frame, Incoming},
     service::service_fn,
@@ -218,5 +218,43 @@ fn a_stream_that_the_client_resets_ends_at_the_backend() {
         while !ended.get() {
             sleep(Duration::from_millis(5)).await;
         }
+    });
+}
+
+/// Interim answers end at the proxy, and the answer behind them is the one.
+#[test]
+fn interim_answers_of_backends() {
+    local(async {
+        let backend = Backend::start(|connection, _| async move {
+            let mut connection = h2::server::handshake(connection).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                for status in [100, 103, 103] {
+                    let mut interim = Response::new(());
+                    *interim.status_mut() = StatusCode::from_u16(status).unwrap();
+                    let hint = HeaderValue::from_static("</a>; rel=preload");
+                    interim.headers_mut().insert("link", hint);
+                    respond.send_informational(interim).unwrap();
+                }
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from_static(b"whole"), true).unwrap();
+            }
+        })
+        .await;
+        let policy = HttpPolicy::default();
+        let proxy = Proxy::start(&snapshot(policy, Protocol::Grpc, &[backend.address])).await;
+        let mut sender = client(&proxy).await;
+        for _ in 0..2 {
+            let got = proxy.ask("GET", "").await;
+            let chunks = "5\r\nwhole\r\n0\r\n\r\n";
+            assert_eq!((got.status, &*got.body), (200, chunks), "{got:?}");
+            assert!(!got.head.contains("link"), "{got:?}");
+            let request = Request::get("http://web/").body(Empty::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert!(!answer.headers().contains_key("link"));
+            let body = answer.into_body().collect().await.unwrap();
+            assert_eq!(body.to_bytes(), "whole");
+        }
+        assert_eq!(backend.connections(), 1);
     });
 }
