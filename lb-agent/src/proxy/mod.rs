@@ -34,6 +34,9 @@ use crate::{
     },
 };
 
+/// Headers for which hyper needs no memory of its own, which is what it allows by itself.
+const HEADERS: usize = 100;
+
 /// How often failed listeners are tried again, and signals told.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,7 @@ impl Proxy {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let shared = Shared::new(telemetry, threads);
+        let shared = Shared::new(telemetry, threads, config.bounds.headers);
         let keep = Keep::find(held, holder::as_a_process);
         let mut pool = Pool::new(threads, Arc::clone(&shared), &config, keep);
         for listener in &config.listeners {

@@ -165,6 +165,7 @@ impl Engine {
             fresh: false,
             policy: &call.service.policy,
             life: &call.service.life,
+            headers: self.shared.headers,
             tls: &self.tls,
             clock: &self.clock,
         };

@@ -36,7 +36,7 @@ pub use self::body::{BrokenOff, EngineBody};
 use self::{clock::Clock, pools::Pools, tally::Tallies, upstream::TlsConfigs, view::View};
 use crate::{
     domain::{signal::Signal, snapshot::Snapshot},
-    proxy::telemetry::Telemetry,
+    proxy::{HEADERS, telemetry::Telemetry},
 };
 
 /// What is known of a connection before its first request.
@@ -65,16 +65,20 @@ pub struct Shared {
     telemetry: Telemetry,
     /// Engines there are: bounds of connections that lie idle are shared between them.
     threads: usize,
+    /// Headers that the answer of a backend may have.
+    headers: usize,
     epoch: Instant,
 }
 
 impl Shared {
-    /// For `threads` engines. There are no services before [`Shared::update`].
-    pub fn new(telemetry: Telemetry, threads: usize) -> Arc<Self> {
+    /// For `threads` engines, whose clients may send `headers` headers; backends may send as many or
+    /// more. There are no services before [`Shared::update`].
+    pub fn new(telemetry: Telemetry, threads: usize, headers: usize) -> Arc<Self> {
         Arc::new(Self {
             view: ArcSwap::default(),
             telemetry,
             threads: threads.max(1),
+            headers: headers.max(HEADERS),
             epoch: Instant::now(),
         })
     }

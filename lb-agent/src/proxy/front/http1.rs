@@ -20,7 +20,7 @@ use super::{
     visit::Visit,
     worker::Facts,
 };
-use crate::domain::http::exchange::Outcome;
+use crate::{domain::http::exchange::Outcome, proxy::HEADERS};
 
 /// The answer to a head that does not become complete.
 const TOO_SLOW: &[u8] =
@@ -30,9 +30,6 @@ const TOO_SLOW: &[u8] =
 /// take them for 1.1 (RFC 9110, section 2.5), but nobody speaks them who means well.
 const UNSPOKEN: &[u8] =
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
-/// Headers for which hyper needs no memory of its own, which is what it allows by itself.
-const HEADERS: usize = 100;
 
 /// Of what a client still sends when all is over, so much is read, so that it learns why: a reset
 /// would take the answer from it.

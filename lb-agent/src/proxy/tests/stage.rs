@@ -107,7 +107,7 @@ impl Stage {
                 thread::spawn(move || serve(stream));
             }
         });
-        let shared = Shared::new(Telemetry::default(), 1);
+        let shared = Shared::new(Telemetry::default(), 1, config.bounds.headers);
         let policy = HttpPolicy::default();
         shared.update(&snapshot(policy, Protocol::Http, &[backend]));
         // Nobody holds its sockets.

@@ -137,7 +137,7 @@ pub(in crate::proxy) struct Proxy {
 impl Proxy {
     pub(in crate::proxy) async fn start(snapshot: &Snapshot) -> Self {
         let (sender, records) = mpsc::channel(1000);
-        let shared = Shared::new(Telemetry::to(sender), 1);
+        let shared = Shared::new(Telemetry::to(sender), 1, 100);
         shared.update(snapshot);
         let engine = Rc::new(Engine::new(Arc::clone(&shared)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

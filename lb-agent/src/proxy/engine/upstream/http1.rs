@@ -21,9 +21,12 @@ use super::{
     connect::Ends,
     stream::{Stream, Watch},
 };
-use crate::proxy::engine::{
-    replay::Outgoing,
-    view::{Counted, OfConnections},
+use crate::proxy::{
+    HEADERS,
+    engine::{
+        replay::Outgoing,
+        view::{Counted, OfConnections},
+    },
 };
 
 /// Longest head of an answer, in bytes.
@@ -56,14 +59,16 @@ impl Http1 {
     pub(super) async fn new(
         stream: Stream,
         of: Option<Ends>,
+        headers: usize,
         counted: Counted<OfConnections>,
     ) -> hyper::Result<Box<Self>> {
         let watch = Rc::clone(&stream.watch);
-        // Headers of an answer at most: 100, hyper's default, for which alone it allocates nothing.
-        let (sender, connection) = Builder::new()
-            .max_header_size(MAX_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await?;
+        let mut builder = Builder::new();
+        builder.max_header_size(MAX_HEAD);
+        if headers > HEADERS {
+            builder.max_headers(headers);
+        }
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self {
             sender,
             connection,

@@ -67,6 +67,8 @@ pub(in crate::proxy::engine) struct Wish<'a> {
     pub(in crate::proxy::engine) fresh: bool,
     pub(in crate::proxy::engine) policy: &'a HttpPolicy,
     pub(in crate::proxy::engine) life: &'a Arc<Life>,
+    /// Headers that an answer over HTTP/1 may have.
+    pub(in crate::proxy::engine) headers: usize,
     pub(in crate::proxy::engine) tls: &'a TlsConfigs,
     pub(in crate::proxy::engine) clock: &'a Rc<Clock>,
 }
@@ -202,9 +204,8 @@ impl Pool {
             let stream = connect::connect(backend, wish.ends, wish.tls, wish.clock, until).await?;
             let failed = |error: hyper::Error| ConnectError::Other(error.to_string().into());
             if !backend.http2 {
-                return Ok(Lease::Http1(
-                    Http1::new(stream, of, counted).await.map_err(failed)?,
-                ));
+                let made = Http1::new(stream, of, wish.headers, counted).await;
+                return Ok(Lease::Http1(made.map_err(failed)?));
             }
             let made = Http2::new(stream, of, counted).await.map_err(failed)?;
             let freed = Rc::clone(&self.freed);

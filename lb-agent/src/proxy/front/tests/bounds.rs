@@ -156,3 +156,35 @@ fn long_bodies_are_refused_audibly() {
         }
     });
 }
+
+/// A backend may send as many as a client, and 100 where clients may not.
+#[test]
+fn heads_of_answers_are_bounded() {
+    local(async {
+        // Allowed of clients, headers of the answer, and the status.
+        for (allowed, number, expected) in [
+            (16, 100, 200),
+            (16, 101, 502),
+            (100, 101, 502),
+            (300, 300, 200),
+            (300, 301, 502),
+        ] {
+            let more: String = (1..number)
+                .map(|number| format!("X-{number}: 1\r\n"))
+                .collect();
+            let answer = format!("HTTP/1.1 200 OK\r\n{more}Content-Length: 2\r\n\r\nok");
+            let backend = Backend::answering(answer.leak()).await;
+            let bounds = Bounds {
+                headers: allowed,
+                ..patient()
+            };
+            let policy = HttpPolicy::default();
+            let front = Front::start(bounds, Kind::Plain, policy, backend.address);
+            let closing = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+            let got = front.sending(closing.as_bytes()).await.rest().await;
+            let status = format!("HTTP/1.1 {expected} ");
+            assert!(got.starts_with(&status), "{allowed} {number}: {got:?}");
+            assert!(expected != 200 || got.contains(&format!("x-{}: 1", number - 1)));
+        }
+    });
+}

@@ -121,7 +121,7 @@ impl Front {
         backend: SocketAddr,
     ) -> Self {
         let (sender, records) = mpsc::channel(RECORDS);
-        let shared = Shared::new(Telemetry::to(sender), threads);
+        let shared = Shared::new(Telemetry::to(sender), threads, bounds.headers);
         shared.update(&snapshot(policy, Protocol::Http, &[backend]));
         let (orders, receivers): (Vec<_>, Vec<_>) =
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
