@@ -1,9 +1,12 @@
 //! One connection of a client, from its first byte to its last.
 
 use std::{
+    future::poll_fn,
+    io,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
     time::Duration,
 };
 
@@ -11,7 +14,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::sleep};
 
 use super::{
-    Failure, guard::Tunnel, header, http1, http2, life::Life, stream::ClientStream, visit::Visit,
+    Failure,
+    guard::Tunnel,
+    header, http1, http2,
+    life::{Life, Stage},
+    rounds::Seat,
+    stream::ClientStream,
+    visit::Visit,
     worker::Ward,
 };
 use crate::proxy::{engine::Arrival, telemetry::counts::OfListener};
@@ -28,6 +37,18 @@ const FIRST: usize = 2048;
 /// Between two looks at a PROXY protocol header that comes in pieces.
 const PIECE: Duration = Duration::from_millis(5);
 
+/// What is kept of a connection while nothing comes: as little as can be, for most of them lie idle
+/// most of the time.
+pub(super) struct Client {
+    stream: ClientStream,
+    peer: SocketAddr,
+    ward: Rc<Ward>,
+    life: Arc<Life>,
+    seat: Seat,
+    /// Of HTTP/1, once it is known to be that.
+    visit: Option<Rc<Visit>>,
+}
+
 /// A connection whose protocol is known.
 struct Opened {
     stream: ClientStream,
@@ -43,41 +64,122 @@ enum Version {
     Http2,
 }
 
-/// Serves a connection to its end, or to the end of its requests under way once all is to end.
-pub(super) async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    ward: Rc<Ward>,
-    life: Arc<Life>,
-) -> Result<(), Failure> {
-    let seat = ward.rounds.join(&life);
-    // Futures that are large or short-lived are boxed: those who lie idle should not keep their
-    // room.
-    let opened = seat
-        .within(Box::pin(open(stream, peer, &ward, &life)))
-        .await??;
-    let Some(opened) = opened else { return Ok(()) };
-    let visit = Rc::new(Visit {
-        engine: Rc::clone(&ward.engine),
-        arrival: opened.arrival,
-        life,
-        rounds: Rc::clone(&ward.rounds),
-        tunnel: Tunnel::default(),
-    });
-    let (stream, begun, facts) = (opened.stream, opened.begun, &ward.facts);
-    match opened.version {
-        Version::Http1 => http1::serve(stream, begun, facts, visit, seat).await,
-        Version::Http2 => Box::pin(http2::serve(stream, begun, facts, visit, seat)).await,
+impl Client {
+    /// Who has just connected.
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        ward: Rc<Ward>,
+        life: Arc<Life>,
+    ) -> Self {
+        Self {
+            stream: ClientStream::Plain(stream),
+            peer,
+            seat: ward.rounds.join(&life),
+            ward,
+            life,
+            visit: None,
+        }
+    }
+
+    /// Serves the connection to its end, or to the end of its requests under way once all is to end.
+    pub(super) async fn serve(mut self) -> Result<(), Failure> {
+        loop {
+            if !self.is_awaited().await? {
+                return Ok(());
+            }
+            // What is needed from here on is boxed, so that those who lie idle do not keep its room.
+            match Box::pin(self.awake()).await? {
+                Some(left) => self = left,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for something to come; `false`: it does not in time.
+    async fn is_awaited(&mut self) -> io::Result<bool> {
+        let (stream, seat) = (&self.stream, &self.seat);
+        let comes = poll_fn(|context| {
+            seat.attend(context);
+            if let Poll::Ready(readable) = stream.poll_readable(context) {
+                return Poll::Ready(readable.map(|()| true));
+            }
+            match seat.overdue() {
+                Some(_) => Poll::Ready(Ok(false)),
+                None => Poll::Pending,
+            }
+        });
+        if comes.await? {
+            return Ok(true);
+        }
+        http1::close(&mut self.stream).await;
+        Ok(false)
+    }
+
+    /// Serves what comes; `None`: to the end.
+    async fn awake(self) -> Result<Option<Self>, Failure> {
+        let Self {
+            mut stream,
+            peer,
+            ward,
+            life,
+            seat,
+            visit,
+        } = self;
+        let mut begun = Bytes::new();
+        let visit = match visit {
+            Some(visit) => visit,
+            None => {
+                let opened = Box::pin(open(stream, peer, &ward, &life));
+                let Some(opened) = seat.within(opened).await?? else {
+                    return Ok(None);
+                };
+                let visit = Rc::new(Visit {
+                    engine: Rc::clone(&ward.engine),
+                    arrival: opened.arrival,
+                    life: Arc::clone(&life),
+                    rounds: Rc::clone(&ward.rounds),
+                    tunnel: Tunnel::default(),
+                });
+                (stream, begun) = (opened.stream, opened.begun);
+                if opened.version == Version::Http2 {
+                    Box::pin(http2::serve(stream, begun, &ward.facts, visit, seat)).await?;
+                    return Ok(None);
+                }
+                visit
+            }
+        };
+        loop {
+            let served = http1::serve(stream, begun, &ward.facts, &visit, &seat).await?;
+            let Some((left, unread)) = served else {
+                return Ok(None);
+            };
+            if unread.is_empty() {
+                return Ok(Some(Self {
+                    stream: left,
+                    peer,
+                    ward,
+                    life,
+                    seat,
+                    visit: Some(visit),
+                }));
+            }
+            (stream, begun) = (left, unread);
+            life.enter(Stage::Head);
+        }
     }
 }
 
 /// Everything before HTTP; `None`: there was nothing.
 async fn open(
-    mut stream: TcpStream,
+    stream: ClientStream,
     peer: SocketAddr,
     ward: &Ward,
     life: &Life,
 ) -> Result<Option<Opened>, Failure> {
+    let ClientStream::Plain(mut stream) = stream else {
+        return Err("a connection was opened twice".into());
+    };
     let (facts, place) = (&ward.facts, &ward.place);
     let listener = stream.local_addr()?;
     let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
