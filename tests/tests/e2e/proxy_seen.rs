@@ -1,5 +1,5 @@
 //! What is seen of a request that went through the proxy: one id in the answer, in the access log
-//! and at the backend; the log's rotation; the counts.
+//! and at the backend; the log's rotation; the counts, also of what is no HTTP.
 
 use std::{fs, path::Path};
 
@@ -88,6 +88,24 @@ fn one_id_everywhere_rotation_and_counts() {
         ids.push(told);
     }
 
+    // What is no HTTP is seen, too.
+    let url = format!("http://{SHARED}/");
+    let words = ["-sS", "-o", "/dev/null", "-w", "%{http_code}"];
+    let words = [&words[..], &["-X", "NO METHOD", &url]].concat();
+    assert_eq!(client.tool("curl", &words).unwrap(), "400");
+    wait_for("the line of it", PATIENCE, || {
+        let text = fs::read_to_string(&log)?;
+        let mut lines = text.lines().map(serde_json::from_str::<Value>);
+        let is_it = |line: Value| {
+            let names = ["request_id", "method", "path"];
+            line["status"] == 400
+                && line["outcome"] == "bad_request"
+                && names.iter().all(|name| line.get(name).is_none())
+        };
+        Ok(lines.any(|line| line.is_ok_and(is_it)).then_some(()))
+    })
+    .unwrap();
+
     let page = agent.metrics(METRICS.parse().unwrap()).unwrap();
     let backend = format!("backend=\"{backend}\"");
     let count: f64 = page
@@ -97,4 +115,6 @@ fn one_id_everywhere_rotation_and_counts() {
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
         .sum();
     assert_eq!(count, ids.len() as f64, "{page}");
+    let unread = format!("lb_proxy_requests_unread_total{{listener=\"{SHARED}\",code=\"400\"}} 1");
+    assert!(page.lines().any(|line| line == unread), "{page}");
 }

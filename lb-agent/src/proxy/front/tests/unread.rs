@@ -42,7 +42,7 @@ fn rows() -> [(String, u16, Outcome); 10] {
             505,
             BadRequest,
         ),
-        (other.into(), 505, BadRequest),
+        (other, 505, BadRequest),
         (get(1, 200_000), 431, BadRequest),
         (get(65_534, 1), 414, BadRequest),
         (get(65_533, 100_000), 431, BadRequest),
