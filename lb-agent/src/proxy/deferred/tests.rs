@@ -1,3 +1,5 @@
+//! What goes together, what goes at once, and what an end takes along.
+
 use std::{future::poll_fn, task::Wake};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
