@@ -39,6 +39,9 @@ pub(super) struct Deferred<S: AsyncWrite + Unpin> {
     kept: BytesMut,
     /// The turn in which the flush of what is kept was wanted.
     wanted: Option<u64>,
+    /// The peer has sent something. Before that h2 only reads on after its flush, and would not come
+    /// back for it.
+    greeted: bool,
 }
 
 impl<S: AsyncWrite + Unpin> Deferred<S> {
@@ -48,6 +51,7 @@ impl<S: AsyncWrite + Unpin> Deferred<S> {
             turns,
             kept: BytesMut::new(),
             wanted: None,
+            greeted: false,
         }
     }
 
@@ -102,13 +106,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Deferred<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Who only reads now, as while a preface is waited for, flushes nothing any more.
-        if self.is_due()
-            && let Poll::Ready(drained) = self.poll_drain(context)
-        {
-            drained?;
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.greeted |= read.is_ready();
+        read
     }
 }
 
@@ -146,7 +146,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Deferred<S> {
             self.wanted = None;
             return Pin::new(&mut self.stream).poll_flush(context);
         }
-        if self.is_due() {
+        if self.is_due() || !self.greeted {
             return self.poll_drain(context);
         }
         if self.wanted.is_none() {

@@ -3,15 +3,21 @@
 use std::{
     future::poll_fn,
     io,
+    mem::MaybeUninit,
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::sleep};
+use tokio::{
+    io::{AsyncRead as _, AsyncReadExt as _, ReadBuf},
+    net::TcpStream,
+    time::sleep,
+};
 
 use super::{
     Failure,
@@ -85,39 +91,47 @@ impl Client {
     /// Serves the connection to its end, or to the end of its requests under way once all is to end.
     pub(super) async fn serve(mut self) -> Result<(), Failure> {
         loop {
-            if !self.is_awaited().await? {
+            let Some(begun) = self.wait().await? else {
                 return Ok(());
-            }
+            };
             // What is needed from here on is boxed, so that those who lie idle do not keep its room.
-            match Box::pin(self.awake()).await? {
+            match Box::pin(self.awake(begun)).await? {
                 Some(left) => self = left,
                 None => return Ok(()),
             }
         }
     }
 
-    /// Waits for something to come; `false`: it does not in time.
-    async fn is_awaited(&mut self) -> io::Result<bool> {
-        let (stream, seat) = (&self.stream, &self.seat);
-        let comes = poll_fn(|context| {
+    /// Waits for something to come, which may have been read then; `None`: it does not in time.
+    async fn wait(&mut self) -> io::Result<Option<Bytes>> {
+        let is_new = self.visit.is_none();
+        let place = &self.ward.place;
+        let is_plain = place.tls.is_none() && !place.proxy_protocol;
+        let (stream, seat) = (&mut self.stream, &self.seat);
+        let come = poll_fn(|context| {
             seat.attend(context);
-            if let Poll::Ready(readable) = stream.poll_readable(context) {
-                return Poll::Ready(readable.map(|()| true));
-            }
+            // Of a new socket tokio assumes that there is something.
+            let come = match (is_new, is_plain) {
+                (true, true) => poll_first(stream, context),
+                (true, false) => stream.poll_come(context).map_ok(|()| Some(Bytes::new())),
+                (false, _) => stream
+                    .poll_readable(context)
+                    .map_ok(|()| Some(Bytes::new())),
+            };
             match seat.overdue() {
-                Some(_) => Poll::Ready(Ok(false)),
-                None => Poll::Pending,
+                Some(_) if come.is_pending() => Poll::Ready(Ok(None)),
+                _ => come,
             }
         });
-        if comes.await? {
-            return Ok(true);
+        let come = come.await?;
+        if come.is_none() {
+            http1::close(&mut self.stream).await;
         }
-        http1::close(&mut self.stream).await;
-        Ok(false)
+        Ok(come)
     }
 
     /// Serves what comes; `None`: to the end.
-    async fn awake(self) -> Result<Option<Self>, Failure> {
+    async fn awake(self, mut begun: Bytes) -> Result<Option<Self>, Failure> {
         let Self {
             mut stream,
             peer,
@@ -126,11 +140,10 @@ impl Client {
             seat,
             visit,
         } = self;
-        let mut begun = Bytes::new();
         let visit = match visit {
             Some(visit) => visit,
             None => {
-                let opened = Box::pin(open(stream, peer, &ward, &life));
+                let opened = Box::pin(open(stream, begun, peer, &ward, &life));
                 let Some(opened) = seat.within(opened).await?? else {
                     return Ok(None);
                 };
@@ -173,6 +186,7 @@ impl Client {
 /// Everything before HTTP; `None`: there was nothing.
 async fn open(
     stream: ClientStream,
+    begun: Bytes,
     peer: SocketAddr,
     ward: &Ward,
     life: &Life,
@@ -205,7 +219,7 @@ async fn open(
         headers: facts.bounds.headers,
     });
     let Some(tls) = &place.tls else {
-        let Some((version, begun)) = first(&mut stream).await? else {
+        let Some((version, begun)) = first(&mut stream, begun).await? else {
             return Ok(None);
         };
         return Ok(Some(Opened {
@@ -259,10 +273,28 @@ async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Failu
     }
 }
 
-/// Reads until the version is known; `None`: nothing came.
-async fn first(stream: &mut TcpStream) -> Result<Option<(Version, Bytes)>, Failure> {
-    let mut begun = BytesMut::with_capacity(FIRST);
+/// Reads what comes first, without room of its own for who sends nothing; `None`: the end.
+fn poll_first(
+    stream: &mut ClientStream,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Option<Bytes>>> {
+    let mut room = [MaybeUninit::uninit(); FIRST];
+    let mut read = ReadBuf::uninit(&mut room);
+    let polled = Pin::new(stream).poll_read(context, &mut read);
+    polled.map_ok(|()| {
+        let come = read.filled();
+        (!come.is_empty()).then(|| Bytes::copy_from_slice(come))
+    })
+}
+
+/// Reads until the version is known, beginning with what was read; `None`: nothing came.
+async fn first(stream: &mut TcpStream, begun: Bytes) -> Result<Option<(Version, Bytes)>, Failure> {
+    if let Some(version) = version(&begun) {
+        return Ok(Some((version, begun)));
+    }
+    let mut begun = BytesMut::from(begun);
     loop {
+        begun.reserve(FIRST);
         let ended = stream.read_buf(&mut begun).await? == 0;
         if begun.is_empty() {
             return Ok(None);

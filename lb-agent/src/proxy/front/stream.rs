@@ -3,15 +3,16 @@
 
 use std::{
     io,
-    pin::{Pin, pin},
+    mem::MaybeUninit,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
@@ -40,16 +41,18 @@ impl ClientStream {
         self.tcp().poll_read_ready(context)
     }
 
-    /// Whether the peer has reset the connection, for which the task is woken. Who has only ended its
-    /// side may still want its answer.
+    /// Ready once something has come, or the end. It takes a call of the kernel to tell.
+    pub(super) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut byte = [MaybeUninit::uninit()];
+        self.tcp()
+            .poll_peek(context, &mut ReadBuf::uninit(&mut byte))
+            .map_ok(drop)
+    }
+
+    /// Whether the peer has reset the connection, for which the task is woken unless there is something
+    /// to read before. Who has only ended its side may still want its answer.
     fn is_reset(&self, context: &mut Context<'_>) -> bool {
-        // An end or a reset can be read, as can data, of which nobody is told twice.
-        let readable = self.tcp().poll_read_ready(context).is_ready();
-        let error = pin!(self.tcp().ready(Interest::ERROR));
-        readable
-            && error
-                .poll(&mut Context::from_waker(Waker::noop()))
-                .is_ready()
+        matches!(self.poll_come(context), Poll::Ready(Err(_)))
     }
 
     /// What was not taken yet is not sent any more, nor kept by the kernel.

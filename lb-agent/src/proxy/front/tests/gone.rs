@@ -49,15 +49,22 @@ fn resets_end_what_is_under_way() {
         for kind in [Kind::Plain, Kind::Tls] {
             *ended.borrow_mut() = 0;
             let mut front = Front::start(patient(), kind, policy.clone(), backend.address);
+            // As much as is read at once: whether more is there, nobody has asked yet.
+            let long = GET.replace("\r\n\r\n", "\r\nX-A: ");
+            let long = format!("{long:a<2044}\r\n\r\n");
             // Before and after it is watched.
-            for (number, after) in [(1, WHILE), (2, Duration::ZERO)] {
+            for (number, after, request) in [
+                (1, WHILE, GET),
+                (2, Duration::ZERO, GET),
+                (3, WHILE, long.as_str()),
+            ] {
                 if kind == Kind::Tls {
                     let mut stream = front.connect_tls(&["http/1.1"]).await;
-                    stream.write_all(GET.as_bytes()).await.unwrap();
+                    stream.write_all(request.as_bytes()).await.unwrap();
                     sleep(after).await;
                     stream.get_ref().0.set_zero_linger().unwrap();
                 } else {
-                    let client = front.sending(GET.as_bytes()).await;
+                    let client = front.sending(request.as_bytes()).await;
                     sleep(after).await;
                     client.0.set_zero_linger().unwrap();
                 }
