@@ -258,3 +258,30 @@ fn interim_answers_of_backends() {
         assert_eq!(backend.connections(), 1);
     });
 }
+
+/// Heads of answers may be as long as over HTTP/1.
+#[test]
+fn a_long_head_of_an_answer() {
+    local(async {
+        let backend = Backend::start(|connection, _| async move {
+            let service = service_fn(|_| async {
+                let long = HeaderValue::from_str(&"x".repeat(4000)).unwrap();
+                let mut response = Response::new(Empty::<Bytes>::new());
+                for _ in 0..25 {
+                    response.headers_mut().append("x-long", long.clone());
+                }
+                Ok::<_, Infallible>(response)
+            });
+            let builder = hyper::server::conn::http2::Builder::new(Local);
+            let _ = builder
+                .serve_connection(TokioIo::new(connection), service)
+                .await;
+        })
+        .await;
+        let policy = HttpPolicy::default();
+        let proxy = Proxy::start(&snapshot(policy, Protocol::Grpc, &[backend.address])).await;
+        let got = proxy.ask("GET", "").await;
+        assert_eq!(got.status, 200, "{got:?}");
+        assert_eq!(got.head.matches("x-long").count(), 25);
+    });
+}

@@ -30,7 +30,7 @@ use crate::proxy::{
 };
 
 /// Longest head of an answer, in bytes.
-const MAX_HEAD: usize = 256 * 1024;
+pub(super) const MAX_HEAD: usize = 256 * 1024;
 
 /// The connection.
 #[derive(Debug)]

@@ -10,7 +10,11 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{connect::Ends, http1::Broken, stream::Stream};
+use super::{
+    connect::Ends,
+    http1::{Broken, MAX_HEAD},
+    stream::Stream,
+};
 use crate::proxy::{
     deferred::{Deferred, Turns},
     engine::{
@@ -71,6 +75,7 @@ impl Http2 {
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)
+            .max_header_list_size(MAX_HEAD as u32)
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PONG_WITHIN)
             .handshake(TokioIo::new(deferred))
