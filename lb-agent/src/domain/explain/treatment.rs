@@ -133,6 +133,9 @@ fn upstream(upstream: &Upstream, protocol: Protocol) -> String {
     if let Some(idle) = upstream.idle {
         text.push_str(&format!(", {idle} idle connections"));
     }
+    if upstream.warm != Upstream::default().warm {
+        text.push_str(&format!(", {} ready beforehand", upstream.warm));
+    }
     if let Some(host) = &upstream.host {
         text.push_str(&format!(", Host {host}"));
     }

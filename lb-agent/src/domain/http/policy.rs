@@ -31,6 +31,13 @@ pub struct HttpPolicy {
     pub upstream: Upstream,
 }
 
+impl HttpPolicy {
+    /// Idle connections that are kept to each backend.
+    pub fn idle(&self) -> u32 {
+        self.upstream.idle.unwrap_or(self.limits.connections)
+    }
+}
+
 /// How long things may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -168,7 +175,7 @@ pub enum Balance {
 }
 
 /// How backends are spoken to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// The version of HTTP.
     pub version: UpstreamVersion,
@@ -178,8 +185,24 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Idle connections that are kept to each backend.
     pub idle: Option<u32>,
+    /// Connections that each thread has ready to every backend that takes requests, as long as the
+    /// service has any. None where the PROXY protocol tells of a client before there is one.
+    pub warm: u32,
     /// The `Host` that backends see; absent: the client's.
     pub host: Option<String>,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            version: UpstreamVersion::default(),
+            tls: None,
+            proxy_protocol: None,
+            idle: None,
+            warm: 1,
+            host: None,
+        }
+    }
 }
 
 /// Which HTTP backends speak.
