@@ -57,6 +57,8 @@ pub(super) fn policy(table: &mut Table, protocol: Protocol, report: &mut Report)
         return HttpPolicy::default();
     }
     HttpPolicy {
+        only_routed: false,
+        connect_by_resolver: false,
         hosts: hosts(table, report),
         routes: routes::routes(table, report),
         timeouts: table

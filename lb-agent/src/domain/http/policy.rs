@@ -29,6 +29,11 @@ pub struct HttpPolicy {
     pub balance: Balance,
     /// How backends are spoken to.
     pub upstream: Upstream,
+    /// Nothing but routes of other services leads to it: it has no hosts on shared listeners,
+    /// neither its name nor those of its tags.
+    pub only_routed: bool,
+    /// The connect timeout is not the file's, but that of a service-resolver.
+    pub connect_by_resolver: bool,
 }
 
 impl HttpPolicy {
