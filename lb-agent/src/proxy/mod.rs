@@ -4,6 +4,7 @@
 //! of its own, so that a request stays on the thread that read it. What the threads share is
 //! compiled from each snapshot. Sockets for VIPs come and go with the services.
 
+mod deferred;
 pub mod engine;
 pub mod front;
 mod gather;

@@ -1,17 +1,32 @@
 //! One connection of a client, from its first byte to its last.
 
 use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::sleep};
+use tokio::{
+    io::{AsyncRead as _, AsyncReadExt as _, ReadBuf},
+    net::TcpStream,
+    time::sleep,
+};
 
 use super::{
-    Failure, guard::Tunnel, header, http1, http2, life::Life, stream::ClientStream, visit::Visit,
+    Failure,
+    guard::Tunnel,
+    header, http1, http2,
+    life::{Life, Stage},
+    rounds::Seat,
+    stream::ClientStream,
+    visit::Visit,
     worker::Ward,
 };
 use crate::proxy::{engine::Arrival, telemetry::counts::OfListener};
@@ -28,6 +43,18 @@ const FIRST: usize = 2048;
 /// Between two looks at a PROXY protocol header that comes in pieces.
 const PIECE: Duration = Duration::from_millis(5);
 
+/// What is kept of a connection while nothing comes: as little as can be, for most of them lie idle
+/// most of the time.
+pub(super) struct Client {
+    stream: ClientStream,
+    peer: SocketAddr,
+    ward: Rc<Ward>,
+    life: Arc<Life>,
+    seat: Seat,
+    /// Of HTTP/1, once it is known to be that.
+    visit: Option<Rc<Visit>>,
+}
+
 /// A connection whose protocol is known.
 struct Opened {
     stream: ClientStream,
@@ -43,41 +70,130 @@ enum Version {
     Http2,
 }
 
-/// Serves a connection to its end, or to the end of its requests under way once all is to end.
-pub(super) async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    ward: Rc<Ward>,
-    life: Arc<Life>,
-) -> Result<(), Failure> {
-    let seat = ward.rounds.join(&life);
-    // Futures that are large or short-lived are boxed: those who lie idle should not keep their
-    // room.
-    let opened = seat
-        .within(Box::pin(open(stream, peer, &ward, &life)))
-        .await??;
-    let Some(opened) = opened else { return Ok(()) };
-    let visit = Rc::new(Visit {
-        engine: Rc::clone(&ward.engine),
-        arrival: opened.arrival,
-        life,
-        rounds: Rc::clone(&ward.rounds),
-        tunnel: Tunnel::default(),
-    });
-    let (stream, begun, facts) = (opened.stream, opened.begun, &ward.facts);
-    match opened.version {
-        Version::Http1 => http1::serve(stream, begun, facts, visit, seat).await,
-        Version::Http2 => Box::pin(http2::serve(stream, begun, facts, visit, seat)).await,
+impl Client {
+    /// Who has just connected.
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        ward: Rc<Ward>,
+        life: Arc<Life>,
+    ) -> Self {
+        Self {
+            stream: ClientStream::Plain(stream),
+            peer,
+            seat: ward.rounds.join(&life),
+            ward,
+            life,
+            visit: None,
+        }
+    }
+
+    /// Serves the connection to its end, or to the end of its requests under way once all is to end.
+    pub(super) async fn serve(mut self) -> Result<(), Failure> {
+        loop {
+            let Some(begun) = self.wait().await? else {
+                return Ok(());
+            };
+            // What is needed from here on is boxed, so that those who lie idle do not keep its room.
+            match Box::pin(self.awake(begun)).await? {
+                Some(left) => self = left,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for something to come, which may have been read then; `None`: it does not in time.
+    async fn wait(&mut self) -> io::Result<Option<Bytes>> {
+        let is_new = self.visit.is_none();
+        let place = &self.ward.place;
+        let is_plain = place.tls.is_none() && !place.proxy_protocol;
+        let (stream, seat) = (&mut self.stream, &self.seat);
+        let come = poll_fn(|context| {
+            seat.attend(context);
+            // Of a new socket tokio assumes that there is something.
+            let come = match (is_new, is_plain) {
+                (true, true) => poll_first(stream, context),
+                (true, false) => stream.poll_come(context).map_ok(|()| Some(Bytes::new())),
+                (false, _) => stream
+                    .poll_readable(context)
+                    .map_ok(|()| Some(Bytes::new())),
+            };
+            match seat.overdue() {
+                Some(_) if come.is_pending() => Poll::Ready(Ok(None)),
+                _ => come,
+            }
+        });
+        let come = come.await?;
+        if come.is_none() {
+            http1::close(&mut self.stream).await;
+        }
+        Ok(come)
+    }
+
+    /// Serves what comes; `None`: to the end.
+    async fn awake(self, mut begun: Bytes) -> Result<Option<Self>, Failure> {
+        let Self {
+            mut stream,
+            peer,
+            ward,
+            life,
+            seat,
+            visit,
+        } = self;
+        let visit = match visit {
+            Some(visit) => visit,
+            None => {
+                let opened = Box::pin(open(stream, begun, peer, &ward, &life));
+                let Some(opened) = seat.within(opened).await?? else {
+                    return Ok(None);
+                };
+                let visit = Rc::new(Visit {
+                    engine: Rc::clone(&ward.engine),
+                    arrival: opened.arrival,
+                    life: Arc::clone(&life),
+                    rounds: Rc::clone(&ward.rounds),
+                    tunnel: Tunnel::default(),
+                });
+                (stream, begun) = (opened.stream, opened.begun);
+                if opened.version == Version::Http2 {
+                    Box::pin(http2::serve(stream, begun, &ward.facts, visit, seat)).await?;
+                    return Ok(None);
+                }
+                visit
+            }
+        };
+        loop {
+            let served = http1::serve(stream, begun, &ward.facts, &visit, &seat).await?;
+            let Some((left, unread)) = served else {
+                return Ok(None);
+            };
+            if unread.is_empty() {
+                return Ok(Some(Self {
+                    stream: left,
+                    peer,
+                    ward,
+                    life,
+                    seat,
+                    visit: Some(visit),
+                }));
+            }
+            (stream, begun) = (left, unread);
+            life.enter(Stage::Head);
+        }
     }
 }
 
 /// Everything before HTTP; `None`: there was nothing.
 async fn open(
-    mut stream: TcpStream,
+    stream: ClientStream,
+    begun: Bytes,
     peer: SocketAddr,
     ward: &Ward,
     life: &Life,
 ) -> Result<Option<Opened>, Failure> {
+    let ClientStream::Plain(mut stream) = stream else {
+        return Err("a connection was opened twice".into());
+    };
     let (facts, place) = (&ward.facts, &ward.place);
     let listener = stream.local_addr()?;
     let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
@@ -103,7 +219,7 @@ async fn open(
         headers: facts.bounds.headers,
     });
     let Some(tls) = &place.tls else {
-        let Some((version, begun)) = first(&mut stream).await? else {
+        let Some((version, begun)) = first(&mut stream, begun).await? else {
             return Ok(None);
         };
         return Ok(Some(Opened {
@@ -157,10 +273,28 @@ async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Failu
     }
 }
 
-/// Reads until the version is known; `None`: nothing came.
-async fn first(stream: &mut TcpStream) -> Result<Option<(Version, Bytes)>, Failure> {
-    let mut begun = BytesMut::with_capacity(FIRST);
+/// Reads what comes first, without room of its own for who sends nothing; `None`: the end.
+fn poll_first(
+    stream: &mut ClientStream,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Option<Bytes>>> {
+    let mut room = [MaybeUninit::uninit(); FIRST];
+    let mut read = ReadBuf::uninit(&mut room);
+    let polled = Pin::new(stream).poll_read(context, &mut read);
+    polled.map_ok(|()| {
+        let come = read.filled();
+        (!come.is_empty()).then(|| Bytes::copy_from_slice(come))
+    })
+}
+
+/// Reads until the version is known, beginning with what was read; `None`: nothing came.
+async fn first(stream: &mut TcpStream, begun: Bytes) -> Result<Option<(Version, Bytes)>, Failure> {
+    if let Some(version) = version(&begun) {
+        return Ok(Some((version, begun)));
+    }
+    let mut begun = BytesMut::from(begun);
     loop {
+        begun.reserve(FIRST);
         let ended = stream.read_buf(&mut begun).await? == 0;
         if begun.is_empty() {
             return Ok(None);

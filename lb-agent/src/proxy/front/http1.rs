@@ -1,9 +1,10 @@
 //! HTTP/1 on a client's connection.
 //!
 //! What hyper needs for a connection (its buffers above all) is there while requests come; between
-//! them, unless they come in a row, a connection is no more than its socket.
+//! them, unless they come in a row, a connection is no more than its socket
+//! ([`super::connection`]).
 
-use std::{io, pin::Pin, rc::Rc, task::Poll};
+use std::{pin::Pin, rc::Rc, task::Poll};
 
 use bytes::Bytes;
 use hyper::{server::conn::http1::Builder, service::service_fn};
@@ -31,49 +32,8 @@ const HEADERS: usize = 100;
 /// would take the answer from it.
 const LINGER: usize = 1 << 20;
 
-/// Serves a connection to its end.
-pub(super) async fn serve(
-    mut stream: ClientStream,
-    mut begun: Bytes,
-    facts: &Facts,
-    visit: Rc<Visit>,
-    seat: Seat,
-) -> Result<(), Failure> {
-    loop {
-        let awake = Box::pin(wake(stream, begun, facts, &visit, &seat)).await?;
-        let Some((left, unread)) = awake else {
-            return Ok(());
-        };
-        (stream, begun) = (left, unread);
-        if !begun.is_empty() {
-            visit.life.enter(Stage::Head);
-        } else if !rest(&mut stream, &seat).await? {
-            return Ok(());
-        }
-    }
-}
-
-/// Waits for the next request; `false`: it does not come in time.
-async fn rest(stream: &mut ClientStream, seat: &Seat) -> io::Result<bool> {
-    let more = std::future::poll_fn(|context| {
-        seat.attend(context);
-        if let Poll::Ready(readable) = stream.poll_readable(context) {
-            return Poll::Ready(readable.map(|()| true));
-        }
-        match seat.overdue() {
-            Some(_) => Poll::Ready(Ok(false)),
-            None => Poll::Pending,
-        }
-    });
-    if more.await? {
-        return Ok(true);
-    }
-    close(stream).await;
-    Ok(false)
-}
-
 /// Says that it is over, if that is possible without waiting.
-async fn close(stream: &mut ClientStream) {
+pub(super) async fn close(stream: &mut ClientStream) {
     std::future::poll_fn(|context| {
         let _ = Pin::new(&mut *stream).poll_shutdown(context);
         Poll::Ready(())
@@ -91,7 +51,7 @@ enum End {
 }
 
 /// Serves requests until they cease; what is left then is the stream, with what was read of it.
-async fn wake(
+pub(super) async fn serve(
     stream: ClientStream,
     begun: Bytes,
     facts: &Facts,
@@ -136,6 +96,7 @@ async fn wake(
         End::Calm if is_within && parts.read_buf.is_empty() => {
             return Err("a connection came to rest within a request".into());
         }
+        End::Calm if parts.read_buf.is_empty() => return Ok(Some((stream, Bytes::new()))),
         End::Calm => return Ok(Some((stream, parts.read_buf))),
         // The guard has seen to it that the client could read to the end.
         End::Over(over) => over?,

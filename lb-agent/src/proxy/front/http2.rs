@@ -1,10 +1,10 @@
 //! HTTP/2 on a client's connection.
 
 use std::{
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use super::{
     visit::Visit,
     worker::Facts,
 };
+use crate::proxy::deferred::{Deferred, Turns};
 
 /// Streams that a client may have reset before they were taken up, beyond which its connection
 /// ends (CVE-2023-44487).
@@ -56,16 +57,20 @@ pub(super) async fn serve(
     let life = Arc::clone(&visit.life);
     let rounds = Rc::clone(&visit.rounds);
     life.multiplex();
-    let noted = TokioIo::new(Noted::new(stream, begun, Arc::clone(&life)));
+    let noted = Noted::new(stream, begun, Arc::clone(&life));
+    let turns = Turns::default();
+    let deferred = TokioIo::new(Deferred::new(noted, turns.clone()));
     let tasks = Tasks {
         rounds: Rc::clone(&rounds),
         life: Arc::clone(&life),
     };
-    let service = service_fn(move |request| Rc::clone(&visit).answer(request));
-    let mut connection = builder(facts, tasks).serve_connection(noted, service);
+    // hyper moves what answers a request several times.
+    let service = service_fn(move |request| Box::pin(Rc::clone(&visit).answer(request)));
+    let mut connection = builder(facts, tasks).serve_connection(deferred, service);
     let mut leaving = false;
     std::future::poll_fn(|context| {
         seat.attend(context);
+        turns.begin();
         loop {
             if let Poll::Ready(over) = Pin::new(&mut connection).poll(context) {
                 return Poll::Ready(over.map_err(Failure::from));
@@ -119,26 +124,39 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        spawn_local(run(self.clone(), future));
+        let Self { rounds, life } = self.clone();
+        spawn_local(Run {
+            stream: Box::pin(future),
+            rounds,
+            life,
+            seat: None,
+        });
     }
 }
 
 /// Runs one stream. Once its answer has begun it has to move: a client may keep it waiting by flow
 /// control while it reads everything else.
-async fn run(tasks: Tasks, stream: impl Future) {
-    let mut stream = pin!(stream);
-    let mut seat: Option<Seat> = None;
-    std::future::poll_fn(|context| {
-        let life = &tasks.life;
-        let answers = life.answers();
-        if stream.as_mut().poll(context).is_ready() {
+struct Run<F> {
+    stream: Pin<Box<F>>,
+    rounds: Rc<Rounds>,
+    life: Arc<Life>,
+    seat: Option<Seat>,
+}
+
+impl<F: Future> Future for Run<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let answers = this.life.answers();
+        if this.stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
         // Nothing else runs meanwhile: it is this one that has begun its answer.
-        if seat.is_none() && life.answers() != answers {
-            seat = Some(tasks.rounds.join_stream(life));
+        if this.seat.is_none() && this.life.answers() != answers {
+            this.seat = Some(this.rounds.join_stream(&this.life));
         }
-        let Some(seat) = &seat else {
+        let Some(seat) = &this.seat else {
             return Poll::Pending;
         };
         seat.attend(context);
@@ -147,6 +165,5 @@ async fn run(tasks: Tasks, stream: impl Future) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
-    })
-    .await;
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -38,6 +39,14 @@ impl ClientStream {
     /// its buffers.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tcp().poll_read_ready(context)
+    }
+
+    /// Ready once something has come, or the end. It takes a call of the kernel to tell.
+    pub(super) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut byte = [MaybeUninit::uninit()];
+        self.tcp()
+            .poll_peek(context, &mut ReadBuf::uninit(&mut byte))
+            .map_ok(drop)
     }
 
     /// What was not taken yet is not sent any more, nor kept by the kernel.

@@ -228,9 +228,9 @@ impl Ward {
 
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, present: Present) {
         let life = self.rounds.greet(present);
-        let serving = connection::serve(stream, peer, Rc::clone(self), life);
+        let client = connection::Client::new(stream, peer, Rc::clone(self), life);
         spawn_local(async move {
-            if let Err(error) = serving.await {
+            if let Err(error) = client.serve().await {
                 debug!(%error, %peer, "a connection ended");
             }
         });

@@ -31,11 +31,20 @@ pub(crate) enum Side {
     Nginx,
     /// Us
     Agent,
+    /// Us without XDP, which no other has on its interfaces: on a veth it copies packets, where that
+    /// of a network card takes them as they are
+    AgentTc,
 }
 
 impl Side {
     /// All of them, in the order of the tables.
-    pub(crate) const ALL: [Side; 4] = [Side::Direct, Side::Haproxy, Side::Nginx, Side::Agent];
+    pub(crate) const ALL: [Side; 5] = [
+        Side::Direct,
+        Side::Haproxy,
+        Side::Nginx,
+        Side::Agent,
+        Side::AgentTc,
+    ];
 
     /// The name in tables and files.
     pub(crate) fn name(self) -> &'static str {
@@ -44,6 +53,7 @@ impl Side {
             Side::Haproxy => "HAProxy",
             Side::Nginx => "nginx",
             Side::Agent => "lb-agent",
+            Side::AgentTc => "lb-agent, no XDP",
         }
     }
 }
@@ -99,8 +109,8 @@ impl Stand {
                 usage = Usage(Some(process.pid()));
                 processes.push(process);
             }
-            Side::Agent => {
-                let started = start_agent(&topology, &backends)?;
+            Side::Agent | Side::AgentTc => {
+                let started = start_agent(&topology, &backends, side == Side::Agent)?;
                 usage = Usage(Some(started.process().pid()));
                 agent = Some(started);
             }
@@ -143,7 +153,7 @@ fn route(topology: &Topology) -> Result<()> {
     )
 }
 
-fn start_agent(topology: &Topology, backends: &[SocketAddr]) -> Result<Agent> {
+fn start_agent(topology: &Topology, backends: &[SocketAddr], xdp: bool) -> Result<Agent> {
     let service = |name: &str, protocol: &str, ports: &[u16]| {
         let vips: Vec<String> = ports
             .iter()
@@ -162,6 +172,10 @@ fn start_agent(topology: &Topology, backends: &[SocketAddr]) -> Result<Agent> {
     let web = service("web", "http", &PORTS[..2]);
     let rpc = service("rpc", "grpc", &PORTS[2..]);
     Setup::new(topology)
+        .node(match xdp {
+            true => "",
+            false => "xdp_mode = \"off\"",
+        })
         .config(&format!(
             "[proxy]\nthreads = {}\n{web}{rpc}",
             servers::THREADS

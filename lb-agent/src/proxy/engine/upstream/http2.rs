@@ -11,9 +11,12 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{connect::Ends, http1::Broken, stream::Stream};
-use crate::proxy::engine::{
-    replay::Outgoing,
-    view::{Counted, OfConnections},
+use crate::proxy::{
+    deferred::{Deferred, Turns},
+    engine::{
+        replay::Outgoing,
+        view::{Counted, OfConnections},
+    },
 };
 
 /// What a backend may send ahead of a slow client.
@@ -27,14 +30,20 @@ const PONG_WITHIN: Duration = Duration::from_secs(5);
 /// connection is the better.
 const STREAMS: usize = 128;
 
-/// Runs futures on this thread.
-#[derive(Clone, Copy, Debug)]
-struct Local;
+/// Runs the futures of a connection on this thread.
+#[derive(Clone, Debug, Default)]
+struct Local(Turns);
 
 impl<F: Future + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
+        let turns = self.0.clone();
         tokio::task::spawn_local(async move {
-            future.await;
+            let mut future = pin!(future);
+            std::future::poll_fn(|context| {
+                turns.begin();
+                future.as_mut().poll(context).map(drop)
+            })
+            .await;
         });
     }
 }
@@ -58,13 +67,15 @@ impl Http2 {
         of: Option<Ends>,
         counted: Counted<OfConnections>,
     ) -> hyper::Result<Rc<Self>> {
-        let (sender, connection) = Builder::new(Local)
+        let turns = Turns::default();
+        let deferred = Deferred::new(stream, turns.clone());
+        let (sender, connection) = Builder::new(Local(turns))
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW)
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PONG_WITHIN)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(deferred))
             .await?;
         let most = Rc::new(Cell::new(connection.current_max_send_streams()));
         let known = Rc::clone(&most);

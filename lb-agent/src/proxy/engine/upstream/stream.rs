@@ -19,6 +19,11 @@ use tokio_rustls::client::TlsStream;
 
 use crate::proxy::gather;
 
+/// Bytes that are read at a time. hyper doubles its buffer whenever it was filled: with one less
+/// than a power of two it stays at that, which bounds the memory of a connection whose client is slow,
+/// and is no allocation of its own of the kernel's.
+const LONGEST: usize = (32 << 10) - 1;
+
 /// What is to be known of a stream by whoever has given it away.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -89,7 +94,14 @@ impl AsyncRead for Stream {
         if self.watch.ask.take() {
             self.watch.silent.set(self.transport.is_silent());
         }
-        delegate!(self, stream => Pin::new(stream).poll_read(context, buffer))
+        if buffer.remaining() <= LONGEST {
+            return delegate!(self, stream => Pin::new(stream).poll_read(context, buffer));
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(LONGEST));
+        let read = delegate!(self, stream => Pin::new(stream).poll_read(context, &mut part));
+        let length = part.filled().len();
+        buffer.advance(length);
+        read
     }
 }
 
