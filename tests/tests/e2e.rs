@@ -66,6 +66,8 @@ mod prometheus;
 mod proxy;
 #[path = "e2e/proxy_canary.rs"]
 mod proxy_canary;
+#[path = "e2e/proxy_entries.rs"]
+mod proxy_entries;
 #[path = "e2e/proxy_front.rs"]
 mod proxy_front;
 #[path = "e2e/proxy_grpc.rs"]
@@ -80,6 +82,8 @@ mod proxy_h2_frames;
 mod proxy_limits;
 #[path = "e2e/proxy_load.rs"]
 mod proxy_load;
+#[path = "e2e/proxy_resolver.rs"]
+mod proxy_resolver;
 #[path = "e2e/proxy_restart.rs"]
 mod proxy_restart;
 #[path = "e2e/proxy_scene.rs"]

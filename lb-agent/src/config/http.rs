@@ -57,6 +57,8 @@ pub(super) fn policy(table: &mut Table, protocol: Protocol, report: &mut Report)
         return HttpPolicy::default();
     }
     HttpPolicy {
+        only_routed: false,
+        connect_by_resolver: false,
         hosts: hosts(table, report),
         routes: routes::routes(table, report),
         timeouts: table
@@ -377,6 +379,7 @@ fn upstream(mut table: Table, report: &mut Report) -> Upstream {
         })
     });
     let idle = table.get("idle", report, |value| scalar::integer(value, 0..=100_000));
+    let warm = table.get("warm", report, |value| scalar::integer(value, 0..=1000));
     let host = table.get("host", report, host);
     table.close(report);
     Upstream {
@@ -384,6 +387,7 @@ fn upstream(mut table: Table, report: &mut Report) -> Upstream {
         tls,
         proxy_protocol,
         idle,
+        warm: warm.unwrap_or(Upstream::default().warm),
         host,
     }
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod changes;
+mod destinations;
 mod detail;
 mod due;
 mod health;
@@ -55,6 +56,8 @@ pub(crate) struct Desired {
     services: BTreeMap<String, Arc<ServiceSpec>>,
     /// Services that publish themselves in Consul.
     offered: BTreeMap<String, Arc<ServiceSpec>>,
+    /// Services that nothing but the routes of others lead to.
+    routed: BTreeMap<String, Arc<ServiceSpec>>,
     /// What was read of their listings.
     offers: Offers,
     /// Which may; `None`: there is no Consul.
@@ -122,6 +125,7 @@ impl Desired {
         let mut desired = Self {
             services: BTreeMap::new(),
             offered: BTreeMap::new(),
+            routed: BTreeMap::new(),
             offers: Offers::default(),
             auto_publish: config
                 .consul
@@ -181,6 +185,7 @@ impl Desired {
     /// Drops what is known of services in Consul that nobody takes backends from any more.
     fn forget_unwatched(&mut self) {
         self.find_offers();
+        self.find_destinations();
         let watched = self.watched();
         self.guards.retain(|service, _| watched.contains(service));
         self.judged.retain(|service, _| watched.contains(service));

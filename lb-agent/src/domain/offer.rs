@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use super::{
     backend::Instance,
     block::parse_prefix,
     gate::GateSpec,
+    http::policy::HttpPolicy,
     service::{
         Affinity, Catalog, Forwarding, HealthPolicy, Origin, ProbeKind, ProbeSpec, Protocol,
         ServiceSpec, TlsSpec,
@@ -52,6 +54,28 @@ pub fn read<'a>(
     Some(spec.map_err(|reason| {
         format!("the service {service} in Consul is not published: {reason} ({origin})")
     }))
+}
+
+/// The specification of a service that the service-router of `router` leads to.
+///
+/// # Errors
+///
+/// It cannot be served under its name; a sentence.
+pub fn destination(
+    service: &str,
+    spoken: Option<&str>,
+    router: &str,
+) -> Result<ServiceSpec, String> {
+    let origin = format!("service-router of {router} in Consul");
+    let spec = specify(service, &BTreeMap::new(), spoken, &origin);
+    let mut spec = spec.map_err(|reason| {
+        format!("routes to the service {service} lead nowhere: {reason} ({origin})")
+    })?;
+    spec.http = Arc::new(HttpPolicy {
+        only_routed: true,
+        ..HttpPolicy::default()
+    });
+    Ok(spec)
 }
 
 fn specify(

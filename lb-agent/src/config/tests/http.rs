@@ -9,7 +9,7 @@ use crate::{
         proxy::{AccessLogFormat, OtlpTransport},
     },
     domain::{
-        http::policy::{Balance, HttpPolicy, ProxyProtocol, RateKey, UpstreamVersion},
+        http::policy::{Balance, HttpPolicy, ProxyProtocol, RateKey, Upstream, UpstreamVersion},
         service::Protocol,
     },
 };
@@ -43,7 +43,7 @@ fn every_key_about_requests_is_read() {
         rate_limit = [{ requests = 100, per = \"1m\", burst = 20, by = { header = \"X-Key\" }, \
                         except = [\"10.0.0.0/8\"], path = \"/api\" }, { requests = 5 }]\n\
         balance = { cookie = \"lb\" }\n\
-        upstream = { version = \"http2\", tls = true, proxy_protocol = 2, idle = 4, host = \"in:80\" }\n\
+        upstream = { version = \"http2\", tls = true, proxy_protocol = 2, idle = 4, warm = 3, host = \"in:80\" }\n\
         [[service.routes]]\npath_prefix = \"/api\"\nmethods = [\"get\"]\nservice = \"api\"\n\
         subset = \"v2\"\nrewrite = \"/\"\ntimeout = \"1s\"\nretries = 0\nretry_on = [502]\n\
         [[service.routes]]\nheaders = { a = \"1\", b = true, c = false, \
@@ -88,6 +88,7 @@ fn every_key_about_requests_is_read() {
     assert_eq!(upstream.version, UpstreamVersion::Http2);
     assert_eq!(upstream.proxy_protocol, Some(ProxyProtocol::V2));
     assert_eq!((upstream.idle, upstream.tls.is_some()), (Some(4), true));
+    assert_eq!((upstream.warm, Upstream::default().warm), (3, 1));
     assert_eq!(upstream.host.as_deref(), Some("in:80"));
     let routes: Vec<String> = http.routes.iter().map(|route| route.to_string()).collect();
     assert_eq!(

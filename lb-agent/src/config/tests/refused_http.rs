@@ -55,12 +55,13 @@ fn what_is_wrong_with_the_treatment_of_requests() {
         ),
         ("balance = { cookie = ▶\"a b\" }", &["no name of a cookie"]),
         (
-            "upstream = { version = ▶\"3\", proxy_protocol = ▶3, host = ▶\"a b\", tls = ▶1, ▶port = 1 }",
+            "upstream = { version = ▶\"3\", proxy_protocol = ▶3, host = ▶\"a b\", tls = ▶1, warm = ▶-1, ▶port = 1 }",
             &[
                 "is no version of HTTP",
                 "from 1 to 2",
                 "is no host",
                 "must be a table",
+                "from 0 to 1000",
                 "unknown key `port`",
             ],
         ),

@@ -356,7 +356,7 @@ fn in_use(guard: &Guard) -> Instances {
 }
 
 /// The service in Consul that a service is configured to be.
-fn own_target(spec: &ServiceSpec) -> Option<Target> {
+pub(super) fn own_target(spec: &ServiceSpec) -> Option<Target> {
     match &spec.catalog {
         Catalog::Consul {
             service,

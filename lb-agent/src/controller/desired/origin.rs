@@ -123,7 +123,9 @@ impl Desired {
     pub(crate) fn asking_for(&self, request: &Request) -> Vec<(String, &'static str, String)> {
         let mut tagged = Vec::new();
         let mut routed = Vec::new();
-        for (name, state) in &self.snapshot.services {
+        let hosted = self.snapshot.services.iter();
+        let hosted = hosted.filter(|(_, state)| !state.spec.http.only_routed);
+        for (name, state) in hosted {
             let fitting = state.routes.iter().filter(|route| request.fits(route));
             if let Some(route) = fitting.max_by_key(|route| Request::rank(route)) {
                 let because = format!("a tag in Consul asks for {route}");

@@ -75,7 +75,8 @@ impl Desired {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<ServiceSpec>> {
-        self.services.values().chain(self.offered.values())
+        let own = self.services.values();
+        own.chain(self.offered.values()).chain(self.routed.values())
     }
 
     fn is_configured(&self, consul_service: &str) -> bool {

@@ -108,14 +108,17 @@ impl Desired {
 
     /// Looks again which services publish themselves; answers whether they are others than before.
     fn offers_anew(&mut self) -> bool {
-        let before = self.offered.clone();
+        let before = (self.offered.clone(), self.routed.clone());
         self.forget_unwatched();
         self.asks_anew = true;
-        let same = |(name, spec): (&String, &Arc<ServiceSpec>)| {
-            let now = self.offered.get(name);
-            now.is_some_and(|now| Arc::ptr_eq(now, spec))
+        let same = |before: &BTreeMap<String, Arc<ServiceSpec>>, now: &BTreeMap<_, _>| {
+            let kept = |(name, spec): (&String, &Arc<ServiceSpec>)| {
+                let now: Option<&Arc<ServiceSpec>> = now.get(name);
+                now.is_some_and(|now| Arc::ptr_eq(now, spec))
+            };
+            before.len() == now.len() && before.iter().all(kept)
         };
-        before.len() != self.offered.len() || !before.iter().all(same)
+        !same(&before.0, &self.offered) || !same(&before.1, &self.routed)
     }
 
     /// Whether services may publish themselves.
@@ -126,7 +129,9 @@ impl Desired {
     fn spec(&self, name: &str) -> Option<&Arc<ServiceSpec>> {
         // One that publishes itself gives way to a configured one of its name.
         let configured = self.services.get(name);
-        configured.or_else(|| self.offered.get(name))
+        let offered = || self.offered.get(name);
+        let routed = || self.routed.get(name);
+        configured.or_else(offered).or_else(routed)
     }
 
     /// The state of a service as things are, and what a person should know of it.

@@ -54,11 +54,11 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
             said(times.total == usual_times.total),
         ),
     }
-    tell(
-        "connect timeout",
-        time(times.connect),
-        said(times.connect == usual_times.connect),
-    );
+    let connect = match policy.connect_by_resolver {
+        true => "service-resolver in Consul".to_owned(),
+        false => said(times.connect == usual_times.connect),
+    };
+    tell("connect timeout", time(times.connect), connect);
     let per_try = times.per_try.map_or("that of all".to_owned(), time);
     tell("timeout of a try", per_try, said(times.per_try.is_none()));
     tell(
@@ -132,6 +132,9 @@ fn upstream(upstream: &Upstream, protocol: Protocol) -> String {
     }
     if let Some(idle) = upstream.idle {
         text.push_str(&format!(", {idle} idle connections"));
+    }
+    if upstream.warm != Upstream::default().warm {
+        text.push_str(&format!(", {} ready beforehand", upstream.warm));
     }
     if let Some(host) = &upstream.host {
         text.push_str(&format!(", Host {host}"));

@@ -75,6 +75,12 @@ impl RetryBudget {
         allowed.saturating_sub(retries)
     }
 
+    /// Whether there was a request in the last ten seconds.
+    pub fn is_asked(&self, now: u64) -> bool {
+        let mut seconds = self.seconds.iter();
+        seconds.any(|second| second.requests.within(now) > 0)
+    }
+
     fn at(&self, now: u64) -> &Second {
         &self.seconds[(now % WINDOW) as usize]
     }
@@ -118,5 +124,14 @@ mod tests {
         assert!(budget.take(15, 100, 0));
         assert!(!budget.take(16, 100, 0));
         assert_eq!(budget.left(25, 100, 0), 0);
+        for (second, expected) in [
+            (15, true),
+            (24, true),
+            (25, false),
+            (u64::from(u32::MAX), false),
+        ] {
+            assert_eq!(budget.is_asked(second), expected, "{second}");
+        }
+        assert!(!RetryBudget::default().is_asked(3));
     }
 }

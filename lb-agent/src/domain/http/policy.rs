@@ -29,6 +29,18 @@ pub struct HttpPolicy {
     pub balance: Balance,
     /// How backends are spoken to.
     pub upstream: Upstream,
+    /// Nothing but routes of other services leads to it: it has no hosts on shared listeners,
+    /// neither its name nor those of its tags.
+    pub only_routed: bool,
+    /// The connect timeout is not the file's, but that of a service-resolver.
+    pub connect_by_resolver: bool,
+}
+
+impl HttpPolicy {
+    /// Idle connections that are kept to each backend.
+    pub fn idle(&self) -> u32 {
+        self.upstream.idle.unwrap_or(self.limits.connections)
+    }
 }
 
 /// How long things may take.
@@ -168,7 +180,7 @@ pub enum Balance {
 }
 
 /// How backends are spoken to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// The version of HTTP.
     pub version: UpstreamVersion,
@@ -178,8 +190,24 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Idle connections that are kept to each backend.
     pub idle: Option<u32>,
+    /// Connections that each thread has ready to every backend that takes requests, as long as the
+    /// service has any. None where the PROXY protocol tells of a client before there is one.
+    pub warm: u32,
     /// The `Host` that backends see; absent: the client's.
     pub host: Option<String>,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            version: UpstreamVersion::default(),
+            tls: None,
+            proxy_protocol: None,
+            idle: None,
+            warm: 1,
+            host: None,
+        }
+    }
 }
 
 /// Which HTTP backends speak.

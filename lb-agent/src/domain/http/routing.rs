@@ -139,7 +139,9 @@ impl Facts {
     fn still_hold(&self, state: &ServiceState) -> bool {
         let http = &state.spec.http;
         let same_policy = Arc::ptr_eq(&self.http, http)
-            || (self.http.hosts == http.hosts && self.http.routes == http.routes);
+            || (self.http.hosts == http.hosts
+                && self.http.routes == http.routes
+                && self.http.only_routed == http.only_routed);
         let same_router = Arc::ptr_eq(&self.router, &state.router) || self.router == state.router;
         let consul = match &state.spec.catalog {
             Catalog::Consul {
@@ -218,7 +220,7 @@ impl RoutingTable {
         let names = snapshot.services.keys();
         let proxied: Vec<Arc<ServiceRoutes>> = names
             .filter_map(|name| self.services.get(name.as_str()))
-            .filter(|routes| routes.facts.proxied)
+            .filter(|routes| routes.facts.proxied && !routes.facts.http.only_routed)
             .cloned()
             .collect();
         let host = |name: String| TagRoute {

@@ -17,6 +17,7 @@ mod tries;
 mod upgrade;
 mod upstream;
 mod view;
+mod warm;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -85,8 +86,10 @@ impl Shared {
 
     /// Serves by `snapshot` from now on. To be called by one task only.
     pub fn update(&self, snapshot: &Snapshot) {
-        let view = View::build(snapshot, &self.view.load(), self.telemetry.counts());
-        self.view.store(Arc::new(view));
+        let former = self.view.load_full();
+        let view = Arc::new(View::build(snapshot, &former, self.telemetry.counts()));
+        self.view.store(Arc::clone(&view));
+        view.succeed(&former);
         self.telemetry.counts().keep(snapshot);
     }
 
@@ -96,6 +99,11 @@ impl Shared {
         let view = self.view.load();
         view.gauge(self.epoch.elapsed().as_secs());
         passive::take(&view)
+    }
+
+    /// Idle connections that one thread keeps to a backend.
+    fn share(&self, all: u32) -> u32 {
+        all.div_ceil(self.threads as u32)
     }
 
     /// What is told of requests.
@@ -110,7 +118,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     clock: Rc<Clock>,
     pools: Rc<Pools>,
-    tls: TlsConfigs,
+    tls: Rc<TlsConfigs>,
     tallies: Tallies,
     random: RefCell<fastrand::Rng>,
 }
@@ -119,13 +127,23 @@ impl Engine {
     /// The engine of this thread, within whose `LocalSet` it must be made and used.
     pub fn new(shared: Arc<Shared>) -> Self {
         let pools = Rc::<Pools>::default();
-        tokio::task::spawn_local(pools::keep(Rc::downgrade(&pools), Arc::clone(&shared)));
+        let (clock, tls) = (Clock::start(), Rc::<TlsConfigs>::default());
+        let ways = warm::Ways {
+            clock: Rc::clone(&clock),
+            tls: Rc::clone(&tls),
+            headers: shared.headers,
+        };
+        tokio::task::spawn_local(pools::keep(
+            Rc::downgrade(&pools),
+            Arc::clone(&shared),
+            ways,
+        ));
         Self {
             tallies: Tallies::new(shared.telemetry.counts()),
             shared,
-            clock: Clock::start(),
+            clock,
             pools,
-            tls: TlsConfigs::default(),
+            tls,
             random: RefCell::new(fastrand::Rng::new()),
         }
     }
@@ -158,7 +176,7 @@ impl Engine {
 
     /// Idle connections that this thread keeps to a backend.
     fn share(&self, all: u32) -> u32 {
-        all.div_ceil(self.shared.threads as u32)
+        self.shared.share(all)
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, hash_map::Entry},
     rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Shared, upstream::Pool, view::Backend};
+use super::{
+    Shared,
+    upstream::Pool,
+    view::Backend,
+    warm::{self, Ways},
+};
 
 /// Between two looks for connections that are idle for too long.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -19,39 +24,45 @@ pub(super) struct Pools(RefCell<HashMap<u64, Rc<Pool>>>);
 
 impl Pools {
     pub(super) fn of(&self, backend: &Arc<Backend>) -> Rc<Pool> {
-        let mut pools = self.0.borrow_mut();
-        let pool = pools.entry(backend.key);
-        Rc::clone(pool.or_insert_with(|| Pool::new(Arc::clone(backend))))
+        match self.0.borrow_mut().entry(backend.key) {
+            Entry::Occupied(known) => Rc::clone(known.get()),
+            // Nobody would come for its connections, nor for the pool.
+            Entry::Vacant(_) if backend.is_gone() => {
+                let pool = Pool::new(Arc::clone(backend));
+                pool.close();
+                pool
+            }
+            Entry::Vacant(place) => Rc::clone(place.insert(Pool::new(Arc::clone(backend)))),
+        }
     }
 
-    /// Closes the pools of backends that are gone.
-    fn keep_only(&self, keys: &HashSet<u64>) {
-        self.0.borrow_mut().retain(|key, pool| {
-            let stays = keys.contains(key);
-            if !stays {
+    /// Closes what has been idle for too long, and the pools of backends that are gone. Those that
+    /// hold nothing are dropped: at rest there is none to look at.
+    fn sweep(&self, now: Instant) {
+        self.0.borrow_mut().retain(|_, pool| {
+            if pool.backend.is_gone() {
                 pool.close();
+                return false;
             }
-            stays
+            pool.sweep(now);
+            Rc::strong_count(pool) > 1 || pool.holds_something(now)
         });
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.borrow().len()
     }
 }
 
-/// Keeps the pools tidy as long as there is an engine.
-pub(super) async fn keep(pools: Weak<Pools>, shared: Arc<Shared>) {
-    let mut version = 0;
+/// Keeps the pools tidy and warm as long as there is an engine.
+pub(super) async fn keep(pools: Weak<Pools>, shared: Arc<Shared>, ways: Ways) {
+    let ways = Rc::new(ways);
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(pools) = pools.upgrade() else { return };
-        let view = shared.view.load();
-        if view.version != version {
-            version = view.version;
-            pools.keep_only(&view.keys().collect());
-        }
-        drop(view);
         let now = Instant::now();
-        let all: Vec<Rc<Pool>> = pools.0.borrow().values().cloned().collect();
-        for pool in all {
-            pool.sweep(now);
-        }
+        pools.sweep(now);
+        warm::look(&pools, &shared, &ways, now);
     }
 }

@@ -318,17 +318,11 @@ impl Engine {
             marks.tunnel = Some(upgrade::begin(self, upgrade, lease, counted, idle));
             return Response::from_parts(parts, EngineBody::empty());
         }
-        let keep = call
-            .service
-            .policy
-            .upstream
-            .idle
-            .unwrap_or(call.service.policy.limits.connections);
         let passing = Passing {
             incoming,
             lease: Some(lease),
             pool,
-            keep: self.share(keep),
+            keep: self.share(call.service.policy.idle()),
             counted: Some(counted),
             request: call.body,
             idle,

@@ -9,3 +9,4 @@ mod http2;
 mod refusals;
 mod resilience;
 pub(in crate::proxy) mod rig;
+mod warming;

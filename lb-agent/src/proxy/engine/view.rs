@@ -1,11 +1,11 @@
 //! The snapshot as the engine reads it, and what of services and backends outlives a snapshot.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -83,6 +83,8 @@ pub(super) struct Backend {
     pub(super) wanted: AtomicU32,
     pub(super) seen: Seen,
     pub(super) pool: Arc<counts::Pool>,
+    /// In no view any more, and never again.
+    gone: AtomicBool,
 }
 
 /// What came of requests since it was last told.
@@ -131,10 +133,21 @@ impl View {
         }
     }
 
-    /// Keys of all backends.
-    pub(super) fn keys(&self) -> impl Iterator<Item = u64> {
-        let backends = self.services.values().flat_map(|service| &service.backends);
-        backends.map(|backend| backend.key)
+    /// Tells backends of the view before this one that they are gone, if they are.
+    pub(super) fn succeed(&self, former: &Self) {
+        for (name, before) in &former.services {
+            let now = self.services.get(name);
+            if now.is_some_and(|now| Arc::ptr_eq(now, before)) {
+                continue;
+            }
+            let stay = now.into_iter().flat_map(|now| &now.backends);
+            let stay: HashSet<u64> = stay.map(|backend| backend.key).collect();
+            for backend in &before.backends {
+                if !stay.contains(&backend.key) {
+                    backend.gone.store(true, Relaxed);
+                }
+            }
+        }
     }
 }
 
@@ -233,6 +246,13 @@ impl Service {
         allow.is_none_or(|all| all.iter().any(|prefix| prefix.contains(&client)))
     }
 
+    /// Those that take requests.
+    pub(super) fn eligible(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let backends = self.backends.iter().zip(&self.state.backends);
+        let eligible = backends.filter(|(_, state)| state.weight > 0);
+        eligible.map(|(backend, _)| backend)
+    }
+
     /// Among whom is chosen: all, or those of one subset. `None`: there is no such subset.
     pub(super) fn picker(&self, subset: Option<&str>) -> Option<&Picker> {
         match subset {
@@ -301,7 +321,13 @@ impl Backend {
             wanted: AtomicU32::new(0),
             seen: Seen::default(),
             pool,
+            gone: AtomicBool::new(false),
         }
+    }
+
+    /// Only requests that began before know it still.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
     }
 }
 

@@ -60,7 +60,9 @@ impl Chain {
         let connect = self.spec.http.timeouts.connect;
         if connect == Timeouts::default().connect && connect != timeout {
             let spec = Arc::make_mut(&mut self.spec);
-            Arc::make_mut(&mut spec.http).timeouts.connect = timeout;
+            let http = Arc::make_mut(&mut spec.http);
+            http.timeouts.connect = timeout;
+            http.connect_by_resolver = true;
         }
     }
 }

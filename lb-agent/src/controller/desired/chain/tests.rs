@@ -12,6 +12,7 @@ use crate::domain::{
     sync::{CatalogState, KeyValue, Listed, Topic},
 };
 
+mod destinations;
 mod rig;
 
 #[test]

@@ -69,7 +69,10 @@ fn heads_as_backends_get_them() {
 fn connections_are_used_again() {
     local(async {
         let backend = Backend::echoing().await;
-        let proxy = before(&backend).await;
+        // None is opened in advance: what is counted is what requests open.
+        let mut policy = HttpPolicy::default();
+        policy.upstream.warm = 0;
+        let proxy = Proxy::start(&snapshot(policy, Protocol::Http, &[backend.address])).await;
         for _ in 0..20 {
             assert_eq!(proxy.ask("GET", "").await.status, 200);
             assert_eq!(proxy.post("abc").await.status, 200);

@@ -136,8 +136,13 @@ pub(in crate::proxy) struct Proxy {
 
 impl Proxy {
     pub(in crate::proxy) async fn start(snapshot: &Snapshot) -> Self {
+        Self::one_of(1, snapshot).await
+    }
+
+    /// The engine of one of so many threads.
+    pub(in crate::proxy) async fn one_of(threads: usize, snapshot: &Snapshot) -> Self {
         let (sender, records) = mpsc::channel(1000);
-        let shared = Shared::new(Telemetry::to(sender), 1, 100);
+        let shared = Shared::new(Telemetry::to(sender), threads, 100);
         shared.update(snapshot);
         let engine = Rc::new(Engine::new(Arc::clone(&shared)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

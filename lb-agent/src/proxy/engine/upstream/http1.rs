@@ -43,8 +43,10 @@ pub(in crate::proxy::engine) struct Http1 {
     pub(super) of: Option<Ends>,
     /// When it was first seen idle; whoever gives it back asks no clock.
     pub(super) idle_since: Option<Instant>,
-    /// It has served a request before.
+    /// It lay idle before this request, so it may have ended without anybody's fault.
     pub(in crate::proxy::engine) reused: bool,
+    /// It has been given a request.
+    pub(super) served: bool,
     _counted: Counted<OfConnections>,
 }
 
@@ -77,6 +79,7 @@ impl Http1 {
             of,
             idle_since: None,
             reused: false,
+            served: false,
             _counted: counted,
         }))
     }
@@ -94,6 +97,7 @@ impl Http1 {
         &mut self,
         request: Request<Outgoing>,
     ) -> impl Future<Output = Result<Response<Incoming>, Broken>> + '_ {
+        self.served = true;
         let before = self.watch.written.get();
         let answer = self.sender.try_send_request(request);
         async move {

@@ -61,6 +61,8 @@ pub(in crate::proxy::engine) struct Http2 {
     most: Rc<Cell<usize>>,
     pub(super) of: Option<Ends>,
     pub(super) idle_since: Cell<std::time::Instant>,
+    /// It has been given a request.
+    pub(super) served: Cell<bool>,
 }
 
 impl Http2 {
@@ -99,6 +101,7 @@ impl Http2 {
             most,
             of,
             idle_since: Cell::new(std::time::Instant::now()),
+            served: Cell::new(false),
         }))
     }
 
@@ -141,6 +144,7 @@ impl Stream2 {
         &self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, Broken> {
+        self.connection.served.set(true);
         let answered = self
             .connection
             .sender

@@ -7,10 +7,11 @@ mod http2;
 mod pool;
 mod stream;
 mod tls;
+mod warmth;
 
 pub(super) use self::{
     connect::{ConnectError, Ends},
     http1::Broken,
-    pool::{Lease, Pool, Unavailable, Wish},
+    pool::{Lacking, Lease, Pool, Unavailable, Wish},
     tls::TlsConfigs,
 };

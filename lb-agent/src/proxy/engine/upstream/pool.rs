@@ -14,6 +14,7 @@ use super::{
     http1::Http1,
     http2::{Http2, Stream2},
     tls::TlsConfigs,
+    warmth::Warmth,
 };
 use crate::{
     domain::http::policy::HttpPolicy,
@@ -44,6 +45,7 @@ pub(in crate::proxy::engine) struct Pool {
     /// A shared connection is being made.
     connecting: Cell<bool>,
     failed: RefCell<(u64, Option<ConnectError>)>,
+    warmth: Warmth,
     /// The backend is gone: nothing is kept.
     closed: Cell<bool>,
 }
@@ -73,6 +75,15 @@ pub(in crate::proxy::engine) struct Wish<'a> {
     pub(in crate::proxy::engine) clock: &'a Rc<Clock>,
 }
 
+/// Bounds of what is opened for requests to come.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy::engine) struct Lacking {
+    /// As many are to be ready.
+    pub(in crate::proxy::engine) warm: u32,
+    /// Where as many are open, of all threads, none is opened.
+    pub(in crate::proxy::engine) most: u32,
+}
+
 /// Why there is none.
 #[derive(Debug)]
 pub(in crate::proxy::engine) enum Unavailable {
@@ -91,6 +102,7 @@ impl Pool {
             waiting: Cell::new(0),
             connecting: Cell::new(false),
             failed: RefCell::default(),
+            warmth: Warmth::default(),
             closed: Cell::new(false),
         })
     }
@@ -103,7 +115,7 @@ impl Pool {
         let of = self.backend.upstream.proxy_protocol.map(|_| wish.ends);
         if self.backend.http2 {
             let mut shared = self.shared.borrow_mut();
-            shared.retain(|one| !one.is_closed());
+            shared.retain(|one| !one.is_closed() || self.warmth.lost(one.served.get()));
             let free = shared.iter().find(|one| one.of == of && one.has_room())?;
             let freed = Rc::clone(&self.freed);
             return Some(Lease::Http2(
@@ -129,6 +141,7 @@ impl Pool {
             if ready {
                 return Some(Lease::Http1(link));
             }
+            self.warmth.lost(link.served);
         }
     }
 
@@ -251,12 +264,69 @@ impl Pool {
     pub(in crate::proxy::engine) fn sweep(&self, now: Instant) {
         let others_wait = self.backend.wanted.load(Relaxed) > self.waiting.get();
         let stays = |since: Instant| !others_wait && now.saturating_duration_since(since) < IDLE;
-        self.idle
-            .borrow_mut()
-            .retain_mut(|link| stays(*link.idle_since.get_or_insert(now)) && link.is_ready());
+        self.idle.borrow_mut().retain_mut(|link| {
+            stays(*link.idle_since.get_or_insert(now))
+                && (link.is_ready() || self.warmth.lost(link.served))
+        });
         self.shared
             .borrow_mut()
-            .retain(|one| !one.is_closed() && (!one.is_idle() || stays(one.idle_since.get())));
+            .retain(|one| match one.is_closed() {
+                true => self.warmth.lost(one.served.get()),
+                false => !one.is_idle() || stays(one.idle_since.get()),
+            });
+    }
+
+    /// A connection, or that the last ones failed.
+    pub(in crate::proxy::engine) fn holds_something(&self, now: Instant) -> bool {
+        !self.idle.borrow().is_empty()
+            || !self.shared.borrow().is_empty()
+            || self.warmth.remembers(now)
+    }
+
+    /// Connections that could take a request at once, or soon.
+    pub(in crate::proxy::engine) fn ready(&self) -> usize {
+        let ready = match self.backend.http2 {
+            true => {
+                let shared = self.shared.borrow();
+                shared.iter().filter(|one| one.has_room()).count()
+            }
+            false => self.idle.borrow().len(),
+        };
+        ready + usize::from(self.warmth.is_opening())
+    }
+
+    /// Whether a connection is to be opened for requests to come.
+    pub(in crate::proxy::engine) fn is_cold(&self, lacking: Lacking, now: Instant) -> bool {
+        let wanted = match self.backend.http2 {
+            // It serves many requests.
+            true => 1,
+            false => lacking.warm as usize,
+        };
+        let lacks = self.ready() < wanted && !self.closed.get() && !self.connecting.get();
+        // Who waits for a connection goes first.
+        self.warmth.lets(lacks, now)
+            && self.backend.wanted.load(Relaxed) == 0
+            && self.backend.connections.load(Relaxed) < lacking.most
+    }
+
+    /// Opens a connection for requests to come. That none comes about is no failure of the backend:
+    /// no request has met it.
+    pub(in crate::proxy::engine) async fn warm(
+        &self,
+        wish: &Wish<'_>,
+        lacking: Lacking,
+        keep: u32,
+    ) {
+        let counter = OfConnections(Arc::clone(&self.backend));
+        let Some(counted) = Counted::below(counter, lacking.most) else {
+            return;
+        };
+        let _opening = self.warmth.begin();
+        match self.connect(wish, counted).await {
+            Ok(Lease::Http1(link)) => self.give_back(link, keep),
+            Ok(Lease::Http2(stream)) => drop(stream),
+            Err(_) => self.warmth.failed(Instant::now()),
+        }
     }
 
     /// Closes all that is idle, and keeps nothing from now on.
