@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
@@ -24,20 +24,13 @@ pub(super) struct Pools(RefCell<HashMap<u64, Rc<Pool>>>);
 
 impl Pools {
     pub(super) fn of(&self, backend: &Arc<Backend>) -> Rc<Pool> {
-        match self.0.borrow_mut().entry(backend.key) {
-            Entry::Occupied(known) => Rc::clone(known.get()),
-            // Nobody would come for its connections, nor for the pool.
-            Entry::Vacant(_) if backend.is_gone() => {
-                let pool = Pool::new(Arc::clone(backend));
-                pool.close();
-                pool
-            }
-            Entry::Vacant(place) => Rc::clone(place.insert(Pool::new(Arc::clone(backend)))),
-        }
+        let mut pools = self.0.borrow_mut();
+        let pool = pools.entry(backend.key);
+        Rc::clone(pool.or_insert_with(|| Pool::new(Arc::clone(backend))))
     }
 
-    /// Closes what has been idle for too long, and the pools of backends that are gone. Those that
-    /// hold nothing are dropped: at rest there is none to look at.
+    /// Closes what has been idle for too long, and the pools of backends that are gone, which requests
+    /// from before may still make. Those that hold nothing are dropped: at rest there is none to look at.
     fn sweep(&self, now: Instant) {
         self.0.borrow_mut().retain(|_, pool| {
             if pool.backend.is_gone() {

@@ -94,8 +94,8 @@ fn wish<'a>(service: &'a Service, ways: &'a Ways) -> Wish<'a> {
         fresh: true,
         policy: &service.policy,
         life: &service.life,
-        headers: ways.headers,
         tls: &ways.tls,
         clock: &ways.clock,
+        headers: ways.headers,
     }
 }
