@@ -42,7 +42,7 @@ use crate::{
         consul_keys::KeyWriter,
     },
     state::{self, StateDir},
-    surroundings::{consul_addresses, free_port_range, vital},
+    surroundings::{consul_addresses, free_port_range, raise_open_files, too_few_files, vital},
     watch::{WatchStats, channel as watch_channel},
 };
 
@@ -81,6 +81,10 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         None => None,
     };
     let mut problems = Vec::new();
+    problems.extend(too_few_files(
+        raise_open_files(),
+        config.proxy.bounds.connections,
+    ));
     let state_dir = StateDir::open(&config.node.state_dir)?;
     let loaded = state_dir.load();
     problems.extend(loaded.problem);

@@ -1,9 +1,10 @@
 //! What the agent must find out about the host it runs on: ports that are free for translated
-//! flows, and addresses that it would be foolish to block.
+//! flows, addresses that it would be foolish to block, files that it may have open.
 
 use std::{fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
 use crate::{config::Config, domain::block::Vital};
@@ -31,6 +32,31 @@ pub(crate) fn free_port_range() -> anyhow::Result<(u16, u16)> {
         );
     }
     Ok(range)
+}
+
+/// Has this process open as many files as it may at most (setrlimit(2)): shells and systemd give 1024
+/// until a program asks for more. Answers how many these are; `None`: any number.
+pub(crate) fn raise_open_files() -> Option<u64> {
+    let most = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => most,
+        Err(_) => getrlimit(Resource::Nofile).current,
+    }
+}
+
+/// What to tell if that is fewer than the proxy may need: each client's connection has one to a
+/// backend.
+pub(crate) fn too_few_files(files: Option<u64>, connections: usize) -> Option<String> {
+    let needed = 2 * connections as u64 + 1024;
+    let files = files.filter(|files| *files < needed)?;
+    Some(format!(
+        "this process may have {files} files open, and proxy.bounds.connections = {connections} may need {needed}: \
+         raise its limit (LimitNOFILE, ulimit -Hn) or lower the bound"
+    ))
 }
 
 /// Addresses of the Consul server, which must not be blocked.
@@ -95,4 +121,23 @@ pub(crate) fn own_addresses() -> nix::Result<impl Iterator<Item = (String, IpAdd
         let ip = v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
         Some((interface.interface_name, ip))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_raised_and_too_few_are_told() {
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(raise_open_files(), limit.maximum);
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
+        assert_eq!(too_few_files(None, 20_000), None);
+        assert_eq!(too_few_files(Some(41_024), 20_000), None);
+        let problem = too_few_files(Some(41_023), 20_000).unwrap();
+        assert!(
+            problem.contains("41023") && problem.contains("41024"),
+            "{problem}"
+        );
+    }
 }

@@ -61,29 +61,39 @@ fn who_is_refused_is_not_told_to_continue() {
 /// goes on sending for a while, and its connection is not used for what it might take for another.
 #[test]
 fn an_early_answer_reaches_who_still_sends() {
-    let stage = Stage::early("HTTP/1.1 413 Content Too Large\r\nContent-Length: 7\r\n\r\nenough!");
-    for _ in 0..5 {
-        let mut stream = stage.connect();
-        let length = 20_usize << 30;
-        let request = format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut writer = stream.try_clone().unwrap();
-        let writing = thread::spawn(move || {
-            let chunk = vec![b'x'; 1 << 16];
-            let mut sent = 0_usize;
-            while sent < length && writer.write_all(&chunk).is_ok() {
-                sent += chunk.len();
-            }
-            sent
-        });
-        let got = Got::read(&rest(&mut stream));
-        assert_eq!((got.status, &*got.text()), (413, "enough!"), "{got:?}");
-        drop(stream);
-        assert!(
-            writing.join().unwrap() < length,
-            "all was taken of what nobody wants"
-        );
-    }
+    let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 7\r\n\r\nenough!";
+    let later = Stage::early(answer, SOON / 3);
+    // Its end may be there before its answer was read.
+    let at_once = Stage::early(answer, Duration::ZERO);
+    thread::scope(|scope| {
+        for stage in [&later; 4].into_iter().chain([&at_once; 16]) {
+            scope.spawn(|| sends_on(stage));
+        }
+    });
+}
+
+/// A client that sends far more than the backend waits for.
+fn sends_on(stage: &Stage) {
+    let mut stream = stage.connect();
+    let length = 20_usize << 30;
+    let request = format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let writing = thread::spawn(move || {
+        let chunk = vec![b'x'; 1 << 16];
+        let mut sent = 0_usize;
+        while sent < length && writer.write_all(&chunk).is_ok() {
+            sent += chunk.len();
+        }
+        sent
+    });
+    let got = Got::read(&rest(&mut stream));
+    assert_eq!((got.status, &*got.text()), (413, "enough!"), "{got:?}");
+    drop(stream);
+    assert!(
+        writing.join().unwrap() < length,
+        "all was taken of what nobody wants"
+    );
 }
 
 /// What the proxy itself refuses in the middle of a body is answered as readably.

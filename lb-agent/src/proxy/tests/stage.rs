@@ -63,8 +63,8 @@ impl Stage {
         Self::with(move |_, stream| stream.write_all(answer.as_bytes()))
     }
 
-    /// A backend that answers a head and ends, without a look at the body.
-    pub(super) fn early(answer: &'static str) -> Self {
+    /// A backend that answers a head and ends after so long, without a look at the body.
+    pub(super) fn early(answer: &'static str, after: Duration) -> Self {
         Self::serving(Arc::default(), move |mut stream| {
             let mut bytes = Vec::new();
             let mut buffer = [0; 4096];
@@ -75,8 +75,8 @@ impl Stage {
                 }
             }
             let _ = stream.write_all(answer.as_bytes());
-            // Until the proxy has seen it: the end would reset the connection.
-            thread::sleep(SOON / 3);
+            // The end resets the connection.
+            thread::sleep(after);
         })
     }
 

@@ -1,4 +1,8 @@
 //! A connection to a backend, plain or over TLS, that tells whether anything was written to it.
+//!
+//! A backend may answer before it has taken all of a request, and close (RFC 9112, section 9.3 and
+//! 9.5). What fails to be written then must not hide the answer, which waits to be read: so writing
+//! to a peer that has gone succeeds until all that it has sent was read.
 
 use std::{
     cell::Cell,
@@ -40,6 +44,10 @@ pub(super) struct Watch {
 pub(in crate::proxy::engine) struct Stream {
     pub(super) transport: Transport,
     pub(super) watch: Rc<Watch>,
+    /// The peer takes nothing any more.
+    gone: bool,
+    /// It has sent nothing more.
+    ended: bool,
 }
 
 /// What it goes over.
@@ -60,21 +68,6 @@ impl Transport {
     }
 }
 
-impl Stream {
-    pub(super) fn new(transport: Transport) -> Self {
-        let watch = Rc::default();
-        Self { transport, watch }
-    }
-
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(written)) = &written {
-            let count = &self.watch.written;
-            count.set(count.get() + *written as u64);
-        }
-        written
-    }
-}
-
 /// The same call on whichever transport it is.
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr) => {
@@ -83,6 +76,69 @@ macro_rules! delegate {
             Transport::Tls($stream) => $call,
         }
     };
+}
+
+impl Stream {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            watch: Rc::default(),
+            gone: false,
+            ended: false,
+        }
+    }
+
+    fn read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() <= LONGEST {
+            return delegate!(self, stream => Pin::new(stream).poll_read(context, buffer));
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(LONGEST));
+        let read = delegate!(self, stream => Pin::new(stream).poll_read(context, &mut part));
+        let length = part.filled().len();
+        buffer.advance(length);
+        read
+    }
+
+    /// How writing `length` bytes has ended.
+    fn wrote(
+        &mut self,
+        length: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(written)) => {
+                let count = &self.watch.written;
+                count.set(count.get() + written as u64);
+                Poll::Ready(Ok(written))
+            }
+            Poll::Ready(Err(error)) if is_gone(&error) && !self.ended => {
+                self.gone = true;
+                Poll::Ready(Ok(length))
+            }
+            written => written,
+        }
+    }
+
+    /// How something else has ended that is of no use to a peer that has gone.
+    fn ended(&mut self, ended: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match ended {
+            Poll::Ready(Err(error)) if is_gone(&error) && !self.ended => {
+                self.gone = true;
+                Poll::Ready(Ok(()))
+            }
+            ended => ended,
+        }
+    }
+}
+
+/// The peer has closed the connection, and said so by a reset.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
 }
 
 impl AsyncRead for Stream {
@@ -94,13 +150,14 @@ impl AsyncRead for Stream {
         if self.watch.ask.take() {
             self.watch.silent.set(self.transport.is_silent());
         }
-        if buffer.remaining() <= LONGEST {
-            return delegate!(self, stream => Pin::new(stream).poll_read(context, buffer));
-        }
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(LONGEST));
-        let read = delegate!(self, stream => Pin::new(stream).poll_read(context, &mut part));
-        let length = part.filled().len();
-        buffer.advance(length);
+        let before = buffer.filled().len();
+        let read = self.read(context, buffer);
+        let end = match &read {
+            Poll::Ready(Ok(())) => buffer.filled().len() == before && buffer.remaining() > 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        self.ended |= end;
         read
     }
 }
@@ -111,8 +168,11 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.gone && !self.ended {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = delegate!(self, stream => Pin::new(stream).poll_write(context, bytes));
-        self.count(written)
+        self.wrote(bytes.len(), written)
     }
 
     fn poll_write_vectored(
@@ -120,9 +180,13 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.gone && !self.ended {
+            return Poll::Ready(Ok(length));
+        }
         let written =
             delegate!(self, stream => gather::poll_write(Pin::new(stream), context, slices));
-        self.count(written)
+        self.wrote(length, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -133,10 +197,15 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => Pin::new(stream).poll_flush(context))
+        if self.gone && !self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = delegate!(self, stream => Pin::new(stream).poll_flush(context));
+        self.ended(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => Pin::new(stream).poll_shutdown(context))
+        let shut = delegate!(self, stream => Pin::new(stream).poll_shutdown(context));
+        self.ended(shut)
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{SocketFlags, accept_with, sockopt::socket_acceptconn},
-    process::{Resource, Rlimit, getrlimit, setrlimit, setsid},
+    process::setsid,
     thread::set_name,
 };
 
@@ -55,12 +55,7 @@ pub fn run() -> anyhow::Result<()> {
     let _ = std::env::set_current_dir("/");
     let _ = set_name(c"lb-agent-hold");
     // A thousand services on as many threads as there may be.
-    let most = getrlimit(Resource::Nofile).maximum;
-    let limit = Rlimit {
-        current: most,
-        maximum: most,
-    };
-    let _ = setrlimit(Resource::Nofile, limit);
+    crate::surroundings::raise_open_files();
     serve(&listener, PATIENCE).context("cannot wait for an agent")
 }
 
