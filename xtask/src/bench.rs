@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{build_agent, programs, run, setup};
+use crate::{programs, run, setup};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -36,7 +36,6 @@ enum Name {
 pub(crate) fn run(args: &Args) -> Result<()> {
     run::require_root("the benchmark")?;
     setup::ensure(setup::Purpose::Bench)?;
-    build_agent::run()?;
     let binary = match args.name {
         Name::Datapath => "bench-datapath",
         Name::Drop => "bench-drop",

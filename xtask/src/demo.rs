@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{build_agent, programs, run, setup};
+use crate::{programs, run, setup};
 
 /// What `cargo xtask demo` takes.
 #[derive(clap::Args)]
@@ -19,6 +19,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     run::require_root("the demo")?;
     setup::ensure(setup::Purpose::Demo)?;
-    build_agent::run()?;
     programs::become_one("demo", &args.rest)
 }
