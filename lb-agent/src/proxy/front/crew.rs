@@ -1,10 +1,11 @@
 //! The threads as each of them knows the others. The kernel spreads connections over their sockets by a
 //! hash, which leaves some with twice as many as others where there are few that last; what a
-//! thread has too many of, it hands to the one with the fewest.
+//! thread has too many of, it hands to the one with the fewest. Where connections do not last, that
+//! evens out by itself, and handing over would cost more than they do.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,7 +14,21 @@ use super::worker::{Handed, Order};
 
 /// All threads, by their number.
 #[derive(Debug)]
-pub(super) struct Crew(Vec<Member>);
+pub(super) struct Crew {
+    members: Vec<Member>,
+    /// Requests that the connections had which ended lately, on average, in [`PART`]s. Threads may
+    /// overwrite each other's: it is an estimate.
+    requests: AtomicU32,
+}
+
+/// Of a request.
+const PART: u32 = 1 << 8;
+
+/// Requests from which on a connection counts as one that lasts: a hand-over costs as much as a few.
+const LASTING: u32 = 4 * PART;
+
+/// More of a connection are not told from each other, so that a few long ones are soon forgotten.
+const MOST: u32 = 16 * PART;
 
 #[derive(Debug)]
 struct Member {
@@ -37,17 +52,32 @@ impl Crew {
             open: Arc::default(),
             orders: orders.clone(),
         });
-        Self(members.collect())
+        Self {
+            members: members.collect(),
+            // As long as none has ended, they last.
+            requests: AtomicU32::new(MOST),
+        }
+    }
+
+    /// A connection has ended that had so many requests.
+    pub(super) fn ended(&self, requests: u32) {
+        let requests = requests.saturating_mul(PART).min(MOST);
+        let before = self.requests.load(Relaxed);
+        self.requests
+            .store(before - before / 8 + requests / 8, Relaxed);
     }
 
     /// How many connections a thread has.
     pub(super) fn open(&self, number: usize) -> &Arc<AtomicUsize> {
-        &self.0[number].open
+        &self.members[number].open
     }
 
     /// Who is to serve a connection that a thread has accepted.
     pub(super) fn place(&self, own: usize) -> usize {
-        let counts = self.0.iter().map(Member::load);
+        if self.requests.load(Relaxed) < LASTING {
+            return own;
+        }
+        let counts = self.members.iter().map(Member::load);
         place(own, counts)
     }
 
@@ -57,7 +87,7 @@ impl Crew {
     ///
     /// There is no such thread any more; the connection comes back.
     pub(super) fn hand(&self, number: usize, handed: Box<Handed>) -> Result<(), Box<Handed>> {
-        let sent = self.0[number].orders.send(Order::Serve(handed));
+        let sent = self.members[number].orders.send(Order::Serve(handed));
         sent.map_err(|unsent| match unsent.0 {
             Order::Serve(handed) => handed,
             _ => unreachable!("what comes back is what was sent"),
@@ -65,7 +95,7 @@ impl Crew {
     }
 }
 
-/// The one with the fewest, unless `own` has hardly more: a hand-over costs as much as a few requests.
+/// The one with the fewest, unless `own` has hardly more.
 fn place(own: usize, counts: impl Iterator<Item = Option<usize>> + Clone) -> usize {
     let known = counts.clone().enumerate();
     let known = known.filter_map(|(number, count)| Some((number, count?)));
@@ -110,12 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn who_never_began_is_left_out() {
+    fn not_to_who_never_began_nor_where_connections_are_short() {
         let (orders, mut receivers): (Vec<_>, Vec<_>) = (0..2)
             .map(|_| tokio::sync::mpsc::unbounded_channel())
             .unzip();
         let crew = Crew::new(&orders);
         crew.open(0).store(9, Relaxed);
+        assert_eq!(crew.place(0), 1);
+        // Connections of a request each.
+        for _ in 0..32 {
+            crew.ended(1);
+        }
+        assert_eq!(crew.place(0), 0);
+        // Longer ones again, some of which have none.
+        for requests in [u32::MAX, 0, 100, 5] {
+            crew.ended(requests);
+        }
         assert_eq!(crew.place(0), 1);
         // As when its runtime cannot be made.
         drop(receivers.pop());

@@ -228,11 +228,13 @@ impl Ward {
 
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, present: Present) {
         let life = self.rounds.greet(present);
+        let (ward, known) = (Rc::clone(self), Arc::clone(&life));
         let client = connection::Client::new(stream, peer, Rc::clone(self), life);
         spawn_local(async move {
             if let Err(error) = client.serve().await {
                 debug!(%error, %peer, "a connection ended");
             }
+            ward.facts.crew.ended(known.answers());
         });
     }
 }

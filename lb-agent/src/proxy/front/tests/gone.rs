@@ -1,6 +1,6 @@
 //! Clients that go away while their request waits for a backend.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,26 +19,46 @@ use crate::{
 /// More than a few rounds of a thread.
 const WHILE: Duration = Duration::from_millis(100);
 
-/// A backend that answers nothing, and tells when its connections end.
-async fn silent(ended: Rc<RefCell<u32>>) -> Backend {
+/// Requests that a backend has got, and those of them whose connections have ended.
+#[derive(Default)]
+struct Seen {
+    got: Cell<u32>,
+    ended: Cell<u32>,
+}
+
+/// A backend that answers nothing.
+async fn silent(seen: Rc<Seen>) -> Backend {
     Backend::start(move |mut stream, _| {
-        let ended = Rc::clone(&ended);
+        let seen = Rc::clone(&seen);
         async move {
-            read_request(&mut stream).await;
+            if read_request(&mut stream).await.is_none() {
+                return;
+            }
+            seen.got.set(seen.got.get() + 1);
             // Whatever comes is no request.
             let _ = stream.read_to_end(&mut Vec::new()).await;
-            *ended.borrow_mut() += 1;
+            seen.ended.set(seen.ended.get() + 1);
         }
     })
     .await
+}
+
+/// Waits until it is so many.
+async fn until(count: &Cell<u32>, number: u32, otherwise: &str) {
+    let over = async {
+        while count.get() < number {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(SOON, over).await.expect(otherwise);
 }
 
 /// A reset ends the try on the backend at once, not when there is an answer to write.
 #[test]
 fn resets_end_what_is_under_way() {
     local(async {
-        let ended = Rc::<RefCell<u32>>::default();
-        let backend = silent(Rc::clone(&ended)).await;
+        let seen = Rc::<Seen>::default();
+        let backend = silent(Rc::clone(&seen)).await;
         let policy = HttpPolicy {
             timeouts: Timeouts {
                 total: LONG,
@@ -47,7 +67,8 @@ fn resets_end_what_is_under_way() {
             ..HttpPolicy::default()
         };
         for kind in [Kind::Plain, Kind::Tls] {
-            *ended.borrow_mut() = 0;
+            seen.got.set(0);
+            seen.ended.set(0);
             let mut front = Front::start(patient(), kind, policy.clone(), backend.address);
             // As much as is read at once: whether more is there, nobody has asked yet.
             let long = GET.replace("\r\n\r\n", "\r\nX-A: ");
@@ -61,19 +82,16 @@ fn resets_end_what_is_under_way() {
                 if kind == Kind::Tls {
                     let mut stream = front.connect_tls(&["http/1.1"]).await;
                     stream.write_all(request.as_bytes()).await.unwrap();
+                    until(&seen.got, number, "no request").await;
                     sleep(after).await;
                     stream.get_ref().0.set_zero_linger().unwrap();
                 } else {
                     let client = front.sending(request.as_bytes()).await;
+                    until(&seen.got, number, "no request").await;
                     sleep(after).await;
                     client.0.set_zero_linger().unwrap();
                 }
-                let over = async {
-                    while *ended.borrow() < number {
-                        sleep(Duration::from_millis(5)).await;
-                    }
-                };
-                timeout(SOON, over).await.expect("the try goes on");
+                until(&seen.ended, number, "the try goes on").await;
                 let told = timeout(SOON, front.records.recv()).await.unwrap().unwrap();
                 assert_eq!((told.outcome, told.status), (Outcome::ClientGone, 0));
                 front.until_connections(0).await;
