@@ -167,6 +167,7 @@ impl Client {
             let Some((left, unread)) = served else {
                 return Ok(None);
             };
+            // Empty as it is, it may hold the buffer that it was a part of, so it is not kept.
             if unread.is_empty() {
                 return Ok(Some(Self {
                     stream: left,

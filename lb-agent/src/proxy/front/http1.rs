@@ -102,7 +102,6 @@ pub(super) async fn serve(
         End::Calm if is_within && parts.read_buf.is_empty() => {
             return Err("a connection came to rest within a request".into());
         }
-        End::Calm if parts.read_buf.is_empty() => return Ok(Some((stream, Bytes::new()))),
         End::Calm => return Ok(Some((stream, parts.read_buf))),
         // The guard has seen to it that the client could read to the end.
         End::Over(_) if is_at_unspoken => {

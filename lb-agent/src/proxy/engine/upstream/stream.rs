@@ -103,40 +103,33 @@ impl Stream {
         read
     }
 
-    /// How writing `length` bytes has ended.
-    fn wrote(
-        &mut self,
-        length: usize,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        match written {
-            Poll::Ready(Ok(written)) => {
-                let count = &self.watch.written;
-                count.set(count.get() + written as u64);
-                Poll::Ready(Ok(written))
-            }
-            Poll::Ready(Err(error)) if is_gone(&error) && !self.ended => {
-                self.gone = true;
-                Poll::Ready(Ok(length))
-            }
-            written => written,
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = &written {
+            let count = &self.watch.written;
+            count.set(count.get() + *written as u64);
         }
+        written
     }
 
-    /// How something else has ended that is of no use to a peer that has gone.
-    fn ended(&mut self, ended: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
-        match ended {
-            Poll::Ready(Err(error)) if is_gone(&error) && !self.ended => {
+    /// Nothing reaches the peer, which may have sent what is not read yet.
+    fn is_in_vain(&self) -> bool {
+        self.gone && !self.ended
+    }
+
+    /// What is in vain has ended as if it were `done`.
+    fn forgive<T>(&mut self, polled: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(error)) if is_reset(&error) && !self.ended => {
                 self.gone = true;
-                Poll::Ready(Ok(()))
+                Poll::Ready(Ok(done))
             }
-            ended => ended,
+            polled => polled,
         }
     }
 }
 
 /// The peer has closed the connection, and said so by a reset.
-fn is_gone(error: &io::Error) -> bool {
+fn is_reset(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset};
     matches!(error.kind(), BrokenPipe | ConnectionReset)
 }
@@ -168,11 +161,12 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.gone && !self.ended {
+        if self.is_in_vain() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = delegate!(self, stream => Pin::new(stream).poll_write(context, bytes));
-        self.wrote(bytes.len(), written)
+        let written = self.count(written);
+        self.forgive(written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -181,12 +175,13 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if self.gone && !self.ended {
+        if self.is_in_vain() {
             return Poll::Ready(Ok(length));
         }
         let written =
             delegate!(self, stream => gather::poll_write(Pin::new(stream), context, slices));
-        self.wrote(length, written)
+        let written = self.count(written);
+        self.forgive(written, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -197,15 +192,15 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gone && !self.ended {
+        if self.is_in_vain() {
             return Poll::Ready(Ok(()));
         }
         let flushed = delegate!(self, stream => Pin::new(stream).poll_flush(context));
-        self.ended(flushed)
+        self.forgive(flushed, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = delegate!(self, stream => Pin::new(stream).poll_shutdown(context));
-        self.ended(shut)
+        self.forgive(shut, ())
     }
 }
