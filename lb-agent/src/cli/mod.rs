@@ -174,10 +174,7 @@ pub fn main() -> ExitCode {
 fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
     let mut printer = Printer::new(cli.output, stdout);
     match cli.command {
-        Command::Run(args) => {
-            crate::datapath::memory::share_arenas();
-            runtime(Builder::new_multi_thread())?.block_on(run::execute(&args))
-        }
+        Command::Run(args) => run::execute(&args),
         Command::Check(args) => check::execute(args, &mut printer),
         Command::Doctor(args) => {
             runtime(Builder::new_current_thread())?.block_on(doctor::execute(args, &mut printer))
