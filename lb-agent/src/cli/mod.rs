@@ -34,6 +34,7 @@ mod drained;
 mod explain;
 mod failure;
 mod flow;
+mod generate;
 mod history;
 mod import;
 mod output;
@@ -101,6 +102,9 @@ enum Command {
     /// Hold the listening sockets of the proxy while the agent restarts, which begins this by itself
     #[command(name = holder::ARGUMENT, hide = true)]
     HoldSockets,
+    /// Write manual pages or completions of shells into a directory
+    #[command(subcommand, hide = true)]
+    Generate(generate::Generated),
     /// Ask or steer the running agent
     #[command(flatten)]
     Remote(Remote),
@@ -185,6 +189,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
             &mut printer,
         )),
         Command::HoldSockets => holder::run().map_err(Failure::Run),
+        Command::Generate(generated) => generated.execute(),
         Command::Remote(command) => {
             let agent = Agent::at(&cli.socket);
             runtime(Builder::new_current_thread())?.block_on(command.execute(agent, &mut printer))
@@ -287,6 +292,8 @@ mod tests {
             "check config.toml",
             "doctor",
             "doctor --config x.toml -o json",
+            "generate man x",
+            "generate completions x",
             "detach",
             "detach --bpf-dir /sys/fs/bpf/x --force",
         ];
