@@ -9,18 +9,22 @@ mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
+mod catalog;
 mod demo;
+mod guest;
 mod kernels;
 mod linker;
 mod lint;
 mod package;
 mod programs;
+mod qemu;
 mod run;
 mod setup;
 mod suite;
 mod test;
 mod tidy;
 mod toolchain;
+mod transcript;
 mod workspace;
 
 #[derive(Parser)]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{apt, run, suite::Archive, workspace};
 
 /// What apt knows of some suites and nothing else.
-pub(super) struct Catalog {
+pub(crate) struct Catalog {
     directory: PathBuf,
     suites: String,
 }
@@ -22,7 +22,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Names the suites if one of them cannot be fetched.
-    pub(super) fn fetch(archive: &Archive, suites: &[&str]) -> Result<Self> {
+    pub(crate) fn fetch(archive: &Archive, suites: &[&str]) -> Result<Self> {
         let catalog = Self {
             directory: workspace::kernels_dir().join("apt").join(suites.join("+")),
             suites: suites.join(" and "),
@@ -32,12 +32,12 @@ impl Catalog {
             fs::create_dir_all(&path)
                 .with_context(|| format!("could not create {}", path.display()))?;
         }
-        let entry = archive.entry("other kernels for the tests.", suites);
+        let entry = archive.entry("other machines for the tests.", suites);
         catalog.write("suite.sources", &entry)?;
         // As if nothing were installed: the candidate is then what the suite has.
         catalog.write("status", "")?;
         println!(
-            "kernels: fetching the package lists of Debian's {}",
+            "fetching the package lists of Debian's {}",
             catalog.suites
         );
         let options = catalog.options();
@@ -51,7 +51,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The suite has no such package.
-    pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+    pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let mut show = Command::new("apt-cache");
         show.args(self.reading())
             .args(["show", "--no-all-versions", package]);
@@ -64,7 +64,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The download fails.
-    pub(super) fn download(&self, package: &str) -> Result<PathBuf> {
+    pub(crate) fn download(&self, package: &str) -> Result<PathBuf> {
         let into = self.directory.join("download");
         let _ = fs::remove_dir_all(&into);
         fs::create_dir_all(&into)
@@ -94,7 +94,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The download fails, or the archive is broken.
-    pub(super) fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
         let file = self.download(package)?;
         let mut unpack = Command::new("dpkg-deb");
         unpack.arg("--extract").arg(&file).arg(directory);
@@ -102,11 +102,33 @@ impl Catalog {
         fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))
     }
 
+    /// Downloads packages with all that they need and that a machine lacks, whose `status` (dpkg's list of
+    /// what is installed) is given; answers with the directory they are in.
+    ///
+    /// # Errors
+    /// The suites do not have all of it, or the download fails.
+    pub(crate) fn download_for(&self, status: &Path, packages: &[String]) -> Result<PathBuf> {
+        let archives = self.directory.join("cache/archives");
+        // What another call has left there is not of this machine.
+        let _ = fs::remove_dir_all(&archives);
+        fs::create_dir_all(archives.join("partial"))
+            .with_context(|| format!("could not create {}", archives.display()))?;
+        let mut get = Command::new("apt-get");
+        get.args(self.options())
+            .arg("-o")
+            .arg(format!("Dir::State::status={}", status.display()))
+            .args(["-o", "APT::Sandbox::User=root", "--quiet", "--yes"])
+            .args(["--no-install-recommends", "--download-only", "install"])
+            .args(packages);
+        run::run(&format!("download {}", packages.join(", ")), &mut get)?;
+        Ok(archives)
+    }
+
     /// Installs a package on the machine, with what it needs, preferably from `release`.
     ///
     /// # Errors
     /// The installation fails.
-    pub(super) fn install(&self, package: &str, release: &str) -> Result<()> {
+    pub(crate) fn install(&self, package: &str, release: &str) -> Result<()> {
         let mut options = self.options();
         options.push(format!("--target-release={release}"));
         apt::install_with(&options, &[package.to_owned()])
