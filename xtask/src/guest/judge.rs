@@ -214,6 +214,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_what_is_told() {
+        let told = include_str!("../../../vagrant/demo/try.txt").replace("@VIP@", "192.168.56.80");
+        let readme = include_str!("../../../vagrant/README.md");
+        let in_readme: Vec<&str> = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("$ "))
+            .collect();
+        assert_eq!(in_readme, commands(&told).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn what_is_told_is_tried() {
         let told = include_str!("../../../vagrant/demo/try.txt").replace("@VIP@", "192.168.56.80");
         provisioned(&told, 0).unwrap();
