@@ -5,7 +5,6 @@
 mod tc_filter;
 
 use std::{
-    borrow::Cow,
     fs,
     path::{Path, PathBuf},
 };
@@ -104,7 +103,7 @@ impl Classifiers {
     ///
     /// The kernel refuses one.
     pub(crate) fn load(ebpf: &mut Ebpf, dir: PathBuf, filters: bool) -> Result<Self, KernelError> {
-        let [ingress, finish, egress] = Role::ALL.map(|role| load(ebpf, role.program()));
+        let [ingress, finish, egress] = Role::ALL.map(|role| load(ebpf, role.program(), &dir));
         Ok(Self {
             programs: [ingress?, finish?, egress?],
             dir,
@@ -228,17 +227,27 @@ impl Classifiers {
     }
 }
 
-fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<SchedClassifier, KernelError> {
+/// Loads a program and opens it once more, apart from the others, by a pin in `dir` that stays for no
+/// longer than that takes: to open it by its number takes `CAP_SYS_ADMIN`.
+fn load(ebpf: &mut Ebpf, name: &'static str, dir: &Path) -> Result<SchedClassifier, KernelError> {
     let what = || format!("verifying the program {name}");
     let program: &mut SchedClassifier = ebpf
         .program_mut(name)
         .ok_or_else(|| KernelError::new(what(), "the object has no such program"))?
         .try_into()
         .map_err(|error: ProgramError| KernelError::new(what(), error))?;
-    load::again(|| program.load())
-        .and_then(|()| program.info())
-        .and_then(|info| SchedClassifier::from_program_info(info, Cow::Borrowed(name)))
-        .map_err(|error| KernelError::new(what(), error))
+    load::again(|| program.load()).map_err(|error| KernelError::new(what(), error))?;
+    let path = dir.join(format!("loading_{name}"));
+    let pinning = || format!("pinning {}", path.display());
+    // Left behind by an agent that was killed in between.
+    let _ = fs::remove_file(&path);
+    program
+        .pin(&path)
+        .map_err(|error| KernelError::new(pinning(), error))?;
+    let opened =
+        SchedClassifier::from_pin(&path).map_err(|error| KernelError::new(pinning(), error));
+    pins::remove(&path)?;
+    opened
 }
 
 /// Our filter on an interface. Dropping it removes it.
