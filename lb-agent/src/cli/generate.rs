@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Command, CommandFactory as _};
+use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, failure::Failure, holder};
+use super::{Cli, failure::Failure};
 
 /// The configuration file that packages install; it explains each key.
 const EXAMPLE: &str = include_str!("../../packaging/config.toml");
@@ -43,14 +43,9 @@ impl Generated {
     }
 }
 
-/// The definition without what a person does not type.
-fn definition() -> Command {
-    Cli::command().mut_subcommand(holder::ARGUMENT, |holder| holder.hide(true))
-}
-
 fn man(directory: &Path) -> anyhow::Result<()> {
     make(directory)?;
-    clap_mangen::generate_to(definition(), directory)
+    clap_mangen::generate_to(Cli::command(), directory)
         .with_context(|| format!("writing manual pages into {}", directory.display()))?;
     let file = directory.join("lb-agent.toml.5");
     fs::write(&file, configuration_page()).with_context(|| format!("writing {}", file.display()))
@@ -101,7 +96,7 @@ fn configuration_page() -> String {
 fn completions(directory: &Path) -> anyhow::Result<()> {
     make(directory)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut definition(), "lb-agent", directory).with_context(
+        clap_complete::generate_to(shell, &mut Cli::command(), "lb-agent", directory).with_context(
             || {
                 format!(
                     "writing the completions for {shell} into {}",
