@@ -20,7 +20,7 @@ use aya::{
 };
 use lb_common::maps::name;
 
-use super::{link, load, object::Attachment, pins};
+use super::{apart, link, load, object::Attachment, pins};
 use crate::domain::kernel::KernelError;
 
 /// What a tc program is for.
@@ -227,8 +227,6 @@ impl Classifiers {
     }
 }
 
-/// Loads a program and opens it once more, apart from the others, by a pin in `dir` that stays for no
-/// longer than that takes: to open it by its number takes `CAP_SYS_ADMIN`.
 fn load(ebpf: &mut Ebpf, name: &'static str, dir: &Path) -> Result<SchedClassifier, KernelError> {
     let what = || format!("verifying the program {name}");
     let program: &mut SchedClassifier = ebpf
@@ -237,17 +235,8 @@ fn load(ebpf: &mut Ebpf, name: &'static str, dir: &Path) -> Result<SchedClassifi
         .try_into()
         .map_err(|error: ProgramError| KernelError::new(what(), error))?;
     load::again(|| program.load()).map_err(|error| KernelError::new(what(), error))?;
-    let path = dir.join(format!("loading_{name}"));
-    let pinning = || format!("pinning {}", path.display());
-    // Left behind by an agent that was killed in between.
-    let _ = fs::remove_file(&path);
-    program
-        .pin(&path)
-        .map_err(|error| KernelError::new(pinning(), error))?;
-    let opened =
-        SchedClassifier::from_pin(&path).map_err(|error| KernelError::new(pinning(), error));
-    pins::remove(&path)?;
-    opened
+    let pin = |path: &Path| program.pin(path);
+    apart::open(name, dir, pin, |path| SchedClassifier::from_pin(path))
 }
 
 /// Our filter on an interface. Dropping it removes it.
