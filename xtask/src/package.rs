@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// one
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     revision: u32,
+    /// Compress in a hurry, for a package that is only tried
+    #[arg(long)]
+    fast: bool,
 }
 
 /// Programs that this takes, and their packages.
@@ -84,7 +87,7 @@ fn make(args: &Args) -> Result<PathBuf> {
     tree.describe(&control)?;
     let package = out.join(control.file_name());
     let mut pack = Command::new("dpkg-deb");
-    pack.args(["--root-owner-group", "-Zxz", "--build"])
+    pack.args(["--root-owner-group", "-Zxz", if args.fast { "-z0" } else { "-z6" }, "--build"])
         .arg(tree.path())
         .arg(&package);
     run::run("pack the package", &mut pack)?;

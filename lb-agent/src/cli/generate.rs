@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Command, CommandFactory as _};
+use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, failure::Failure, holder};
+use super::{Cli, failure::Failure};
 
 /// The configuration file that packages install; it explains each key.
 const EXAMPLE: &str = include_str!("../../packaging/config.toml");
@@ -43,14 +43,9 @@ impl Generated {
     }
 }
 
-/// The definition without what a person does not type.
-fn definition() -> Command {
-    Cli::command().mut_subcommand(holder::ARGUMENT, |holder| holder.hide(true))
-}
-
 fn man(directory: &Path) -> anyhow::Result<()> {
     make(directory)?;
-    clap_mangen::generate_to(definition(), directory)
+    clap_mangen::generate_to(Cli::command(), directory)
         .with_context(|| format!("writing manual pages into {}", directory.display()))?;
     let file = directory.join("lb-agent.toml.5");
     fs::write(&file, configuration_page()).with_context(|| format!("writing {}", file.display()))
@@ -62,7 +57,9 @@ fn configuration_page() -> String {
     let version = concat!("lb-agent ", env!("CARGO_PKG_VERSION"));
     page.control("TH", ["lb-agent.toml", "5", "", version, ""]);
     page.control("SH", ["NAME"]);
-    page.text([roman("lb-agent.toml - configuration of the load balancer lb-agent")]);
+    page.text([roman(
+        "lb-agent.toml - configuration of the load balancer lb-agent",
+    )]);
     page.control("SH", ["SYNOPSIS"]);
     page.text([bold("/etc/lb-agent/config.toml")]);
     page.control("SH", ["DESCRIPTION"]);
@@ -81,7 +78,9 @@ fn configuration_page() -> String {
         ),
     ]);
     page.control("SH", ["KEYS"]);
-    page.text([roman("The file that the package installs, with every key there is:")]);
+    page.text([roman(
+        "The file that the package installs, with every key there is:",
+    )]);
     page.control("PP", []);
     page.control("nf", []);
     for line in EXAMPLE.lines() {
@@ -101,14 +100,13 @@ fn configuration_page() -> String {
 fn completions(directory: &Path) -> anyhow::Result<()> {
     make(directory)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut definition(), "lb-agent", directory).with_context(
-            || {
+        clap_complete::generate_to(shell, &mut Cli::command(), "lb-agent", directory)
+            .with_context(|| {
                 format!(
                     "writing the completions for {shell} into {}",
                     directory.display()
                 )
-            },
-        )?;
+            })?;
     }
     Ok(())
 }
@@ -155,7 +153,10 @@ mod tests {
         ];
         let asked = sources.iter().flat_map(|source| {
             let (code, _) = source.split_once("#[cfg(test)]").unwrap_or((source, ""));
-            let calls = code.split("get(").skip(1).chain(code.split("value(").skip(1));
+            let calls = code
+                .split("get(")
+                .skip(1)
+                .chain(code.split("value(").skip(1));
             calls.filter_map(|rest| {
                 let (key, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
                 Some(key)
@@ -163,7 +164,9 @@ mod tests {
         });
         let text = uncommented();
         let missing: Vec<&str> = asked
-            .filter(|key| !text.contains(&format!("\n{key} = ")) && !text.contains(&format!("{key} = ")))
+            .filter(|key| {
+                !text.contains(&format!("\n{key} = ")) && !text.contains(&format!("{key} = "))
+            })
             .collect();
         assert!(missing.is_empty(), "{missing:?}");
     }

@@ -32,7 +32,8 @@ pub const ALL: [Capability; 5] = [
         set: CapabilitySet::PERFMON,
         within: CapabilitySet::SYS_ADMIN,
         vital: true,
-        reason: "for programs that do arithmetic with pointers into packets",
+        reason: "for programs that do arithmetic with pointers into packets, and the buffers that \
+                 early fragments come by",
     },
     Capability {
         name: "CAP_NET_ADMIN",
