@@ -270,7 +270,8 @@ start() {
             /usr/local/lib/lb-demo/network.sh
     done
     unit consul.service "$units/consul.service" /etc/lb-demo/consul.d/consul.hcl /etc/lb-demo/consul.d/echo.hcl
-    unit lb-agent.service /usr/bin/lb-agent "$units/lb-agent.service" /etc/lb-agent/config.toml
+    unit lb-agent.service /usr/bin/lb-agent "$units/lb-agent.service" /etc/lb-agent/config.toml \
+        /usr/local/lib/lb-demo/network.sh
     unit prometheus.service "$units/prometheus.service.d/lb-demo.conf" /etc/lb-demo/prometheus.yml
 }
 

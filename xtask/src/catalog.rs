@@ -36,10 +36,7 @@ impl Catalog {
         catalog.write("suite.sources", &entry)?;
         // As if nothing were installed: the candidate is then what the suite has.
         catalog.write("status", "")?;
-        println!(
-            "fetching the package lists of Debian's {}",
-            catalog.suites
-        );
+        println!("fetching the package lists of Debian's {}", catalog.suites);
         let options = catalog.options();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         apt::update(&options)

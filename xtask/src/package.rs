@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     make(args).map(drop)
 }
 
-/// Builds the program and packs it; answers with the package.
+/// Builds the program and packs it for a test; answers with the package.
 ///
 /// # Errors
 /// As for [`run`].
@@ -59,6 +59,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         binary: None,
         out: "target/debian".into(),
         revision: 1,
+        fast: true,
     })
 }
 

@@ -71,7 +71,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         };
     }
     if let Some(version) = args.versions.first() {
-        bail!("`{version}`: only `cargo xtask test kernels` and `guest` take versions; filters follow `--`");
+        bail!(
+            "`{version}`: only `cargo xtask test kernels` and `guest` take versions; filters follow `--`"
+        );
     }
     let purpose = if args.kind == Some(Kind::Unit) {
         setup::Purpose::Build

@@ -27,7 +27,10 @@ fn answers(printed: &str) -> BTreeMap<&str, usize> {
 fn share(printed: &str, requests: usize, backend: &str) -> Result<usize> {
     let answers = answers(printed);
     let total: usize = answers.values().sum();
-    ensure!(total == requests, "{total} of {requests} answered: {answers:?}");
+    ensure!(
+        total == requests,
+        "{total} of {requests} answered: {answers:?}"
+    );
     Ok(answers.get(backend).copied().unwrap_or(0))
 }
 
@@ -90,7 +93,10 @@ pub(super) fn nine_in_ten(printed: &str, _: i32) -> Result<String> {
 
 pub(super) fn even(printed: &str, _: i32) -> Result<String> {
     let second = share(printed, 200, "echo-3")?;
-    ensure!((40..=95).contains(&second), "{second} of 200 went to echo-3");
+    ensure!(
+        (40..=95).contains(&second),
+        "{second} of 200 went to echo-3"
+    );
     Ok(format!("{second} of 200 to echo-3"))
 }
 
@@ -141,11 +147,19 @@ pub(super) fn without_second(printed: &str, _: i32) -> Result<String> {
 /// Every line that is a code is 200, and nothing else was printed.
 pub(super) fn no_request_lost(printed: &str, code: i32) -> Result<String> {
     done(printed, code)?;
-    let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines = || {
+        printed
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+    };
     let lost: Vec<&str> = lines().filter(|line| *line != "200").collect();
     ensure!(lost.is_empty(), "{} lost: {lost:?}", lost.len());
     let answered = lines().count();
-    ensure!(answered >= 10, "only {answered} requests were sent meanwhile");
+    ensure!(
+        answered >= 10,
+        "only {answered} requests were sent meanwhile"
+    );
     Ok(format!("{answered} requests"))
 }
 
@@ -159,13 +173,19 @@ pub(super) fn reloaded(printed: &str, code: i32) -> Result<String> {
 
 pub(super) fn watched(printed: &str, _: i32) -> Result<String> {
     for wanted in ["Type=notify", "Restart=on-failure"] {
-        ensure!(printed.lines().any(|line| line == wanted), "not {wanted}: {printed}");
+        ensure!(
+            printed.lines().any(|line| line == wanted),
+            "not {wanted}: {printed}"
+        );
     }
     let watchdog = printed
         .lines()
         .find_map(|line| line.strip_prefix("WatchdogUSec="))
         .context("no watchdog")?;
-    ensure!(watchdog != "0" && watchdog != "infinity", "no watchdog: {watchdog}");
+    ensure!(
+        watchdog != "0" && watchdog != "infinity",
+        "no watchdog: {watchdog}"
+    );
     Ok(format!("every {watchdog}"))
 }
 
@@ -208,7 +228,11 @@ mod tests {
     fn what_was_lost_is_seen() {
         let fine = "200\n".repeat(12);
         no_request_lost(&fine, 0).unwrap();
-        for wrong in ["200\n000\n", "200\n", &format!("{fine}it adopted nothing\n")] {
+        for wrong in [
+            "200\n000\n",
+            "200\n",
+            &format!("{fine}it adopted nothing\n"),
+        ] {
             assert!(no_request_lost(wrong, 0).is_err(), "{wrong}");
         }
     }

@@ -98,7 +98,11 @@ fn provision(suite: &str, package: &Path) -> Result<()> {
     let life = machine::live(&root, &given, &logs)?;
     for step in FIRST.iter().chain(SECOND) {
         let told = judged(step, &life).with_context(|| failed(step, &life))?;
-        println!("    passed  {}{}{told}", step.name, if told.is_empty() { "" } else { ": " });
+        println!(
+            "    passed  {}{}{told}",
+            step.name,
+            if told.is_empty() { "" } else { ": " }
+        );
     }
     transcript::no_faults(&life.console)?;
     println!("Debian {suite}: all of it in {} s", life.took.as_secs());
@@ -167,7 +171,12 @@ fn script() -> Result<String> {
 
 fn phase(script: &mut String, steps: &[Step]) -> Result<()> {
     for step in steps {
-        writeln!(script, "{}\n(\n{}\n)", transcript::begin(step.name), step.script)?;
+        writeln!(
+            script,
+            "{}\n(\n{}\n)",
+            transcript::begin(step.name),
+            step.script
+        )?;
         writeln!(script, "{}", transcript::end(step.name))?;
     }
     Ok(())

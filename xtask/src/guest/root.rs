@@ -140,10 +140,7 @@ fn configure(root: &Path) -> Result<()> {
     ] {
         let mut systemctl = Command::new("chroot");
         systemctl.arg(root).args(["systemctl", "--quiet", verb]);
-        run::output(
-            &format!("{verb} units of the guest"),
-            systemctl.args(units),
-        )?;
+        run::output(&format!("{verb} units of the guest"), systemctl.args(units))?;
     }
     Ok(())
 }
@@ -160,7 +157,11 @@ fn take_kernel(root: &Path, taken: &Root) -> Result<()> {
             .next()
             .with_context(|| format!("no {prefix}* in {}", boot.display()))?
             .path();
-        ensure!(found.next().is_none(), "several kernels in {}", boot.display());
+        ensure!(
+            found.next().is_none(),
+            "several kernels in {}",
+            boot.display()
+        );
         fs::copy(&from, to).with_context(|| format!("could not copy {}", from.display()))?;
     }
     Ok(())

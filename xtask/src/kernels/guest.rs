@@ -3,13 +3,7 @@
 //! The kernel's own messages go to the first serial port, what the steps print to the second, each
 //! into a file. Emulated, not virtualised: it works wherever the build does.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::Write as _,
-    path::Path,
-    time::Duration,
-};
+use std::{fmt::Write as _, fs, io::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
