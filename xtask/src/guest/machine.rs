@@ -13,7 +13,7 @@ use super::{outside::Outside, root::Root};
 use crate::{qemu, transcript};
 
 /// How long it may live. It takes some minutes on two processors.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What the machine's private network is to the host: ports of the loopback address, forwarded to ports
 /// in the guest. Nothing else comes in, and nothing goes out.
