@@ -322,13 +322,16 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         api::serve(socket, sources, shutdown).await?;
         Ok(())
     });
-    tasks.spawn("the status for the service manager", |shutdown| async move {
-        tokio::select! {
-            () = shutdown => {}
-            () = service_manager::keep_told(told) => {}
-        }
-        Ok(())
-    });
+    tasks.spawn(
+        "the status for the service manager",
+        |shutdown| async move {
+            tokio::select! {
+                () = shutdown => {}
+                () = service_manager::keep_told(told) => {}
+            }
+            Ok(())
+        },
+    );
     let vouched = handle.clone();
     tasks.spawn("the watchdog", |shutdown| async move {
         tokio::select! {

@@ -308,7 +308,12 @@ impl Datapath {
     ///
     /// The kernel refuses a buffer, or it is the second time.
     pub fn hold_fragments(&mut self) -> Result<HeldFragments, KernelError> {
-        HeldFragments::new(&mut self.ebpf, &self.options, self.flows.clock(), &self.attached)
+        HeldFragments::new(
+            &mut self.ebpf,
+            &self.options,
+            self.flows.clock(),
+            &self.attached,
+        )
     }
 
     /// The trace, for whoever hands its events on; `None` if it has been taken already.

@@ -78,7 +78,8 @@ pub fn drop(config: &Config) -> anyhow::Result<Rights> {
         bail!("another thread would keep root's rights: they can be dropped only before it starts");
     }
     places::give(config, &user)?;
-    become_user(&user, capability::all() & permitted).with_context(|| format!("becoming the user {name}"))?;
+    become_user(&user, capability::all() & permitted)
+        .with_context(|| format!("becoming the user {name}"))?;
     Ok(Rights::Dropped(name.to_owned()))
 }
 

@@ -120,11 +120,17 @@ mod tests {
         let (user, dir) = (somebody(), temporary.path().join("a/b"));
         give_one(&dir, &user, &|_| false).unwrap();
         let facts = fs::metadata(&dir).unwrap();
-        assert_eq!((facts.uid(), facts.mode() & 0o777), (user.uid.as_raw(), MODE));
+        assert_eq!(
+            (facts.uid(), facts.mode() & 0o777),
+            (user.uid.as_raw(), MODE)
+        );
         // Belongs to the user: whatever is in it stays as it is.
         fs::write(dir.join("other"), "").unwrap();
         give_one(&dir, &user, &|_| false).unwrap();
-        assert_eq!(fs::metadata(dir.join("other")).unwrap().uid(), geteuid().as_raw());
+        assert_eq!(
+            fs::metadata(dir.join("other")).unwrap().uid(),
+            geteuid().as_raw()
+        );
     }
 
     #[test]
