@@ -322,13 +322,21 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         api::serve(socket, sources, shutdown).await?;
         Ok(())
     });
-    tasks.spawn("the status for the service manager", |shutdown| async move {
-        tokio::select! {
-            () = shutdown => {}
-            () = service_manager::keep_told(told) => {}
-        }
-        Ok(())
-    });
+    // Its sockets listen, the first plan is applied; now the controller answers, too.
+    if handle.alive().await.is_ok() {
+        info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
+        service_manager::ready(&handle.snapshot());
+    }
+    tasks.spawn(
+        "the status for the service manager",
+        |shutdown| async move {
+            tokio::select! {
+                () = shutdown => {}
+                () = service_manager::keep_told(told) => {}
+            }
+            Ok(())
+        },
+    );
     let vouched = handle.clone();
     tasks.spawn("the watchdog", |shutdown| async move {
         tokio::select! {
@@ -337,11 +345,6 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         }
         Ok(())
     });
-    // Its sockets listen, the first plan is applied; now the controller answers, too.
-    if handle.alive().await.is_ok() {
-        info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
-        service_manager::ready(&handle.snapshot());
-    }
 
     let result = wait_for_end(&mut tasks, &handle, hangup).await;
     service_manager::stopping();

@@ -88,9 +88,14 @@ fn make(args: &Args) -> Result<PathBuf> {
     tree.describe(&control)?;
     let package = out.join(control.file_name());
     let mut pack = Command::new("dpkg-deb");
-    pack.args(["--root-owner-group", "-Zxz", if args.fast { "-z0" } else { "-z6" }, "--build"])
-        .arg(tree.path())
-        .arg(&package);
+    pack.args([
+        "--root-owner-group",
+        "-Zxz",
+        if args.fast { "-z0" } else { "-z6" },
+        "--build",
+    ])
+    .arg(tree.path())
+    .arg(&package);
     run::run("pack the package", &mut pack)?;
     println!("package: {}", package.display());
     Ok(package)
@@ -133,8 +138,11 @@ fn libraries(out: &Path, program: &Path) -> Result<String> {
     let source = out.join("shlibs");
     fs::create_dir_all(source.join("debian"))
         .with_context(|| format!("could not create {}", source.display()))?;
-    fs::write(source.join("debian/control"), "Source: lb-agent\n\nPackage: lb-agent\nArchitecture: any\n")
-        .with_context(|| format!("could not write into {}", source.display()))?;
+    fs::write(
+        source.join("debian/control"),
+        "Source: lb-agent\n\nPackage: lb-agent\nArchitecture: any\n",
+    )
+    .with_context(|| format!("could not write into {}", source.display()))?;
     let mut ask = Command::new("dpkg-shlibdeps");
     ask.current_dir(&source).arg("-O").arg(program);
     let said = answer(&mut ask)?;
@@ -161,7 +169,10 @@ mod tests {
         };
         let template = workspace::root().join("lb-agent/packaging/debian/control");
         let text = control.fill(&fs::read_to_string(template).unwrap());
-        assert!(!text.contains('@') || text.matches('@').count() == 1, "{text}");
+        assert!(
+            !text.contains('@') || text.matches('@').count() == 1,
+            "{text}"
+        );
         for line in [
             "Version: 0.1.0-3",
             "Architecture: amd64",

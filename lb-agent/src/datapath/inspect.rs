@@ -66,7 +66,9 @@ impl Datapath {
             Some(own) => (Arc::clone(&own.table), own.slots),
             // Somebody else's, which takes `CAP_SYS_ADMIN`.
             None => {
-                let table = MapData::from_id(map).map_err(io::Error::other).map_err(what)?;
+                let table = MapData::from_id(map)
+                    .map_err(io::Error::other)
+                    .map_err(what)?;
                 let info = table.info().map_err(io::Error::other).map_err(what)?;
                 (Arc::new(table), info.max_entries())
             }

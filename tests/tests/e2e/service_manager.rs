@@ -5,9 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_tests::{
-    agent::Setup, halt::halt, notified::Notified, pace::at_this_pace, process::Signal,
-};
+use lb_tests::{agent::Setup, halt::halt, notified::Notified, pace::at_this_pace, process::Signal};
 
 use crate::scene::{PATIENCE, config, entry, hosts};
 
@@ -32,7 +30,12 @@ fn the_service_manager_hears_how_the_agent_stands() {
     let expect = |start: &str| manager.expect(start, &others, PATIENCE).unwrap();
     let ready = expect("READY=1");
     assert_eq!(ready, "READY=1\nSTATUS=services: 1, backends: 1");
-    assert!(agent.command(&["service", "list"]).unwrap().contains("echo"));
+    assert!(
+        agent
+            .command(&["service", "list"])
+            .unwrap()
+            .contains("echo")
+    );
 
     agent.process().signal(Signal::Hangup).unwrap();
     let reloading = expect("RELOADING=1");
@@ -40,14 +43,21 @@ fn the_service_manager_hears_how_the_agent_stands() {
     let moment = Duration::from_micros(moment.parse().unwrap());
     // Both clocks are that of the time since boot, here and there.
     let up = uptime();
-    assert!(moment <= up && up - moment < started.elapsed(), "{moment:?} of {up:?}");
+    assert!(
+        moment <= up && up - moment < started.elapsed(),
+        "{moment:?} of {up:?}"
+    );
     assert_eq!(expect("READY=1"), "READY=1");
 
     // In half of its patience each time.
     expect("WATCHDOG=1");
     let before = Instant::now();
     expect("WATCHDOG=1");
-    assert!(before.elapsed() < at_this_pace(PATIENT_FOR), "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() < at_this_pace(PATIENT_FOR),
+        "{:?}",
+        before.elapsed()
+    );
 
     // Everything but the controller works: the metrics are asked for by another thread, yet nobody
     // vouches for the agent any more.

@@ -155,11 +155,20 @@ fn a_user_with_few_capabilities_is_enough() {
     has_few_rights(agent.process().pid());
     let status = agent.command(&["status"]).unwrap();
     assert!(status.contains("to-client (native, adopted)"), "{status}");
-    assert!(agent.command(&["block", "list"]).unwrap().contains(&bad.to_string()));
+    assert!(
+        agent
+            .command(&["block", "list"])
+            .unwrap()
+            .contains(&bad.to_string())
+    );
     let holders = agent.holders().unwrap();
     assert_eq!(holders.len(), 1);
     for thread in threads(holders[0]) {
-        assert_eq!(thread["CapEff"], format!("{:016x}", 0), "the holder of sockets needs none");
+        assert_eq!(
+            thread["CapEff"],
+            format!("{:016x}", 0),
+            "the holder of sockets needs none"
+        );
     }
     agent.stop().unwrap();
     let pins = agent.pins().display().to_string();

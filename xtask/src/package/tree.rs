@@ -16,17 +16,29 @@ use crate::{run, workspace};
 const FILES: [(&str, &str); 6] = [
     ("config.toml", "etc/lb-agent/config.toml"),
     ("lb-agent.logrotate", "etc/logrotate.d/lb-agent"),
-    ("lb-agent.service", "usr/lib/systemd/system/lb-agent.service"),
+    (
+        "lb-agent.service",
+        "usr/lib/systemd/system/lb-agent.service",
+    ),
     ("lb-agent.sysusers", "usr/lib/sysusers.d/lb-agent.conf"),
     ("debian/copyright", "usr/share/doc/lb-agent/copyright"),
-    ("debian/changelog", "usr/share/doc/lb-agent/changelog.Debian"),
+    (
+        "debian/changelog",
+        "usr/share/doc/lb-agent/changelog.Debian",
+    ),
 ];
 
 /// Completions as the program names them, and their places.
 const COMPLETIONS: [(&str, &str); 3] = [
-    ("lb-agent.bash", "usr/share/bash-completion/completions/lb-agent"),
+    (
+        "lb-agent.bash",
+        "usr/share/bash-completion/completions/lb-agent",
+    ),
     ("_lb-agent", "usr/share/zsh/vendor-completions/_lb-agent"),
-    ("lb-agent.fish", "usr/share/fish/vendor_completions.d/lb-agent.fish"),
+    (
+        "lb-agent.fish",
+        "usr/share/fish/vendor_completions.d/lb-agent.fish",
+    ),
 ];
 
 /// Scripts that dpkg runs.
@@ -53,7 +65,9 @@ impl Tree {
         tree.copy(binary, "usr/bin/lb-agent", 0o755)?;
         run::run(
             "strip the program",
-            Command::new("strip").arg("--strip-unneeded").arg(tree.program()),
+            Command::new("strip")
+                .arg("--strip-unneeded")
+                .arg(tree.program()),
         )?;
         tree.generate()?;
         tree.compress("usr/share/doc/lb-agent/changelog.Debian")?;
@@ -122,7 +136,11 @@ impl Tree {
         let sums = run::output("sum up the files", &mut sums)?;
         self.write("DEBIAN/md5sums", &sums)?;
         self.write("DEBIAN/control", &control.fill(&text))?;
-        self.copy(&packaging().join("debian/conffiles"), "DEBIAN/conffiles", 0o644)?;
+        self.copy(
+            &packaging().join("debian/conffiles"),
+            "DEBIAN/conffiles",
+            0o644,
+        )?;
         for script in SCRIPTS {
             let to = format!("DEBIAN/{script}");
             self.copy(&packaging().join("debian").join(script), &to, 0o755)?;
@@ -150,7 +168,10 @@ impl Tree {
         let above = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(above)
             .with_context(|| format!("could not create {}", above.display()))?;
-        for directory in above.ancestors().take_while(|each| each.starts_with(&self.root)) {
+        for directory in above
+            .ancestors()
+            .take_while(|each| each.starts_with(&self.root))
+        {
             fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
                 .with_context(|| format!("could not set the mode of {}", directory.display()))?;
         }
