@@ -176,6 +176,7 @@ agent_from_binary() {
     say "Agent: installing $binary"
     put "$binary" /usr/bin/lb-agent 755
     put "$packaging/lb-agent.sysusers" /usr/lib/sysusers.d/lb-agent.conf
+    put "$packaging/lb-agent-prepare.service" /etc/systemd/system/lb-agent-prepare.service
     put "$packaging/lb-agent.service" /etc/systemd/system/lb-agent.service
     systemd-sysusers lb-agent.conf
 }

@@ -53,7 +53,7 @@ pub(super) const FIRST: &[Step] = &[
     Step {
         name: "provision again",
         script: "pids >/run/before
-bash /given/tree/vagrant/provision.sh
+bash /given/tree/vagrant/provision.sh || exit
 pids >/run/after
 cmp /run/before /run/after",
         judge: judge::unchanged,
