@@ -38,8 +38,8 @@ stop_traffic() {
 }
 pid() { systemctl show --property MainPID --value "$1"; }
 pids() { for unit in lb-agent consul prometheus echo@1 echo@2 echo@3; do pid $unit; done; }
-# until_true COMMAND: tries for a minute
-until_true() { for _ in $(seq 60); do eval "$1" && return; sleep 1; done; echo "not within a minute: $1"; return 1; }
+# until_true COMMAND: tries for three minutes
+until_true() { for _ in $(seq 180); do eval "$1" && return; sleep 1; done; echo "not within three minutes: $1"; return 1; }
 settled() { systemctl is-active --quiet lb-agent && lb-agent status >/dev/null; }
 "#;
 
@@ -93,7 +93,7 @@ requests 200",
         script: "sudo lb-agent block add 10.77.0.2 --ttl 10m --reason demo
 sudo ip netns exec client curl -s --max-time 2 http://192.168.56.80/ || echo blocked
 sudo lb-agent block list
-sleep 5",
+sleep 12",
         judge: judge::blocked,
     },
     Step {
