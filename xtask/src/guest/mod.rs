@@ -96,14 +96,24 @@ fn provision(suite: &str, package: &Path) -> Result<()> {
     let given = give(package, &logs)?;
     println!("\nDebian {suite}:");
     let life = machine::live(&root, &given, &logs)?;
+    let mut not_well = Vec::new();
     for step in FIRST.iter().chain(SECOND) {
-        let told = judged(step, &life).with_context(|| failed(step, &life))?;
-        println!(
-            "    passed  {}{}{told}",
-            step.name,
-            if told.is_empty() { "" } else { ": " }
-        );
+        match judged(step, &life) {
+            Ok(told) if told.is_empty() => println!("    passed  {}", step.name),
+            Ok(told) => println!("    passed  {}: {told}", step.name),
+            Err(error) => {
+                show(step, &life);
+                println!("    FAILED  {}: {error:#}", step.name);
+                not_well.push(step.name);
+            }
+        }
     }
+    ensure!(
+        not_well.is_empty(),
+        "these steps did not end well: {}; see steps.log, journal.log and console.log in {}",
+        not_well.join(", "),
+        life.logs.display()
+    );
     transcript::no_faults(&life.console)?;
     println!("Debian {suite}: all of it in {} s", life.took.as_secs());
     Ok(())
@@ -118,20 +128,14 @@ fn judged(step: &Step, life: &Life) -> Result<String> {
     Ok(told)
 }
 
-/// Shows what a step printed, and says where the rest is.
-fn failed(step: &Step, life: &Life) -> String {
-    const SHOWN: usize = 40;
-    let printed = transcript::step(&life.transcript, step.name)
-        .map_or(life.transcript.as_str(), |(printed, _)| printed);
+/// Shows the end of what a step printed.
+fn show(step: &Step, life: &Life) {
+    const SHOWN: usize = 20;
+    let printed = transcript::step(&life.transcript, step.name).map_or("", |(printed, _)| printed);
     let lines: Vec<&str> = printed.lines().collect();
     for line in &lines[lines.len().saturating_sub(SHOWN)..] {
         eprintln!("    {line}");
     }
-    format!(
-        "the step `{}` did not end well; see steps.log, journal.log and console.log in {}",
-        step.name,
-        life.logs.display()
-    )
 }
 
 /// An image with the package, the files of the tree that the script takes, and the steps.
