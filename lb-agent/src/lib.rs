@@ -33,6 +33,8 @@ pub mod logging;
 pub mod metrics;
 pub mod probe;
 pub mod proxy;
+#[cfg(test)]
+mod reference;
 pub mod registrar;
 pub mod run;
 pub mod source;

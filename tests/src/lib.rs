@@ -40,6 +40,7 @@ pub mod consul;
 pub mod crowd;
 pub mod direct;
 pub mod docker;
+pub mod documents;
 pub mod echo;
 mod exchange;
 pub mod frame;

@@ -5,20 +5,25 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod audit;
 mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
 mod demo;
+mod fuzz;
 mod kernels;
 mod linker;
 mod lint;
 mod programs;
+mod reference;
 mod run;
+mod sbom;
 mod setup;
 mod suite;
 mod test;
 mod tidy;
+mod tool;
 mod toolchain;
 mod workspace;
 
@@ -50,6 +55,14 @@ enum Task {
     Lint,
     /// Check the layout rules of the source tree
     Tidy,
+    /// Write docs/reference from the code
+    Reference,
+    /// Check licences, sources, duplicates and known vulnerabilities of all crates (cargo-deny)
+    Audit(audit::Args),
+    /// Write the bill of materials of agent and programs: target/sbom (CycloneDX)
+    Sbom,
+    /// Run the tests that make their input by chance with other seeds
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +75,10 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
+        Task::Reference => reference::run(),
+        Task::Audit(args) => audit::run(&args),
+        Task::Sbom => sbom::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

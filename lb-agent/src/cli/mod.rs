@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use self::{
@@ -151,6 +151,11 @@ enum Remote {
     Reload,
 }
 
+/// What the command line is, for what is made of it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The whole program: reads the arguments, does what they say, prints, and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -223,8 +228,6 @@ fn runtime(mut builder: Builder) -> Result<Runtime, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// Everything that clap can find wrong with the definition itself.

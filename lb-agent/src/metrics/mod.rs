@@ -167,4 +167,4 @@ impl IntoResponse for Unavailable {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -254,6 +254,12 @@ async fn metrics_page_is_well_formed() {
     assert_eq!(families.len(), 80, "{families:?}");
 }
 
+/// A page with every family, for the reference.
+pub(crate) async fn full_page() -> String {
+    let rig = Rig::start(status(), vec![blocked("192.0.2.7", 3)]).await;
+    rig.get("/metrics").await.1
+}
+
 /// A long block list shows the rules that dropped most, and says how many there are.
 #[tokio::test]
 async fn long_block_list() {
