@@ -68,7 +68,8 @@ fn same_keys(what: &str, text: &str, declared: impl Iterator<Item = &'static str
         .split_once("known here are ")
         .unwrap_or_else(|| panic!("{what}: {error}"));
     let known: BTreeSet<&str> = known.lines().next().unwrap().split(", ").collect();
-    assert_eq!(known, declared.collect(), "{what}");
+    let declared: BTreeSet<&str> = declared.collect();
+    assert_eq!(known, declared, "{what}");
 }
 
 /// Tables that keys name are declared, and those that are declared are named.
@@ -82,7 +83,8 @@ fn every_table_has_its_section() {
         })
         .collect();
     let within = sections().map(|section| section.path);
-    assert_eq!(named, within.filter(|path| path.contains('.')).collect());
+    let within: BTreeSet<&str> = within.filter(|path| path.contains('.')).collect();
+    assert_eq!(named, within);
 }
 
 /// What is said to be the default is, and the example is something else.
