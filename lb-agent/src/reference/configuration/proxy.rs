@@ -19,6 +19,8 @@ pub(super) const SECTIONS: &[Section] = &[
                 "Shared listeners, which route by host: `\"IP:PORT\"`, `\":PORT\"` (every address, IPv6 and IPv4) or tables."),
             key("threads", Integer(1, 1024), Means("as many as there are processors"), "2",
                 "Threads that serve."),
+            key("pin", Boolean, Means("if there are as many threads as processors"), "true",
+                "Each thread stays on a processor of its own."),
             key("trusted", Other("prefixes"), Means("nobody"), "[\"10.0.0.0/8\"]",
                 "Peers whose `X-Request-Id`, `X-Forwarded-*`, `X-Real-IP`, `Forwarded` and PROXY header are believed."),
             key("shutdown", Duration("0s", "1h"), Is("\"30s\""), "\"5s\"",
