@@ -11,7 +11,6 @@ use anyhow::Result;
 use crate::{
     run,
     tool::{self, Tool},
-    workspace,
 };
 
 const DENY: Tool = Tool {
@@ -88,10 +87,10 @@ fn is_filled(directory: &Path) -> bool {
         .is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// The configuration that the checks go by.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace;
 
     #[test]
     fn databases_are_where_cargo_has_its_home() {

@@ -125,7 +125,7 @@ fn describe(
             page,
             "| `{}` | {} | {} |",
             field.name(),
-            kind(field),
+            kind(field, message),
             cell(help)
         )
         .unwrap();
@@ -149,7 +149,18 @@ fn describe(
     }
 }
 
-fn kind(field: &FieldDescriptorProto) -> String {
+fn kind(field: &FieldDescriptorProto, within: &DescriptorProto) -> String {
+    let last = field.type_name().rsplit('.').next();
+    let entry = within.nested_type.iter().find(|nested| {
+        let is_entry = nested
+            .options
+            .as_ref()
+            .is_some_and(|options| options.map_entry());
+        is_entry && Some(nested.name()) == last
+    });
+    if let Some([key, value]) = entry.map(|entry| &entry.field[..]) {
+        return format!("{} by {}", kind(value, within), kind(key, within));
+    }
     let name = match field.r#type() {
         Type::Message | Type::Enum => {
             let name = field.type_name().trim_start_matches(".lb.v1.");
