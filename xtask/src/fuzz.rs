@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{build_ebpf, run, setup};
 
@@ -64,13 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut rounds = 0;
     while rounds == 0 || Instant::now() < end {
         println!("fuzz: LB_FUZZ_SEED={seed}");
-        let said = run::output(
-            &format!("pass the tests by chance with LB_FUZZ_SEED={seed}"),
-            run::cargo()
-                .args(["test", "--quiet", "--package", "lb-agent", "--lib", "--"])
-                .args(UNITS.map(|(filter, _)| filter))
-                .env("LB_FUZZ_SEED", seed.to_string()),
-        )?;
+        let said = round(seed)?;
         let ran = passed(&said);
         // A filter that fits nothing any more would pass everything.
         ensure!(
@@ -99,6 +93,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!("fuzz: {rounds} rounds without a finding");
     Ok(())
+}
+
+/// One run of the tests; what they said.
+fn round(seed: u64) -> Result<String> {
+    let mut command = run::cargo();
+    command
+        .args(["test", "--quiet", "--package", "lb-agent", "--lib", "--"])
+        .args(UNITS.map(|(filter, _)| filter))
+        .env("LB_FUZZ_SEED", seed.to_string());
+    let output = command.output().context("could not start cargo")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "a test fails with LB_FUZZ_SEED={seed}:\n{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(said)
 }
 
 /// How many tests the runner says have passed.
