@@ -13,6 +13,7 @@
 //! - [`api`]: the agent's gRPC service on a Unix socket. [`cli`]: the command line.
 //! - [`doctor`]: whether the node has what the agent needs.
 //! - [`dtab`]: splits over HTTP, in the manner of namerd.
+//! - [`privilege`]: with which rights it works.
 //! - [`run`]: makes every part and wires them.
 //! - [`logging`]: structured logs on stderr.
 //! - [`metrics`]: the Prometheus endpoint.
@@ -31,6 +32,7 @@ pub mod dtab;
 pub mod fragments;
 pub mod logging;
 pub mod metrics;
+pub mod privilege;
 pub mod probe;
 pub mod proxy;
 #[cfg(test)]

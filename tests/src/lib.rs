@@ -21,6 +21,9 @@
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`notified`]: the service manager that the agent tells how it stands; [`halt`]: one of its
+//!   threads made to hang.
+//! - [`overlay`]: a copy of the machine's files, for installing packages.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -44,13 +47,16 @@ pub mod documents;
 pub mod echo;
 mod exchange;
 pub mod frame;
+pub mod halt;
 pub mod http2;
 pub mod link;
 pub mod load;
 pub mod model;
 pub mod namespace;
+pub mod notified;
 pub mod otlp;
 pub mod outcome;
+pub mod overlay;
 pub mod pace;
 pub mod paced;
 pub mod packet;

@@ -106,6 +106,8 @@ mod raw;
 mod scene;
 #[path = "e2e/server_return.rs"]
 mod server_return;
+#[path = "e2e/service_manager.rs"]
+mod service_manager;
 #[path = "e2e/shifts.rs"]
 mod shifts;
 #[path = "e2e/steering.rs"]
@@ -118,6 +120,8 @@ mod traffic;
 mod turmoil;
 #[path = "e2e/two_nodes.rs"]
 mod two_nodes;
+#[path = "e2e/unprivileged.rs"]
+mod unprivileged;
 #[path = "e2e/untouched.rs"]
 mod untouched;
 #[path = "e2e/visitors.rs"]

@@ -15,6 +15,7 @@ mod fuzz;
 mod kernels;
 mod linker;
 mod lint;
+mod package;
 mod programs;
 mod reference;
 mod run;
@@ -45,6 +46,8 @@ enum Task {
     BuildEbpf,
     /// Build the programs for the kernel and the agent: target/release/lb-agent
     Build,
+    /// Make a package for Debian and its kin: target/debian/lb-agent_VERSION_ARCH.deb
+    Package(package::Args),
     /// Show the agent at work in network namespaces of its own (as root)
     Demo(demo::Args),
     /// Run the tests: all of them, or one kind
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::Build => build_agent::run(),
+        Task::Package(args) => package::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),

@@ -88,7 +88,11 @@ const PROGRAMS: [Program; 12] = [
 ];
 
 /// What the tests run besides.
-const TEST_PROGRAMS: [Program; 5] = [
+const TEST_PROGRAMS: [Program; 9] = [
+    ("zsh", "zsh", "completes the agent's commands"),
+    ("fish", "fish", "completes the agent's commands"),
+    ("lintian", "lintian", "finds faults in the package"),
+    ("systemd-analyze", "systemd", "judges the unit"),
     (
         "dockerd",
         "docker.io",

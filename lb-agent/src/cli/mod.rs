@@ -34,6 +34,7 @@ mod drained;
 mod explain;
 mod failure;
 mod flow;
+mod generate;
 mod history;
 mod import;
 mod output;
@@ -101,6 +102,9 @@ enum Command {
     /// Hold the listening sockets of the proxy while the agent restarts, which begins this by itself
     #[command(name = holder::ARGUMENT, hide = true)]
     HoldSockets,
+    /// Write manual pages or completions of shells into a directory
+    #[command(subcommand, hide = true)]
+    Generate(generate::Generated),
     /// Ask or steer the running agent
     #[command(flatten)]
     Remote(Remote),
@@ -179,10 +183,7 @@ pub fn main() -> ExitCode {
 fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
     let mut printer = Printer::new(cli.output, stdout);
     match cli.command {
-        Command::Run(args) => {
-            crate::datapath::memory::share_arenas();
-            runtime(Builder::new_multi_thread())?.block_on(run::execute(&args))
-        }
+        Command::Run(args) => run::execute(&args),
         Command::Check(args) => check::execute(args, &mut printer),
         Command::Doctor(args) => {
             runtime(Builder::new_current_thread())?.block_on(doctor::execute(args, &mut printer))
@@ -193,6 +194,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
             &mut printer,
         )),
         Command::HoldSockets => holder::run().map_err(Failure::Run),
+        Command::Generate(generated) => generated.execute(),
         Command::Remote(command) => {
             let agent = Agent::at(&cli.socket);
             runtime(Builder::new_current_thread())?.block_on(command.execute(agent, &mut printer))
@@ -293,6 +295,8 @@ mod tests {
             "check config.toml",
             "doctor",
             "doctor --config x.toml -o json",
+            "generate man x",
+            "generate completions x",
             "detach",
             "detach --bpf-dir /sys/fs/bpf/x --force",
         ];

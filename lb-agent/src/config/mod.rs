@@ -40,7 +40,7 @@ pub use self::{
     docker::{Addresses, DockerConfig},
     dtab::DtabConfig,
     error::{ConfigError, Excerpt, Finding, Findings, Place},
-    node::{HELD_SOCKETS, MetricsConfig, NatPorts, NewFlows, NodeConfig, XdpMode},
+    node::{HELD_SOCKETS, MetricsConfig, NatPorts, NewFlows, NodeConfig, RunAs, XdpMode},
     place::ServicePlaces,
     proxy::ProxyConfig,
 };

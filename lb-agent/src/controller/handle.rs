@@ -172,6 +172,8 @@ pub enum Command {
     Reload(Reply<()>),
     /// Take in what has become of requests to backends.
     Signals(Vec<Signal>, Reply<()>),
+    /// Answer, which shows that commands are still carried out.
+    Alive(Reply<()>),
     /// Tell what has happened to backends.
     History(Option<String>, Reply<Vec<Change>>),
 }
@@ -289,6 +291,11 @@ impl Handle {
     /// few seconds rather than for each request.
     pub async fn report(&self, signals: Vec<Signal>) -> Result<(), OperatorError> {
         self.ask(|reply| Command::Signals(signals, reply)).await
+    }
+
+    /// Answers when the controller has come round to it, with all that was asked before.
+    pub async fn alive(&self) -> Result<(), OperatorError> {
+        self.ask(Command::Alive).await
     }
 
     /// What has happened to the backends, oldest first: of a service, of one backend by its id or

@@ -333,6 +333,7 @@ impl<K: Kernel> Controller<K> {
                 }
                 respond(reply, Ok(()));
             }
+            Command::Alive(reply) => respond(reply, Ok(())),
             Command::History(of, reply) => {
                 respond(reply, self.desired.history(of.as_deref()));
             }

@@ -56,6 +56,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         cgroup,
         decapsulate,
         decapsulate_from,
+        user,
         drift_check,
     } = &old.node;
     let MetricsConfig { listen } = &old.metrics;
@@ -73,6 +74,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
             "node.local_clients",
             *local_clients != new.node.local_clients,
         ),
+        ("node.user", *user != new.node.user),
         ("node.cgroup", *cgroup != new.node.cgroup),
         ("node.decapsulate", *decapsulate != new.node.decapsulate),
         (

@@ -132,6 +132,8 @@ fn what_is_wrong_with_the_node() {
         ),
         ("NODE\nruntime_dir = ▶\"\"", &["must be an absolute path"]),
         ("NODE\nbpf_dir = ▶1", &["must be a string"]),
+        ("NODE\nuser = ▶\"\"", &["must not be empty"]),
+        ("NODE\nuser = ▶0", &["must be a string"]),
         (
             "NODE\nlocal_clients = ▶\"yes\"",
             &["must be true or false, not a string"],
