@@ -21,6 +21,7 @@
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`screen`]: a program on a pseudo terminal.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -58,6 +59,7 @@ pub mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;
+pub mod screen;
 pub mod stats;
 pub mod talk;
 pub mod tamper;

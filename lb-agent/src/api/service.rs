@@ -243,9 +243,12 @@ impl Agent for Service {
 
     async fn list_blocks(
         &self,
-        _: Request<proto::ListBlocksRequest>,
+        request: Request<proto::ListBlocksRequest>,
     ) -> Result<Response<Self::ListBlocksStream>, Status> {
-        Ok(Response::new(blocks::list(&self.handle)))
+        Ok(Response::new(match request.get_ref().most {
+            0 => blocks::list(&self.handle),
+            most => blocks::leaders(&self.handle, most).await?,
+        }))
     }
 
     async fn import_blocks(

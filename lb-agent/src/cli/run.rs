@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{failure::Failure, privilege};
 
 /// Where the configuration is, unless told otherwise.
-const DEFAULT_CONFIG: &str = "/etc/lb-agent/config.toml";
+pub(super) const DEFAULT_CONFIG: &str = "/etc/lb-agent/config.toml";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]

@@ -305,6 +305,34 @@ impl Blocks {
             .block_top(most)
             .map_err(|error| OperatorError::Failed(error.to_string()))
     }
+
+    /// So many rules, those that have caught most first; where fewer have caught anything, others
+    /// follow.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    pub fn leaders(
+        &self,
+        kernel: &impl Kernel,
+        most: usize,
+    ) -> Result<Vec<BlockEntry>, OperatorError> {
+        let mut entries: Vec<BlockEntry> = self
+            .top(kernel, most)?
+            .into_iter()
+            .filter_map(|(prefix, dropped)| {
+                let rule = self.rules.get(&prefix)?;
+                Some(BlockEntry { rule, dropped })
+            })
+            .collect();
+        if entries.len() < most {
+            let leading: BTreeSet<IpNet> = entries.iter().map(|entry| entry.rule.prefix).collect();
+            let others = self.list(kernel, None, most)?.into_iter();
+            entries.extend(others.filter(|entry| !leading.contains(&entry.rule.prefix)));
+            entries.truncate(most);
+        }
+        Ok(entries)
+    }
 }
 
 /// The rules stand, so no new flow comes; now the old ones go.

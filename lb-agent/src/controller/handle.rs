@@ -152,6 +152,8 @@ pub enum Command {
     BlockList(Option<IpNet>, usize, Reply<Vec<BlockEntry>>),
     /// The so many rules that dropped most.
     BlockTop(usize, Reply<Vec<(IpNet, Counter)>>),
+    /// List so many rules, those that dropped most first.
+    BlockLeaders(usize, Reply<Vec<BlockEntry>>),
     /// Except prefixes from the block list; the answer says what that overrides.
     Allow(Vec<IpNet>, Reply<Vec<String>>),
     /// Take exceptions back.
@@ -263,6 +265,11 @@ impl Handle {
     /// The `most` rules that dropped most.
     pub async fn block_top(&self, most: usize) -> Result<Vec<(IpNet, Counter)>, OperatorError> {
         self.ask(|reply| Command::BlockTop(most, reply)).await
+    }
+
+    /// `most` rules with their counters, those that dropped most first.
+    pub async fn block_leaders(&self, most: usize) -> Result<Vec<BlockEntry>, OperatorError> {
+        self.ask(|reply| Command::BlockLeaders(most, reply)).await
     }
 
     /// Excepts prefixes from the block list; answers with what that overrides.

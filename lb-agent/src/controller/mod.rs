@@ -309,6 +309,9 @@ impl<K: Kernel> Controller<K> {
             Command::BlockTop(most, reply) => {
                 respond(reply, self.blocks.top(&self.kernel.kernel, most));
             }
+            Command::BlockLeaders(most, reply) => {
+                respond(reply, self.blocks.leaders(&self.kernel.kernel, most));
+            }
             Command::Fleet(question) => self.answer(question),
             // Who gave it was noted before; nobody gives a command by two persons.
             Command::By(_, command) => drop(command),

@@ -16,6 +16,7 @@ mod decapsulate;
 mod detour;
 mod drift;
 mod encode;
+mod ethtool;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod feature;
@@ -45,6 +46,7 @@ mod trial;
 mod trunk;
 mod verify;
 mod vips;
+mod wall_clock;
 mod writer;
 
 use std::{
@@ -69,6 +71,8 @@ use lb_common::{
 pub use self::{
     budget::Budget,
     cgroup::cgroup_root,
+    ethtool::{Amount, Ethtool},
+    features::xdp_features,
     flows::{FlowTables, Judged, Traffic},
     held::HeldFragments,
     loader::{Attached, Mode, Options, check_bpf_file_system},
@@ -78,6 +82,7 @@ pub use self::{
     takeover::Former,
     trace::Trace,
     verify::{Verified, verify},
+    wall_clock::is_synchronized,
 };
 use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 
