@@ -306,8 +306,7 @@ impl Blocks {
             .map_err(|error| OperatorError::Failed(error.to_string()))
     }
 
-    /// So many rules, those that have caught most first; where fewer have caught anything, others
-    /// follow.
+    /// So many rules, those that have caught most first.
     ///
     /// # Errors
     ///
@@ -317,21 +316,12 @@ impl Blocks {
         kernel: &impl Kernel,
         most: usize,
     ) -> Result<Vec<BlockEntry>, OperatorError> {
-        let mut entries: Vec<BlockEntry> = self
-            .top(kernel, most)?
-            .into_iter()
-            .filter_map(|(prefix, dropped)| {
-                let rule = self.rules.get(&prefix)?;
-                Some(BlockEntry { rule, dropped })
-            })
-            .collect();
-        if entries.len() < most {
-            let leading: BTreeSet<IpNet> = entries.iter().map(|entry| entry.rule.prefix).collect();
-            let others = self.list(kernel, None, most)?.into_iter();
-            entries.extend(others.filter(|entry| !leading.contains(&entry.rule.prefix)));
-            entries.truncate(most);
-        }
-        Ok(entries)
+        let entries = self.top(kernel, most)?.into_iter();
+        let known = |(prefix, dropped)| {
+            let rule = self.rules.get(&prefix)?;
+            Some(BlockEntry { rule, dropped })
+        };
+        Ok(entries.filter_map(known).collect())
     }
 }
 

@@ -43,10 +43,10 @@ fn top_shows_what_status_says() {
     let scene = Scene::listed(&["v1", "v2"], "split = { v1 = 70, v2 = 30 }", "");
     let blocked = scene.topology.client_addresses()[1];
     let rule = blocked.to_string();
-    scene
-        .agent
-        .command(&["block", "add", &rule, "--reason", "scan"])
-        .unwrap();
+    for args in [[&rule, "--reason", "scan"], ["10.9.0.0/16", "--reason", "idle"]] {
+        let words = [&["block", "add"], &args[..]].concat();
+        scene.agent.command(&words).unwrap();
+    }
     let _load = scene.load(100.0);
     let command = scene
         .agent
@@ -104,6 +104,15 @@ fn top_shows_what_status_says() {
         (0.5..2.0).contains(&(told / measured)),
         "{told} and {measured}"
     );
+    // The rule that caught something stands before the one that did not.
+    let blocks: Vec<&str> = seen["blocks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|block| block["prefix"].as_str().unwrap())
+        .collect();
+    assert_eq!(blocks, [format!("{rule}/32").as_str(), "10.9.0.0/16"]);
+    assert!(seen["blocks"][0]["dropped_packets"].as_u64().unwrap() > 0);
     let flows = seen["services"][0]["flows"].as_u64().unwrap();
     assert!(flows > 0, "{seen}");
 
