@@ -168,6 +168,8 @@ pub enum Command {
     Status(Reply<Status>),
     /// Counters by service name, backend id and address.
     Counters(Reply<Counters>),
+    /// The same of one service only.
+    CountersOf(String, Reply<Counters>),
     /// What the kernel's ids stand for.
     Names(Reply<Names>),
     /// Read the configuration again.
@@ -308,6 +310,12 @@ impl Handle {
     /// Counters at this moment.
     pub async fn counters(&self) -> Result<Counters, OperatorError> {
         self.ask(Command::Counters).await
+    }
+
+    /// Counters of one service and its backends at this moment; none if there is no such service.
+    pub async fn counters_of(&self, service: &str) -> Result<Counters, OperatorError> {
+        let service = service.to_owned();
+        self.ask(|reply| Command::CountersOf(service, reply)).await
     }
 
     /// What the kernel's ids stand for at this moment.

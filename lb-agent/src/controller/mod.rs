@@ -325,7 +325,11 @@ impl<K: Kernel> Controller<K> {
                 respond(reply, status);
             }
             Command::Counters(reply) => {
-                let counters = self.counters();
+                let counters = self.counters(None);
+                respond(reply, counters);
+            }
+            Command::CountersOf(service, reply) => {
+                let counters = self.counters(Some(&service));
                 respond(reply, counters);
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),

@@ -43,7 +43,10 @@ fn top_shows_what_status_says() {
     let scene = Scene::listed(&["v1", "v2"], "split = { v1 = 70, v2 = 30 }", "");
     let blocked = scene.topology.client_addresses()[1];
     let rule = blocked.to_string();
-    for args in [[&rule, "--reason", "scan"], ["10.9.0.0/16", "--reason", "idle"]] {
+    for args in [
+        [&rule, "--reason", "scan"],
+        ["10.9.0.0/16", "--reason", "idle"],
+    ] {
         let words = [&["block", "add"], &args[..]].concat();
         scene.agent.command(&words).unwrap();
     }

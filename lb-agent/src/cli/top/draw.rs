@@ -79,7 +79,7 @@ fn places(focus: Pane, body: Rect, screen: Rect) -> Vec<(Pane, Rect)> {
         places.push((third(false), lower));
         return places;
     }
-    let widths = [7, 9, 11].map(Constraint::Fill);
+    let widths = [6, 9, 10].map(Constraint::Fill);
     let [left, centre, right] = Layout::horizontal(widths).spacing(1).areas(lower);
     places.extend([
         (Pane::Drops, left),
