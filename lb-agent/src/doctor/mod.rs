@@ -3,7 +3,7 @@
 //! Every area has a file of its own, with a pure function from what was read to [`Finding`]s, and
 //! beside it whatever reads:
 //!
-//! - [`kernel`], `processor`: what programs need, and what makes them slow.
+//! - [`kernel`], `memory`, `processor`: what programs need, and what makes them slow.
 //! - `link`: drivers, and what they do to frames. `routing`, `ports`, `tracking`: settings of the
 //!   network.
 //! - `clock`, `places`, `cgroup`: the time, directories and ports, groups of processes.
@@ -11,6 +11,7 @@
 
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
+use lb_common::maps::DEFAULT_FLOW_SLOTS;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -28,6 +29,7 @@ mod consul;
 pub mod docker;
 pub mod kernel;
 mod link;
+mod memory;
 mod places;
 mod ports;
 mod processor;
@@ -100,6 +102,11 @@ impl Finding {
 pub async fn examine(config: Option<&Config>, bpf_dir: &Path) -> Vec<Finding> {
     let mut findings = kernel::examine(bpf_dir);
     findings.extend(processor::findings(&processor::read(Path::new("/"))));
+    let slots = config.map_or(DEFAULT_FLOW_SLOTS, |config| config.node.flow_slots);
+    findings.extend(memory::finding(
+        slots,
+        memory::read(Path::new("/proc/meminfo")),
+    ));
     let interfaces = config.map_or_else(default_route, |config| config.node.interfaces.clone());
     let mode = config.map_or(XdpMode::default(), |config| config.node.xdp_mode);
     for link in link::read(&interfaces) {

@@ -82,3 +82,77 @@ fn give_back() {
     }
     let _ = disable_raw_mode();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::Read as _,
+        process::{Command, Stdio},
+        thread,
+    };
+
+    use nix::{
+        pty::{Winsize, openpty},
+        sys::termios::tcgetattr,
+    };
+
+    use super::*;
+
+    /// Run by the test below, on a terminal.
+    #[test]
+    #[ignore = "takes the terminal that it runs on"]
+    fn a_picture_that_fails() {
+        let mut screen = Screen::enter().unwrap();
+        let draw = |frame: &mut Frame<'_>| frame.render_widget("a picture", frame.area());
+        screen.draw(draw).unwrap();
+        panic!("something is wrong");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told_of() {
+        let size = Winsize {
+            ws_row: 10,
+            ws_col: 40,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let ends = openpty(Some(&size), None).unwrap();
+        let before = tcgetattr(&ends.slave).unwrap();
+        let mut ours = File::from(ends.master);
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            let mut buffer = [0; 4096];
+            // EIO tells that nobody has the terminal any more.
+            while let Ok(length @ 1..) = ours.read(&mut buffer) {
+                all.extend_from_slice(&buffer[..length]);
+            }
+            String::from_utf8_lossy(&all).into_owned()
+        });
+        let stream = || Stdio::from(ends.slave.try_clone().unwrap());
+        let name = "cli::top::screen::tests::a_picture_that_fails";
+        let ended = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", name])
+            .stdin(stream())
+            .stdout(stream())
+            .stderr(stream())
+            .status()
+            .unwrap();
+        assert!(!ended.success());
+        assert_eq!(tcgetattr(&ends.slave).unwrap(), before);
+        drop(ends.slave);
+        let written = reader.join().unwrap();
+        let at = |part: &str| {
+            let found = written.find(part);
+            found.unwrap_or_else(|| panic!("no {part:?} in {written:?}"))
+        };
+        let order = [
+            "\u{1b}[?1049h",
+            "a picture",
+            "\u{1b}[?1049l",
+            "something is wrong",
+        ]
+        .map(at);
+        assert!(order.is_sorted(), "{order:?} in {written:?}");
+    }
+}
