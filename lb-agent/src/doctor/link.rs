@@ -205,7 +205,12 @@ fn queues(link: &Link) -> Option<Finding> {
     let subject = format!("{} queues", link.name);
     let useful = link.processors.min(most);
     if current >= useful {
-        let found = format!("{current} for {} processors", link.processors);
+        let all = if current < link.processors {
+            ", which is all there can be"
+        } else {
+            ""
+        };
+        let found = format!("{current} for {} processors{all}", link.processors);
         return Some(Finding::fine(subject, found));
     }
     Some(Finding::advice(

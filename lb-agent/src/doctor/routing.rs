@@ -95,10 +95,7 @@ fn neighbours(facts: &Routing) -> Option<Finding> {
     let most = facts.neighbours?;
     let needed = facts.backends + OTHERS;
     if needed <= most {
-        let found = format!(
-            "room for {most}, of which backends take up to {}",
-            facts.backends
-        );
+        let found = format!("room for {most}; {} backends are listed", facts.backends);
         return Some(Finding::fine("neighbours", found));
     }
     let better = (needed * 2).next_power_of_two();

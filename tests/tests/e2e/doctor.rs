@@ -97,7 +97,7 @@ fn the_commands_that_are_told_mend_it() {
     let text = format!(
         "[node]\ninterfaces = [\"to-client\", \"to-b1\"]\nbpf_dir = \"/sys/fs/bpf/lb-doctor\"\n\
          state_dir = {:?}\nruntime_dir = {:?}\n\n[consul]\naddress = \"http://127.0.0.1:8500\"\n\n\
-         [[service]]\nname = \"echo\"\nvip = \"198.51.100.10:80\"\nconsul = {{ service = \"echo\" }}\n",
+         [[service]]\nname = \"echo\"\nvip = [\"198.51.100.10:80\"]\nconsul = {{ service = \"echo\" }}\n",
         path("state"),
         path("run")
     );

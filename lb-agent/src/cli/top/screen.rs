@@ -104,7 +104,7 @@ mod tests {
     #[ignore = "takes the terminal that it runs on"]
     fn a_picture_that_fails() {
         let mut screen = Screen::enter().unwrap();
-        let draw = |frame: &mut Frame<'_>| frame.render_widget("a picture", frame.area());
+        let draw = |frame: &mut Frame<'_>| frame.render_widget("drawn", frame.area());
         screen.draw(draw).unwrap();
         panic!("something is wrong");
     }
@@ -148,7 +148,7 @@ mod tests {
         };
         let order = [
             "\u{1b}[?1049h",
-            "a picture",
+            "drawn",
             "\u{1b}[?1049l",
             "something is wrong",
         ]
