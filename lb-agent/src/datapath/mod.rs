@@ -16,7 +16,6 @@ mod decapsulate;
 mod detour;
 mod drift;
 mod encode;
-mod ethtool;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod feature;
@@ -46,7 +45,6 @@ mod trial;
 mod trunk;
 mod verify;
 mod vips;
-mod wall_clock;
 mod writer;
 
 use std::{
@@ -71,8 +69,6 @@ use lb_common::{
 pub use self::{
     budget::Budget,
     cgroup::cgroup_root,
-    ethtool::{Amount, Ethtool},
-    features::xdp_features,
     flows::{FlowTables, Judged, Traffic},
     held::HeldFragments,
     loader::{Attached, Mode, Options, check_bpf_file_system},
@@ -82,7 +78,6 @@ pub use self::{
     takeover::Former,
     trace::Trace,
     verify::{Verified, verify},
-    wall_clock::is_synchronized,
 };
 use crate::domain::kernel::{KernelBackend, KernelError, VipKey};
 

@@ -5,7 +5,7 @@ mod read;
 
 pub(super) use self::read::read;
 use super::Finding;
-use crate::{config::XdpMode, datapath::Amount};
+use crate::{config::XdpMode, datapath::feature::ethtool::Amount};
 
 /// Drivers that run XDP programs, for kernels that do not say so themselves (before Linux 6.3).
 const NATIVE: [&str; 22] = [

@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::routing::Routing;
 use crate::{
     config::{Config, NatPorts, XdpMode},
-    datapath::is_synchronized,
+    datapath::feature::wall_clock::is_synchronized,
     domain::service::Catalog,
     run::consul_options,
 };

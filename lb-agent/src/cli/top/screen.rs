@@ -99,10 +99,10 @@ mod tests {
 
     use super::*;
 
-    /// Run by the test below, on a terminal.
-    #[test]
-    #[ignore = "takes the terminal that it runs on"]
-    fn a_picture_that_fails() {
+    /// Set for the process that is to fail with a picture on its terminal.
+    const FAILING: &str = "LB_TEST_FAILING_PICTURE";
+
+    fn fail_with_a_picture() {
         let mut screen = Screen::enter().unwrap();
         let draw = |frame: &mut Frame<'_>| frame.render_widget("drawn", frame.area());
         screen.draw(draw).unwrap();
@@ -111,6 +111,9 @@ mod tests {
 
     #[test]
     fn a_panic_gives_the_terminal_back_before_it_is_told_of() {
+        if std::env::var_os(FAILING).is_some() {
+            fail_with_a_picture();
+        }
         let size = Winsize {
             ws_row: 10,
             ws_col: 40,
@@ -130,9 +133,10 @@ mod tests {
             String::from_utf8_lossy(&all).into_owned()
         });
         let stream = || Stdio::from(ends.slave.try_clone().unwrap());
-        let name = "cli::top::screen::tests::a_picture_that_fails";
+        let name = "cli::top::screen::tests::a_panic_gives_the_terminal_back_before_it_is_told_of";
         let ended = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", name])
+            .args(["--exact", "--nocapture", name])
+            .env(FAILING, "1")
             .stdin(stream())
             .stdout(stream())
             .stderr(stream())

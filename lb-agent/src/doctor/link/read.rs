@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, path::Path, thread};
 
 use super::Link;
-use crate::datapath::{Ethtool, xdp_features};
+use crate::datapath::feature::{ethtool::Ethtool, xdp_features};
 
 /// Reads what there is to know of each.
 pub(in crate::doctor) fn read(names: &[String]) -> Vec<Link> {

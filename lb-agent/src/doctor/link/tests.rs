@@ -1,3 +1,5 @@
+//! One fault of a card after the other, each with its mend.
+
 use super::{super::State, *};
 
 /// A card as one would wish it.

@@ -1,3 +1,5 @@
+//! Screens of several sizes, as a person would see them.
+
 use ratatui::{Terminal, backend::TestBackend, style::Color};
 
 use super::{

@@ -1,3 +1,5 @@
+//! Keys and looks, and what becomes of the screen.
+
 use super::*;
 use crate::api::proto::{Backend, Counters, Service};
 

@@ -1,3 +1,5 @@
+//! From rows to cells.
+
 use super::{super::picture::Traffic, *};
 
 fn service(name: &str, healthy: u32, backends: u32) -> ServiceRow {

@@ -1,3 +1,5 @@
+//! From two looks to rows.
+
 use super::*;
 use crate::api::proto::{BackendChange, BlockEntry, BlockRule, Shift, Split};
 
