@@ -19,8 +19,9 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub(crate) use self::options::consul_options;
 use self::{
-    options::{consul_options, datapath_options, registration_prefix},
+    options::{datapath_options, registration_prefix},
     tasks::{Tasks, wait_for_end},
 };
 use crate::{

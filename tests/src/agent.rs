@@ -191,10 +191,8 @@ pub struct Output {
 impl Agent {
     /// Runs `lb-agent ARGS` against this agent. That the command fails is no error here.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
-        let output = command(&self.namespace, &self.binary)?
-            .arg("--socket")
-            .arg(&self.files.socket)
-            .args(args)
+        let output = self
+            .prepare(args)?
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("cannot run {}", self.binary.display()))?;
@@ -205,7 +203,14 @@ impl Agent {
         })
     }
 
-    /// The same, and an error unless it ends with exit code 0. Returns standard output.
+    /// The same command, not started yet.
+    pub fn prepare(&self, args: &[&str]) -> Result<Command> {
+        let mut command = command(&self.namespace, &self.binary)?;
+        command.arg("--socket").arg(&self.files.socket).args(args);
+        Ok(command)
+    }
+
+    /// As [`Agent::cli`], and an error unless it ends with exit code 0. Returns standard output.
     pub fn command(&self, args: &[&str]) -> Result<String> {
         let output = self.cli(args)?;
         ensure!(

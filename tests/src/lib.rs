@@ -24,6 +24,7 @@
 //! - [`notified`]: the service manager that the agent tells how it stands; [`halt`]: one of its
 //!   threads made to hang.
 //! - [`overlay`]: a copy of the machine's files, for installing packages.
+//! - [`screen`]: a program on a pseudo terminal.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -65,6 +66,7 @@ pub mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;
+pub mod screen;
 pub mod stats;
 pub mod talk;
 pub mod tamper;

@@ -114,6 +114,8 @@ mod shifts;
 mod steering;
 #[path = "e2e/tc.rs"]
 mod tc;
+#[path = "e2e/top.rs"]
+mod top;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/turmoil.rs"]

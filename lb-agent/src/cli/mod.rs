@@ -47,6 +47,7 @@ mod shift;
 mod split;
 mod status;
 mod table;
+mod top;
 mod trace;
 
 const EXIT_CODES: &str = "\
@@ -115,6 +116,11 @@ enum Command {
 enum Remote {
     /// Show what the agent is doing, and what is wrong (then the exit code is 3)
     Status,
+    /// Show what the agent is doing as it happens: rates, backends, drops, blocks, events
+    ///
+    /// On a terminal until `q` is pressed (`?` tells of the other keys); otherwise one look is
+    /// printed, which takes an interval, for rates need two.
+    Top(top::Args),
     /// Show services
     #[command(subcommand)]
     Service(service::Command),
@@ -206,6 +212,7 @@ impl Remote {
     async fn execute(self, agent: Agent<'_>, printer: &mut Printer<'_>) -> Result<(), Failure> {
         match self {
             Remote::Status => status::execute(agent, printer).await,
+            Remote::Top(args) => top::execute(args, agent, printer).await,
             Remote::Service(command) => command.execute(agent, printer).await,
             Remote::Backend(command) => command.execute(agent, printer).await,
             Remote::Split(command) => command.execute(agent, printer).await,
@@ -248,6 +255,10 @@ mod tests {
             "status -o json",
             "--socket /x status",
             "status --socket /x",
+            "top",
+            "top echo --interval 500ms --sort new-flows --reverse",
+            "top --once -o json",
+            "top -n 3",
             "service list",
             "service show echo",
             "backend list",
@@ -308,6 +319,9 @@ mod tests {
             "",
             "frobnicate",
             "status -o yaml",
+            "top --interval 0s",
+            "top --once -n 2",
+            "top --sort colour",
             "service",
             "service show",
             "split set echo",
