@@ -9,6 +9,7 @@ mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
+mod dashboards;
 mod demo;
 mod kernels;
 mod linker;
@@ -44,6 +45,8 @@ enum Task {
     Demo(demo::Args),
     /// Run the tests: all of them, or one kind
     Test(test::Args),
+    /// Write Grafana's dashboards anew from compose/grafana/source
+    Dashboards,
     /// Run a benchmark (as root)
     Bench(bench::Args),
     /// Check formatting and clippy, both halves, warnings denied
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Build => build_agent::run(),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Dashboards => dashboards::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
