@@ -21,6 +21,7 @@
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`grafana`]: dashboards, and what they ask Prometheus.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -43,6 +44,7 @@ pub mod docker;
 pub mod echo;
 mod exchange;
 pub mod frame;
+pub mod grafana;
 pub mod http2;
 pub mod link;
 pub mod load;
