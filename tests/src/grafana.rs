@@ -60,7 +60,10 @@ pub fn dashboards(directory: &Path) -> Result<Vec<Dashboard>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             paths.push(path);
         }
     }
@@ -140,7 +143,9 @@ pub fn fill(promql: &str, values: &[(&str, &str)]) -> Result<String> {
 }
 
 fn list(value: &Value) -> Result<&Vec<Value>> {
-    value.as_array().ok_or_else(|| anyhow!("{value} is no list"))
+    value
+        .as_array()
+        .ok_or_else(|| anyhow!("{value} is no list"))
 }
 
 fn text(value: &Value) -> Result<String> {

@@ -52,15 +52,27 @@ fn every_panel_has_data() {
                 let (series, label) = (fill(&variable.series, service), &variable.label);
                 let values = prometheus.query(&format!("count by ({label}) ({series})"));
                 let values = values.unwrap();
-                if !values.as_array().unwrap().iter().any(|one| one["metric"][label].is_string()) {
-                    missing.push(format!("{}: variable {}, {service}", dashboard.uid, variable.name));
+                if !values
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|one| one["metric"][label].is_string())
+                {
+                    missing.push(format!(
+                        "{}: variable {}, {service}",
+                        dashboard.uid, variable.name
+                    ));
                 }
             }
         }
         for (name, promql) in &dashboard.annotations {
             // One of the services has had it.
             let any = services.iter().any(|service| {
-                let query = Query { promql: promql.clone(), legend: String::new(), instant: false };
+                let query = Query {
+                    promql: promql.clone(),
+                    legend: String::new(),
+                    instant: false,
+                };
                 has_value(&answer(prometheus, &query, service, span))
             });
             if !any {
@@ -92,11 +104,19 @@ fn every_panel_has_data() {
             write_down(&dashboard, panel, services, &answers);
         }
     }
-    assert!(missing.is_empty(), "no data:\n{}\n\n{}", missing.join("\n"), node.scrape());
+    assert!(
+        missing.is_empty(),
+        "no data:\n{}\n\n{}",
+        missing.join("\n"),
+        node.scrape()
+    );
     eprintln!("{asked} queries answered in {:?}", begun.elapsed());
     alerts_say_what_is_wrong(prometheus);
     let (requests, flows) = node.count();
-    assert!(requests > 0 && flows > 0, "{requests} requests, {flows} flows");
+    assert!(
+        requests > 0 && flows > 0,
+        "{requests} requests, {flows} flows"
+    );
 }
 
 /// What was provoked is told, and in words.
@@ -106,7 +126,10 @@ fn alerts_say_what_is_wrong(prometheus: &Prometheus) {
         for alert in alerts.as_array().unwrap() {
             for (name, text) in alert["annotations"].as_object().unwrap() {
                 let text = text.as_str().unwrap();
-                assert!(!text.contains("<error") && !text.contains("<no value"), "{name}: {text}");
+                assert!(
+                    !text.contains("<error") && !text.contains("<no value"),
+                    "{name}: {text}"
+                );
             }
         }
         let mut alerts = alerts.as_array().unwrap().iter();
@@ -148,10 +171,14 @@ fn answer(prometheus: &Prometheus, query: &Query, service: &str, span: (u64, u64
 /// Whether any series has a value that is a number.
 fn has_value(series: &Value) -> bool {
     let is_number = |value: &Value| value[1].as_str().is_some_and(|text| text != "NaN");
-    series.as_array().unwrap().iter().any(|one| match one.get("values") {
-        Some(values) => values.as_array().unwrap().iter().any(is_number),
-        None => is_number(&one["value"]),
-    })
+    series
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|one| match one.get("values") {
+            Some(values) => values.as_array().unwrap().iter().any(is_number),
+            None => is_number(&one["value"]),
+        })
 }
 
 fn write_down(
@@ -165,7 +192,12 @@ fn write_down(
     };
     for (index, service) in services.iter().enumerate() {
         let of_one: Vec<&Value> = answers.iter().map(|answers| &answers[index]).collect();
-        let name = format!("{}.{}.{}.json", dashboard.uid, service.replace(".*", "all"), panel.json["id"]);
+        let name = format!(
+            "{}.{}.{}.json",
+            dashboard.uid,
+            service.replace(".*", "all"),
+            panel.json["id"]
+        );
         let text = json!({"panel": panel.json, "answers": of_one}).to_string();
         fs::write(Path::new(&directory).join(name), text).unwrap();
     }
@@ -179,7 +211,8 @@ fn rules_pass_promtool() {
     promtool(&directory, &["check", "rules", rules[0], rules[1]]).unwrap();
     let tests = "rules/lb-agent.alerts.test.yml";
     promtool(&directory, &["test", "rules", tests]).unwrap();
-    // Each alert is among those that are tested, and leads to what to do.
+    // Each alert is among those that are tested and described, and leads to what to do.
+    let described = fs::read_to_string(compose("../docs/dashboards.md")).unwrap();
     let text = fs::read_to_string(directory.join(rules[1])).unwrap();
     let tested = fs::read_to_string(directory.join(tests)).unwrap();
     let alerts = text.split("- alert: ").skip(1);
@@ -191,11 +224,19 @@ fn rules_pass_promtool() {
         ] {
             let mut queries = tested.split("- expr: ").skip(1);
             let found = queries.any(|query| {
-                query.contains(&format!("alertname=\"{name}\", alertstate")) && query.contains(samples)
+                query.contains(&format!("alertname=\"{name}\", alertstate"))
+                    && query.contains(samples)
             });
             assert!(found, "no test expects {name} {what}");
         }
-        for part in ["severity: ", "summary: ", "description: ", "docs/troubleshooting.md#"] {
+        let severity = rest.split_once("severity: ").unwrap().1;
+        let severity = severity.split_once('\n').unwrap().0;
+        let row = format!("| `{name}` | {severity} | ");
+        assert!(
+            described.contains(&row),
+            "docs/dashboards.md has no row {row:?}"
+        );
+        for part in ["summary: ", "description: ", "docs/troubleshooting.md#"] {
             assert!(rest.contains(part), "{name} has no {part}");
         }
     }
@@ -230,16 +271,27 @@ fn own_names() -> BTreeSet<String> {
 fn metrics_of_dashboards_and_rules_exist() {
     let own = own_names();
     let rules = |name: &str| fs::read_to_string(compose("prometheus/rules").join(name)).unwrap();
-    let (recording, alerts) = (rules("lb-agent.recording.yml"), rules("lb-agent.alerts.yml"));
+    let (recording, alerts) = (
+        rules("lb-agent.recording.yml"),
+        rules("lb-agent.alerts.yml"),
+    );
     let recorded: BTreeSet<String> = recording
         .split("- record: ")
         .skip(1)
         .map(|rule| rule.split_once('\n').unwrap().0.to_owned())
         .collect();
-    let mut texts = vec![("recording rules".to_owned(), recording), ("alerts".to_owned(), alerts)];
+    let mut texts = vec![
+        ("recording rules".to_owned(), recording),
+        ("alerts".to_owned(), alerts),
+    ];
     for dashboard in dashboards() {
         for panel in &dashboard.panels {
-            assert!(!panel.queries.is_empty(), "{}: {:?}", dashboard.uid, panel.title);
+            assert!(
+                !panel.queries.is_empty(),
+                "{}: {:?}",
+                dashboard.uid,
+                panel.title
+            );
             for query in &panel.queries {
                 let place = format!("{}: {:?}", dashboard.uid, panel.title);
                 texts.push((place, query.promql.clone()));
@@ -261,7 +313,9 @@ fn metrics_of_dashboards_and_rules_exist() {
         for name in metrics {
             let parts = ["_bucket", "_sum", "_count"];
             let family = parts.iter().find_map(|part| name.strip_suffix(part));
-            let family = family.filter(|family| own.contains(*family)).unwrap_or(&name);
+            let family = family
+                .filter(|family| own.contains(*family))
+                .unwrap_or(&name);
             assert!(own.contains(family), "{place}: the agent has no {name}");
             used.insert(family.to_owned());
         }

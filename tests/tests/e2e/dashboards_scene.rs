@@ -233,7 +233,13 @@ impl Traffic {
             rate: Some(60.0),
         };
         let ask = |client: usize, number: usize| {
-            let paths = ["/size/2000", "/delay/20", "/delay/60", "/status/404", "/size/100"];
+            let paths = [
+                "/size/2000",
+                "/delay/20",
+                "/delay/60",
+                "/status/404",
+                "/size/100",
+            ];
             let path = match (client + number) % 40 {
                 0 => "/status/503",
                 other => paths[other % paths.len()],
@@ -313,7 +319,10 @@ impl Drop for Background {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(ended.is_ok() || thread::panicking(), "a background panicked");
+            assert!(
+                ended.is_ok() || thread::panicking(),
+                "a background panicked"
+            );
         }
     }
 }

@@ -111,10 +111,7 @@ fn panels(dashboard: &Dashboard) -> Result<Vec<Value>> {
         let (mut x, mut tallest) = (0, 0);
         for panel in &row.panel {
             let (width, height) = panel.kind.size();
-            let (width, height) = (
-                panel.width.unwrap_or(width),
-                panel.height.unwrap_or(height),
-            );
+            let (width, height) = (panel.width.unwrap_or(width), panel.height.unwrap_or(height));
             if x + width > WIDTH {
                 (x, y, tallest) = (0, y + tallest, 0);
             }
@@ -135,22 +132,24 @@ fn panel(panel: &Panel, id: usize, place: Value) -> Result<Value> {
         panel.title
     );
     let at_once = panel.kind == Kind::Table;
-    let targets = ('A'..).zip(&panel.queries).map(|(letter, (query, legend))| {
-        json!({
-            "refId": letter.to_string(),
-            "datasource": source(),
-            "editorMode": "code",
-            "expr": query.trim(),
-            "legendFormat": legend,
-            "range": !at_once,
-            "instant": at_once,
-            "format": match panel.kind {
-                Kind::Table => "table",
-                Kind::Heatmap => "heatmap",
-                _ => "time_series",
-            },
-        })
-    });
+    let targets = ('A'..)
+        .zip(&panel.queries)
+        .map(|(letter, (query, legend))| {
+            json!({
+                "refId": letter.to_string(),
+                "datasource": source(),
+                "editorMode": "code",
+                "expr": query.trim(),
+                "legendFormat": legend,
+                "range": !at_once,
+                "instant": at_once,
+                "format": match panel.kind {
+                    Kind::Table => "table",
+                    Kind::Heatmap => "heatmap",
+                    _ => "time_series",
+                },
+            })
+        });
     let mut made = json!({
         "id": id,
         "type": match panel.kind {
@@ -199,7 +198,10 @@ fn defaults(panel: &Panel) -> Value {
             Step::From(bound, color) => json!({"color": color, "value": bound}),
         });
         let steps: Vec<Value> = steps.collect();
-        made.insert("thresholds".into(), json!({"mode": "absolute", "steps": steps}));
+        made.insert(
+            "thresholds".into(),
+            json!({"mode": "absolute", "steps": steps}),
+        );
     }
     if !panel.words.is_empty() {
         let options: Map<String, Value> = (0..)
@@ -209,7 +211,10 @@ fn defaults(panel: &Panel) -> Value {
                 (value.clone(), shown)
             })
             .collect();
-        made.insert("mappings".into(), json!([{"type": "value", "options": options}]));
+        made.insert(
+            "mappings".into(),
+            json!([{"type": "value", "options": options}]),
+        );
     }
     if let Some(uid) = &panel.opens {
         let link = json!([{"title": "Open", "url": link(uid, panel), "targetBlank": false}]);
@@ -224,13 +229,17 @@ fn defaults(panel: &Panel) -> Value {
 /// The other dashboard, with the same source, nodes and time, and the series' service if it has one.
 fn link(uid: &str, panel: &Panel) -> String {
     let of_services = |(query, _): &(String, String)| {
-        ["by (service", "service:"].iter().any(|words| query.contains(words))
+        ["by (service", "service:"]
+            .iter()
+            .any(|words| query.contains(words))
     };
     let service = match panel.queries.iter().all(of_services) {
         true => "&var-service=${__field.labels.service}",
         false => "",
     };
-    format!("/d/{uid}?${{datasource:queryparam}}&${{instance:queryparam}}{service}&${{__url_time_range}}")
+    format!(
+        "/d/{uid}?${{datasource:queryparam}}&${{instance:queryparam}}{service}&${{__url_time_range}}"
+    )
 }
 
 /// What only some kinds of panels have.
@@ -241,7 +250,11 @@ fn custom(panel: &Panel) -> Option<Value> {
         Kind::States => return Some(json!({"fillOpacity": 80, "lineWidth": 0})),
         Kind::Stat | Kind::Table | Kind::Heatmap => return None,
     };
-    let drawn = if panel.steps.is_empty() { "off" } else { "dashed" };
+    let drawn = if panel.steps.is_empty() {
+        "off"
+    } else {
+        "dashed"
+    };
     Some(json!({
         "drawStyle": "line",
         "lineWidth": 1,
