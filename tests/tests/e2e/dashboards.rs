@@ -27,7 +27,13 @@ const CALM: &str = "DASHBOARDS_CALM";
 /// Services that dashboards of one service are looked at with: in the kernel, and in the proxy.
 const SERVICES: [&str; 2] = ["echo", "web"];
 /// Metrics that no dashboard or rule uses, and why.
-const UNUSED: [(&str, &str); 1] = [("lb_local_clients_info", "status says which cgroup it is")];
+const UNUSED: [(&str, &str); 2] = [
+    (
+        "lb_backend_packets_total",
+        "bits of each backend and packets of the service say it",
+    ),
+    ("lb_local_clients_info", "status says which cgroup it is"),
+];
 
 fn dashboards() -> Vec<Dashboard> {
     grafana::dashboards(&compose("grafana/dashboards")).unwrap()

@@ -4,6 +4,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -96,6 +98,11 @@ impl Node {
             .start()
             .unwrap();
         let prometheus = Prometheus::configured(node, &scraped(), directory).unwrap();
+        // It knows its targets only after some seconds.
+        wait_for("the first scrape", PATIENCE, || {
+            prometheus.value("lb_start_time_seconds")
+        })
+        .unwrap();
         let local = Talker::start(node, Some(&cgroup), directory, "local").unwrap();
         let traffic = Traffic::start(&topology);
         Self {
@@ -170,10 +177,9 @@ impl Node {
         let Traffic {
             flows,
             requests,
-            calls,
-            blocked,
+            others,
         } = self.traffic;
-        drop((calls, blocked));
+        drop(others);
         (requests.stop().len(), flows.stop().all().answered())
     }
 }
@@ -183,7 +189,7 @@ fn config(topology: &Topology) -> String {
     let [b3, b4] = [3, 4].map(|number| topology.backend_address(number));
     format!(
         "[consul]\naddress = \"http://127.0.0.1:8500\"\n\n\
-         [docker]\nendpoint = \"unix://{directory}/no-engine.sock\"\n\n\
+         [docker]\nendpoint = \"unix://{directory}/no-engine.sock\"\naddress = \"10.77.0.1\"\n\n\
          [metrics]\nlisten = \"{METRICS}\"\n\n\
          [proxy]\nlisten = [\"127.0.0.1:8888\"]\n\
          access_log = {{ file = \"{directory}/access.log\" }}\n\
@@ -221,8 +227,7 @@ fn scraped() -> String {
 struct Traffic {
     flows: Load,
     requests: Crowd,
-    calls: Background,
-    blocked: Background,
+    others: [Background; 3],
 }
 
 impl Traffic {
@@ -262,11 +267,14 @@ impl Traffic {
                 Duration::from_millis(100),
                 ask,
             ),
-            calls: Background::start(topology.client().entry(), call),
-            blocked: Background::start(topology.client().entry(), move || {
-                // Answered at first, then blocked.
-                let _ = second.get(address(VIP), "/");
-            }),
+            others: [
+                Background::start(topology.client().entry(), call),
+                Background::start(topology.client().entry(), babble),
+                Background::start(topology.client().entry(), move || {
+                    // Answered at first, then blocked.
+                    let _ = second.get(address(VIP), "/");
+                }),
+            ],
         }
     }
 }
@@ -286,6 +294,17 @@ fn call() {
             let _ = calls.unary(path, Request::new("x".into())).await;
         }
     });
+}
+
+/// No HTTP, to the proxy.
+fn babble() {
+    // While the agent restarts there is nobody.
+    let Ok(mut stream) = TcpStream::connect(address(WEB)) else {
+        return;
+    };
+    let _ = stream.write_all(b"\x16\x03\x01 no HTTP\r\n\r\n");
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+    let _ = stream.read_to_end(&mut Vec::new());
 }
 
 /// Something that is done again and again in a namespace, until dropped.
