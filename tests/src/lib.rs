@@ -25,6 +25,7 @@
 //!   threads made to hang.
 //! - [`overlay`]: a copy of the machine's files, for installing packages.
 //! - [`screen`]: a program on a pseudo terminal.
+//! - [`grafana`]: dashboards, and what they ask Prometheus.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -48,6 +49,7 @@ pub mod documents;
 pub mod echo;
 mod exchange;
 pub mod frame;
+pub mod grafana;
 pub mod halt;
 pub mod http2;
 pub mod link;

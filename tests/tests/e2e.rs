@@ -18,6 +18,10 @@ mod connections;
 mod consul;
 #[path = "e2e/consul_chaos.rs"]
 mod consul_chaos;
+#[path = "e2e/dashboards.rs"]
+mod dashboards;
+#[path = "e2e/dashboards_scene.rs"]
+mod dashboards_scene;
 #[path = "e2e/deploys.rs"]
 mod deploys;
 #[path = "e2e/docker.rs"]

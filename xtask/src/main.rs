@@ -10,6 +10,7 @@ mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
+mod dashboards;
 mod demo;
 mod fuzz;
 mod kernels;
@@ -52,6 +53,8 @@ enum Task {
     Demo(demo::Args),
     /// Run the tests: all of them, or one kind
     Test(test::Args),
+    /// Write Grafana's dashboards anew from compose/grafana/source
+    Dashboards,
     /// Run a benchmark (as root)
     Bench(bench::Args),
     /// Check formatting and clippy, both halves, warnings denied
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Task::Package(args) => package::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Dashboards => dashboards::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),

@@ -4,7 +4,7 @@
 //! series of a backend or rule that vanishes vanish with it.
 //!
 //! - `collect`: what is asked, and in which order it is written.
-//! - `node`, `registrar`, `services`, `blocks`, `trace`: the families, by subject.
+//! - `node`, `process`, `registrar`, `services`, `blocks`, `trace`: the families, by subject.
 //! - `family`: one metric's name, help, type and samples.
 
 mod blocks;
@@ -12,6 +12,7 @@ mod collect;
 mod family;
 mod fragments;
 mod node;
+mod process;
 mod proxy;
 mod registrar;
 mod services;
