@@ -20,7 +20,7 @@
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
-//! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`agent`], [`browser`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -32,6 +32,7 @@ pub mod authority;
 pub mod backend;
 pub mod bench;
 pub mod bridge;
+pub mod browser;
 pub mod calls;
 pub mod cgroup;
 pub mod cleanup;

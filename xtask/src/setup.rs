@@ -88,12 +88,13 @@ const PROGRAMS: [Program; 12] = [
 ];
 
 /// What the tests run besides.
-const TEST_PROGRAMS: [Program; 5] = [
+const TEST_PROGRAMS: [Program; 6] = [
     (
         "dockerd",
         "docker.io",
         "runs the containers that the agent registers, as an engine of the test's own",
     ),
+    ("chromium", "chromium", "looks at the status page"),
     ("nghttp", "nghttp2-client", "is a client of HTTP/2"),
     ("haproxy", "haproxy", "stands before and behind the proxy"),
     ("nginx", "nginx", "is a server behind the proxy"),
