@@ -118,7 +118,7 @@ fn crowd(services: usize, backends: usize) -> Snapshot {
         spec.name.clone_from(&name);
         let backend = |number: usize| {
             let mut backend = model.backends[0].clone();
-            backend.instance.id = InstanceId(format!("node/{number:04}"));
+            backend.instance.id = InstanceId(format!("node/{number:04}").into());
             let number = u32::try_from(number).unwrap();
             backend
                 .instance

@@ -93,7 +93,9 @@ export function spark() {
   return root;
 }
 
-export function drawSpark(root, values, room) {
+// A short history takes the whole width, so that something is seen at once.
+export function drawSpark(root, values) {
+  const room = Math.max(12, values.length);
   const highest = Math.max(1e-9, ...values);
   const x = (index) => 100 - ((values.length - 1 - index) * 100) / (room - 1);
   const y = (value) => 26 - (value / highest) * 23;

@@ -83,8 +83,8 @@ function tiles({ status, totals, troubled }) {
     const [, value, picture, more] = node.children;
     write(value, said[id][0]);
     write(more, said[id][1]);
-    if (id === "flows") drawSpark(picture, history.flows, HISTORY);
-    if (id === "dropped") drawSpark(picture, history.drops, HISTORY);
+    if (id === "flows") drawSpark(picture, history.flows);
+    if (id === "dropped") drawSpark(picture, history.drops);
     if (id === "open") fillBar(picture, fullest);
     if (id === "backends") {
       const part = catalog.backends ? (catalog.backends_healthy * 100) / catalog.backends : 0;

@@ -3,7 +3,7 @@
 
 import { el, keyed, set, show, write } from "./dom.js";
 import { ask } from "./orders.js";
-import { counted, percent, shares, shift as sentence, tone } from "./words.js";
+import { percent, shares, shift as sentence, tone } from "./words.js";
 
 const COLOURS = 6;
 
@@ -33,7 +33,7 @@ export function renewSplit(place, { service, split }, now) {
     const [, , has, more] = node.children;
     write(has, percent(each.share_percent));
     const asked = each.share === null ? "" : `share ${each.share} · `;
-    write(more, `${asked}${each.backends_active} of ${counted(each.backends, "backend")} active`);
+    write(more, `${asked}${each.backends_active} of ${each.backends} active`);
   });
 
   show(shift, Boolean(split.shift));
