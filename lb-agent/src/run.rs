@@ -35,7 +35,7 @@ use crate::{
     },
     dtab,
     fragments::{self, FragmentStats},
-    metrics, probe,
+    metrics, page, probe,
     proxy::{self, Proxy, telemetry::Telemetry},
     registrar,
     source::{
@@ -308,6 +308,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         });
     }
     let metrics_handle = handle.clone();
+    let page = page::router(&config.page, metrics_listener.local_addr()?, handle.clone());
     tasks.spawn("the metrics endpoint", |shutdown| async move {
         let sources = metrics::Sources {
             handle: metrics_handle,
@@ -316,7 +317,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             fragments: fragment_stats,
             proxy: proxy_counts,
         };
-        metrics::serve(metrics_listener, sources, shutdown).await;
+        metrics::serve(metrics_listener, sources, page, shutdown).await;
         Ok(())
     });
     tasks.spawn("the API", |shutdown| async move {

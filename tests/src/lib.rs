@@ -20,7 +20,7 @@
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
-//! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`agent`], [`browser`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`notified`]: the service manager that the agent tells how it stands; [`halt`]: one of its
 //!   threads made to hang.
 //! - [`overlay`]: a copy of the machine's files, for installing packages.
@@ -37,6 +37,7 @@ pub mod authority;
 pub mod backend;
 pub mod bench;
 pub mod bridge;
+pub mod browser;
 pub mod calls;
 pub mod cgroup;
 pub mod cleanup;

@@ -62,6 +62,8 @@ mod lost;
 mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
+#[path = "e2e/page.rs"]
+mod page;
 #[path = "e2e/paths.rs"]
 mod paths;
 #[path = "e2e/prometheus.rs"]

@@ -88,7 +88,7 @@ const PROGRAMS: [Program; 12] = [
 ];
 
 /// What the tests run besides.
-const TEST_PROGRAMS: [Program; 9] = [
+const TEST_PROGRAMS: [Program; 10] = [
     ("zsh", "zsh", "completes the agent's commands"),
     ("fish", "fish", "completes the agent's commands"),
     ("lintian", "lintian", "finds faults in the package"),
@@ -98,6 +98,7 @@ const TEST_PROGRAMS: [Program; 9] = [
         "docker.io",
         "runs the containers that the agent registers, as an engine of the test's own",
     ),
+    ("chromium", "chromium", "looks at the status page"),
     ("nghttp", "nghttp2-client", "is a client of HTTP/2"),
     ("haproxy", "haproxy", "stands before and behind the proxy"),
     ("nginx", "nginx", "is a server behind the proxy"),

@@ -1,6 +1,6 @@
 //! The pages as a client sees them, over a controller that answers from a script.
 
-mod fixture;
+pub(crate) mod fixture;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -62,7 +62,7 @@ impl Rig {
             fragments: Arc::default(),
             proxy: counts(),
         };
-        let server = tokio::spawn(serve(listener, sources, async {
+        let server = tokio::spawn(serve(listener, sources, Router::new(), async {
             stopped.await.ok();
         }));
         Self {
