@@ -360,7 +360,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 }
 
 fn json(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::from(value.to_string())));
+    // The line's end is for those who look at it in a terminal.
+    let mut response = Response::new(Either::Left(Full::from(format!("{value}\n"))));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

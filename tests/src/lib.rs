@@ -21,6 +21,7 @@
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
 //! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`compose`]: the demonstration of `compose/` on an engine as of [`docker`].
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -36,6 +37,7 @@ pub mod calls;
 pub mod cgroup;
 pub mod cleanup;
 pub mod client;
+pub mod compose;
 pub mod consul;
 pub mod crowd;
 pub mod direct;

@@ -9,6 +9,8 @@ mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
+mod catalog;
+mod compose;
 mod demo;
 mod kernels;
 mod linker;
