@@ -26,6 +26,7 @@
 //! - [`overlay`]: a copy of the machine's files, for installing packages.
 //! - [`screen`]: a program on a pseudo terminal.
 //! - [`grafana`]: dashboards, and what they ask Prometheus.
+//! - [`compose`]: the demonstration of `compose/` on an engine as of [`docker`].
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -42,6 +43,7 @@ pub mod calls;
 pub mod cgroup;
 pub mod cleanup;
 pub mod client;
+pub mod compose;
 pub mod consul;
 pub mod crowd;
 pub mod direct;

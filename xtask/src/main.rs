@@ -10,6 +10,8 @@ mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
+mod catalog;
+mod compose;
 mod dashboards;
 mod demo;
 mod fuzz;
