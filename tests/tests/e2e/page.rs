@@ -81,7 +81,14 @@ fn the_page_shows_what_the_commands_say() {
     scene.agent.command(&shift).unwrap();
     let fourth = scene.topology.backend_address(4).to_string();
     scene.agent.command(&["drain", "echo", &fourth]).unwrap();
-    wait_for_looks(&mut browser, if env::var_os(PICTURES).is_some() { 40 } else { 5 });
+    wait_for_looks(
+        &mut browser,
+        if env::var_os(PICTURES).is_some() {
+            40
+        } else {
+            5
+        },
+    );
     let rate = text(&mut browser, "[data-tile=flows] .value");
     let rate: f64 = rate.replace(',', "").parse().unwrap();
     assert!((100.0..300.0).contains(&rate), "{rate} flows a second");
