@@ -10,11 +10,15 @@ mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
+mod catalog;
+mod compose;
+mod dashboards;
 mod demo;
 mod fuzz;
 mod kernels;
 mod linker;
 mod lint;
+mod package;
 mod programs;
 mod reference;
 mod run;
@@ -45,10 +49,14 @@ enum Task {
     BuildEbpf,
     /// Build the programs for the kernel and the agent: target/release/lb-agent
     Build,
+    /// Make a package for Debian and its kin: target/debian/lb-agent_VERSION_ARCH.deb
+    Package(package::Args),
     /// Show the agent at work in network namespaces of its own (as root)
     Demo(demo::Args),
     /// Run the tests: all of them, or one kind
     Test(test::Args),
+    /// Write Grafana's dashboards anew from compose/grafana/source
+    Dashboards,
     /// Run a benchmark (as root)
     Bench(bench::Args),
     /// Check formatting and clippy, both halves, warnings denied
@@ -70,8 +78,10 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::Build => build_agent::run(),
+        Task::Package(args) => package::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Dashboards => dashboards::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
