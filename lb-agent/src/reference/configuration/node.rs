@@ -1,4 +1,4 @@
-//! `[node]`, `[consul]`, `[docker]`, `[metrics]`, `[dtab]` and `[block]`.
+//! `[node]`, `[consul]`, `[docker]`, `[metrics]`, `[page]`, `[dtab]` and `[block]`.
 
 use super::schema::{
     Absent::{Is, Means, Refused},
@@ -44,6 +44,8 @@ pub(super) const SECTIONS: &[Section] = &[
             key("decapsulate_from", Other("prefixes"), Means("from anywhere"), "[\"10.0.0.0/8\"]",
                 "Only nodes in these may send packets for the VIPs of `decapsulate`.")
                 .beside(&[("decapsulate", "[\"198.51.100.20\"]")]),
+            key("user", Other("a user's name"), Means("`lb-agent` where there is such a user, else root"), "\"lb\"",
+                "As whom the agent works, if it is started as root; `root` stays what it is."),
             key("drift_check", Duration("1s", "1h"), Is("\"10s\""), "\"1m\"",
                 "How often what the kernel holds is compared with what was written there."),
         ],
@@ -118,6 +120,19 @@ pub(super) const SECTIONS: &[Section] = &[
         given: &[],
         keys: &[key("listen", Other("`IP:PORT`"), Is("\"127.0.0.1:9180\""), "\"[::]:9180\"",
             "Where `/metrics`, `/healthz` and `/readyz` are served.")],
+    },
+    Section {
+        path: "page",
+        help: "The status page, where `[metrics]` listens. Changes take effect at the next start.",
+        frame: "[node]\ninterfaces = [\"eth0\"]\n[page]\n",
+        given: &[],
+        keys: &[
+            key("enabled", Boolean, Is("true"), "false", "Whether there is a page and `/api/v1`."),
+            key("token_file", Path, Means("read-only"), "\"/etc/lb-agent/page.token\"",
+                "The token that orders from the page need, read for each."),
+            key("hosts", Other("names"), Means("its addresses and `localhost` alone"), "[\"lb1.example\"]",
+                "Names by which browsers may ask for the node besides."),
+        ],
     },
     Section {
         path: "dtab",
