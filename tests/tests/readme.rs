@@ -112,7 +112,7 @@ fn commands_are_commands() {
                 continue;
             };
             // What a shell makes of the output is not ours.
-            let command = rest.split(['|', ';']).next().unwrap_or_default();
+            let command = rest.split(['|', ';', '#', '>']).next().unwrap_or_default();
             let words: Vec<String> = words(command)
                 .into_iter()
                 .filter(|word| word != "…")
