@@ -324,6 +324,11 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         api::serve(socket, sources, shutdown).await?;
         Ok(())
     });
+    // Its sockets listen, the first plan is applied; now the controller answers, too.
+    if handle.alive().await.is_ok() {
+        info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
+        service_manager::ready(&handle.snapshot());
+    }
     tasks.spawn(
         "the status for the service manager",
         |shutdown| async move {
@@ -342,11 +347,6 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         }
         Ok(())
     });
-    // Its sockets listen, the first plan is applied; now the controller answers, too.
-    if handle.alive().await.is_ok() {
-        info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
-        service_manager::ready(&handle.snapshot());
-    }
 
     let result = wait_for_end(&mut tasks, &handle, hangup).await;
     service_manager::stopping();

@@ -103,6 +103,9 @@ enum Command {
     /// Hold the listening sockets of the proxy while the agent restarts, which begins this by itself
     #[command(name = holder::ARGUMENT, hide = true)]
     HoldSockets,
+    /// Hand over to the agent's user what only root can; for units
+    #[command(hide = true)]
+    Prepare(run::Prepare),
     /// Write manual pages or completions of shells into a directory
     #[command(subcommand, hide = true)]
     Generate(generate::Generated),
@@ -200,6 +203,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
             &mut printer,
         )),
         Command::HoldSockets => holder::run().map_err(Failure::Run),
+        Command::Prepare(args) => run::prepare(&args),
         Command::Generate(generated) => generated.execute(),
         Command::Remote(command) => {
             let agent = Agent::at(&cli.socket);
@@ -307,6 +311,7 @@ mod tests {
             "doctor",
             "doctor --config x.toml -o json",
             "generate man x",
+            "prepare --config x.toml",
             "generate completions x",
             "detach",
             "detach --bpf-dir /sys/fs/bpf/x --force",

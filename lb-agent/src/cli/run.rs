@@ -51,3 +51,16 @@ pub(super) fn execute(args: &Args) -> Result<(), Failure> {
         .block_on(crate::run::run(config, &args.config, args.replace_schema))
         .map_err(Failure::Run)
 }
+
+/// Arguments of `prepare`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Prepare {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+pub(super) fn prepare(args: &Prepare) -> Result<(), Failure> {
+    let config = crate::config::load(&args.config).map_err(Failure::Configuration)?;
+    drop::prepare(&config).map_err(Failure::Run)
+}

@@ -1,8 +1,12 @@
-//! Loaded programs, opened once more for an owner of their own.
+//! Programs of the loaded object: found, and opened once more for an owner of their own.
 
 use std::{fs, path::Path};
 
-use aya::{pin::PinError, programs::ProgramError};
+use aya::{
+    Ebpf,
+    pin::PinError,
+    programs::{ProgramError, Xdp},
+};
 
 use super::pins;
 use crate::domain::kernel::KernelError;
@@ -27,4 +31,17 @@ pub(super) fn open<P>(
         open(&path).map_err(|error| KernelError::new(format!("opening {}", path.display()), error));
     pins::remove(&path)?;
     opened
+}
+
+/// An XDP program of the object.
+///
+/// # Errors
+///
+/// There is none of this name.
+pub(super) fn xdp<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp, KernelError> {
+    let what = || format!("looking for the program {program}");
+    ebpf.program_mut(program)
+        .ok_or_else(|| KernelError::new(what(), "the object has no such program"))?
+        .try_into()
+        .map_err(|error: ProgramError| KernelError::new(what(), error))
 }

@@ -15,6 +15,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap},
     net::IpAddr,
+    path::Path,
 };
 
 use aya::{
@@ -29,7 +30,7 @@ use lb_common::{
 };
 
 use self::{bucket::Rule, table::Table};
-use super::{descriptor, encode, loader::map_error, take};
+use super::{descriptor, encode, handover, loader::map_error, take};
 use crate::domain::{
     drift::{Difference, Place},
     kernel::KernelError,
@@ -108,16 +109,14 @@ fn read_allowed(
 }
 
 impl BlockList {
-    /// Takes the maps, and takes over what a former agent left in them.
-    pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    /// Takes the maps, and takes over what a former agent left in them; `dir` is that of the pins.
+    pub(crate) fn open(ebpf: &mut Ebpf, dir: &Path) -> Result<Self, KernelError> {
         let allow4: LpmTrie<MapData, u32, u32> = take(ebpf, name::ALLOW4)?;
         let allow6: LpmTrie<MapData, [u32; 4], u32> = take(ebpf, name::ALLOW6)?;
         let allowed = read_allowed(&allow4, &allow6)?;
-        let mut table = |name, v6| {
-            let fd = descriptor(ebpf, name)?;
-            Table::open(take(ebpf, name)?, fd, name, v6)
-        };
+        let table = |name, v6| Table::open(descriptor(ebpf, name)?, dir, name, v6);
         let (v4, v6) = (table(name::BLOCK4, false)?, table(name::BLOCK6, true)?);
+        handover::forget(dir)?;
         Ok(Self {
             v4,
             v6,

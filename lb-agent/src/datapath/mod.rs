@@ -23,6 +23,7 @@ pub mod feature;
 mod features;
 mod filter;
 mod flows;
+mod handover;
 mod held;
 mod inspect;
 mod link;
@@ -57,7 +58,6 @@ use std::{
 use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::Xdp,
 };
 use lb_common::{
     entry::{
@@ -67,10 +67,12 @@ use lb_common::{
     maps::name,
 };
 
+use self::apart::xdp;
 pub use self::{
     budget::Budget,
     cgroup::cgroup_root,
     flows::{FlowTables, Judged, Traffic},
+    handover::hand_over,
     held::HeldFragments,
     loader::{Attached, Mode, Options, check_bpf_file_system},
     local::AttachedCgroup,
@@ -234,7 +236,7 @@ impl Datapath {
             backends: take(&mut ebpf, name::BACKENDS)?,
             filter: take(&mut ebpf, name::FILTER)?,
             vips: take(&mut ebpf, name::VIPS)?,
-            blocks: block::BlockList::open(&mut ebpf)?,
+            blocks: block::BlockList::open(&mut ebpf, &loader::pin_dir(&options.bpf_dir))?,
             sources: sources::Sources::open(&mut ebpf)?,
             verdict_stats: take(&mut ebpf, name::VERDICT_STATS)?,
             backend_stats: take(&mut ebpf, name::BACKEND_STATS)?,
@@ -364,14 +366,6 @@ fn calibrate() -> Result<clock::Clock, KernelError> {
     let program = xdp(&mut ebpf, name::PROGRAM_CLOCK)?;
     load::again(|| program.load()).map_err(|error| KernelError::new(what, error))?;
     clock::Clock::calibrate(program)
-}
-
-fn xdp<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Xdp, KernelError> {
-    let what = || format!("looking for the program {program}");
-    ebpf.program_mut(program)
-        .ok_or_else(|| KernelError::new(what(), "the object has no such program"))?
-        .try_into()
-        .map_err(|error: aya::programs::ProgramError| KernelError::new(what(), error))
 }
 
 fn take<M>(ebpf: &mut Ebpf, map: &str) -> Result<M, KernelError>

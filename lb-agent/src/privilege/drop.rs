@@ -57,30 +57,46 @@ pub fn drop(config: &Config) -> anyhow::Result<Rights> {
     if config.node.user == RunAs::Auto && !permitted.contains(CHANGING) {
         return Ok(Rights::Root);
     }
-    let name = match &config.node.user {
-        RunAs::Auto => DEFAULT_USER,
-        RunAs::User(name) => name,
-    };
-    let found = User::from_name(name).with_context(|| format!("looking for the user {name}"))?;
-    let user = match (found, &config.node.user) {
-        (Some(user), _) => user,
-        (None, RunAs::Auto) => return Ok(Rights::Root),
-        (None, RunAs::User(name)) => bail!(
-            "there is no user {name}, which `user` under [node] names; \
-             `useradd --system {name}` makes one"
-        ),
-    };
-    if user.uid.is_root() {
+    let Some(user) = chosen(config)? else {
         return Ok(Rights::Root);
-    }
+    };
     let threads = fs::read_dir("/proc/self/task").context("counting the agent's threads")?;
     if threads.count() != 1 {
         bail!("another thread would keep root's rights: they can be dropped only before it starts");
     }
     places::give(config, &user)?;
     become_user(&user, capability::all() & permitted)
-        .with_context(|| format!("becoming the user {name}"))?;
-    Ok(Rights::Dropped(name.to_owned()))
+        .with_context(|| format!("becoming the user {}", user.name))?;
+    Ok(Rights::Dropped(user.name))
+}
+
+/// Hands over to the user that `config` asks for what only root can: the directory of the pins, and
+/// what a former agent pinned. For a unit that starts the agent as that user.
+///
+/// # Errors
+///
+/// As for [`drop`].
+pub fn prepare(config: &Config) -> anyhow::Result<()> {
+    match chosen(config)? {
+        Some(user) => places::give_pins(&config.node.bpf_dir, &user),
+        None => Ok(()),
+    }
+}
+
+/// The user that the agent is to become; `None`: it stays root.
+fn chosen(config: &Config) -> anyhow::Result<Option<User>> {
+    let name = match &config.node.user {
+        RunAs::Auto => DEFAULT_USER,
+        RunAs::User(name) => name,
+    };
+    let found = User::from_name(name).with_context(|| format!("looking for the user {name}"))?;
+    if found.is_none() && config.node.user != RunAs::Auto {
+        bail!(
+            "there is no user {name}, which `user` under [node] names; \
+             `useradd --system {name}` makes one"
+        );
+    }
+    Ok(found.filter(|user| !user.uid.is_root()))
 }
 
 fn become_user(user: &User, kept: CapabilitySet) -> anyhow::Result<()> {

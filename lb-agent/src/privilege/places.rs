@@ -12,7 +12,7 @@ use nix::unistd::User;
 
 use crate::{
     config::{Config, HELD_SOCKETS},
-    datapath::check_bpf_file_system,
+    datapath::{check_bpf_file_system, hand_over},
 };
 
 /// Mode of a directory that has to be made.
@@ -25,15 +25,25 @@ pub(super) fn give(config: &Config, user: &User) -> anyhow::Result<()> {
     let node = &config.node;
     let is_state = |name: &str| name.starts_with("state.json") || name.starts_with("blocks.list");
     let is_socket = |name: &str| name.starts_with("agent.sock") || name == HELD_SOCKETS;
+    give_one(&node.state_dir, user, &is_state)?;
+    give_one(&node.runtime_dir, user, &is_socket)?;
+    give_pins(&node.bpf_dir, user)?;
+    open_the_way(&node.bpf_dir)
+}
+
+/// The same of the directory of pins alone, with what only root can open.
+pub(super) fn give_pins(bpf_dir: &Path, user: &User) -> anyhow::Result<()> {
     let is_schema = |name: &str| {
         let version = name.strip_prefix('v');
         version.is_some_and(|version| version.parse::<u32>().is_ok())
     };
-    give_one(&node.state_dir, user, &is_state)?;
-    give_one(&node.runtime_dir, user, &is_socket)?;
-    check_bpf_file_system(&node.bpf_dir)?;
-    give_one(&node.bpf_dir, user, &is_schema)?;
-    open_the_way(&node.bpf_dir)
+    check_bpf_file_system(bpf_dir)?;
+    give_one(bpf_dir, user, &is_schema)?;
+    for pin in hand_over(bpf_dir)? {
+        hand_over_one(&pin, user)
+            .with_context(|| format!("giving {} to {}", pin.display(), user.name))?;
+    }
+    Ok(())
 }
 
 /// Refuses a directory in which there is anything that is not the agent's (`is_own`, by its name):
@@ -64,16 +74,16 @@ fn give_one(directory: &Path, user: &User, is_own: &dyn Fn(&str) -> bool) -> any
         inside.push(entry.path());
     }
     for path in inside {
-        hand_over(&path, user).with_context(what)?;
+        give_tree(&path, user).with_context(what)?;
     }
     hand_over_one(directory, user).with_context(what)
 }
 
 /// A directory after what is in it: until then nobody but root can change anything there.
-fn hand_over(path: &Path, user: &User) -> io::Result<()> {
+fn give_tree(path: &Path, user: &User) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
-            hand_over(&entry?.path(), user)?;
+            give_tree(&entry?.path(), user)?;
         }
     }
     hand_over_one(path, user)

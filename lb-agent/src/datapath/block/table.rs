@@ -3,18 +3,18 @@
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::Path,
     sync::atomic::Ordering,
     thread::JoinHandle,
 };
 
-use aya::maps::{ArrayOfMaps, MapData, MapError};
 use lb_common::{
     block::{MAX_PAGES, Tally},
     entry::Counter,
 };
 
 use super::{
-    super::object,
+    super::{handover, object},
     bucket::{Place, Rule},
     generation::{Full, Generation, Half},
     pages::{self, Change},
@@ -45,34 +45,34 @@ pub(super) fn counter(place: &Place, spilled: Counter) -> Counter {
 
 impl Table {
     /// Takes over what a former agent left: the generation in force, and pages of another one
-    /// that it did not come to free.
+    /// that it did not come to free. `dir` is that of the pins.
     pub(super) fn open(
-        map: ArrayOfMaps<MapData>,
-        fd: OwnedFd,
+        map: OwnedFd,
+        dir: &Path,
         name: &'static str,
         v6: bool,
     ) -> Result<Self, KernelError> {
         let failed = |error| KernelError::new(format!("reading the block list {name}"), error);
+        let number = |index| object::in_slot(map.as_fd(), index);
         let page = |index| -> io::Result<OwnedFd> {
-            let page: MapData = map.get(&index, 0).map_err(io::Error::other)?;
-            page.fd().as_fd().try_clone_to_owned()
+            let number = number(index)?.ok_or(io::ErrorKind::NotFound)?;
+            handover::open(dir, number)
         };
-        let generation = match map.get(&0, 0) {
-            Ok::<MapData, _>(_) => Some(Generation::adopt(v6, page).map_err(failed)?),
-            Err(MapError::KeyNotFound) => None,
-            Err(error) => return Err(failed(io::Error::other(error))),
+        let generation = match number(0).map_err(failed)? {
+            Some(_) => Some(Generation::adopt(v6, page).map_err(failed)?),
+            None => None,
         };
         let used = generation.as_ref().map_or(0..0, |generation| {
             let first = generation.layout().first_page;
             first..first + generation.pages() as u32
         });
         let stale: Vec<Change> = (1..MAX_PAGES)
-            .filter(|index| !used.contains(index) && page(*index).is_ok())
+            .filter(|index| !used.contains(index) && matches!(number(*index), Ok(Some(_))))
             .map(Change::Clear)
             .collect();
-        pages::change(fd.as_raw_fd(), &stale).map_err(failed)?;
+        pages::change(map.as_raw_fd(), &stale).map_err(failed)?;
         let mut table = Self {
-            map: fd,
+            map,
             name,
             v6,
             generation,
