@@ -57,14 +57,23 @@ mod tests {
     fn the_page_names_its_own_files_only() {
         let html = include_str!("web/index.html");
         let names = |text: &'static str, before: &'static str| {
-            text.split(before).skip(1).filter_map(|rest| rest.split('"').next())
+            text.split(before)
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next())
         };
         for reference in names(html, "src=\"").chain(names(html, "href=\"")) {
             let own = reference.strip_prefix("/page/");
             let known = own.is_some_and(|own| FILES.iter().any(|(name, ..)| *name == own));
             assert!(known || reference.starts_with('#'), "{reference}");
         }
-        for forbidden in ["style=\"", " onclick", "javascript:", "<style", "http://", "https://"] {
+        for forbidden in [
+            "style=\"",
+            " onclick",
+            "javascript:",
+            "<style",
+            "http://",
+            "https://",
+        ] {
             assert!(!html.contains(forbidden), "{forbidden}");
         }
         for (name, media, text) in FILES {
@@ -74,7 +83,13 @@ mod tests {
                     assert!(FILES.iter().any(|(known, ..)| *known == own), "{module}");
                 }
                 // Text of others must not become markup or script.
-                for forbidden in ["innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("] {
+                for forbidden in [
+                    "innerHTML",
+                    "outerHTML",
+                    "insertAdjacent",
+                    "document.write",
+                    "eval(",
+                ] {
                     assert!(!text.contains(forbidden), "{forbidden} in {name}");
                 }
             }

@@ -81,9 +81,7 @@ pub(super) fn answer<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Re
             (status, media, body).into_response()
         }
         // Messages have string keys only; there is nothing that cannot be written.
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
-        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
@@ -151,7 +149,10 @@ fn is_troubled(service: &Service) -> bool {
     service.panic
         || service.backends_healthy < service.backends
         || service.backends_active == 0
-        || service.shift.as_ref().is_some_and(|shift| shift.phase == "returned")
+        || service
+            .shift
+            .as_ref()
+            .is_some_and(|shift| shift.phase == "returned")
 }
 
 /// Some services, by name.

@@ -45,9 +45,7 @@ use axum::{
     routing::{get, post},
 };
 
-use self::{
-    host::Hosts, lockout::Lockout, picture::Pictures, refusal::Refusal, token::TokenFile,
-};
+use self::{host::Hosts, lockout::Lockout, picture::Pictures, refusal::Refusal, token::TokenFile};
 use crate::{config::PageConfig, controller::Handle};
 
 /// Nothing but what this listener serves runs, is shown or is asked, and nobody frames it.

@@ -166,9 +166,9 @@ fn authenticate(page: &Page, from: IpAddr, headers: &HeaderMap) -> Result<(), Re
             "an order needs the token, as `Authorization: Bearer TOKEN`",
         ));
     };
-    let accepted = token.accepts(offered).map_err(|error| {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-    })?;
+    let accepted = token
+        .accepts(offered)
+        .map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     if accepted {
         return Ok(());
     }
@@ -188,7 +188,9 @@ fn bearer(value: &header::HeaderValue) -> Option<&[u8]> {
 /// JSON only: what a form of another page could send without asking is none.
 fn check_media(headers: &HeaderMap) -> Result<(), Refusal> {
     let media = headers.get(header::CONTENT_TYPE);
-    let media = media.and_then(|media| media.to_str().ok()).unwrap_or_default();
+    let media = media
+        .and_then(|media| media.to_str().ok())
+        .unwrap_or_default();
     let essence = media.split(';').next().unwrap_or_default().trim();
     match essence.eq_ignore_ascii_case("application/json") {
         true => Ok(()),

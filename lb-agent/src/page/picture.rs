@@ -96,7 +96,10 @@ impl Pictures {
             if let Some(last) = last.upgrade() {
                 let mut last = last.lock().await;
                 // A newer one has a timer of its own.
-                if last.as_ref().is_some_and(|kept| kept.until + KEPT <= Instant::now()) {
+                if last
+                    .as_ref()
+                    .is_some_and(|kept| kept.until + KEPT <= Instant::now())
+                {
                     *last = None;
                 }
             }

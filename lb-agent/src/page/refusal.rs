@@ -63,8 +63,7 @@ impl Refusal {
     /// Too many wrong tokens.
     pub(super) fn locked_out(wait: Duration) -> Self {
         let seconds = wait.as_secs() + 1;
-        let message =
-            format!("too many wrong tokens from this address; try again in {seconds} s");
+        let message = format!("too many wrong tokens from this address; try again in {seconds} s");
         Self {
             header: Some((header::RETRY_AFTER, seconds.into())),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, message)

@@ -190,7 +190,10 @@ async fn a_large_node_fits_into_bounded_answers() {
             assert_eq!(found, Some(*expected), "{pointer} of {path}");
         }
     }
-    eprintln!("a node of 100,000 backends, looked at in {:?}", begun.elapsed());
+    eprintln!(
+        "a node of 100,000 backends, looked at in {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]

@@ -153,7 +153,10 @@ mod tests {
             write(&path, &text, mode);
             let refusal = refusal();
             assert!(refusal.contains(words), "{refusal}");
-            assert!(text.is_empty() || !refusal.contains(text.trim()), "{refusal}");
+            assert!(
+                text.is_empty() || !refusal.contains(text.trim()),
+                "{refusal}"
+            );
             assert!(token.accepts(text.trim().as_bytes()).is_err());
         }
         fs::remove_file(&path).unwrap();

@@ -8,43 +8,15 @@ use serde_json::Value;
 use crate::scene::reply;
 
 /// What the page shows, each fact as `kind|key|value|…`.
-const SHOWN: &str = r#"
-(() => {
-  const facts = [];
-  const all = (selector, of = document) => [...of.querySelectorAll(selector)];
-  const field = (of, name) => of.querySelector(`[data-field=${name}]`)?.textContent ?? "";
-  for (const node of all("article[data-service]")) {
-    const name = node.dataset.service;
-    facts.push(["service", field(node, "name"), field(node, "protocol"), field(node, "vips"), field(node, "health")]);
-    for (const part of all("li[data-subset]", node)) {
-      facts.push(["subset", name, part.dataset.subset, field(part, "share_percent")]);
-    }
-    for (const row of all("tr[data-backend]", node)) {
-      const [health, aside, why] = row.querySelector("[data-field=state]").children;
-      facts.push(["backend", name, field(row, "subset"), row.querySelector("[data-field=address] .mono").textContent,
-        health.textContent, aside.hidden ? "" : aside.textContent, why.textContent.split(" · ")[0],
-        row.querySelector("[data-field=share] span:last-child").textContent, field(row, "weight"), field(row, "flows_live")]);
-    }
-  }
-  for (const row of all("tr[data-verdict]")) {
-    facts.push(["drop", row.querySelector("strong").textContent, field(row, "packets")]);
-  }
-  for (const row of all("tr[data-prefix]")) {
-    facts.push(["block", row.querySelector(".mono").textContent, field(row, "reason"), field(row, "dropped_packets")]);
-  }
-  for (const item of all("#problem-list li")) facts.push(["problem", item.textContent]);
-  for (const item of all("li[data-change]")) {
-    facts.push(["change", item.querySelector("strong").textContent, item.querySelector(".mono").textContent, item.dataset.change]);
-  }
-  return facts.map((fact) => fact.join("|"));
-})()
-"#;
+const SHOWN: &str = include_str!("facts.js");
 
 /// What the page shows.
 pub(super) fn shown(browser: &mut Browser) -> BTreeSet<String> {
     let facts = browser.evaluate(SHOWN).unwrap();
     let facts = facts.as_array().unwrap().iter();
-    facts.map(|fact| fact.as_str().unwrap().to_owned()).collect()
+    facts
+        .map(|fact| fact.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// What the commands say.
@@ -54,17 +26,35 @@ pub(super) fn said(agent: &Agent) -> BTreeSet<String> {
     let ask = |args: &[&str]| reply(agent, args);
     for service in list(&ask(&["service", "list"])["services"]) {
         let vips: Vec<&str> = list(&service["vips"]).iter().map(|vip| text(vip)).collect();
-        let kind = format!("{} · {}", text(&service["protocol"]), text(&service["forwarding"]));
+        let kind = format!(
+            "{} · {}",
+            text(&service["protocol"]),
+            text(&service["forwarding"])
+        );
         let health = match service["panic"] == true {
             true => "panic: all are used".to_owned(),
-            false => format!("{} of {} healthy", service["backends_healthy"], service["backends"]),
+            false => format!(
+                "{} of {} healthy",
+                service["backends_healthy"], service["backends"]
+            ),
         };
-        add(&["service", text(&service["name"]), &kind, &vips.join("  "), &health]);
+        add(&[
+            "service",
+            text(&service["name"]),
+            &kind,
+            &vips.join("  "),
+            &health,
+        ]);
     }
     for split in list(&ask(&["split", "show"])["services"]) {
         for subset in list(&split["subsets"]) {
             let share = percent(&subset["share_percent"]);
-            add(&["subset", text(&split["service"]), text(&subset["subset"]), &share]);
+            add(&[
+                "subset",
+                text(&split["service"]),
+                text(&subset["subset"]),
+                &share,
+            ]);
         }
     }
     for backend in list(&ask(&["backend", "list"])["backends"]) {
@@ -86,7 +76,11 @@ pub(super) fn said(agent: &Agent) -> BTreeSet<String> {
     let status: Value = serde_json::from_str(&output.stdout).unwrap();
     for verdict in list(&status["verdicts"]) {
         if verdict["action"] == "drop" && verdict["packets"] != 0 {
-            add(&["drop", text(&verdict["name"]), &grouped(&verdict["packets"])]);
+            add(&[
+                "drop",
+                text(&verdict["name"]),
+                &grouped(&verdict["packets"]),
+            ]);
         }
     }
     for problem in list(&status["problems"]) {
@@ -95,7 +89,12 @@ pub(super) fn said(agent: &Agent) -> BTreeSet<String> {
     for block in list(&ask(&["block", "list"])["blocks"]) {
         let rule = &block["rule"];
         let packets = grouped(&block["dropped_packets"]);
-        add(&["block", text(&rule["prefix"]), text(&rule["reason"]), &packets]);
+        add(&[
+            "block",
+            text(&rule["prefix"]),
+            text(&rule["reason"]),
+            &packets,
+        ]);
     }
     for change in list(&ask(&["backend", "history"])["changes"]) {
         add(&[

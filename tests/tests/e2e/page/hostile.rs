@@ -1,7 +1,7 @@
 //! Names and reasons of others, as hostile as they can be: they are shown, and nothing more.
 
 use lb_tests::{consul::Registration, process::wait_for};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{browse, text, wait_for_looks};
 use crate::{
@@ -39,18 +39,15 @@ fn what_others_wrote_is_shown_and_never_run() {
         ..instance(&scene, "b3")
     };
     consul.register(wrong).unwrap();
-    let subset = json!({ "Filter": "\"v9\" in Service.Tags" });
-    let subsets = json!({ IMAGE: subset });
-    consul
-        .put_entry(&json!({ "Kind": "service-resolver", "Name": "echo", "Subsets": subsets }))
-        .unwrap();
     let block = ["block", "add", "203.0.113.9", "--reason", SCRIPT];
     scene.agent.command(&block).unwrap();
     let id = format!("lb-node/{IMAGE}");
     wait_for("the agent to know the hostile backend", PATIENCE, || {
         let list = reply(&scene.agent, &["backend", "list", "echo"]);
         let mut backends = list["backends"].as_array().unwrap().iter();
-        Ok(backends.any(|backend| backend["id"] == id.as_str()).then_some(()))
+        Ok(backends
+            .any(|backend| backend["id"] == id.as_str())
+            .then_some(()))
     })
     .unwrap();
     scene.wait_for_problem(SCRIPT);
@@ -73,7 +70,10 @@ fn what_others_wrote_is_shown_and_never_run() {
     let foreign = "document.querySelectorAll('img:not([src=\"/page/icon.svg\"]), script:not([src]), \
                    [onerror], [onload], iframe').length";
     assert_eq!(browser.evaluate(foreign).unwrap(), 0);
-    assert_eq!(browser.evaluate("window.owned ?? null").unwrap(), Value::Null);
+    assert_eq!(
+        browser.evaluate("window.owned ?? null").unwrap(),
+        Value::Null
+    );
     assert_eq!(browser.complaints().unwrap(), Vec::<String>::new());
 
     // Even markup that gets in runs nothing: the policy stands behind the text.
@@ -82,5 +82,8 @@ fn what_others_wrote_is_shown_and_never_run() {
                   setTimeout(() => done(window.owned ?? null), 500); })";
     assert_eq!(browser.evaluate(try_it).unwrap(), Value::Null);
     let complaints = browser.complaints().unwrap().join("\n");
-    assert!(complaints.contains("Content Security Policy"), "{complaints}");
+    assert!(
+        complaints.contains("Content Security Policy"),
+        "{complaints}"
+    );
 }

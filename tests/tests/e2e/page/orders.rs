@@ -32,7 +32,9 @@ fn orders_need_the_token() {
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
     let order = |headers: &[&str], body: &str| {
         let mut args = vec!["-X", "POST", "-d", body];
-        headers.iter().for_each(|header| args.extend(["-H", header]));
+        headers
+            .iter()
+            .for_each(|header| args.extend(["-H", header]));
         curl(&scene, &args, "/api/v1/split/set")
     };
     let right = bearer(TOKEN);
@@ -45,13 +47,33 @@ fn orders_need_the_token() {
     assert_eq!(before, json!({ "v1": 90, "v2": 10 }));
     let rows: &[(&[&str], &str, u32, &str)] = &[
         (&[JSON], &set, 401, "needs the token"),
-        (&[JSON, "Authorization: Basic eDp5"], &set, 401, "needs the token"),
-        (&[JSON, &bearer("5f0e8b1c9d7a4e62b3c0")], &set, 401, "not the token"),
+        (
+            &[JSON, "Authorization: Basic eDp5"],
+            &set,
+            401,
+            "needs the token",
+        ),
+        (
+            &[JSON, &bearer("5f0e8b1c9d7a4e62b3c0")],
+            &set,
+            401,
+            "not the token",
+        ),
         (&[JSON, &bearer("")], &set, 401, "token"),
         (&[&right], &set, 415, "application/json"),
-        (&[&right, JSON, "Host: evil.example"], &set, 403, "by its address"),
+        (
+            &[&right, JSON, "Host: evil.example"],
+            &set,
+            403,
+            "by its address",
+        ),
         (&[&right, JSON], "{", 400, "the order"),
-        (&[&right, JSON], "{\"service\": \"echo\"}", 400, "missing field `shares`"),
+        (
+            &[&right, JSON],
+            "{\"service\": \"echo\"}",
+            400,
+            "missing field `shares`",
+        ),
         (
             &[&right, JSON],
             "{\"service\": \"echo\", \"shares\": {\"v1\": 1}, \"fleet\": true}",
@@ -70,7 +92,11 @@ fn orders_need_the_token() {
         assert_eq!(status, *expected, "{headers:?} {body}: {said}");
         assert!(said.contains(words), "{said}");
         assert!(!said.contains(TOKEN) && !head.contains(TOKEN), "{said}");
-        assert_eq!(head.contains("www-authenticate: bearer"), status == 401, "{head}");
+        assert_eq!(
+            head.contains("www-authenticate: bearer"),
+            status == 401,
+            "{head}"
+        );
         assert_eq!(shares(&scene), before, "{headers:?} {body}");
     }
     // Read anew each time, and not believed while everybody may read it.
@@ -104,16 +130,28 @@ fn orders_need_the_token() {
 fn without_a_token_file_the_page_shows_the_command() {
     let scene = Scene::listed(&["v1", "v2"], SERVICE, "");
     let body = "{\"service\": \"echo\"}";
-    let post = ["-X", "POST", "-d", body, "-H", JSON, "-H", "Authorization: Bearer x"];
+    let post = [
+        "-X",
+        "POST",
+        "-d",
+        body,
+        "-H",
+        JSON,
+        "-H",
+        "Authorization: Bearer x",
+    ];
     let (status, _, said) = curl(&scene, &post, "/api/v1/split/reset");
     assert_eq!(status, 403, "{said}");
     assert!(said.contains("token_file"), "{said}");
     let mut browser = browse(&scene);
-    let click = "document.querySelector('[data-order=shift]:last-of-type').click()";
+    let click = "document.querySelector('[data-order=shift]').click()";
     browser.evaluate(click).unwrap();
     let said = text(&mut browser, "dialog");
     assert!(said.contains("read-only"), "{said}");
-    assert!(said.contains("lb-agent split shift echo v1 --to 100"), "{said}");
+    assert!(
+        said.contains("lb-agent split shift echo v1 --to 100"),
+        "{said}"
+    );
     assert!(!said.contains("Carry out"), "{said}");
     let inputs = "document.querySelectorAll('dialog input[type=password]').length";
     assert_eq!(browser.evaluate(inputs).unwrap(), 0);
@@ -157,7 +195,10 @@ fn a_button_shifts_traffic() {
         .unwrap();
     let said = text(&mut browser, "dialog");
     assert!(said.contains("this is not the token"), "{said}");
-    assert!(said.contains("split shift echo v2 --to 80 --step 40 --every 3600s"), "{said}");
+    assert!(
+        said.contains("split shift echo v2 --to 80 --step 40 --every 3600s"),
+        "{said}"
+    );
     assert_eq!(shares(&scene), before);
     picture(&mut browser, "dialog.png");
 
@@ -175,7 +216,9 @@ fn a_button_shifts_traffic() {
     assert!(explained.contains("command line, page"), "{explained}");
     // The page shows it without being asked, and now offers what can be done with a shift.
     browser
-        .wait_until("document.querySelector('[data-field=shift]')?.textContent.includes('v2 has 50.0%')")
+        .wait_until(
+            "document.querySelector('[data-field=shift]')?.textContent.includes('v2 has 50.0%')",
+        )
         .unwrap();
     let kinds = "[...document.querySelectorAll('[data-order]')].map((b) => b.dataset.order)";
     let kinds = browser.evaluate(kinds).unwrap();
