@@ -217,11 +217,7 @@ function reasons(backend, now) {
   const texts = [backend.reason];
   const add = (text) => text && !texts.some((known) => known.includes(text)) && texts.push(text);
   if (backend.ejected_until_unix_ms !== null) add(`ejected for ${span(backend.ejected_until_unix_ms - now)} more: ${backend.ejected_reason}`);
-  if (backend.draining_since_unix_ms !== null) {
-    const by = backend.drained_by ? ` by ${backend.drained_by}` : "";
-    const cut = backend.drain_deadline_unix_ms === null ? "" : `, what is left is cut at ${clock(backend.drain_deadline_unix_ms)}`;
-    add(`drained${by} since ${clock(backend.draining_since_unix_ms)}${cut}`);
-  }
+  if (backend.drain_deadline_unix_ms !== null) add(`what is left is cut at ${clock(backend.drain_deadline_unix_ms)}`);
   if (backend.held_until_unix_ms !== null) add(`gone from the catalog, kept until ${clock(backend.held_until_unix_ms)}`);
   add(backend.observed_reason);
   if (backend.catalog_health !== "passing") add(`catalog: ${backend.catalog_health}${backend.catalog_detail ? `, ${backend.catalog_detail}` : ""}`);

@@ -1,7 +1,7 @@
 //! Names and reasons of others, as hostile as they can be: they are shown, and nothing more.
 
 use lb_tests::{consul::Registration, process::wait_for};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{browse, text, wait_for_looks};
 use crate::{
@@ -39,11 +39,6 @@ fn what_others_wrote_is_shown_and_never_run() {
         ..instance(&scene, "b3")
     };
     consul.register(wrong).unwrap();
-    let subset = json!({ "Filter": "\"v9\" in Service.Tags" });
-    let subsets = json!({ IMAGE: subset });
-    consul
-        .put_entry(&json!({ "Kind": "service-resolver", "Name": "echo", "Subsets": subsets }))
-        .unwrap();
     let block = ["block", "add", "203.0.113.9", "--reason", SCRIPT];
     scene.agent.command(&block).unwrap();
     let id = format!("lb-node/{IMAGE}");

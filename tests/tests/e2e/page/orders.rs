@@ -144,7 +144,7 @@ fn without_a_token_file_the_page_shows_the_command() {
     assert_eq!(status, 403, "{said}");
     assert!(said.contains("token_file"), "{said}");
     let mut browser = browse(&scene);
-    let click = "document.querySelector('[data-order=shift]:last-of-type').click()";
+    let click = "document.querySelector('[data-order=shift]').click()";
     browser.evaluate(click).unwrap();
     let said = text(&mut browser, "dialog");
     assert!(said.contains("read-only"), "{said}");
