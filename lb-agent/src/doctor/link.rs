@@ -61,7 +61,8 @@ pub(super) struct Link {
     pub(super) rx_checksum: Option<bool>,
     /// There are VLAN interfaces on top of it.
     pub(super) has_vlans: bool,
-    pub(super) queues: Option<Amount>,
+    /// Receive queues, and whether they are combined with those that send.
+    pub(super) queues: Option<(Amount, bool)>,
     pub(super) ring: Option<Amount>,
     pub(super) processors: u32,
 }
@@ -201,7 +202,8 @@ fn vlan(link: &Link) -> Option<Finding> {
 
 /// Each queue is served by one processor at a time.
 fn queues(link: &Link) -> Option<Finding> {
-    let Amount { current, most } = link.queues.filter(|queues| queues.most > 0)?;
+    let (Amount { current, most }, combined) = link.queues.filter(|(queues, _)| queues.most > 0)?;
+    let kind = if combined { "combined" } else { "rx" };
     let subject = format!("{} queues", link.name);
     let useful = link.processors.min(most);
     if current >= useful {
@@ -219,7 +221,7 @@ fn queues(link: &Link) -> Option<Finding> {
             "{current} for {} processors, of {most} that there can be",
             link.processors
         ),
-        format!("`ethtool -L {} combined {useful}`", link.name),
+        format!("`ethtool -L {} {kind} {useful}`", link.name),
     ))
 }
 

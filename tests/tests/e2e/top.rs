@@ -40,7 +40,12 @@ fn packets(scene: &Scene) -> f64 {
 
 #[test]
 fn top_shows_what_status_says() {
-    let scene = Scene::listed(&["v1", "v2"], "split = { v1 = 70, v2 = 30 }", "");
+    let scene = Scene::listed(
+        &["v1", "v2"],
+        "subsets = { v1 = { tag = \"v1\" }, v2 = { tag = \"v2\" } }\n\
+         split = { v1 = 70, v2 = 30 }",
+        "",
+    );
     let blocked = scene.topology.client_addresses()[1];
     let rule = blocked.to_string();
     for args in [

@@ -89,20 +89,20 @@ impl Ethtool {
         Ok(text(&answer[DRIVER]))
     }
 
-    /// Receive queues (combined ones included).
+    /// Receive queues, and whether they are combined with those that send: then their number is
+    /// changed together.
     ///
     /// # Errors
     ///
     /// The driver does not tell.
-    pub fn queues(&self, interface: &str) -> io::Result<Amount> {
+    pub fn queues(&self, interface: &str) -> io::Result<(Amount, bool)> {
         // max_rx, max_tx, max_other, max_combined, and the same now.
         let answer = self.ask(interface, GCHANNELS, &[], 9 * 4)?;
         let [max_rx, max_combined, rx, combined] = [1, 4, 5, 8].map(|at| word(&answer, at));
-        Ok(Amount {
-            current: rx + combined,
-            // Separate and combined ones are alternatives.
-            most: max_rx.max(max_combined),
-        })
+        // Separate and combined ones are alternatives.
+        let most = max_rx.max(max_combined);
+        let current = rx + combined;
+        Ok((Amount { current, most }, max_combined > 0))
     }
 
     /// Frames that a receive ring holds.

@@ -16,10 +16,13 @@ fn good() -> Link {
         strips_vlan: Some(false),
         rx_checksum: Some(true),
         has_vlans: false,
-        queues: Some(Amount {
-            current: 8,
-            most: 16,
-        }),
+        queues: Some((
+            Amount {
+                current: 8,
+                most: 16,
+            },
+            true,
+        )),
         ring: Some(Amount {
             current: 2048,
             most: 4096,
@@ -71,7 +74,7 @@ fn each_fault_has_its_mend() {
         current: 256,
         most: 4096,
     };
-    let rows: [(Link, XdpMode, &str, State, &str); 12] = [
+    let rows: [(Link, XdpMode, &str, State, &str); 13] = [
         (
             Link {
                 present: false,
@@ -176,13 +179,23 @@ fn each_fault_has_its_mend() {
         ),
         (
             Link {
-                queues: Some(few),
+                queues: Some((few, true)),
                 ..good()
             },
             Auto,
             "eth0 queues",
             Advice,
             "`ethtool -L eth0 combined 8`",
+        ),
+        (
+            Link {
+                queues: Some((few, false)),
+                ..good()
+            },
+            Auto,
+            "eth0 queues",
+            Advice,
+            "`ethtool -L eth0 rx 8`",
         ),
         (
             Link {
@@ -249,10 +262,13 @@ fn what_does_not_matter_is_no_complaint() {
         // As many queues as there can be, though fewer than processors.
         (
             Link {
-                queues: Some(Amount {
-                    current: 4,
-                    most: 4,
-                }),
+                queues: Some((
+                    Amount {
+                        current: 4,
+                        most: 4,
+                    },
+                    true,
+                )),
                 ..good()
             },
             XdpMode::Auto,
