@@ -16,6 +16,8 @@ pub struct ProxyConfig {
     pub listeners: Vec<ListenerConfig>,
     /// Threads that serve; 0: as many as the node has CPUs.
     pub threads: usize,
+    /// Whether each thread has a processor of its own; absent: if there are as many as threads.
+    pub pin: Option<bool>,
     /// Peers whose `X-Request-Id`, `X-Forwarded-*` and `Forwarded` are kept.
     pub trusted: Vec<IpNet>,
     /// Bounds of what clients may send and hold.
@@ -33,6 +35,7 @@ impl Default for ProxyConfig {
         Self {
             listeners: Vec::new(),
             threads: 0,
+            pin: None,
             trusted: Vec::new(),
             bounds: Bounds::default(),
             shutdown: Duration::from_secs(30),

@@ -14,6 +14,7 @@ mod http2;
 mod life;
 mod pool;
 mod present;
+mod processor;
 mod rounds;
 mod socket;
 mod stream;

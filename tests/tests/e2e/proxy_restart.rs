@@ -245,3 +245,35 @@ fn holders_come_and_go_with_what_they_hold() {
     })
     .unwrap();
 }
+
+/// As many threads as processors: each keeps one, and the rest of the agent runs anywhere.
+#[test]
+fn threads_keep_their_processors() {
+    let (topology, _backends) = hosts(2);
+    let count = thread::available_parallelism().unwrap().get();
+    for (threads, is_kept) in [(count, true), (count + 1, false)] {
+        let agent = start(&topology, threads);
+        let tasks = format!("/proc/{}/task", agent.process().pid());
+        let (mut kept, mut free) = (Vec::new(), 0);
+        for task in std::fs::read_dir(tasks).unwrap() {
+            let task = task.unwrap().path();
+            let name = std::fs::read_to_string(task.join("comm")).unwrap();
+            let status = std::fs::read_to_string(task.join("status")).unwrap();
+            let allowed = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+                .unwrap()
+                .trim();
+            if name.starts_with("proxy-") && allowed.parse::<usize>().is_ok() {
+                kept.push(allowed.to_owned());
+            } else {
+                free += 1;
+            }
+        }
+        kept.sort();
+        kept.dedup();
+        // With one processor everything is on it.
+        assert_eq!(kept.len(), if is_kept || count == 1 { count } else { 0 });
+        assert!(free > 0);
+    }
+}

@@ -43,6 +43,7 @@ pub(in crate::config) fn proxy(mut table: Table, report: &mut Report) -> Read {
                 scalar::integer(value, 1..=MAX_THREADS)
             })
             .unwrap_or(defaults.threads),
+        pin: table.get("pin", report, scalar::boolean),
         trusted: table
             .value("trusted")
             .and_then(|value| elements(value, report, scalar::prefix))

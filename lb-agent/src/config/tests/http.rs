@@ -113,7 +113,7 @@ fn every_key_about_requests_is_read() {
 fn every_key_of_the_proxy_is_read() {
     let text = format!(
         "{NODE}\n[proxy]\nlisten = [\"0.0.0.0:80\", \":4140\", {{ address = \"[::1]:443\", tls = [\
-         {{ cert = \"/c\", key = \"/k\" }}], proxy_protocol = true }}]\nthreads = 2\n\
+         {{ cert = \"/c\", key = \"/k\" }}], proxy_protocol = true }}]\nthreads = 2\npin = false\n\
          trusted = [\"10.0.0.0/8\"]\nshutdown = \"5s\"\n\
          bounds = {{ connections = 1, per_client = 2, head = 8192, headers = 16, streams = 3, \
          head_timeout = \"4s\", keep_alive = \"5s\" }}\n\
@@ -137,7 +137,10 @@ fn every_key_of_the_proxy_is_read() {
         "[::1]:443 [(\"/c\", \"/k\")] true",
     ];
     assert_eq!(listeners, expected);
-    assert_eq!((proxy.threads, proxy.trusted.len()), (2, 1));
+    assert_eq!(
+        (proxy.threads, proxy.pin, proxy.trusted.len()),
+        (2, Some(false), 1)
+    );
     assert_eq!(proxy.shutdown, Duration::from_secs(5));
     let bounds = &proxy.bounds;
     assert_eq!(

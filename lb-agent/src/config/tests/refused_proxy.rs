@@ -31,8 +31,13 @@ fn what_is_wrong_with_the_proxy() {
             ],
         ),
         (
-            "threads = ▶0\ntrusted = [▶\"x\"]\nshutdown = ▶\"2h\"",
-            &["from 1 to 1024", "neither an IP address", "from 0s to 1h"],
+            "threads = ▶0\npin = ▶1\ntrusted = [▶\"x\"]\nshutdown = ▶\"2h\"",
+            &[
+                "from 1 to 1024",
+                "must be true or false",
+                "neither an IP address",
+                "from 0s to 1h",
+            ],
         ),
         (
             "bounds = { connections = ▶0, per_client = ▶0, head = ▶1, headers = ▶1, streams = ▶0, \

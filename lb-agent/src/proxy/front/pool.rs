@@ -23,7 +23,7 @@ use super::{
     crew::Crew,
     ending::Ending,
     holder::{Keep, Key},
-    socket,
+    processor, socket,
     worker::{self, Order},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub struct Pool {
     /// The other ends, of those that do not run yet.
     idle: Vec<mpsc::UnboundedReceiver<Order>>,
     threads: Vec<JoinHandle<()>>,
+    /// Whether each thread has a processor of its own, if that is said.
+    pin: Option<bool>,
     /// It is known what requests are for.
     is_ready: bool,
     /// There is a socket.
@@ -74,6 +76,7 @@ impl Pool {
             orders,
             idle,
             threads: Vec::new(),
+            pin: config.pin,
             is_ready: false,
             is_needed: false,
             sockets: BTreeMap::new(),
@@ -94,11 +97,18 @@ impl Pool {
         if !self.is_ready || !self.is_needed {
             return;
         }
+        let assigned = processor::assigned(self.idle.len(), &processor::usable(), self.pin);
         for (number, orders) in self.idle.drain(..).enumerate() {
             let facts = Arc::clone(&self.facts);
+            let own = assigned.get(number).copied();
             let thread = std::thread::Builder::new()
                 .name(format!("proxy-{number}"))
-                .spawn(move || worker::run(number, facts, orders));
+                .spawn(move || {
+                    if let Some(cpu) = own {
+                        processor::stay_on(cpu);
+                    }
+                    worker::run(number, facts, orders);
+                });
             match thread {
                 Ok(thread) => self.threads.push(thread),
                 Err(error) => error!(%error, "cannot start a thread for requests"),
