@@ -1,6 +1,7 @@
 //! The composition root: makes every part, wires them with channels, and ends them in order.
 
 mod options;
+mod service_manager;
 mod sweep;
 mod takeover;
 mod tasks;
@@ -18,8 +19,9 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub(crate) use self::options::consul_options;
 use self::{
-    options::{consul_options, datapath_options, registration_prefix},
+    options::{datapath_options, registration_prefix},
     tasks::{Tasks, wait_for_end},
 };
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
     },
     dtab,
     fragments::{self, FragmentStats},
-    metrics, probe,
+    metrics, page, probe,
     proxy::{self, Proxy, telemetry::Telemetry},
     registrar,
     source::{
@@ -45,6 +47,9 @@ use crate::{
     surroundings::{consul_addresses, free_port_range, raise_open_files, too_few_files, vital},
     watch::{WatchStats, channel as watch_channel},
 };
+
+/// Name of the thread that the controller works on; of at most 15 bytes (`PR_SET_NAME` of prctl(2)).
+const CONTROLLER_THREAD: &std::ffi::CStr = c"controller";
 
 /// Runs the agent by `config`, which was read from `config_path`, until SIGTERM or SIGINT. The
 /// programs stay attached; traffic goes on. Programs whose maps are of another schema are replaced
@@ -167,6 +172,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let (saved, saved_receiver) = watch::channel(loaded.state.shifts.clone());
     let (targets, targets_receiver) = watch::channel(Arc::default());
     let handle = Handle::new(commands, snapshot_receiver.clone());
+    let told = snapshot_receiver.clone();
     let (proxy_reports, proxy_receiver) = watch::channel(ProxyReport::default());
     let (telemetry, telemetry_writers) = Telemetry::start(&config.proxy)?;
     let proxy_counts = Arc::clone(telemetry.counts());
@@ -287,7 +293,11 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     // answers must not wait for.
     let runtime = tokio::runtime::Handle::current();
     tasks.spawn("the controller", |shutdown| async move {
-        let run = move || runtime.block_on(controller.run(shutdown));
+        let run = move || {
+            // As `ps -L` and debuggers show it; that it has none would be no matter.
+            let _ = rustix::thread::set_name(CONTROLLER_THREAD);
+            runtime.block_on(controller.run(shutdown));
+        };
         Ok(tokio::task::spawn_blocking(run).await?)
     });
     if let (Some(listener), Some(dtab)) = (dtab_listener, &config.dtab) {
@@ -298,6 +308,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         });
     }
     let metrics_handle = handle.clone();
+    let page = page::router(&config.page, metrics_listener.local_addr()?, handle.clone());
     tasks.spawn("the metrics endpoint", |shutdown| async move {
         let sources = metrics::Sources {
             handle: metrics_handle,
@@ -306,16 +317,39 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             fragments: fragment_stats,
             proxy: proxy_counts,
         };
-        metrics::serve(metrics_listener, sources, shutdown).await;
+        metrics::serve(metrics_listener, sources, page, shutdown).await;
         Ok(())
     });
     tasks.spawn("the API", |shutdown| async move {
         api::serve(socket, sources, shutdown).await?;
         Ok(())
     });
-    info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
+    tasks.spawn(
+        "the status for the service manager",
+        |shutdown| async move {
+            tokio::select! {
+                () = shutdown => {}
+                () = service_manager::keep_told(told) => {}
+            }
+            Ok(())
+        },
+    );
+    let vouched = handle.clone();
+    tasks.spawn("the watchdog", |shutdown| async move {
+        tokio::select! {
+            () = shutdown => {}
+            () = service_manager::keep_alive(vouched) => {}
+        }
+        Ok(())
+    });
+    // Its sockets listen, the first plan is applied; now the controller answers, too.
+    if handle.alive().await.is_ok() {
+        info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
+        service_manager::ready(&handle.snapshot());
+    }
 
     let result = wait_for_end(&mut tasks, &handle, hangup).await;
+    service_manager::stopping();
     stop.send_replace(true);
     // Everything that answers requests gets a moment to finish; what hangs is cut off.
     let drained = async { while tasks.set.join_next().await.is_some() {} };

@@ -4,7 +4,10 @@ use std::{
     fmt::Write,
     fs, io,
     net::SocketAddr,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -29,6 +32,10 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// Variable that names another `lb-agent` than the one built along with the running program.
 pub const BINARY_VARIABLE: &str = "LB_AGENT_BIN";
 
+/// Variable that names a user whom every agent is to become: all stories must come out the same.
+/// Without it they stay root.
+pub const USER_VARIABLE: &str = "LB_AGENT_USER";
+
 /// How long the agent may take until it answers.
 const READY: Duration = Duration::from_secs(20);
 
@@ -45,6 +52,7 @@ pub struct Setup<'a> {
     node: String,
     config: String,
     environment: Vec<(String, String)>,
+    user: String,
 }
 
 impl<'a> Setup<'a> {
@@ -58,7 +66,14 @@ impl<'a> Setup<'a> {
             node: String::new(),
             config: String::new(),
             environment: Vec::new(),
+            user: std::env::var(USER_VARIABLE).unwrap_or_else(|_| "root".to_owned()),
         }
+    }
+
+    /// Has the agent become this user.
+    pub fn user(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.user);
+        self
     }
 
     /// Puts the agent on another host of the topology, with files of its own under this name.
@@ -120,7 +135,10 @@ impl<'a> Setup<'a> {
             environment: self.environment,
         };
         let pins = Pins::new(&binary, &namespace, &files.socket)?;
-        let mut text = String::from("[node]\n");
+        if self.user != "root" {
+            let_pass(directory)?;
+        }
+        let mut text = format!("[node]\nuser = {:?}\n", self.user);
         let path = |path: &Path| format!("{:?}", path.display().to_string());
         writeln!(text, "interfaces = {:?}", self.interfaces)?;
         writeln!(text, "state_dir = {}", path(&directory.join("state")))?;
@@ -173,10 +191,8 @@ pub struct Output {
 impl Agent {
     /// Runs `lb-agent ARGS` against this agent. That the command fails is no error here.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
-        let output = command(&self.namespace, &self.binary)?
-            .arg("--socket")
-            .arg(&self.files.socket)
-            .args(args)
+        let output = self
+            .prepare(args)?
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("cannot run {}", self.binary.display()))?;
@@ -187,7 +203,14 @@ impl Agent {
         })
     }
 
-    /// The same, and an error unless it ends with exit code 0. Returns standard output.
+    /// The same command, not started yet.
+    pub fn prepare(&self, args: &[&str]) -> Result<Command> {
+        let mut command = command(&self.namespace, &self.binary)?;
+        command.arg("--socket").arg(&self.files.socket).args(args);
+        Ok(command)
+    }
+
+    /// As [`Agent::cli`], and an error unless it ends with exit code 0. Returns standard output.
     pub fn command(&self, args: &[&str]) -> Result<String> {
         let output = self.cli(args)?;
         ensure!(
@@ -308,6 +331,19 @@ fn command(namespace: &Entry, binary: &Path) -> Result<Command> {
         }
     }
     Ok(command)
+}
+
+/// Lets anybody pass through the directory of the run, to what is theirs in it.
+fn let_pass(directory: &Path) -> Result<()> {
+    for each in directory.ancestors() {
+        let mode = fs::metadata(each)?.permissions().mode();
+        if mode & 0o001 != 0 {
+            break;
+        }
+        fs::set_permissions(each, fs::Permissions::from_mode(mode | 0o011))
+            .with_context(|| format!("cannot let others pass through {}", each.display()))?;
+    }
+    Ok(())
 }
 
 fn write_config(path: &Path, text: &str) -> Result<()> {

@@ -62,6 +62,8 @@ mod lost;
 mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
+#[path = "e2e/page.rs"]
+mod page;
 #[path = "e2e/paths.rs"]
 mod paths;
 #[path = "e2e/prometheus.rs"]
@@ -110,18 +112,24 @@ mod raw;
 mod scene;
 #[path = "e2e/server_return.rs"]
 mod server_return;
+#[path = "e2e/service_manager.rs"]
+mod service_manager;
 #[path = "e2e/shifts.rs"]
 mod shifts;
 #[path = "e2e/steering.rs"]
 mod steering;
 #[path = "e2e/tc.rs"]
 mod tc;
+#[path = "e2e/top.rs"]
+mod top;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/turmoil.rs"]
 mod turmoil;
 #[path = "e2e/two_nodes.rs"]
 mod two_nodes;
+#[path = "e2e/unprivileged.rs"]
+mod unprivileged;
 #[path = "e2e/untouched.rs"]
 mod untouched;
 #[path = "e2e/visitors.rs"]

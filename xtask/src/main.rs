@@ -5,21 +5,29 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod audit;
 mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
+mod catalog;
+mod compose;
 mod dashboards;
 mod demo;
+mod fuzz;
 mod kernels;
 mod linker;
 mod lint;
+mod package;
 mod programs;
+mod reference;
 mod run;
+mod sbom;
 mod setup;
 mod suite;
 mod test;
 mod tidy;
+mod tool;
 mod toolchain;
 mod workspace;
 
@@ -41,6 +49,8 @@ enum Task {
     BuildEbpf,
     /// Build the programs for the kernel and the agent: target/release/lb-agent
     Build,
+    /// Make a package for Debian and its kin: target/debian/lb-agent_VERSION_ARCH.deb
+    Package(package::Args),
     /// Show the agent at work in network namespaces of its own (as root)
     Demo(demo::Args),
     /// Run the tests: all of them, or one kind
@@ -53,6 +63,14 @@ enum Task {
     Lint,
     /// Check the layout rules of the source tree
     Tidy,
+    /// Write docs/reference from the code
+    Reference,
+    /// Check licences, sources, duplicates and known vulnerabilities of all crates (cargo-deny)
+    Audit(audit::Args),
+    /// Write the bill of materials of agent and programs: target/sbom (CycloneDX)
+    Sbom,
+    /// Run the tests that make their input by chance with other seeds
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,12 +78,17 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::Build => build_agent::run(),
+        Task::Package(args) => package::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Dashboards => dashboards::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
+        Task::Reference => reference::run(),
+        Task::Audit(args) => audit::run(&args),
+        Task::Sbom => sbom::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use self::{
@@ -34,6 +34,7 @@ mod drained;
 mod explain;
 mod failure;
 mod flow;
+mod generate;
 mod history;
 mod import;
 mod output;
@@ -46,6 +47,7 @@ mod shift;
 mod split;
 mod status;
 mod table;
+mod top;
 mod trace;
 
 const EXIT_CODES: &str = "\
@@ -101,6 +103,9 @@ enum Command {
     /// Hold the listening sockets of the proxy while the agent restarts, which begins this by itself
     #[command(name = holder::ARGUMENT, hide = true)]
     HoldSockets,
+    /// Write manual pages or completions of shells into a directory
+    #[command(subcommand, hide = true)]
+    Generate(generate::Generated),
     /// Ask or steer the running agent
     #[command(flatten)]
     Remote(Remote),
@@ -111,6 +116,11 @@ enum Command {
 enum Remote {
     /// Show what the agent is doing, and what is wrong (then the exit code is 3)
     Status,
+    /// Show what the agent is doing as it happens: rates, backends, drops, blocks, events
+    ///
+    /// On a terminal until `q` is pressed (`?` tells of the other keys); otherwise one look is
+    /// printed, which takes an interval, for rates need two.
+    Top(top::Args),
     /// Show services
     #[command(subcommand)]
     Service(service::Command),
@@ -151,6 +161,11 @@ enum Remote {
     Reload,
 }
 
+/// What the command line is, for what is made of it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The whole program: reads the arguments, does what they say, prints, and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -174,10 +189,7 @@ pub fn main() -> ExitCode {
 fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
     let mut printer = Printer::new(cli.output, stdout);
     match cli.command {
-        Command::Run(args) => {
-            crate::datapath::memory::share_arenas();
-            runtime(Builder::new_multi_thread())?.block_on(run::execute(&args))
-        }
+        Command::Run(args) => run::execute(&args),
         Command::Check(args) => check::execute(args, &mut printer),
         Command::Doctor(args) => {
             runtime(Builder::new_current_thread())?.block_on(doctor::execute(args, &mut printer))
@@ -188,6 +200,7 @@ fn execute(cli: Cli, stdout: &mut dyn Write) -> Result<(), Failure> {
             &mut printer,
         )),
         Command::HoldSockets => holder::run().map_err(Failure::Run),
+        Command::Generate(generated) => generated.execute(),
         Command::Remote(command) => {
             let agent = Agent::at(&cli.socket);
             runtime(Builder::new_current_thread())?.block_on(command.execute(agent, &mut printer))
@@ -199,6 +212,7 @@ impl Remote {
     async fn execute(self, agent: Agent<'_>, printer: &mut Printer<'_>) -> Result<(), Failure> {
         match self {
             Remote::Status => status::execute(agent, printer).await,
+            Remote::Top(args) => top::execute(args, agent, printer).await,
             Remote::Service(command) => command.execute(agent, printer).await,
             Remote::Backend(command) => command.execute(agent, printer).await,
             Remote::Split(command) => command.execute(agent, printer).await,
@@ -223,8 +237,6 @@ fn runtime(mut builder: Builder) -> Result<Runtime, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// Everything that clap can find wrong with the definition itself.
@@ -243,6 +255,10 @@ mod tests {
             "status -o json",
             "--socket /x status",
             "status --socket /x",
+            "top",
+            "top echo --interval 500ms --sort new-flows --reverse",
+            "top --once -o json",
+            "top -n 3",
             "service list",
             "service show echo",
             "backend list",
@@ -290,6 +306,8 @@ mod tests {
             "check config.toml",
             "doctor",
             "doctor --config x.toml -o json",
+            "generate man x",
+            "generate completions x",
             "detach",
             "detach --bpf-dir /sys/fs/bpf/x --force",
         ];
@@ -301,6 +319,9 @@ mod tests {
             "",
             "frobnicate",
             "status -o yaml",
+            "top --interval 0s",
+            "top --once -n 2",
+            "top --sort colour",
             "service",
             "service show",
             "split set echo",

@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::{failure::Failure, privilege};
+use tokio::runtime::Builder;
+use tracing::{info, warn};
+
+use super::{failure::Failure, privilege, runtime};
+use crate::privilege::drop::{self, Rights};
 
 /// Where the configuration is, unless told otherwise.
-const DEFAULT_CONFIG: &str = "/etc/lb-agent/config.toml";
+pub(super) const DEFAULT_CONFIG: &str = "/etc/lb-agent/config.toml";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -20,12 +24,30 @@ pub(super) struct Args {
     replace_schema: bool,
 }
 
-pub(super) async fn execute(args: &Args) -> Result<(), Failure> {
+pub(super) fn execute(args: &Args) -> Result<(), Failure> {
     let config = crate::config::load(&args.config).map_err(Failure::Configuration)?;
     privilege::check()?;
+    // Before there is a second thread.
+    let rights = drop::drop(&config).map_err(Failure::Run)?;
+    crate::datapath::memory::share_arenas();
     crate::doctor::kernel::check().map_err(Failure::Refused)?;
     crate::logging::start();
-    crate::run::run(config, &args.config, args.replace_schema)
-        .await
+    match &rights {
+        Rights::Given => {}
+        Rights::Root => info!("works as root; `user` under [node] names who it becomes"),
+        Rights::Dropped(user) => {
+            info!(user, "works as this user, with few capabilities");
+            if let Err(error) = std::fs::File::open(&args.config) {
+                warn!(
+                    %error,
+                    user,
+                    config = %args.config.display(),
+                    "the configuration cannot be read again by this user: a reload will fail"
+                );
+            }
+        }
+    }
+    runtime(Builder::new_multi_thread())?
+        .block_on(crate::run::run(config, &args.config, args.replace_schema))
         .map_err(Failure::Run)
 }

@@ -58,6 +58,8 @@ pub struct NodeConfig {
     /// Where such packets may come from, of each family that there are such VIPs of; empty: from
     /// anywhere.
     pub decapsulate_from: Vec<IpNet>,
+    /// As whom the agent works, if it is started as root.
+    pub user: RunAs,
     /// How often all that the kernel holds is compared with what was written there.
     pub drift_check: Duration,
 }
@@ -72,6 +74,16 @@ impl NodeConfig {
     pub fn held_sockets(&self) -> PathBuf {
         self.runtime_dir.join(HELD_SOCKETS)
     }
+}
+
+/// As whom the agent works, if it is started as root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RunAs {
+    /// As the user `lb-agent`, where there is one; else as root.
+    #[default]
+    Auto,
+    /// As this user; `root` stays what it is.
+    User(String),
 }
 
 /// How the XDP program is attached to an interface.
@@ -165,6 +177,9 @@ pub(super) fn node(mut table: Table, report: &mut Report) -> NodeConfig {
         cgroup: table.get("cgroup", report, scalar::path),
         decapsulate,
         decapsulate_from,
+        user: table
+            .get("user", report, scalar::word)
+            .map_or(RunAs::Auto, RunAs::User),
         drift_check: table
             .get("drift_check", report, |value| {
                 scalar::duration(value, Duration::from_secs(1)..=Duration::from_secs(3600))

@@ -5,7 +5,6 @@
 mod tc_filter;
 
 use std::{
-    borrow::Cow,
     fs,
     path::{Path, PathBuf},
 };
@@ -21,7 +20,7 @@ use aya::{
 };
 use lb_common::maps::name;
 
-use super::{link, load, object::Attachment, pins};
+use super::{apart, link, load, object::Attachment, pins};
 use crate::domain::kernel::KernelError;
 
 /// What a tc program is for.
@@ -104,7 +103,7 @@ impl Classifiers {
     ///
     /// The kernel refuses one.
     pub(crate) fn load(ebpf: &mut Ebpf, dir: PathBuf, filters: bool) -> Result<Self, KernelError> {
-        let [ingress, finish, egress] = Role::ALL.map(|role| load(ebpf, role.program()));
+        let [ingress, finish, egress] = Role::ALL.map(|role| load(ebpf, role.program(), &dir));
         Ok(Self {
             programs: [ingress?, finish?, egress?],
             dir,
@@ -228,17 +227,16 @@ impl Classifiers {
     }
 }
 
-fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<SchedClassifier, KernelError> {
+fn load(ebpf: &mut Ebpf, name: &'static str, dir: &Path) -> Result<SchedClassifier, KernelError> {
     let what = || format!("verifying the program {name}");
     let program: &mut SchedClassifier = ebpf
         .program_mut(name)
         .ok_or_else(|| KernelError::new(what(), "the object has no such program"))?
         .try_into()
         .map_err(|error: ProgramError| KernelError::new(what(), error))?;
-    load::again(|| program.load())
-        .and_then(|()| program.info())
-        .and_then(|info| SchedClassifier::from_program_info(info, Cow::Borrowed(name)))
-        .map_err(|error| KernelError::new(what(), error))
+    load::again(|| program.load()).map_err(|error| KernelError::new(what(), error))?;
+    let pin = |path: &Path| program.pin(path);
+    apart::open(name, dir, pin, |path| SchedClassifier::from_pin(path))
 }
 
 /// Our filter on an interface. Dropping it removes it.

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd as _, AsRawFd as _},
+    sync::Arc,
 };
 
 use aya::maps::MapData;
@@ -28,10 +29,12 @@ use crate::domain::{
 const SLOTS_AT_ONCE: usize = 65_537;
 
 /// A Maglev table as it was written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct WrittenTable {
     /// Number of the map.
     pub(super) map: u32,
+    /// The map itself, for to open one by its number takes `CAP_SYS_ADMIN`.
+    pub(super) table: Arc<MapData>,
     pub(super) slots: u32,
     pub(super) fingerprint: u64,
 }
@@ -155,11 +158,11 @@ impl Datapath {
             .tables
             .iter()
             .filter(|(service, _)| part.has(**service) && view.tables.contains_key(service))
-            .map(|(service, table)| (*service, *table))
+            .map(|(service, table)| (*service, table.clone()))
             .collect();
         let mut looked_at = 0;
         for index in 0..own.len() {
-            let (service, written) = own[(index + self.cursor.tables) % own.len()];
+            let (service, ref written) = own[(index + self.cursor.tables) % own.len()];
             let what = |error| {
                 KernelError::new(
                     format!("reading the Maglev table of service {service}"),
@@ -171,10 +174,10 @@ impl Datapath {
                 None => "was gone",
                 Some(map) if map != written.map => "was another one",
                 Some(_) if left < written.slots as usize => continue,
-                Some(map) => {
+                Some(_) => {
                     left -= written.slots as usize;
                     looked_at += 1;
-                    let slots = read_table(map, written.slots).map_err(what)?;
+                    let slots = read_table(&written.table, written.slots).map_err(what)?;
                     if fingerprint(&slots) == written.fingerprint {
                         continue;
                     }
@@ -264,11 +267,10 @@ impl Datapath {
     }
 }
 
-/// The slots of a table, by the number of its map.
-pub(super) fn read_table(map: u32, slots: u32) -> io::Result<Vec<u32>> {
+/// The slots of a table.
+pub(super) fn read_table(table: &MapData, slots: u32) -> io::Result<Vec<u32>> {
     // The kernel lays out array elements at multiples of eight bytes (kernel/bpf/arraymap.c).
     const STRIDE: usize = 8;
-    let table = MapData::from_id(map).map_err(io::Error::other)?;
     let memory = MmapOptions::new()
         .len(slots as usize * STRIDE)
         .map_raw_read_only(table.fd().as_fd().as_raw_fd())?;
@@ -283,13 +285,6 @@ pub(super) fn read_table(map: u32, slots: u32) -> io::Result<Vec<u32>> {
         }
     };
     Ok((0..slots as usize).map(word).collect())
-}
-
-/// How many slots a table has, by the number of its map.
-pub(super) fn slots_of(map: u32) -> io::Result<u32> {
-    let table = MapData::from_id(map).map_err(io::Error::other)?;
-    let info = table.info().map_err(io::Error::other)?;
-    Ok(info.max_entries())
 }
 
 /// A number that tells tables apart, in all likelihood.

@@ -1,7 +1,7 @@
 //! The kernel's side of keeping early fragments: they come through the buffers of perf events, and go
 //! back as live frames of a test run (Documentation/bpf/bpf_prog_run.rst of the kernel).
 
-use std::{io, mem::offset_of, net::IpAddr};
+use std::{io, mem::offset_of, net::IpAddr, path::Path};
 
 use aya::{
     Ebpf,
@@ -9,7 +9,7 @@ use aya::{
         Array, HashMap, MapData, PerfEventArray,
         perf::{PerfEvent, PerfEventArrayBuffer},
     },
-    programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
+    programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
     util::online_cpus,
 };
 use futures_util::future;
@@ -20,7 +20,9 @@ use lb_common::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Attached, clock::Clock, encode, take, trial::xdp_context, xdp};
+use super::{
+    Attached, Options, apart, clock::Clock, encode, loader, take, trial::xdp_context, xdp,
+};
 use crate::domain::{
     fragment::{Deposit, Early, PacketId},
     kernel::KernelError,
@@ -50,10 +52,12 @@ impl HeldFragments {
     /// Takes the maps out of the loaded object. Needs a tokio runtime.
     pub(super) fn new(
         ebpf: &mut Ebpf,
+        options: &Options,
         clock: Clock,
         attached: &[Attached],
     ) -> Result<Self, KernelError> {
         let what = "listening for fragments that come too early";
+        let dir = &loader::pin_dir(&options.bpf_dir);
         let mut events: PerfEventArray<MapData> = take(ebpf, name::HELD)?;
         let cpus = online_cpus().map_err(|(file, error)| {
             KernelError::new(
@@ -82,8 +86,8 @@ impl HeldFragments {
             first4: take(ebpf, name::FRAGMENTS4)?,
             first6: take(ebpf, name::FRAGMENTS6)?,
             clock,
-            balance: handle(ebpf, name::PROGRAM_XDP)?,
-            pass: handle(ebpf, name::PROGRAM_PASS)?,
+            balance: handle(ebpf, name::PROGRAM_XDP, dir)?,
+            pass: handle(ebpf, name::PROGRAM_PASS, dir)?,
             with_xdp: attached
                 .iter()
                 .filter(|attached| attached.mode != "tc")
@@ -94,16 +98,12 @@ impl HeldFragments {
 }
 
 /// A handle of its own to a loaded program.
-fn handle(ebpf: &mut Ebpf, name: &'static str) -> Result<Xdp, KernelError> {
-    let failed = |error: ProgramError| KernelError::new(format!("looking at {name}"), error);
+fn handle(ebpf: &mut Ebpf, name: &'static str, dir: &Path) -> Result<Xdp, KernelError> {
     let program = xdp(ebpf, name)?;
-    let info = program.info().map_err(failed)?;
-    Xdp::from_program_info(
-        info,
-        name.into(),
-        aya_obj::programs::XdpAttachType::Interface,
-    )
-    .map_err(failed)
+    let pin = |path: &Path| program.pin(path);
+    apart::open(name, dir, pin, |path| {
+        Xdp::from_pin(path, aya_obj::programs::XdpAttachType::Interface)
+    })
 }
 
 impl Deposit for HeldFragments {

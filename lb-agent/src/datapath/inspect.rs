@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     os::fd::AsFd as _,
+    sync::Arc,
 };
 
-use aya::maps::MapError;
+use aya::maps::{MapData, MapError};
 use lb_common::{entry::hop_flags, maps::MAX_BACKENDS};
 
 use super::{Datapath, drift, encode, object, pins};
@@ -59,9 +61,20 @@ impl Datapath {
         };
         let map = object::in_slot(self.maglev_slots.as_fd(), service).map_err(what)?;
         let Some(map) = map else { return Ok(None) };
-        let slots = drift::slots_of(map).map_err(what)?;
+        let own = self.tables.get(&service).filter(|own| own.map == map);
+        let (table, slots) = match own {
+            Some(own) => (Arc::clone(&own.table), own.slots),
+            // Somebody else's, which takes `CAP_SYS_ADMIN`.
+            None => {
+                let table = MapData::from_id(map)
+                    .map_err(io::Error::other)
+                    .map_err(what)?;
+                let info = table.info().map_err(io::Error::other).map_err(what)?;
+                (Arc::new(table), info.max_entries())
+            }
+        };
         let mut by_backend = BTreeMap::new();
-        let read = drift::read_table(map, slots).map_err(what)?;
+        let read = drift::read_table(&table, slots).map_err(what)?;
         // The last number stands for nobody, in the table of a service without backends.
         for id in read.into_iter().filter(|id| *id != MAX_BACKENDS - 1) {
             *by_backend.entry(id).or_default() += 1;

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod announce;
+mod apart;
 mod backends;
 mod block;
 mod budget;
@@ -307,7 +308,12 @@ impl Datapath {
     ///
     /// The kernel refuses a buffer, or it is the second time.
     pub fn hold_fragments(&mut self) -> Result<HeldFragments, KernelError> {
-        HeldFragments::new(&mut self.ebpf, self.flows.clock(), &self.attached)
+        HeldFragments::new(
+            &mut self.ebpf,
+            &self.options,
+            self.flows.clock(),
+            &self.attached,
+        )
     }
 
     /// The trace, for whoever hands its events on; `None` if it has been taken already.
@@ -315,8 +321,7 @@ impl Datapath {
         self.trace.take()
     }
 
-    /// On a kernel that does not tell which interfaces take frames from XDP (before Linux 6.3), take
-    /// it that all do: for those who know their interfaces, as tests do.
+    /// Before Linux 6.3 none tells which interfaces take frames from XDP: take it that all do.
     pub fn trust_untold_interfaces(&self) {
         self.hops.trust_untold();
     }

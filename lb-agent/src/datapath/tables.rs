@@ -7,6 +7,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    sync::Arc,
 };
 
 use aya::maps::MapData;
@@ -26,7 +27,6 @@ const MAGLEV_FLAGS: u32 = 1 << 10 | 1 << 12;
 struct Built {
     /// The service's id.
     service: u32,
-    table: MapData,
     /// What it is, to be compared with later.
     written: drift::WrittenTable,
 }
@@ -52,15 +52,11 @@ impl Datapath {
         built
             .into_iter()
             .map(|built| {
-                let Built {
-                    service,
-                    table,
-                    written,
-                } = built?;
+                let Built { service, written } = built?;
                 if !swapped {
                     // An old kernel; or one of them has failed, and here it turns out which.
                     self.maglev
-                        .set(service, &table, 0)
+                        .set(service, &*written.table, 0)
                         .map_err(|error| KernelError::new(writing(service), error))?;
                 }
                 self.tables.insert(service, written);
@@ -110,14 +106,11 @@ impl Datapath {
             .map_err(|error| KernelError::new(writing(service), error))?;
         let written = drift::WrittenTable {
             map,
+            table: Arc::new(table),
             slots: slots.len() as u32,
             fingerprint: drift::fingerprint(&slots),
         };
-        Ok(Built {
-            service,
-            table,
-            written,
-        })
+        Ok(Built { service, written })
     }
 
     /// Swaps all of them in by one system call.
@@ -125,7 +118,7 @@ impl Datapath {
         let keys: Vec<u32> = tables.iter().map(|one| one.service).collect();
         let values: Vec<RawFd> = tables
             .iter()
-            .map(|one| one.table.fd().as_fd().as_raw_fd())
+            .map(|one| one.written.table.fd().as_fd().as_raw_fd())
             .collect();
         let batch = UpdateBatch {
             in_batch: 0,

@@ -1,6 +1,6 @@
 //! The pages as a client sees them, over a controller that answers from a script.
 
-mod fixture;
+pub(crate) mod fixture;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -62,7 +62,7 @@ impl Rig {
             fragments: Arc::default(),
             proxy: counts(),
         };
-        let server = tokio::spawn(serve(listener, sources, async {
+        let server = tokio::spawn(serve(listener, sources, Router::new(), async {
             stopped.await.ok();
         }));
         Self {
@@ -253,6 +253,12 @@ async fn metrics_page_is_well_formed() {
         }
     }
     assert_eq!(families.len(), 84, "{families:?}");
+}
+
+/// A page with every family, for the reference.
+pub(crate) async fn full_page() -> String {
+    let rig = Rig::start(status(), vec![blocked("192.0.2.7", 3)]).await;
+    rig.get("/metrics").await.1
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

@@ -8,6 +8,7 @@ use tokio::{
 };
 use tracing::info;
 
+use super::service_manager;
 use crate::controller::Handle;
 
 /// The agent's tasks, all of which end with `stopped`.
@@ -53,8 +54,12 @@ pub(super) async fn wait_for_end(
             }
             _ = hangup.recv() => {
                 let handle = handle.clone();
+                service_manager::reloading();
                 // The controller logs how it went; a signal to stop need not wait for it.
-                tokio::spawn(async move { handle.reload().await });
+                tokio::spawn(async move {
+                    let _ = handle.reload().await;
+                    service_manager::reloaded();
+                });
             }
             Some(ended) = tasks.set.join_next() => {
                 let (name, result) = ended.context("a part of the agent failed")?;

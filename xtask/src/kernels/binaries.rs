@@ -8,8 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::catalog::Catalog;
-use crate::{build_ebpf, run, suite::Archive, workspace};
+use crate::{build_ebpf, catalog::Catalog, run, suite::Archive, workspace};
 
 /// Programs of ours, and a shell.
 pub(super) struct Binaries {

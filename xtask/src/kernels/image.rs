@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Kernel, catalog::Catalog};
-use crate::{suite::Archive, workspace};
+use super::Kernel;
+use crate::{catalog::Catalog, suite::Archive, workspace};
 
 /// The package whose dependencies lead to the suite's present kernel.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";

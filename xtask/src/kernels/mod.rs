@@ -1,24 +1,22 @@
 //! `cargo xtask test kernels`: the agent and its programs on other kernels than the machine's, each
 //! in a guest of qemu's.
 //!
-//! [`image`] fetches a kernel through [`catalog`], [`binaries`] builds what is run, [`guest`] packs
+//! [`image`] fetches a kernel through [`crate::catalog`], [`binaries`] builds what is run, [`guest`] packs
 //! both into an [`initramfs`] and boots it, [`transcript`] reads what came of it.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{run, setup, suite::Archive, workspace};
+use crate::{catalog::Catalog, run, setup, suite::Archive, workspace};
 
 mod binaries;
-mod catalog;
 mod guest;
 mod image;
 mod initramfs;
 mod transcript;
 
 use binaries::Binaries;
-use catalog::Catalog;
 use guest::{Outcome, Step};
 use image::Image;
 

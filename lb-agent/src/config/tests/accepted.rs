@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
-    super::{NatPorts, NewFlows, NodeConfig, Publish, XdpMode},
+    super::{NatPorts, NewFlows, NodeConfig, Publish, RunAs, XdpMode},
     EXAMPLE, NODE, expand, read,
 };
 use crate::domain::{
@@ -33,6 +33,7 @@ fn the_smallest_file_takes_every_default() {
     assert_eq!(node.nat_ports, NatPorts::Auto);
     assert!(!node.local_clients);
     assert_eq!(node.cgroup, None);
+    assert_eq!(node.user, RunAs::Auto);
     assert!(node.decapsulate.is_empty() && node.decapsulate_from.is_empty());
 }
 
@@ -43,7 +44,7 @@ fn every_key_of_the_node_is_read() {
                 nat_ports = \"40000-59999\"\nlocal_clients = true\ncgroup = \"/d\"\n\
                 decapsulate = [\"198.51.100.10\", \"2001:db8::10\"]\n\
                 decapsulate_from = [\"10.0.0.1/8\", \"::/0\"]\n\
-                drift_check = \"30s\"\n[metrics]\nlisten = \"[::]:9180\"";
+                user = \"balancer\"\ndrift_check = \"30s\"\n[metrics]\nlisten = \"[::]:9180\"";
     let config = read(text, &[]).unwrap();
     assert_eq!(
         config.node,
@@ -67,6 +68,7 @@ fn every_key_of_the_node_is_read() {
                 "2001:db8::10".parse().unwrap()
             ],
             decapsulate_from: vec!["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()],
+            user: RunAs::User("balancer".into()),
             drift_check: Duration::from_secs(30),
         }
     );

@@ -22,7 +22,7 @@ fn what_is_wrong_with_the_document() {
         (
             "NODE\n[▶zones]",
             &[
-                "unknown key `zones`; known here are node, consul, docker, metrics, dtab, block, service, proxy",
+                "unknown key `zones`; known here are node, consul, docker, metrics, page, dtab, block, service, proxy",
             ],
         ),
         (
@@ -132,6 +132,8 @@ fn what_is_wrong_with_the_node() {
         ),
         ("NODE\nruntime_dir = ▶\"\"", &["must be an absolute path"]),
         ("NODE\nbpf_dir = ▶1", &["must be a string"]),
+        ("NODE\nuser = ▶\"\"", &["must not be empty"]),
+        ("NODE\nuser = ▶0", &["must be a string"]),
         (
             "NODE\nlocal_clients = ▶\"yes\"",
             &["must be true or false, not a string"],

@@ -49,6 +49,10 @@ pub fn as_a_process(listener: OwnedFd) -> io::Result<Option<Child>> {
     let child = Command::new("/proc/self/exe")
         .arg0("lb-agent")
         .arg(ARGUMENT)
+        // What the service manager is told is the agent's affair.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_PID")
+        .env_remove("WATCHDOG_USEC")
         .stdin(Stdio::from(listener))
         // Whoever reads what the agent prints should not wait for this one's end.
         .stdout(Stdio::null())

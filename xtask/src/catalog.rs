@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{apt, run, suite::Archive, workspace};
 
 /// What apt knows of some suites and nothing else.
-pub(super) struct Catalog {
+pub(crate) struct Catalog {
     directory: PathBuf,
     suites: String,
 }
@@ -22,7 +22,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Names the suites if one of them cannot be fetched.
-    pub(super) fn fetch(archive: &Archive, suites: &[&str]) -> Result<Self> {
+    pub(crate) fn fetch(archive: &Archive, suites: &[&str]) -> Result<Self> {
         let catalog = Self {
             directory: workspace::kernels_dir().join("apt").join(suites.join("+")),
             suites: suites.join(" and "),
@@ -32,14 +32,11 @@ impl Catalog {
             fs::create_dir_all(&path)
                 .with_context(|| format!("could not create {}", path.display()))?;
         }
-        let entry = archive.entry("other kernels for the tests.", suites);
+        let entry = archive.entry("packages of other suites, for the tests.", suites);
         catalog.write("suite.sources", &entry)?;
         // As if nothing were installed: the candidate is then what the suite has.
         catalog.write("status", "")?;
-        println!(
-            "kernels: fetching the package lists of Debian's {}",
-            catalog.suites
-        );
+        println!("fetching the package lists of Debian's {}", catalog.suites);
         let options = catalog.options();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         apt::update(&options)
@@ -51,7 +48,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The suite has no such package.
-    pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+    pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let mut show = Command::new("apt-cache");
         show.args(self.reading())
             .args(["show", "--no-all-versions", package]);
@@ -64,7 +61,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The download fails.
-    pub(super) fn download(&self, package: &str) -> Result<PathBuf> {
+    pub(crate) fn download(&self, package: &str) -> Result<PathBuf> {
         let into = self.directory.join("download");
         let _ = fs::remove_dir_all(&into);
         fs::create_dir_all(&into)
@@ -94,7 +91,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The download fails, or the archive is broken.
-    pub(super) fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
         let file = self.download(package)?;
         let mut unpack = Command::new("dpkg-deb");
         unpack.arg("--extract").arg(&file).arg(directory);
@@ -106,7 +103,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The installation fails.
-    pub(super) fn install(&self, package: &str, release: &str) -> Result<()> {
+    pub(crate) fn install(&self, package: &str, release: &str) -> Result<()> {
         let mut options = self.options();
         options.push(format!("--target-release={release}"));
         apt::install_with(&options, &[package.to_owned()])

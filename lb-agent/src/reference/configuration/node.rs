@@ -1,0 +1,141 @@
+//! `[node]`, `[consul]`, `[docker]`, `[metrics]`, `[dtab]` and `[block]`.
+
+use super::schema::{
+    Absent::{Is, Means, Refused},
+    Kind::{Boolean, Duration, Integer, Other, Path, Words},
+    Section, key,
+};
+
+// A table: what rustfmt makes of it has four times the lines.
+#[rustfmt::skip]
+pub(super) const SECTIONS: &[Section] = &[
+    Section {
+        path: "node",
+        help: "The node: interfaces, tables of the kernel, directories.",
+        frame: "[node]\n",
+        given: &[("interfaces", "[\"eth0\"]")],
+        keys: &[
+            key("interfaces", Other("1 to 16 names"), Refused(""), "[\"eth1\"]",
+                "Where packets for the VIPs, and replies, arrive."),
+            key("announce", Other("names of `interfaces`"), Means("none"), "[\"eth0\"]",
+                "Where the node answers ARP and ND for VIPs that are no addresses of its own."),
+            key("xdp_mode", Words(&["auto", "native", "generic", "off"]), Is("\"auto\""), "\"off\"",
+                "`auto`: in the driver, else not at all; `off`: tc does the work alone."),
+            key("flow_slots", Integer(1024, 16_777_216), Is("262144"), "65536",
+                "Slots of the flow table of each address family, a power of two; a flow takes two."),
+            key("new_flows", Other("`\"auto\"`, `\"unlimited\"` or a number from 1 to 4294967295"),
+                Is("\"auto\""), "50000",
+                "New flows admitted a second; `auto`: twice as many as there are slots."),
+            key("nat_ports", Other("`\"auto\"` or `\"FIRST-LAST\"`, from 1024"), Is("\"auto\""),
+                "\"40000-59999\"",
+                "Ports that flows get on the node's own addresses; `auto`: what the host's ephemeral range leaves."),
+            key("state_dir", Path, Is("\"/var/lib/lb-agent\""), "\"/srv/lb\"",
+                "What outlives the agent: splits, drains, blocks, the last backends."),
+            key("runtime_dir", Path, Is("\"/run/lb-agent\""), "\"/run/lb\"",
+                "Sockets: `agent.sock` of the command line, `held.sock` of the listening sockets."),
+            key("bpf_dir", Path, Is("\"/sys/fs/bpf/lb-agent\""), "\"/sys/fs/bpf/lb\"",
+                "Where programs and maps are pinned, on a BPF file system."),
+            key("local_clients", Boolean, Is("false"), "true",
+                "Processes on this node may call the VIPs, too."),
+            key("cgroup", Path, Means("all of them (the root of cgroup v2)"),
+                "\"/sys/fs/cgroup/web.slice\"", "Only the processes in this cgroup may."),
+            key("decapsulate", Other("addresses"), Means("none"), "[\"198.51.100.20\"]",
+                "VIPs that the node holds for others, which send by `dsr-ipip`."),
+            key("decapsulate_from", Other("prefixes"), Means("from anywhere"), "[\"10.0.0.0/8\"]",
+                "Only nodes in these may send packets for the VIPs of `decapsulate`.")
+                .beside(&[("decapsulate", "[\"198.51.100.20\"]")]),
+            key("drift_check", Duration("1s", "1h"), Is("\"10s\""), "\"1m\"",
+                "How often what the kernel holds is compared with what was written there."),
+        ],
+    },
+    Section {
+        path: "consul",
+        help: "Consul. Absent: there is none. Environment variables of Consul's own tools count \
+               where a key is absent: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL`, `CONSUL_HTTP_TOKEN`, \
+               `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`, `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY`, \
+               `CONSUL_TLS_SERVER_NAME`.",
+        frame: "[node]\ninterfaces = [\"eth0\"]\n[consul]\n",
+        given: &[],
+        keys: &[
+            key("address", Other("`http://HOST:PORT` or `https://HOST:PORT`"),
+                Is("\"http://127.0.0.1:8500\""), "\"https://consul.example:8501\"",
+                "Where Consul is asked."),
+            key("token", Other("text"), Means("no token"), "\"secret\"",
+                "The ACL token as it is. Better: `token_file`."),
+            key("token_file", Path, Means("no token"), "\"/etc/lb-agent/consul.token\"",
+                "A file with the ACL token, read again when it changes."),
+            key("datacenter", Other("a name"), Means("that of the Consul agent"), "\"dc1\"",
+                "Which datacenter is asked."),
+            key("ca_cert", Path, Means("the system's certificates"), "\"/etc/lb-agent/ca.pem\"",
+                "Certificates (PEM) that Consul's must be signed by."),
+            key("client_cert", Path, Means("none"), "\"/etc/lb-agent/client.pem\"",
+                "Shown to a Consul that asks for one; with `client_key`.")
+                .with(&[("client_key", "\"/k\"")]),
+            key("client_key", Path, Means("none"), "\"/etc/lb-agent/client.key\"",
+                "The key of `client_cert`.")
+                .with(&[("client_cert", "\"/c\"")]),
+            key("tls_server_name", Other("a name"), Means("the host of `address`"), "\"consul.example\"",
+                "Name that Consul's certificate must carry."),
+            key("wait", Duration("1s", "30s"), Is("\"30s\""), "\"10s\"",
+                "How long a blocking query may wait for a change."),
+            key("hold", Duration("0s", "1day"), Is("\"10m\""), "\"1m\"",
+                "How long a sudden emptiness is not believed; `0s`: everything is believed."),
+            key("maintenance_deadline", Duration("1s", "7days"), Means("nothing is cut"), "\"15m\"",
+                "So long after a maintenance began, connections that are left are cut."),
+            key("auto_publish", Other("`true`, `false` or prefixes"), Is("false"), "[\"198.51.100.0/24\"]",
+                "Services that carry `lb-vip` in their meta are balanced: for these VIPs, or any."),
+        ],
+    },
+    Section {
+        path: "docker",
+        help: "Registration of the node's containers in Consul. Absent: none. Needs `[consul]`. Changes \
+               take effect at the next start.",
+        frame: "[node]\ninterfaces = [\"eth0\"]\n[consul]\n[docker]\n",
+        given: &[("address", "\"10.0.0.5\"")],
+        keys: &[
+            key("endpoint", Other("`unix:///PATH`"), Is("\"unix:///var/run/docker.sock\""),
+                "\"unix:///run/d.sock\"",
+                "The engine's socket. `DOCKER_HOST` counts where the key is absent."),
+            key("register", Words(&["published", "internal"]), Is("\"published\""), "\"internal\"",
+                "Ports of the node's, or containers' own addresses and ports."),
+            key("address", Other("an address"), Refused("unless `register` is `internal`"),
+                "\"10.0.0.6\"", "The node's address at which others reach the published ports."),
+            key("network", Other("a name"), Means("the container's main network"), "\"web\"",
+                "Whose addresses count with `internal`.")
+                .beside(&[("register", "\"internal\"")]),
+            key("resync", Duration("1s", "1day"), Is("\"60s\""), "\"10s\"",
+                "How often the engine is asked for everything, without a reason."),
+            key("tags", Other("texts"), Means("none"), "[\"node-a\"]", "For every registration."),
+            key("explicit", Boolean, Is("false"), "true", "Only what has a `SERVICE_NAME`."),
+            key("prefix", Other("at most 128 ASCII characters"), Means("`lb-agent:HOSTNAME:`"),
+                "\"lb-agent:node-a:\"", "What every id begins with."),
+        ],
+    },
+    Section {
+        path: "metrics",
+        help: "Metrics and health of the agent.",
+        frame: "[node]\ninterfaces = [\"eth0\"]\n[metrics]\n",
+        given: &[],
+        keys: &[key("listen", Other("`IP:PORT`"), Is("\"127.0.0.1:9180\""), "\"[::]:9180\"",
+            "Where `/metrics`, `/healthz` and `/readyz` are served.")],
+    },
+    Section {
+        path: "dtab",
+        help: "Splits over HTTP, as with namerd. Absent: off.",
+        frame: "[node]\ninterfaces = [\"eth0\"]\n[dtab]\n",
+        given: &[],
+        keys: &[
+            key("listen", Other("`IP:PORT` of the loopback"), Is("\"127.0.0.1:4180\""), "\"[::1]:4180\"",
+                "Whoever gets there may shift traffic, so loopback only."),
+            key("namespace", Other("a name"), Is("\"default\""), "\"shop\"", "Name of the one namespace."),
+        ],
+    },
+    Section {
+        path: "block",
+        help: "The block list itself is kept by `lb-agent block`.",
+        frame: "[node]\ninterfaces = [\"eth0\"]\n[block]\n",
+        given: &[],
+        keys: &[key("allow", Other("prefixes"), Means("none"), "[\"192.0.2.0/24\"]",
+            "Never dropped by the block list, whatever is blocked.")],
+    },
+];
