@@ -232,6 +232,7 @@ fn rules_pass_promtool() {
     promtool(&directory, &["test", "rules", tests]).unwrap();
     // Each alert is among those that are tested and described, and leads to what to do.
     let described = fs::read_to_string(compose("../docs/dashboards.md")).unwrap();
+    let troubles = fs::read_to_string(compose("../docs/troubleshooting.md")).unwrap();
     let text = fs::read_to_string(directory.join(rules[1])).unwrap();
     let tested = fs::read_to_string(directory.join(tests)).unwrap();
     let alerts = text.split("- alert: ").skip(1);
@@ -255,9 +256,12 @@ fn rules_pass_promtool() {
             described.contains(&row),
             "docs/dashboards.md has no row {row:?}"
         );
-        for part in ["summary: ", "description: ", "docs/troubleshooting.md#"] {
+        for part in ["summary: ", "description: "] {
             assert!(rest.contains(part), "{name} has no {part}");
         }
+        let anchor = rest.split_once("docs/troubleshooting.md#").unwrap().1;
+        let anchor = format!("id=\"{}\"", anchor.lines().next().unwrap());
+        assert!(troubles.contains(&anchor), "no word on {name}: {anchor}");
     }
 }
 
