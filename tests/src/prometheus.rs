@@ -15,11 +15,15 @@ use serde_json::Value;
 use crate::{
     client::Client,
     namespace::{Entry, Namespace, run_tool},
+    pace::at_this_pace,
     process::{Process, installed, wait_for},
 };
 
 /// Where its HTTP API listens, inside the namespace.
 const ADDRESS: &str = "127.0.0.1:9090";
+
+/// How long an answer may take; a query over long ranges takes its time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A Prometheus server. Dropping it ends it.
 #[derive(Debug)]
@@ -125,7 +129,8 @@ impl Prometheus {
 
     fn get(&self, path: &str) -> Result<String> {
         let address = ADDRESS.parse().expect("a valid address");
-        let response = Client::at(self.namespace.clone()).get(address, path)?;
+        let client = Client::at(self.namespace.clone()).patience(at_this_pace(PATIENCE));
+        let response = client.get(address, path)?;
         ensure!(
             response.status == 200,
             "Prometheus answered with status {}: {}",

@@ -42,10 +42,12 @@ fn dashboards() -> Vec<Dashboard> {
 #[test]
 fn every_panel_has_data() {
     let calm = std::env::var(CALM).map_or(5, |text| text.parse().unwrap());
-    let mut node = Node::start();
+    let interval = if calm > 10 { 2 } else { 1 };
+    let mut node = Node::start(interval);
     node.live_through(Duration::from_secs(calm));
     let begun = Instant::now();
-    let (prometheus, span) = (&node.prometheus, node.span());
+    let (from, to) = node.span();
+    let (prometheus, span) = (&node.prometheus, Span { from, to, interval });
     let mut missing = Vec::new();
     let mut asked = 0;
     for dashboard in dashboards() {
@@ -55,7 +57,7 @@ fn every_panel_has_data() {
         };
         for variable in &dashboard.variables {
             for service in services {
-                let (series, label) = (fill(&variable.series, service), &variable.label);
+                let (series, label) = (fill(&variable.series, service, interval), &variable.label);
                 let values = prometheus.query(&format!("count by ({label}) ({series})"));
                 let values = values.unwrap();
                 if !values
@@ -155,22 +157,33 @@ fn is_of_one_service(dashboard: &Dashboard) -> bool {
     variables.any(|variable| variable.name == "service" && !variable.all)
 }
 
-/// The query as Grafana would send it.
-fn fill(promql: &str, service: &str) -> String {
+/// What Grafana asks for: seconds since 1970, and those from one value to the next.
+#[derive(Clone, Copy)]
+struct Span {
+    from: u64,
+    to: u64,
+    interval: u64,
+}
+
+/// The query as Grafana would send it, with Prometheus' interval.
+fn fill(promql: &str, service: &str, interval: u64) -> String {
+    let rate = format!("{}s", 4 * interval);
     let values = [
         ("instance", ".*"),
         ("service", service),
         ("subset", ".*"),
-        ("__rate_interval", "4s"),
+        ("__rate_interval", &rate),
     ];
     grafana::fill(promql, &values).unwrap()
 }
 
-fn answer(prometheus: &Prometheus, query: &Query, service: &str, span: (u64, u64)) -> Value {
-    let promql = fill(&query.promql, service);
+fn answer(prometheus: &Prometheus, query: &Query, service: &str, span: Span) -> Value {
+    let promql = fill(&query.promql, service, span.interval);
     match query.instant {
         true => prometheus.query(&promql).unwrap(),
-        false => prometheus.query_range(&promql, span, 1).unwrap(),
+        false => prometheus
+            .query_range(&promql, (span.from, span.to), span.interval)
+            .unwrap(),
     }
 }
 
@@ -219,6 +232,7 @@ fn rules_pass_promtool() {
     promtool(&directory, &["test", "rules", tests]).unwrap();
     // Each alert is among those that are tested and described, and leads to what to do.
     let described = fs::read_to_string(compose("../docs/dashboards.md")).unwrap();
+    let troubles = fs::read_to_string(compose("../docs/troubleshooting.md")).unwrap();
     let text = fs::read_to_string(directory.join(rules[1])).unwrap();
     let tested = fs::read_to_string(directory.join(tests)).unwrap();
     let alerts = text.split("- alert: ").skip(1);
@@ -242,9 +256,12 @@ fn rules_pass_promtool() {
             described.contains(&row),
             "docs/dashboards.md has no row {row:?}"
         );
-        for part in ["summary: ", "description: ", "docs/troubleshooting.md#"] {
+        for part in ["summary: ", "description: "] {
             assert!(rest.contains(part), "{name} has no {part}");
         }
+        let anchor = rest.split_once("docs/troubleshooting.md#").unwrap().1;
+        let anchor = format!("id=\"{}\"", anchor.lines().next().unwrap());
+        assert!(troubles.contains(&anchor), "no word on {name}: {anchor}");
     }
 }
 

@@ -68,8 +68,8 @@ pub(crate) fn compose(path: &str) -> PathBuf {
 }
 
 impl Node {
-    /// Starts everything; Prometheus looks on from before the first request.
-    pub(crate) fn start() -> Self {
+    /// Starts everything; Prometheus looks on from before the first request, every `interval` seconds.
+    pub(crate) fn start(interval: u64) -> Self {
         let topology = Topology::new(4).unwrap();
         let (node, directory) = (topology.node(), topology.directory());
         let backends = [1, 2].map(|number| topology.start_echo(number).unwrap());
@@ -97,7 +97,7 @@ impl Node {
             .config(&config(&topology))
             .start()
             .unwrap();
-        let prometheus = Prometheus::configured(node, &scraped(), directory).unwrap();
+        let prometheus = Prometheus::configured(node, &scraped(interval), directory).unwrap();
         // It knows its targets only after some seconds.
         wait_for("the first scrape", PATIENCE, || {
             prometheus.value("lb_start_time_seconds")
@@ -209,12 +209,12 @@ fn config(topology: &Topology) -> String {
 }
 
 /// Our configuration of Prometheus, with another target, at a quicker pace, and its rules.
-fn scraped() -> String {
+fn scraped(interval: u64) -> String {
     let text = fs::read_to_string(compose("prometheus/prometheus.yml")).unwrap();
     let rules = compose("prometheus/rules").canonicalize().unwrap();
     let replaced = [
         ("lb-agent:9180".to_owned(), METRICS.to_owned()),
-        ("interval: 5s".to_owned(), "interval: 1s".to_owned()),
+        ("interval: 5s".to_owned(), format!("interval: {interval}s")),
         ("- rules".to_owned(), format!("- {}", rules.display())),
     ];
     replaced.iter().fold(text, |text, (old, new)| {
