@@ -47,6 +47,18 @@ fn the_readme_can_be_followed() {
     assert_eq!(names.len(), 10, "{said}");
     assert_eq!(names.values().sum::<usize>(), 100, "{said}");
 
+    are_confined(&demonstration);
+    let id = first["request_id"].as_str().unwrap();
+    let logged = shell(
+        "docker run --rm -v lb-demo_access-log:/log:ro lb-agent/base:local cat /log/access.log",
+    );
+    assert!(logged.contains(id), "{id}: {logged}");
+    wait_for("the span of a request", PATIENCE, || {
+        let spans = demonstration.shell("docker compose logs --no-log-prefix jaeger")?;
+        Ok(spans.contains(id).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", seen(&demonstration)));
+
     let status = step("lb-agent status");
     assert!(
         status.contains("10 of 10 services registered in Consul"),
@@ -93,9 +105,7 @@ fn the_readme_can_be_followed() {
     assert!(step("block del").contains("hostname"));
 
     // Requests go on while containers go.
-    let mut steady = demonstration
-        .command("for i in $(seq 400); do curl -s -o /dev/null -m 5 -w '%{http_code}\\n' -H 'Host: echo.consul.localhost' http://127.0.0.1/; sleep 0.05; done")
-        .unwrap();
+    let mut steady = demonstration.command(STEADY).unwrap();
     let steady = steady.stdout(Stdio::piped()).spawn().unwrap();
     step("--scale echo=4");
     let output = steady.wait_with_output().unwrap();
@@ -128,8 +138,12 @@ fn the_readme_can_be_followed() {
     );
 }
 
+/// Twenty seconds of requests, each by a connection of its own.
+const STEADY: &str = "curl -s --rate 20/s -H 'Host: echo.consul.localhost' -H 'Connection: close' \
+     -o /dev/null -w '%{http_code}\\n' 'http://127.0.0.1/?[1-400]'";
+
 /// The README's command for seeing who answers.
-const SPREAD: &str = "for i in $(seq 100); do curl -s -H 'Host: echo.consul.localhost' http://127.0.0.1/; done \
+const SPREAD: &str = "curl -s -H 'Host: echo.consul.localhost' 'http://127.0.0.1/?[1-100]' \
      | grep -o '\"hostname\":\"[^\"]*\"' | sort | uniq -c";
 
 #[test]
@@ -170,6 +184,41 @@ fn every_container_is_confined() {
         for port in service["ports"].as_array().into_iter().flatten() {
             assert_eq!(port["host_ip"], "127.0.0.1", "{name}: {port}");
         }
+    }
+}
+
+/// What the kernel says of the first process of each container that runs: no more rights than those that
+/// `compose.yml` and, for the agent, `compose.local.yml` name.
+fn are_confined(demonstration: &Demonstration) {
+    // CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN, by their numbers.
+    let of_the_agent = format!("{:016x}", 1 << 12 | 1 << 13 | 1 << 21);
+    let none = format!("{:016x}", 0);
+    let format = "{{.State.Pid}} {{.HostConfig.ReadonlyRootfs}} {{.Name}}";
+    let told = demonstration
+        .shell(&format!(
+            "docker inspect --format '{format}' $(docker ps --quiet)"
+        ))
+        .unwrap();
+    assert!(told.lines().count() >= 15, "{told}");
+    for line in told.lines() {
+        let (pid, rest) = line.split_once(' ').unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let value = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().split_whitespace().next().unwrap()
+        };
+        let agent = rest.ends_with("/lb-demo-agent-1");
+        let capabilities = if agent { &of_the_agent } else { &none };
+        for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+            assert_eq!(value(set), capabilities, "{set} {rest}");
+        }
+        assert_eq!(
+            (value("NoNewPrivs:"), value("Seccomp:")),
+            ("1", "2"),
+            "{rest}"
+        );
+        assert_eq!(value("Uid:") == "0", agent, "{rest}");
+        assert!(rest.starts_with("true "), "{rest}");
     }
 }
 
