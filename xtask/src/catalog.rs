@@ -99,6 +99,28 @@ impl Catalog {
         fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))
     }
 
+    /// Downloads packages with all that they need and that a machine lacks, whose `status` (dpkg's list of
+    /// what is installed) is given; answers with the directory they are in.
+    ///
+    /// # Errors
+    /// The suites do not have all of it, or the download fails.
+    pub(crate) fn download_for(&self, status: &Path, packages: &[String]) -> Result<PathBuf> {
+        let archives = self.directory.join("cache/archives");
+        // What another call has left there is not of this machine.
+        let _ = fs::remove_dir_all(&archives);
+        fs::create_dir_all(archives.join("partial"))
+            .with_context(|| format!("could not create {}", archives.display()))?;
+        let mut get = Command::new("apt-get");
+        get.args(self.options())
+            .arg("-o")
+            .arg(format!("Dir::State::status={}", status.display()))
+            .args(["-o", "APT::Sandbox::User=root", "--quiet", "--yes"])
+            .args(["--no-install-recommends", "--download-only", "install"])
+            .args(packages);
+        run::run(&format!("download {}", packages.join(", ")), &mut get)?;
+        Ok(archives)
+    }
+
     /// Installs a package on the machine, with what it needs, preferably from `release`.
     ///
     /// # Errors

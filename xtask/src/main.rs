@@ -15,11 +15,13 @@ mod compose;
 mod dashboards;
 mod demo;
 mod fuzz;
+mod guest;
 mod kernels;
 mod linker;
 mod lint;
 mod package;
 mod programs;
+mod qemu;
 mod reference;
 mod run;
 mod sbom;
@@ -29,6 +31,7 @@ mod test;
 mod tidy;
 mod tool;
 mod toolchain;
+mod transcript;
 mod workspace;
 
 #[derive(Parser)]

@@ -47,6 +47,23 @@ const TOOLS: [(&str, &str); 4] = [
 /// # Errors
 /// A program is missing, or the build or one of the steps fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    make(args).map(drop)
+}
+
+/// Builds the program and packs it for a test; answers with the package.
+///
+/// # Errors
+/// As for [`run`].
+pub(crate) fn build() -> Result<PathBuf> {
+    make(&Args {
+        binary: None,
+        out: "target/debian".into(),
+        revision: 1,
+        fast: true,
+    })
+}
+
+fn make(args: &Args) -> Result<PathBuf> {
     for (tool, package) in TOOLS {
         if run::find_program(tool).is_none() {
             bail!("could not make the package: {tool} is missing; `apt-get install {package}`");
@@ -81,7 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     .arg(&package);
     run::run("pack the package", &mut pack)?;
     println!("package: {}", package.display());
-    Ok(())
+    Ok(package)
 }
 
 /// What is written into the control file.

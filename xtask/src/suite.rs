@@ -57,6 +57,11 @@ impl Archive {
         self.codenames.iter().any(|codename| codename == suite)
     }
 
+    /// Its address.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
     /// An entry of apt's sources for `suites`, to be written into a file `*.sources`; `purpose`
     /// says in a sentence what it is for.
     pub(crate) fn entry(&self, purpose: &str, suites: &[&str]) -> String {

@@ -3,14 +3,15 @@
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, kernels, run, setup};
+use crate::{build_ebpf, guest, kernels, run, setup};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// One kind of tests; without it, all
     kind: Option<Kind>,
-    /// Of `kernels`: which of them, such as 6.1; without it, all
+    /// Of `kernels`: which of them, such as 6.1; without it, all. Of `guest`: Debian's release, such as
+    /// trixie; without it, bookworm
     versions: Vec<String>,
     /// Passed on to the test runner: a part of a test's name, `--nocapture`, …
     #[arg(last = true)]
@@ -27,6 +28,9 @@ enum Kind {
     E2e,
     /// Both on other kernels, in emulated machines (as root); takes minutes, so only when asked
     Kernels,
+    /// The provisioning of `vagrant/` and the service under systemd, in an emulated machine (as root);
+    /// takes minutes, so only when asked
+    Guest,
 }
 
 impl Kind {
@@ -46,7 +50,7 @@ impl Kind {
             Some(Self::Datapath) => &["--package", "lb-tests", "--test", "datapath"],
             Some(Self::E2e) => &["--package", "lb-tests", "--test", "e2e"],
             // Guests run these, not cargo.
-            Some(Self::Kernels) => &[],
+            Some(Self::Kernels | Self::Guest) => &[],
         }
     }
 }
@@ -56,15 +60,20 @@ impl Kind {
 /// # Errors
 /// Not root where it is needed, a prerequisite cannot be installed, a build or a test fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if args.kind == Some(Kind::Kernels) {
+    if let Some(kind @ (Kind::Kernels | Kind::Guest)) = args.kind {
         ensure!(
             args.rest.is_empty(),
-            "`cargo xtask test kernels` passes nothing on"
+            "`cargo xtask test kernels` and `guest` pass nothing on"
         );
-        return kernels::run(&args.versions);
+        return match kind {
+            Kind::Guest => guest::run(&args.versions),
+            _ => kernels::run(&args.versions),
+        };
     }
     if let Some(version) = args.versions.first() {
-        bail!("`{version}`: only `cargo xtask test kernels` takes versions; filters follow `--`");
+        bail!(
+            "`{version}`: only `cargo xtask test kernels` and `guest` take versions; filters follow `--`"
+        );
     }
     let purpose = if args.kind == Some(Kind::Unit) {
         setup::Purpose::Build

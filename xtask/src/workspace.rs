@@ -44,3 +44,8 @@ pub(crate) fn ebpf_crate() -> PathBuf {
 pub(crate) fn kernels_dir() -> PathBuf {
     root().join("target/kernels")
 }
+
+/// Root file systems of emulated machines, and what came of them.
+pub(crate) fn guests_dir() -> PathBuf {
+    root().join("target/guests")
+}

@@ -3,20 +3,15 @@
 //! The kernel's own messages go to the first serial port, what the steps print to the second, each
 //! into a file. Emulated, not virtualised: it works wherever the build does.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, fs, io::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{binaries::Binaries, image::Image, initramfs::Initramfs, transcript};
-use crate::run;
+use super::{binaries::Binaries, image::Image, initramfs::Initramfs};
+use crate::{
+    qemu::{self, Machine},
+    run, transcript,
+};
 
 /// How long a guest may take for all of its steps. They take a few minutes on two cores.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -60,69 +55,36 @@ pub(super) fn boot(
     for log in [&console, &transcript] {
         fs::write(log, "").with_context(|| format!("could not write {}", log.display()))?;
     }
-    let begun = Instant::now();
-    let mut qemu = Qemu(qemu(image, &initramfs, &console, &transcript)?);
+    let mut machine = start(image, &initramfs, &console, &transcript)?;
     let mut shown = 0;
-    while qemu
-        .0
-        .try_wait()
-        .context("could not wait for qemu")?
-        .is_none()
-    {
-        if begun.elapsed() > LIMIT {
-            bail!(
-                "Linux {} did not get to the end in {} minutes; see {} and {}",
-                image.release,
-                LIMIT.as_secs() / 60,
-                transcript.display(),
-                console.display()
-            );
-        }
-        show_progress(&transcript, &mut shown);
-        thread::sleep(Duration::from_millis(200));
+    let finished = machine.wait(LIMIT, |_| show_progress(&transcript, &mut shown))?;
+    if !finished {
+        bail!(
+            "Linux {} did not get to the end in {} minutes; see {} and {}",
+            image.release,
+            LIMIT.as_secs() / 60,
+            transcript.display(),
+            console.display()
+        );
     }
-    show_progress(&transcript, &mut shown);
     Ok(Outcome {
-        transcript: read(&transcript)?,
-        console: read(&console)?,
-        took: begun.elapsed(),
+        transcript: qemu::read_log(&transcript)?,
+        console: qemu::read_log(&console)?,
+        took: machine.age(),
     })
 }
 
-/// A child that does not outlive this.
-struct Qemu(Child);
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn qemu(image: &Image, initramfs: &Path, console: &Path, transcript: &Path) -> Result<Child> {
-    let file = |path: &Path| format!("file:{}", path.display());
-    // It must not go on when this process is killed.
-    let mut qemu = Command::new("setpriv");
-    qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
-        .args([
-            "-m",
-            "2048",
-            "-nodefaults",
-            "-no-reboot",
-            "-display",
-            "none",
-        ])
+fn start(image: &Image, initramfs: &Path, console: &Path, transcript: &Path) -> Result<Machine> {
+    let mut qemu = qemu::command();
+    qemu.arg("-no-reboot")
         .arg("-kernel")
         .arg(&image.vmlinuz)
         .arg("-initrd")
         .arg(initramfs)
         // A panic is an early end, and there is no other source of chance to wait for.
         .args(["-append", "console=ttyS0 panic=-1 random.trust_cpu=on"])
-        .args(["-serial", &file(console), "-serial", &file(transcript)])
-        .stdin(Stdio::null());
-    qemu.spawn().context("could not start `qemu-system-x86_64`")
+        .args(qemu::serial_lines(&[console, transcript]));
+    Machine::start(&mut qemu)
 }
 
 /// Prints the results of single tests as they come in.
@@ -208,10 +170,4 @@ fn file_name(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-fn read(path: &PathBuf) -> Result<String> {
-    let bytes = fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
-    // Serial lines end in carriage return and line feed.
-    Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
 }

@@ -1,20 +1,19 @@
 //! `cargo xtask test kernels`: the agent and its programs on other kernels than the machine's, each
 //! in a guest of qemu's.
 //!
-//! [`image`] fetches a kernel through [`crate::catalog`], [`binaries`] builds what is run, [`guest`] packs
-//! both into an [`initramfs`] and boots it, [`transcript`] reads what came of it.
+//! [`image`] fetches a kernel through the [`catalog`](crate::catalog), [`binaries`] builds what is run,
+//! [`guest`] packs both into an [`initramfs`] and boots it, [`transcript`] reads what came of it.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{catalog::Catalog, run, setup, suite::Archive, workspace};
+use crate::{qemu, run, setup, transcript, workspace};
 
 mod binaries;
 mod guest;
 mod image;
 mod initramfs;
-mod transcript;
 
 use binaries::Binaries;
 use guest::{Outcome, Step};
@@ -100,7 +99,7 @@ pub(crate) fn run(versions: &[String]) -> Result<()> {
     );
     let kernels = chosen(versions)?;
     setup::ensure(setup::Purpose::Demo)?;
-    ensure_qemu()?;
+    qemu::ensure()?;
     // All of them first: a suite that cannot be reached is told before anything runs.
     let images = kernels
         .iter()
@@ -292,23 +291,4 @@ fn logs(kernel: &Kernel, outcome: &Outcome) -> String {
     }
     let directory = log_directory(kernel);
     format!("see steps.log and console.log in {}", directory.display())
-}
-
-/// Installs qemu where it is missing: from the backports, for the release's own does not go with
-/// the other parts of qemu that may be installed from there.
-fn ensure_qemu() -> Result<()> {
-    const PROGRAM: &str = "qemu-system-x86_64";
-    if run::find_program(PROGRAM).is_some() {
-        return Ok(());
-    }
-    let release =
-        fs::read_to_string("/etc/os-release").context("could not read /etc/os-release")?;
-    let codename = release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .context("/etc/os-release names no release of Debian; install qemu-system-x86 by hand")?;
-    println!("kernels: installing qemu-system-x86: boots other kernels");
-    let backports = format!("{codename}-backports");
-    Catalog::fetch(&Archive::find()?, &[codename, &backports])?
-        .install("qemu-system-x86", &backports)
 }

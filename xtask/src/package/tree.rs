@@ -13,9 +13,13 @@ use super::Control;
 use crate::{run, workspace};
 
 /// Files of `lb-agent/packaging`, and their places.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("config.toml", "etc/lb-agent/config.toml"),
     ("lb-agent.logrotate", "etc/logrotate.d/lb-agent"),
+    (
+        "lb-agent-prepare.service",
+        "usr/lib/systemd/system/lb-agent-prepare.service",
+    ),
     (
         "lb-agent.service",
         "usr/lib/systemd/system/lb-agent.service",

@@ -17,21 +17,28 @@ const FAULTS: [&str; 5] = [
 ];
 
 /// A line for the guest's shell that marks where a step begins.
-pub(super) fn begin(step: &str) -> String {
+pub(crate) fn begin(step: &str) -> String {
     format!("echo '{MARK} begin {step}'")
 }
 
 /// A line for the guest's shell that marks where a step has ended, with its exit code.
-pub(super) fn end(step: &str) -> String {
+pub(crate) fn end(step: &str) -> String {
     // The output may lack its last line break.
     format!("code=$?; echo; echo \"{MARK} end {step} $code\"")
+}
+
+/// The steps that have begun, in their order.
+pub(crate) fn begun(transcript: &str) -> impl Iterator<Item = &str> {
+    transcript
+        .lines()
+        .filter_map(|line| line.strip_prefix(MARK)?.strip_prefix(" begin "))
 }
 
 /// What a step printed, and its exit code.
 ///
 /// # Errors
 /// The guest never began the step, or did not get to its end.
-pub(super) fn step<'a>(transcript: &'a str, name: &str) -> Result<(&'a str, i32)> {
+pub(crate) fn step<'a>(transcript: &'a str, name: &str) -> Result<(&'a str, i32)> {
     let (_, rest) = transcript
         .split_once(&format!("{MARK} begin {name}\n"))
         .with_context(|| format!("the guest did not begin the step `{name}`"))?;
@@ -50,7 +57,7 @@ pub(super) fn step<'a>(transcript: &'a str, name: &str) -> Result<(&'a str, i32)
 ///
 /// # Errors
 /// Names what failed, and what did not run.
-pub(super) fn all_passed(transcript: &str, name: &str, expected: &BTreeSet<String>) -> Result<()> {
+pub(crate) fn all_passed(transcript: &str, name: &str, expected: &BTreeSet<String>) -> Result<()> {
     let (printed, code) = step(transcript, name)?;
     let mut passed = BTreeSet::new();
     let mut failed = Vec::new();
@@ -78,7 +85,7 @@ pub(super) fn all_passed(transcript: &str, name: &str, expected: &BTreeSet<Strin
 ///
 /// # Errors
 /// Quotes its first complaint.
-pub(super) fn no_faults(console: &str) -> Result<()> {
+pub(crate) fn no_faults(console: &str) -> Result<()> {
     let complaint = console
         .lines()
         .find(|line| FAULTS.iter().any(|fault| line.contains(fault)));
@@ -106,6 +113,7 @@ mod tests {
         assert!(printed.starts_with("running 2 tests") && code == 0);
         assert!(step(TRANSCRIPT, "other").is_err());
         assert!(step(TRANSCRIPT, "third").is_err());
+        assert_eq!(begun(TRANSCRIPT).collect::<Vec<_>>(), ["tests", "other"]);
     }
 
     #[test]
