@@ -329,24 +329,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
         service_manager::ready(&handle.snapshot());
     }
-    tasks.spawn(
-        "the status for the service manager",
-        |shutdown| async move {
-            tokio::select! {
-                () = shutdown => {}
-                () = service_manager::keep_told(told) => {}
-            }
-            Ok(())
-        },
-    );
-    let vouched = handle.clone();
-    tasks.spawn("the watchdog", |shutdown| async move {
-        tokio::select! {
-            () = shutdown => {}
-            () = service_manager::keep_alive(vouched) => {}
-        }
-        Ok(())
-    });
+    service_manager::accompany(&mut tasks, told, handle.clone());
 
     let result = wait_for_end(&mut tasks, &handle, hangup).await;
     service_manager::stopping();

@@ -144,7 +144,8 @@ async fn a_large_node_fits_into_bounded_answers() {
     let rig = Rig::over(crowd(1000, 100));
     let begun = Instant::now();
     // Path, longest answer, and what tells how much there is beyond.
-    let rows: &[(&str, usize, &[(&str, u64)])] = &[
+    type Row<'a> = (&'a str, usize, &'a [(&'a str, u64)]);
+    let rows: &[Row<'_>] = &[
         (
             "/api/v1/overview",
             20_000,

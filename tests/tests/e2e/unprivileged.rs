@@ -38,7 +38,7 @@ fn threads(pid: u32) -> Vec<BTreeMap<String, String>> {
 fn has_few_rights(pid: u32) {
     let few = format!("{:016x}", capability::all().bits());
     let none = format!("{:016x}", 0);
-    let own = [USER.1.to_string(); 1].repeat(4).join("\t");
+    let own = vec![USER.1.to_string(); 4].join("\t");
     let expected = [
         ("Uid", own.as_str()),
         ("CapInh", &none),
