@@ -8,7 +8,7 @@ services {
   check {
     http     = "http://10.77.1.2:8080/health"
     interval = "2s"
-    timeout  = "1s"
+    timeout  = "2s"
   }
 }
 
@@ -21,7 +21,7 @@ services {
   check {
     http     = "http://10.77.2.2:8080/health"
     interval = "2s"
-    timeout  = "1s"
+    timeout  = "2s"
   }
 }
 
@@ -34,6 +34,6 @@ services {
   check {
     http     = "http://10.77.3.2:8080/health"
     interval = "2s"
-    timeout  = "1s"
+    timeout  = "2s"
   }
 }
