@@ -25,7 +25,7 @@ pub(super) fn said(agent: &Agent) -> BTreeSet<String> {
     let mut add = |words: &[&str]| facts.insert(words.join("|"));
     let ask = |args: &[&str]| reply(agent, args);
     for service in list(&ask(&["service", "list"])["services"]) {
-        let vips: Vec<&str> = list(&service["vips"]).iter().map(|vip| text(vip)).collect();
+        let vips: Vec<&str> = list(&service["vips"]).iter().map(text).collect();
         let kind = format!(
             "{} · {}",
             text(&service["protocol"]),
@@ -124,7 +124,7 @@ fn grouped(value: &Value) -> String {
     let digits = value.as_u64().unwrap().to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
