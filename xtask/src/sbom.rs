@@ -230,7 +230,7 @@ mod tests {
     fn crates_of_a_crate() {
         let needs = |pkg: &str, kind: Value| json!({ "pkg": pkg, "dep_kinds": [{ "kind": kind }] });
         let metadata = json!({
-            "packages": ["a", "b", "c", "d", "e"].map(|name| json!({ "id": name, "name": name, "version": "1" })),
+            "packages": (["a", "b", "c", "d", "e"].map(|name| json!({ "id": name, "name": name, "version": "1" }))),
             "resolve": { "nodes": [
                 { "id": "a", "deps": [needs("b", Value::Null), needs("d", json!("dev"))] },
                 { "id": "b", "deps": [needs("c", json!("build")), needs("a", json!("dev"))] },
