@@ -84,7 +84,6 @@ fn top_shows_what_status_says() {
         "v1=70 v2=30".into(),
         "Backends of echo".into(),
         format!("{rule}/32"),
-        "scan".into(),
         "blocked".into(),
         backends[0].clone(),
         backends[1].clone(),
@@ -120,6 +119,7 @@ fn top_shows_what_status_says() {
         .map(|block| block["prefix"].as_str().unwrap())
         .collect();
     assert_eq!(blocks, [format!("{rule}/32").as_str(), "10.9.0.0/16"]);
+    assert_eq!(seen["blocks"][0]["reason"], "scan");
     assert!(seen["blocks"][0]["dropped_packets"].as_u64().unwrap() > 0);
     let flows = seen["services"][0]["flows"].as_u64().unwrap();
     assert!(flows > 0, "{seen}");
