@@ -121,8 +121,12 @@ fn top_shows_what_status_says() {
     assert_eq!(blocks, [format!("{rule}/32").as_str(), "10.9.0.0/16"]);
     assert_eq!(seen["blocks"][0]["reason"], "scan");
     assert!(seen["blocks"][0]["dropped_packets"].as_u64().unwrap() > 0);
-    let flows = seen["services"][0]["flows"].as_u64().unwrap();
-    assert!(flows > 0, "{seen}");
+    // The flow tables are counted every five seconds.
+    wait_for("flows of the service", PATIENCE, || {
+        let seen = picture(&scene, &[]);
+        Ok((seen["services"][0]["flows"].as_u64() > Some(0)).then_some(()))
+    })
+    .unwrap();
 
     // Keys, one after the other, on the same screen: what is seen then, and what no longer is. A key
     // that follows Escape too soon would be taken for one with Alt.
