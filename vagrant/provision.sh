@@ -276,18 +276,29 @@ start() {
     unit prometheus.service "$units/prometheus.service.d/lb-demo.conf" /etc/lb-demo/prometheus.yml
 }
 
-wait_until_served() {
-    local begun=$SECONDS
-    say 'Waiting until all three backends answer'
-    until [[ $(answers | sort -u | wc -l) == 3 ]]; do
+# wait_until WHAT COMMAND...: tries for two minutes.
+wait_until() {
+    local what=$1 begun=$SECONDS
+    shift
+    until "$@"; do
         if ((SECONDS - begun > 120)); then
             lb-agent status || true
-            fail 'not all of them did within two minutes; see above, and journalctl -u lb-agent -u consul -u "echo@*"'
+            fail "not within two minutes: $what; see journalctl -u lb-agent -u consul -u prometheus -u 'echo@*'"
         fi
         sleep 1
     done
-    echo "    they do, at http://$VIP/"
+    echo "    $what"
 }
+
+wait_until_served() {
+    say 'Waiting'
+    wait_until "all three backends answer at http://$VIP/" all_answer
+    wait_until 'Prometheus scrapes the agent' scraped
+}
+
+all_answer() { [[ $(answers | sort -u | wc -l) == 3 ]]; }
+
+scraped() { promtool query instant http://127.0.0.1:9090 'up{job="lb-agent"} == 1' 2>/dev/null | grep -q '=> 1'; }
 
 answers() {
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do

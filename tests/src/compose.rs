@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long a command may take, in seconds.
-const PATIENCE: &str = "150";
+const PATIENCE: &str = "240";
 
 /// An engine, and a place to type commands at. Dropped from the top down: the engine needs its files
 /// and its host to end well.

@@ -10,7 +10,7 @@ use lb_tests::{
 };
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Those who write beside their programs when they start, and say so in the README.
 const WRITABLE: [&str; 1] = ["elasticsearch"];

@@ -231,9 +231,9 @@ fn every_failure_has_its_mend() {
 #[test]
 fn xtask_commands_are_run_by_ci() {
     let script = fs::read_to_string(documents::top().join(".ci/run")).expect(".ci/run");
-    // `test` runs all of its parts, and `demo` builds first; what `reference` writes is compared by
-    // the tests.
-    let implied = ["build", "test unit", "reference"];
+    // `test` runs all of its parts, and `demo` builds first; what `reference` and `dashboards` write is
+    // compared by the tests.
+    let implied = ["build", "test unit", "reference", "dashboards"];
     let mut found = 0;
     for document in documents::all() {
         let text = document.text.replace('\n', " ");

@@ -63,6 +63,11 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// What both are built on; the agent for it, too.
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
 fn write(cyclonedx: &Path, half: &str, manifest: &str) -> Result<String> {
     let mut command = run::command(cyclonedx);
     command
@@ -74,7 +79,8 @@ fn write(cyclonedx: &Path, half: &str, manifest: &str) -> Result<String> {
             "json",
             "--all",
         ])
-        .args(["--spec-version", SPECIFICATION, "--override-filename", FILE]);
+        .args(["--spec-version", SPECIFICATION, "--override-filename", FILE])
+        .args(["--target", &target()]);
     run::run(
         &format!("write the bill of materials of {half}"),
         &mut command,
@@ -92,6 +98,8 @@ fn crates(root: &str, manifest: &str) -> Result<BTreeSet<(String, String)>> {
             "--format-version",
             "1",
             "--locked",
+            "--filter-platform",
+            &target(),
             "--manifest-path",
             manifest,
         ]),
@@ -161,7 +169,8 @@ fn faults(bom: &Value, root: &str, crates: &BTreeSet<(String, String)>) -> Vec<S
             continue;
         };
         let purl = component["purl"].as_str().unwrap_or_default();
-        if !purl.starts_with(&format!("pkg:cargo/{name}@{version}")) {
+        let expected = format!("pkg:cargo/{name}@{}", version.replace('+', "%2B"));
+        if !purl.replace('+', "%2B").starts_with(&expected) {
             faults.push(format!("{name} {version} has the package URL `{purl}`"));
         }
         // Our own come from the tree and have no checksum.

@@ -15,7 +15,7 @@ fn page() {
         .get_about()
         .map(ToString::to_string)
         .unwrap_or_default();
-    writeln!(page, "{about}. `lb-agent help COMMAND` says the same.\n").unwrap();
+    writeln!(page, "{about}. `help COMMAND` says the same.\n").unwrap();
     let exits = command
         .get_after_help()
         .map(ToString::to_string)

@@ -84,7 +84,6 @@ fn top_shows_what_status_says() {
         "v1=70 v2=30".into(),
         "Backends of echo".into(),
         format!("{rule}/32"),
-        "scan".into(),
         "blocked".into(),
         backends[0].clone(),
         backends[1].clone(),
@@ -120,25 +119,26 @@ fn top_shows_what_status_says() {
         .map(|block| block["prefix"].as_str().unwrap())
         .collect();
     assert_eq!(blocks, [format!("{rule}/32").as_str(), "10.9.0.0/16"]);
+    assert_eq!(seen["blocks"][0]["reason"], "scan");
     assert!(seen["blocks"][0]["dropped_packets"].as_u64().unwrap() > 0);
     let flows = seen["services"][0]["flows"].as_u64().unwrap();
     assert!(flows > 0, "{seen}");
 
-    // Keys, one after the other, on the same screen.
-    let rows: [(&str, &str); 6] = [
-        ("?", "sort the pane by its next column"),
-        ("x", "Services"),
-        ("\r", "forwarding"),
-        ("\u{1b}", "Tab pane"),
-        ("/nobody", "nothing fits the filter"),
-        ("\u{1b}", VIP),
+    // Keys, one after the other, on the same screen: what is seen then, and what no longer is. A key
+    // that follows Escape too soon would be taken for one with Alt.
+    let rows = [
+        ("?", "sort the pane by its next column", "Detail"),
+        ("x", "Services", "sort the pane"),
+        ("\r", "forwarding", "sort the pane"),
+        ("\u{1b}", "Tab pane", "forwarding"),
+        ("/nobody", "nothing fits the filter", "Tab pane"),
+        ("\u{1b}", VIP, "nobody"),
     ];
-    for (keys, word) in rows {
+    for (keys, present, gone) in rows {
         screen.press(keys).unwrap();
+        let fits = |text: &str| text.contains(present) && !text.contains(gone);
         screen
-            .wait(&format!("{word:?} after {keys:?}"), |text| {
-                text.contains(word)
-            })
+            .wait(&format!("{present:?} after {keys:?}"), fits)
             .unwrap();
     }
     screen.press("q").unwrap();
