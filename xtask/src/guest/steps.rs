@@ -214,10 +214,9 @@ cat /run/purge >&2
 for path in /usr/bin/lb-agent /etc/lb-agent /var/lib/lb-agent /run/lb-agent /usr/lib/systemd/system/lb-agent.service; do
     [ ! -e $path ] || echo left: $path
 done
-ls /sys/fs/bpf
+[ ! -e /sys/fs/bpf/lb-agent ] || echo left: programs and maps
 ip link | grep xdp
-pgrep -a lb-agent
-true",
+until_true '! pgrep lb-agent >&2'",
         judge: judge::silent,
     },
 ];
