@@ -178,6 +178,13 @@ fn phase(script: &mut String, steps: &[Step]) -> Result<()> {
             step.script
         )?;
         writeln!(script, "{}", transcript::end(step.name))?;
+        if step.name == FIRST[0].name {
+            // Nothing else can end well.
+            writeln!(
+                script,
+                "[ $code = 0 ] || {{\n{JOURNAL}systemctl poweroff\nexit\n}}"
+            )?;
+        }
     }
     Ok(())
 }
