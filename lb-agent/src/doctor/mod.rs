@@ -209,6 +209,25 @@ pub fn complaint(findings: &[Finding]) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// One thing is not fine, as advice and with these words in its mend; or, if `subject` is empty,
+    /// none.
+    pub(super) fn nothing_wrong_but(findings: &[Finding], subject: &str, mend: &str) {
+        let wrong: Vec<&Finding> = findings
+            .iter()
+            .filter(|finding| finding.state != State::Fine)
+            .collect();
+        if subject.is_empty() {
+            assert!(wrong.is_empty(), "{wrong:?}");
+            return;
+        }
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+        assert_eq!(
+            (wrong[0].subject.as_str(), wrong[0].state),
+            (subject, State::Advice)
+        );
+        assert!(wrong[0].mend.as_ref().unwrap().contains(mend), "{wrong:?}");
+    }
+
     #[test]
     fn only_what_is_missing_is_a_complaint() {
         let fine = Finding::fine("kernel", "6.1");

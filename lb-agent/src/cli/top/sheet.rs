@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) use self::detail::detail;
 use super::{
     order::{self, Key, Order},
-    picture::{BackendRow, BlockRow, DropRow, EventRow, Picture, ServiceRow},
+    picture::{BackendRow, BlockRow, DropRow, EventRow, Picture, ServiceRow, Traffic},
     rate::{shown, shown_bits},
 };
 use crate::cli::output::{one_line, percent, span};
@@ -232,29 +232,40 @@ fn service(of: &ServiceRow) -> Row {
         [one] => one.clone(),
         [first, others @ ..] => format!("{first} +{}", others.len()),
     };
+    let [packets, bits, new, flows] = rates(traffic);
     Row {
         id: of.name.clone(),
         cells: vec![
             plain(of.name.clone()),
             plain(vips),
             toned(Tone::Faint, of.protocol.clone()),
-            quantity(
-                traffic.packets_per_second,
-                shown(traffic.packets_per_second),
-            ),
-            quantity(
-                traffic.bytes_per_second,
-                shown_bits(traffic.bytes_per_second),
-            ),
-            quantity(
-                traffic.new_flows_per_second,
-                shown(traffic.new_flows_per_second),
-            ),
-            quantity(Some(traffic.flows as f64), traffic.flows.to_string()),
+            packets,
+            bits,
+            new,
+            flows,
             toned(tone, format!("{}/{}", of.backends_healthy, of.backends)),
             plain(of.split.clone()),
         ],
     }
+}
+
+/// Packets, bits and new flows a second, and flows.
+fn rates(traffic: &Traffic) -> [Cell; 4] {
+    [
+        quantity(
+            traffic.packets_per_second,
+            shown(traffic.packets_per_second),
+        ),
+        quantity(
+            traffic.bytes_per_second,
+            shown_bits(traffic.bytes_per_second),
+        ),
+        quantity(
+            traffic.new_flows_per_second,
+            shown(traffic.new_flows_per_second),
+        ),
+        quantity(Some(traffic.flows as f64), traffic.flows.to_string()),
+    ]
 }
 
 fn backend(of: &BackendRow) -> Row {
@@ -276,6 +287,7 @@ fn backend(of: &BackendRow) -> Row {
             },
         ),
     };
+    let [packets, bits, new, flows] = rates(traffic);
     Row {
         id: format!("{} {}", of.id, of.address),
         cells: vec![
@@ -284,19 +296,10 @@ fn backend(of: &BackendRow) -> Row {
             plain(bar(of.share_percent)),
             plain(percent(of.share_percent)),
             plain(of.subset.clone().unwrap_or_default()),
-            quantity(
-                traffic.packets_per_second,
-                shown(traffic.packets_per_second),
-            ),
-            quantity(
-                traffic.bytes_per_second,
-                shown_bits(traffic.bytes_per_second),
-            ),
-            quantity(
-                traffic.new_flows_per_second,
-                shown(traffic.new_flows_per_second),
-            ),
-            quantity(Some(traffic.flows as f64), traffic.flows.to_string()),
+            packets,
+            bits,
+            new,
+            flows,
             toned(Tone::Faint, of.reason.clone()),
         ],
     }
