@@ -17,7 +17,7 @@ readonly VIP=${LB_VIP:-192.168.56.80}
 readonly CONSUL_VERSION=1.8.7
 readonly CONSUL_RELEASES=${LB_CONSUL_RELEASES:-https://releases.hashicorp.com/consul}
 
-readonly PACKAGES=(ca-certificates curl iproute2 prometheus python3)
+readonly PACKAGES=(ca-certificates curl iproute2 procps prometheus python3)
 
 # Files that this run has written anew.
 CHANGED=()
@@ -220,6 +220,10 @@ install_demo() {
     put "$DEMO/echo.hcl" /etc/lb-demo/consul.d/echo.hcl
     put "$DEMO/prometheus.conf" /etc/systemd/system/prometheus.service.d/lb-demo.conf
     put "$DEMO/prometheus.yml" /etc/lb-demo/prometheus.yml
+    # Debian's default of 3 keeps everybody without CAP_SYS_ADMIN from perf events, the agent's user with
+    # CAP_PERFMON too; 2 is the kernel's own.
+    put "$DEMO/sysctl.conf" /etc/sysctl.d/lb-demo.conf
+    sysctl --quiet --load /etc/sysctl.d/lb-demo.conf
     configuration=$(mktemp)
     configure >"$configuration"
     put "$configuration" /etc/lb-agent/config.toml
