@@ -152,7 +152,16 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let trace = datapath
         .take_trace()
         .context("the trace is in other hands")?;
-    let held = datapath.hold_fragments()?;
+    let held = match datapath.hold_fragments() {
+        Ok(held) => Some(held),
+        // They go to the stack then; all else works.
+        Err(error) if error.is_denied() => {
+            warn!(%error, "fragments that come out of order are not kept: Debian's kernels let only \
+                 root listen, unless kernel.perf_event_paranoid is 2 or less");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks {
@@ -217,9 +226,12 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         Ok(())
     });
     let fragment_stats = Arc::new(FragmentStats::default());
-    let keeping = fragments::keep(held, fragment_stats.clone(), tasks.stopped.clone());
-    tasks.spawn("the keeping of fragments", |_| async move {
-        keeping.await;
+    let (stats, stopped) = (fragment_stats.clone(), tasks.stopped.clone());
+    tasks.spawn("the keeping of fragments", |shutdown| async move {
+        match held {
+            Some(held) => fragments::keep(held, stats, stopped).await,
+            None => shutdown.await,
+        }
         Ok(())
     });
     let sources = api::Sources {
