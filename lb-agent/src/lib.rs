@@ -16,7 +16,7 @@
 //! - [`privilege`]: with which rights it works.
 //! - [`run`]: makes every part and wires them.
 //! - [`logging`]: structured logs on stderr.
-//! - [`metrics`]: the Prometheus endpoint.
+//! - [`metrics`]: the Prometheus endpoint. [`page`]: the status page beside it.
 //! - [`watch`]: hands single packets' events to those who trace.
 //! - [`fragments`]: keeps fragments that come before the first one of their packet.
 //! - [`datapath`]: the kernel half; the only place that names aya.
@@ -32,9 +32,12 @@ pub mod dtab;
 pub mod fragments;
 pub mod logging;
 pub mod metrics;
+pub mod page;
 pub mod privilege;
 pub mod probe;
 pub mod proxy;
+#[cfg(test)]
+mod reference;
 pub mod registrar;
 pub mod run;
 pub mod source;

@@ -19,8 +19,9 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub(crate) use self::options::consul_options;
 use self::{
-    options::{consul_options, datapath_options, registration_prefix},
+    options::{datapath_options, registration_prefix},
     tasks::{Tasks, wait_for_end},
 };
 use crate::{
@@ -34,7 +35,7 @@ use crate::{
     },
     dtab,
     fragments::{self, FragmentStats},
-    metrics, probe,
+    metrics, page, probe,
     proxy::{self, Proxy, telemetry::Telemetry},
     registrar,
     source::{
@@ -151,7 +152,16 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     let trace = datapath
         .take_trace()
         .context("the trace is in other hands")?;
-    let held = datapath.hold_fragments()?;
+    let held = match datapath.hold_fragments() {
+        Ok(held) => Some(held),
+        // They go to the stack then; all else works.
+        Err(error) if error.is_denied() => {
+            warn!(%error, "fragments that come out of order are not kept: Debian's kernels let only \
+                 root listen, unless kernel.perf_event_paranoid is 2 or less");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks {
@@ -216,9 +226,12 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         Ok(())
     });
     let fragment_stats = Arc::new(FragmentStats::default());
-    let keeping = fragments::keep(held, fragment_stats.clone(), tasks.stopped.clone());
-    tasks.spawn("the keeping of fragments", |_| async move {
-        keeping.await;
+    let (stats, stopped) = (fragment_stats.clone(), tasks.stopped.clone());
+    tasks.spawn("the keeping of fragments", |shutdown| async move {
+        match held {
+            Some(held) => fragments::keep(held, stats, stopped).await,
+            None => shutdown.await,
+        }
         Ok(())
     });
     let sources = api::Sources {
@@ -307,6 +320,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         });
     }
     let metrics_handle = handle.clone();
+    let page = page::router(&config.page, metrics_listener.local_addr()?, handle.clone());
     tasks.spawn("the metrics endpoint", |shutdown| async move {
         let sources = metrics::Sources {
             handle: metrics_handle,
@@ -315,7 +329,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
             fragments: fragment_stats,
             proxy: proxy_counts,
         };
-        metrics::serve(metrics_listener, sources, shutdown).await;
+        metrics::serve(metrics_listener, sources, page, shutdown).await;
         Ok(())
     });
     tasks.spawn("the API", |shutdown| async move {
@@ -327,24 +341,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         info!(socket = %config.node.socket().display(), metrics = %config.metrics.listen, "ready");
         service_manager::ready(&handle.snapshot());
     }
-    tasks.spawn(
-        "the status for the service manager",
-        |shutdown| async move {
-            tokio::select! {
-                () = shutdown => {}
-                () = service_manager::keep_told(told) => {}
-            }
-            Ok(())
-        },
-    );
-    let vouched = handle.clone();
-    tasks.spawn("the watchdog", |shutdown| async move {
-        tokio::select! {
-            () = shutdown => {}
-            () = service_manager::keep_alive(vouched) => {}
-        }
-        Ok(())
-    });
+    service_manager::accompany(&mut tasks, told, handle.clone());
 
     let result = wait_for_end(&mut tasks, &handle, hangup).await;
     service_manager::stopping();

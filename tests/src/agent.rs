@@ -1,33 +1,30 @@
 //! The agent under test, as a process on the node, with everything it keeps in places of its own.
 
+mod pins;
+
 use std::{
     fmt::Write,
-    fs, io,
+    fs,
     net::SocketAddr,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{MetadataExt, PermissionsExt},
-    },
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use lb_agent::{config::HELD_SOCKETS, proxy::front::holder::ARGUMENT};
+use anyhow::{Context, Result, ensure};
+use lb_agent::proxy::front::holder::ARGUMENT;
 
+use self::pins::Pins;
+pub use self::pins::mount_bpffs;
+pub(crate) use self::pins::sweep_pins;
 use crate::{
     backend::program,
-    cleanup::{self, Guard},
     client::Client,
-    namespace::{Entry, Namespace, run_tool, stale, unique_name},
+    namespace::{Entry, Namespace},
     process::{Process, wait_for},
     topology::Topology,
 };
-
-/// Where the kernel keeps pinned maps and links.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// Variable that names another `lb-agent` than the one built along with the running program.
 pub const BINARY_VARIABLE: &str = "LB_AGENT_BIN";
@@ -38,9 +35,6 @@ pub const USER_VARIABLE: &str = "LB_AGENT_USER";
 
 /// How long the agent may take until it answers.
 const READY: Duration = Duration::from_secs(20);
-
-/// How long taking the programs off may take.
-const DETACH: Duration = Duration::from_secs(10);
 
 /// What to start: the topology's node, plus configuration.
 #[derive(Clone, Debug)]
@@ -191,10 +185,8 @@ pub struct Output {
 impl Agent {
     /// Runs `lb-agent ARGS` against this agent. That the command fails is no error here.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
-        let output = command(&self.namespace, &self.binary)?
-            .arg("--socket")
-            .arg(&self.files.socket)
-            .args(args)
+        let output = self
+            .prepare(args)?
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("cannot run {}", self.binary.display()))?;
@@ -205,7 +197,14 @@ impl Agent {
         })
     }
 
-    /// The same, and an error unless it ends with exit code 0. Returns standard output.
+    /// The same command, not started yet.
+    pub fn prepare(&self, args: &[&str]) -> Result<Command> {
+        let mut command = command(&self.namespace, &self.binary)?;
+        command.arg("--socket").arg(&self.files.socket).args(args);
+        Ok(command)
+    }
+
+    /// As [`Agent::cli`], and an error unless it ends with exit code 0. Returns standard output.
     pub fn command(&self, args: &[&str]) -> Result<String> {
         let output = self.cli(args)?;
         ensure!(
@@ -343,81 +342,4 @@ fn let_pass(directory: &Path) -> Result<()> {
 
 fn write_config(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// A directory for pins on the BPF file system, emptied and removed when dropped; with it ends the
-/// process that holds listening sockets.
-#[derive(Debug)]
-struct Pins {
-    directory: PathBuf,
-    _guard: Guard,
-}
-
-impl Pins {
-    fn new(binary: &Path, namespace: &Entry, socket: &Path) -> Result<Self> {
-        mount_bpffs()?;
-        let directory = Path::new(BPFFS).join(unique_name("pins"));
-        let guard = cleanup::on_exit({
-            let (directory, binary) = (directory.clone(), binary.to_owned());
-            let (namespace, socket) = (namespace.clone(), socket.to_owned());
-            move || {
-                if (directory.exists() || socket.with_file_name(HELD_SOCKETS).exists())
-                    && let Ok(mut command) = namespace.command(binary)
-                {
-                    command.arg("--socket").arg(&socket);
-                    command.arg("detach").arg("--bpf-dir").arg(&directory);
-                    run_briefly(&mut command);
-                }
-                // Whatever the agent made of it.
-                let _ = fs::remove_dir_all(directory);
-            }
-        });
-        Ok(Self {
-            directory,
-            _guard: guard,
-        })
-    }
-}
-
-/// Runs a command for at most [`DETACH`], and does not care how it ends.
-fn run_briefly(command: &mut Command) {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else {
-        return;
-    };
-    let deadline = Instant::now() + DETACH;
-    while let Ok(None) = child.try_wait() {
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Removes the pins of killed runs.
-pub(crate) fn sweep_pins() {
-    for path in stale(Path::new(BPFFS)) {
-        // What cannot be removed is in nobody's way: names are unique.
-        let _ = fs::remove_dir_all(path);
-    }
-}
-
-/// Mounts the BPF file system where there is none.
-pub fn mount_bpffs() -> Result<()> {
-    let path = std::ffi::CString::new(Path::new(BPFFS).as_os_str().as_bytes())?;
-    // SAFETY: statfs is plain data, for which all zeroes is a value.
-    let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the path ends in a zero byte and `facts` is writable.
-    if unsafe { libc::statfs(path.as_ptr(), &raw mut facts) } != 0 {
-        bail!("cannot look at {BPFFS}: {}", io::Error::last_os_error());
-    }
-    if facts.f_type != libc::BPF_FS_MAGIC {
-        run_tool(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]))?;
-    }
-    Ok(())
 }

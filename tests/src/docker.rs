@@ -40,6 +40,13 @@ impl Docker {
     /// Starts an engine without containers in the namespace, and gives it the image [`IMAGE`].
     /// Its files lie in `directory`.
     pub fn start(namespace: &Namespace, directory: &Path) -> Result<Self> {
+        let docker = Self::without_images(namespace, directory)?;
+        docker.import()?;
+        Ok(docker)
+    }
+
+    /// The same without an image.
+    pub fn without_images(namespace: &Namespace, directory: &Path) -> Result<Self> {
         let directory = directory.join("docker");
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -55,7 +62,6 @@ impl Docker {
             _guard: guard,
         };
         docker.wait_until_ready()?;
-        docker.import()?;
         Ok(docker)
     }
 

@@ -2,9 +2,9 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `GET /` | JSON: `hostname` and `text` |
+//! | `GET /` | JSON: `hostname`, `text`, and if there are such `version` and `request_id` (the `X-Request-Id` that came) |
 //! | `GET /head` | JSON: the headers that came, by name |
-//! | `GET /health` | 200, or 503 between `POST /fail` and `POST /heal` |
+//! | `GET /health` | 200, or 503 between `POST /fail` and `POST /heal`, and while it drains |
 //! | `GET /bytes/N` | the first N bytes of [`crate::pattern`] |
 //! | `PUT /upload` | JSON: `bytes` and `sha256` of the body |
 //! | datagram | `NAME:` and the datagram, from the same port over UDP |
@@ -66,6 +66,10 @@ pub struct Options {
     pub name: String,
     /// `text` of the answer to `GET /`.
     pub text: String,
+    /// `version` of the answer to `GET /`.
+    pub version: Option<String>,
+    /// How long everybody is still served after the request to end, while health says no.
+    pub drain: Duration,
     /// Addresses for HTTP and UDP.
     pub listen: Vec<SocketAddr>,
     /// Port for the plain TCP echo, on the same addresses.
@@ -81,6 +85,7 @@ struct Service {
     name: String,
     mark: HeaderValue,
     text: String,
+    version: Option<String>,
     failing: AtomicBool,
     /// Of gRPC.
     health: HealthReporter,
@@ -99,8 +104,8 @@ impl Stop {
     }
 }
 
-/// Serves until `shutdown`, then lets open requests end for at most two seconds.
-/// Fails if an address cannot be bound.
+/// Serves until `shutdown` and for the time of the drain, then lets open requests end for at most two
+/// seconds. Fails if an address cannot be bound.
 pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Result<()> {
     let (health, grpc) = tonic_health::server::health_reporter();
     let service = Arc::new(Service {
@@ -109,6 +114,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
             .context("the name must do as the value of a header")?,
         name: options.name,
         text: options.text,
+        version: options.version,
         failing: AtomicBool::new(false),
     });
     let (stop, stopped) = watch::channel(false);
@@ -171,6 +177,10 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
         }
     }
     shutdown.await;
+    if !options.drain.is_zero() {
+        service.set_failing(true).await;
+        time::sleep(options.drain).await;
+    }
     stop.send_replace(true);
     // What has not ended by then ends with the process.
     let _ = time::timeout(GRACE, tasks.join_all()).await;
@@ -278,7 +288,7 @@ impl Service {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let mut response = match (request.method(), path.as_str()) {
-            (&Method::GET, "/") => json(&json!({"hostname": self.name, "text": self.text})),
+            (&Method::GET, "/") => self.introduce(&request),
             (&Method::GET, "/head") => {
                 let headers = request.headers().iter();
                 let headers: BTreeMap<&str, _> = headers
@@ -304,6 +314,17 @@ impl Service {
             .headers_mut()
             .insert(BACKEND_HEADER, self.mark.clone());
         response
+    }
+
+    fn introduce(&self, request: &Request<Incoming>) -> Response<Body> {
+        let mut told = json!({"hostname": self.name, "text": self.text});
+        if let Some(version) = &self.version {
+            told["version"] = json!(version);
+        }
+        if let Some(id) = request.headers().get("x-request-id") {
+            told["request_id"] = json!(String::from_utf8_lossy(id.as_bytes()));
+        }
+        json(&told)
     }
 
     async fn set_failing(&self, failing: bool) -> Response<Body> {
@@ -339,7 +360,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 }
 
 fn json(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::from(value.to_string())));
+    // The line's end is for those who look at it in a terminal.
+    let mut response = Response::new(Either::Left(Full::from(format!("{value}\n"))));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

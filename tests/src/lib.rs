@@ -20,10 +20,13 @@
 //! - [`cgroup`], [`talk`]: a cgroup of a test's own, and a process in it that makes socket calls
 //!   on request.
 //! - [`packet`], [`world`] (over [`pins`]): frames, and a loaded datapath that they are run through.
-//! - [`agent`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
+//! - [`agent`], [`browser`], [`consul`], [`docker`], [`prometheus`]: the real programs, run in the node's namespace.
 //! - [`notified`]: the service manager that the agent tells how it stands; [`halt`]: one of its
 //!   threads made to hang.
 //! - [`overlay`]: a copy of the machine's files, for installing packages.
+//! - [`screen`]: a program on a pseudo terminal.
+//! - [`grafana`]: dashboards, and what they ask Prometheus.
+//! - [`compose`]: the demonstration of `compose/` on an engine as of [`docker`].
 //! - [`bench`]: samples, goals, table and file of the benchmarks.
 //! - [`pace`]: limits that stretch on a slow machine.
 //! - [`stats`]: what counts as "as expected" when chance is involved.
@@ -35,17 +38,21 @@ pub mod authority;
 pub mod backend;
 pub mod bench;
 pub mod bridge;
+pub mod browser;
 pub mod calls;
 pub mod cgroup;
 pub mod cleanup;
 pub mod client;
+pub mod compose;
 pub mod consul;
 pub mod crowd;
 pub mod direct;
 pub mod docker;
+pub mod documents;
 pub mod echo;
 mod exchange;
 pub mod frame;
+pub mod grafana;
 pub mod halt;
 pub mod http2;
 pub mod link;
@@ -64,6 +71,7 @@ pub mod pins;
 pub mod process;
 pub mod prometheus;
 pub mod scratch;
+pub mod screen;
 pub mod stats;
 pub mod talk;
 pub mod tamper;

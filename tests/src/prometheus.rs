@@ -14,12 +14,16 @@ use serde_json::Value;
 
 use crate::{
     client::Client,
-    namespace::{Entry, Namespace},
+    namespace::{Entry, Namespace, run_tool},
+    pace::at_this_pace,
     process::{Process, installed, wait_for},
 };
 
 /// Where its HTTP API listens, inside the namespace.
 const ADDRESS: &str = "127.0.0.1:9090";
+
+/// How long an answer may take; a query over long ranges takes its time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A Prometheus server. Dropping it ends it.
 #[derive(Debug)]
@@ -32,6 +36,17 @@ impl Prometheus {
     /// Starts one that scrapes `http://<target>/metrics` every second as job `lb-agent`, and
     /// waits until it takes questions. Its files lie in `directory`.
     pub fn start(namespace: &Namespace, target: SocketAddr, directory: &Path) -> Result<Self> {
+        let config = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+             scrape_configs:\n\
+             - job_name: lb-agent\n  \
+               static_configs: [{{targets: ['{target}']}}]\n"
+        );
+        Self::configured(namespace, &config, directory)
+    }
+
+    /// The same with this configuration.
+    pub fn configured(namespace: &Namespace, text: &str, directory: &Path) -> Result<Self> {
         if !installed("prometheus") {
             bail!("prometheus is not installed; `cargo xtask setup` installs it");
         }
@@ -39,12 +54,6 @@ impl Prometheus {
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let config = directory.join("prometheus.yml");
-        let text = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-             scrape_configs:\n\
-             - job_name: lb-agent\n  \
-               static_configs: [{{targets: ['{target}']}}]\n"
-        );
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let mut command = namespace.command("prometheus")?;
         command
@@ -70,12 +79,27 @@ impl Prometheus {
 
     /// The result of an instant query: a list of `{"metric": {…}, "value": [time, "number"]}`.
     pub fn query(&self, promql: &str) -> Result<Value> {
-        let body = self
-            .get(&format!("/api/v1/query?query={}", encode(promql)))
+        let path = format!("/api/v1/query?query={}", encode(promql));
+        let mut data = self
+            .data(&path)
             .with_context(|| format!("cannot query `{promql}`"))?;
-        let mut answer: Value =
-            serde_json::from_str(&body).context("Prometheus' answer is not JSON")?;
-        Ok(answer["data"]["result"].take())
+        Ok(data["result"].take())
+    }
+
+    /// The result of a query for each `step` seconds between two times, in seconds since 1970: a
+    /// list of `{"metric": {…}, "values": [[time, "number"], …]}`.
+    pub fn query_range(&self, promql: &str, (from, to): (u64, u64), step: u64) -> Result<Value> {
+        let query = encode(promql);
+        let path = format!("/api/v1/query_range?query={query}&start={from}&end={to}&step={step}");
+        let mut data = self
+            .data(&path)
+            .with_context(|| format!("cannot query `{promql}`"))?;
+        Ok(data["result"].take())
+    }
+
+    /// Alerts that are pending or firing: `{"labels": {…}, "annotations": {…}, "state": …}`.
+    pub fn alerts(&self) -> Result<Value> {
+        Ok(self.data("/api/v1/alerts")?["alerts"].take())
     }
 
     /// The value of the query's only series; `None` as long as there is none.
@@ -96,9 +120,17 @@ impl Prometheus {
         Ok(value)
     }
 
+    fn data(&self, path: &str) -> Result<Value> {
+        let body = self.get(path)?;
+        let mut answer: Value =
+            serde_json::from_str(&body).context("Prometheus' answer is not JSON")?;
+        Ok(answer["data"].take())
+    }
+
     fn get(&self, path: &str) -> Result<String> {
         let address = ADDRESS.parse().expect("a valid address");
-        let response = Client::at(self.namespace.clone()).get(address, path)?;
+        let client = Client::at(self.namespace.clone()).patience(at_this_pace(PATIENCE));
+        let response = client.get(address, path)?;
         ensure!(
             response.status == 200,
             "Prometheus answered with status {}: {}",
@@ -148,6 +180,15 @@ pub fn check_metrics(text: &str) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
+}
+
+/// Runs `promtool` with these arguments in a directory. The error quotes its complaints.
+pub fn promtool(directory: &Path, args: &[&str]) -> Result<()> {
+    if !installed("promtool") {
+        bail!("promtool is not installed; `cargo xtask setup` installs it");
+    }
+    let mut command = Command::new("promtool");
+    run_tool(command.current_dir(directory).args(args)).map(drop)
 }
 
 #[cfg(test)]

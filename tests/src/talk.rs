@@ -172,7 +172,7 @@ fn ask(stream: &mut TcpStream) -> io::Result<String> {
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
     // The body is one JSON object without another in it.
-    while !answer.ends_with(b"}") {
+    while !answer.ends_with(b"}\n") {
         match stream.read(&mut buffer)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             length => answer.extend_from_slice(&buffer[..length]),

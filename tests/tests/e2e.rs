@@ -18,6 +18,10 @@ mod connections;
 mod consul;
 #[path = "e2e/consul_chaos.rs"]
 mod consul_chaos;
+#[path = "e2e/dashboards.rs"]
+mod dashboards;
+#[path = "e2e/dashboards_scene.rs"]
+mod dashboards_scene;
 #[path = "e2e/deploys.rs"]
 mod deploys;
 #[path = "e2e/docker.rs"]
@@ -58,6 +62,8 @@ mod lost;
 mod million;
 #[path = "e2e/mishaps.rs"]
 mod mishaps;
+#[path = "e2e/page.rs"]
+mod page;
 #[path = "e2e/paths.rs"]
 mod paths;
 #[path = "e2e/prometheus.rs"]
@@ -114,6 +120,8 @@ mod shifts;
 mod steering;
 #[path = "e2e/tc.rs"]
 mod tc;
+#[path = "e2e/top.rs"]
+mod top;
 #[path = "e2e/traffic.rs"]
 mod traffic;
 #[path = "e2e/turmoil.rs"]

@@ -32,7 +32,7 @@ impl Catalog {
             fs::create_dir_all(&path)
                 .with_context(|| format!("could not create {}", path.display()))?;
         }
-        let entry = archive.entry("other machines for the tests.", suites);
+        let entry = archive.entry("packages of other suites, for the tests.", suites);
         catalog.write("suite.sources", &entry)?;
         // As if nothing were installed: the candidate is then what the suite has.
         catalog.write("status", "")?;

@@ -5,12 +5,16 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod audit;
 mod bench;
 mod build_agent;
 mod build_ebpf;
 mod bullseye;
 mod catalog;
+mod compose;
+mod dashboards;
 mod demo;
+mod fuzz;
 mod guest;
 mod kernels;
 mod linker;
@@ -18,11 +22,14 @@ mod lint;
 mod package;
 mod programs;
 mod qemu;
+mod reference;
 mod run;
+mod sbom;
 mod setup;
 mod suite;
 mod test;
 mod tidy;
+mod tool;
 mod toolchain;
 mod transcript;
 mod workspace;
@@ -51,12 +58,22 @@ enum Task {
     Demo(demo::Args),
     /// Run the tests: all of them, or one kind
     Test(test::Args),
+    /// Write Grafana's dashboards anew from compose/grafana/source
+    Dashboards,
     /// Run a benchmark (as root)
     Bench(bench::Args),
     /// Check formatting and clippy, both halves, warnings denied
     Lint,
     /// Check the layout rules of the source tree
     Tidy,
+    /// Write docs/reference from the code
+    Reference,
+    /// Check licences, sources, duplicates and known vulnerabilities of all crates (cargo-deny)
+    Audit(audit::Args),
+    /// Write the bill of materials of agent and programs: target/sbom (CycloneDX)
+    Sbom,
+    /// Run the tests that make their input by chance with other seeds
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,9 +84,14 @@ fn main() -> ExitCode {
         Task::Package(args) => package::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Dashboards => dashboards::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
+        Task::Reference => reference::run(),
+        Task::Audit(args) => audit::run(&args),
+        Task::Sbom => sbom::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -16,6 +16,13 @@ pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace::root());
     cargo
+}
+
+/// A program, in the top of the tree.
+pub(crate) fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(workspace::root());
+    command
 }
 
 /// Runs `command` with this process's input and output. `task` completes "could not …".

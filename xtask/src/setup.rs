@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bullseye, linker, run, toolchain, toolchain::Toolchain};
+use crate::{apt, bullseye, compose, linker, run, toolchain, toolchain::Toolchain};
 
 /// What the machine is to be made ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ impl Purpose {
 
     fn runs_consul(self) -> bool {
         matches!(self, Self::Demo | Self::Test | Self::Everything)
+    }
+
+    fn runs_compose(self) -> bool {
+        matches!(self, Self::Test | Self::Everything)
     }
 
     fn lints(self) -> bool {
@@ -88,7 +92,7 @@ const PROGRAMS: [Program; 12] = [
 ];
 
 /// What the tests run besides.
-const TEST_PROGRAMS: [Program; 9] = [
+const TEST_PROGRAMS: [Program; 11] = [
     ("zsh", "zsh", "completes the agent's commands"),
     ("fish", "fish", "completes the agent's commands"),
     ("lintian", "lintian", "finds faults in the package"),
@@ -97,6 +101,12 @@ const TEST_PROGRAMS: [Program; 9] = [
         "dockerd",
         "docker.io",
         "runs the containers that the agent registers, as an engine of the test's own",
+    ),
+    ("chromium", "chromium", "looks at the status page"),
+    (
+        "/etc/ssl/certs/ca-certificates.crt",
+        "ca-certificates",
+        "goes into the images of the demonstration",
     ),
     ("nghttp", "nghttp2-client", "is a client of HTTP/2"),
     ("haproxy", "haproxy", "stands before and behind the proxy"),
@@ -167,6 +177,9 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
             }
             (got, _) => got?,
         }
+    }
+    if purpose.runs_compose() {
+        compose::ensure()?;
     }
     Ok(())
 }

@@ -99,7 +99,11 @@ mod tests {
         for path in ["Cargo.lock", "README.md", ".gitignore", "compose/README.md"] {
             tree.insert(path.into(), String::new());
         }
-        for path in ["vagrant/README.md", "proto/lb/v1/agent.proto"] {
+        for path in [
+            "docs/README.md",
+            "vagrant/README.md",
+            "proto/lb/v1/agent.proto",
+        ] {
             tree.insert(path.into(), String::new());
         }
         tree.insert("Cargo.toml".into(), "[workspace]\n".into());
@@ -173,7 +177,7 @@ mod tests {
     fn what_the_rules_find() {
         let long = "//! F.\n".to_string() + &"\n".repeat(400);
         let rows = [
-            ("docs/README.md", "", 1, "top level"),
+            ("notes/README.md", "", 1, "top level"),
             ("Makefile", "", 1, "top level"),
             ("lb-agent/src/utils.rs", "//! F.\n", 1, "called `utils`"),
             ("lb-agent/src/types/mod.rs", "//! F.\n", 1, "called `types`"),

@@ -16,6 +16,8 @@ use crate::controller::Handle;
 
 /// Rules in one part of a list; the controller does other work between two parts.
 const PAGE: usize = 4096;
+/// Rules that can be asked for by what they dropped.
+const MOST_LEADERS: usize = 1000;
 
 /// A list, a page after another.
 pub(super) type Pages =
@@ -60,6 +62,22 @@ pub(super) async fn delete(
         handle.block_del(prefixes).await? as u64
     };
     Ok(Response::new(proto::DeleteBlocksResponse { deleted }))
+}
+
+/// Lists `most` rules, those that dropped most first.
+pub(super) async fn leaders(handle: &Handle, most: u64) -> Result<Pages, Status> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if most > MOST_LEADERS {
+        return Err(Status::invalid_argument(format!(
+            "at most {MOST_LEADERS} rules are listed by what they dropped, not {most}"
+        )));
+    }
+    let entries = handle.block_leaders(most).await?;
+    let page = proto::ListBlocksResponse {
+        blocks: entries.iter().map(convert::block_entry).collect(),
+        now_unix_ms: now_unix_ms(),
+    };
+    Ok(Box::pin(stream::iter([Ok(page)])))
 }
 
 /// Lists rules, a page at a time.

@@ -28,8 +28,9 @@ mod naming;
 mod refusal;
 mod service;
 pub mod socket;
-mod splits;
+pub(crate) mod splits;
 mod trace;
+pub(crate) mod view;
 
 /// Messages, client and server, generated from `proto/lb/v1/agent.proto`, which documents them.
 #[allow(

@@ -83,7 +83,7 @@ impl Agent for Service {
         &self,
         request: Request<proto::GetServiceRequest>,
     ) -> Result<Response<proto::GetServiceResponse>, Status> {
-        let counters = self.handle.counters().await?;
+        let counters = self.handle.counters_of(&request.get_ref().name).await?;
         let snapshot = self.handle.snapshot();
         let state = find(&snapshot, &request.get_ref().name)?;
         Ok(Response::new(proto::GetServiceResponse {
@@ -109,7 +109,10 @@ impl Agent for Service {
         &self,
         request: Request<proto::ListBackendsRequest>,
     ) -> Result<Response<proto::ListBackendsResponse>, Status> {
-        let counters = self.handle.counters().await?;
+        let counters = match &request.get_ref().service {
+            Some(service) => self.handle.counters_of(service).await?,
+            None => self.handle.counters().await?,
+        };
         let snapshot = self.handle.snapshot();
         let backends = select(&snapshot, request.get_ref().service.as_deref())?
             .into_iter()
@@ -243,9 +246,12 @@ impl Agent for Service {
 
     async fn list_blocks(
         &self,
-        _: Request<proto::ListBlocksRequest>,
+        request: Request<proto::ListBlocksRequest>,
     ) -> Result<Response<Self::ListBlocksStream>, Status> {
-        Ok(Response::new(blocks::list(&self.handle)))
+        Ok(Response::new(match request.get_ref().most {
+            0 => blocks::list(&self.handle),
+            most => blocks::leaders(&self.handle, most).await?,
+        }))
     }
 
     async fn import_blocks(

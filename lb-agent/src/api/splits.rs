@@ -14,12 +14,21 @@ use super::{
 use crate::controller::Handle;
 
 /// Answers about splits.
-pub(super) struct Splits {
+pub(crate) struct Splits {
     pub(super) handle: Handle,
     pub(super) fleet: Arc<Fleet>,
 }
 
 impl Splits {
+    /// Those of this node alone, as whoever `handle` speaks for sets them.
+    pub(crate) fn of_node(handle: Handle) -> Self {
+        let fleet = Arc::new(Fleet {
+            handle: handle.clone(),
+            writer: None,
+        });
+        Self { handle, fleet }
+    }
+
     /// The split of a service as things are.
     fn in_force(&self, service: &str) -> Option<proto::Split> {
         let snapshot = self.handle.snapshot();
@@ -27,7 +36,7 @@ impl Splits {
         state.split.as_ref().map(convert::split)
     }
 
-    pub(super) async fn set(
+    pub(crate) async fn set(
         &self,
         request: proto::SetSplitRequest,
     ) -> Result<proto::SetSplitResponse, Status> {
@@ -68,7 +77,7 @@ impl Splits {
         })
     }
 
-    pub(super) async fn reset(
+    pub(crate) async fn reset(
         &self,
         request: proto::ResetSplitRequest,
     ) -> Result<proto::ResetSplitResponse, Status> {
@@ -83,7 +92,7 @@ impl Splits {
         Ok(proto::ResetSplitResponse { service, split })
     }
 
-    pub(super) async fn shift(
+    pub(crate) async fn shift(
         &self,
         request: proto::ShiftSplitRequest,
     ) -> Result<proto::ShiftSplitResponse, Status> {
@@ -96,7 +105,7 @@ impl Splits {
         })
     }
 
-    pub(super) async fn promote(
+    pub(crate) async fn promote(
         &self,
         request: proto::PromoteSplitRequest,
     ) -> Result<proto::PromoteSplitResponse, Status> {
@@ -109,7 +118,7 @@ impl Splits {
         })
     }
 
-    pub(super) async fn rollback(
+    pub(crate) async fn rollback(
         &self,
         request: proto::RollbackSplitRequest,
     ) -> Result<proto::RollbackSplitResponse, Status> {
@@ -121,7 +130,7 @@ impl Splits {
         })
     }
 
-    pub(super) async fn ack(
+    pub(crate) async fn ack(
         &self,
         request: proto::AckSplitRequest,
     ) -> Result<proto::AckSplitResponse, Status> {

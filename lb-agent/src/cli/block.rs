@@ -128,7 +128,7 @@ impl Command {
             }
             Command::List => {
                 let mut client = agent.connect().await?;
-                let parts = client::reply(client.list_blocks(ListBlocksRequest {})).await?;
+                let parts = client::reply(client.list_blocks(ListBlocksRequest::default())).await?;
                 let reply = joined(parts).await?;
                 printer.print(&reply, list)?;
             }

@@ -1,6 +1,6 @@
 //! `doctor`: whether this node has what the agent needs, without starting or attaching anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use super::{
     failure::Failure,
     output::Printer,
     privilege,
+    run::DEFAULT_CONFIG,
     table::{Column, Table},
 };
 use crate::doctor::{self, Finding, State};
@@ -16,7 +17,8 @@ use crate::doctor::{self, Finding, State};
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Configuration file, for the directory of the pins (without it, the usual one) and `[docker]`
+    /// Configuration file to look for; without it the usual one or, if there is none, what every
+    /// node needs, with the interface of the default route
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -28,16 +30,20 @@ struct Report {
 }
 
 pub(super) async fn execute(args: Args, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let usual = || {
+        Path::new(DEFAULT_CONFIG)
+            .exists()
+            .then(|| DEFAULT_CONFIG.into())
+    };
     let config = args
         .config
+        .or_else(usual)
         .map(|file| crate::config::load(&file).map_err(Failure::Configuration))
         .transpose()?;
     privilege::check()?;
-    let (bpf_dir, docker) = match config {
-        Some(config) => (config.node.bpf_dir, config.docker),
-        None => (DEFAULT_BPF_DIR.into(), None),
-    };
-    let findings = doctor::examine(&bpf_dir, docker.map(|docker| docker.socket)).await;
+    let bpf_dir = config.as_ref().map(|config| config.node.bpf_dir.clone());
+    let bpf_dir = bpf_dir.unwrap_or_else(|| DEFAULT_BPF_DIR.into());
+    let findings = doctor::examine(config.as_ref(), &bpf_dir).await;
     let complaint = doctor::complaint(&findings);
     let report = Report {
         able: complaint.is_none(),
@@ -60,7 +66,7 @@ fn text(report: &Report) -> String {
             State::Advice => "advice",
             State::Missing => "missing",
         };
-        table.row([state.into(), finding.subject.into(), finding.found.clone()]);
+        table.row([state.into(), finding.subject.clone(), finding.found.clone()]);
         if let Some(mend) = &finding.mend {
             mends.push_str(&format!("{}: {mend}\n", finding.subject));
         }

@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use self::{
@@ -47,6 +47,7 @@ mod shift;
 mod split;
 mod status;
 mod table;
+mod top;
 mod trace;
 
 const EXIT_CODES: &str = "\
@@ -118,6 +119,11 @@ enum Command {
 enum Remote {
     /// Show what the agent is doing, and what is wrong (then the exit code is 3)
     Status,
+    /// Show what the agent is doing as it happens: rates, backends, drops, blocks, events
+    ///
+    /// On a terminal until `q` is pressed (`?` tells of the other keys); otherwise one look is
+    /// printed, which takes an interval, for rates need two.
+    Top(top::Args),
     /// Show services
     #[command(subcommand)]
     Service(service::Command),
@@ -156,6 +162,11 @@ enum Remote {
     Flow(flow::Command),
     /// Let the agent read its configuration again; an invalid one changes nothing
     Reload,
+}
+
+/// What the command line is, for what is made of it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// The whole program: reads the arguments, does what they say, prints, and returns the exit code.
@@ -205,6 +216,7 @@ impl Remote {
     async fn execute(self, agent: Agent<'_>, printer: &mut Printer<'_>) -> Result<(), Failure> {
         match self {
             Remote::Status => status::execute(agent, printer).await,
+            Remote::Top(args) => top::execute(args, agent, printer).await,
             Remote::Service(command) => command.execute(agent, printer).await,
             Remote::Backend(command) => command.execute(agent, printer).await,
             Remote::Split(command) => command.execute(agent, printer).await,
@@ -229,8 +241,6 @@ fn runtime(mut builder: Builder) -> Result<Runtime, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// Everything that clap can find wrong with the definition itself.
@@ -249,6 +259,10 @@ mod tests {
             "status -o json",
             "--socket /x status",
             "status --socket /x",
+            "top",
+            "top echo --interval 500ms --sort new-flows --reverse",
+            "top --once -o json",
+            "top -n 3",
             "service list",
             "service show echo",
             "backend list",
@@ -310,6 +324,9 @@ mod tests {
             "",
             "frobnicate",
             "status -o yaml",
+            "top --interval 0s",
+            "top --once -n 2",
+            "top --sort colour",
             "service",
             "service show",
             "split set echo",

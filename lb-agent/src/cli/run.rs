@@ -9,7 +9,7 @@ use super::{failure::Failure, privilege, runtime};
 use crate::privilege::drop::{self, Rights};
 
 /// Where the configuration is, unless told otherwise.
-const DEFAULT_CONFIG: &str = "/etc/lb-agent/config.toml";
+pub(super) const DEFAULT_CONFIG: &str = "/etc/lb-agent/config.toml";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]

@@ -5,7 +5,7 @@
 //! know the place of a value only where they are told to keep it.
 //!
 //! Code map: `table` asks a table for keys, `scalar` reads single values, `node`,
-//! `consul`, `docker`, `dtab`, `proxy`, `service` with
+//! `consul`, `docker`, `page`, `dtab`, `proxy`, `service` with
 //! `backend`, `health`, `http` and `gate` read the sections, `clash` compares
 //! services with each other, `locate` and `error` say what was found where.
 
@@ -22,6 +22,7 @@ mod held;
 mod http;
 mod locate;
 mod node;
+mod page;
 mod place;
 pub mod proxy;
 mod scalar;
@@ -41,6 +42,7 @@ pub use self::{
     dtab::DtabConfig,
     error::{ConfigError, Excerpt, Finding, Findings, Place},
     node::{HELD_SOCKETS, MetricsConfig, NatPorts, NewFlows, NodeConfig, RunAs, XdpMode},
+    page::PageConfig,
     place::ServicePlaces,
     proxy::ProxyConfig,
 };
@@ -58,6 +60,8 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// Section `[metrics]`.
     pub metrics: MetricsConfig,
+    /// Section `[page]`.
+    pub page: PageConfig,
     /// Section `[dtab]`; `None`: no such interface.
     pub dtab: Option<DtabConfig>,
     /// Section `[proxy]`.
@@ -123,6 +127,10 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         .table("metrics", &mut report)
         .map(|table| node::metrics(table, &mut report))
         .unwrap_or_default();
+    let page = root
+        .table("page", &mut report)
+        .map(|table| page::page(table, &mut report))
+        .unwrap_or_default();
     let dtab = root
         .table("dtab", &mut report)
         .map(|table| dtab::dtab(table, &mut report));
@@ -152,6 +160,7 @@ pub fn parse_in(text: &str, path: &Path, environment: &Environment) -> Result<Co
         consul,
         docker,
         metrics,
+        page,
         dtab,
         proxy: proxy.map(|read| read.config).unwrap_or_default(),
         allow,

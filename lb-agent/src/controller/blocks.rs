@@ -305,6 +305,24 @@ impl Blocks {
             .block_top(most)
             .map_err(|error| OperatorError::Failed(error.to_string()))
     }
+
+    /// So many rules, those that have caught most first.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    pub fn leaders(
+        &self,
+        kernel: &impl Kernel,
+        most: usize,
+    ) -> Result<Vec<BlockEntry>, OperatorError> {
+        let entries = self.top(kernel, most)?.into_iter();
+        let known = |(prefix, dropped)| {
+            let rule = self.rules.get(&prefix)?;
+            Some(BlockEntry { rule, dropped })
+        };
+        Ok(entries.filter_map(known).collect())
+    }
 }
 
 /// The rules stand, so no new flow comes; now the old ones go.

@@ -152,6 +152,8 @@ pub enum Command {
     BlockList(Option<IpNet>, usize, Reply<Vec<BlockEntry>>),
     /// The so many rules that dropped most.
     BlockTop(usize, Reply<Vec<(IpNet, Counter)>>),
+    /// List so many rules, those that dropped most first.
+    BlockLeaders(usize, Reply<Vec<BlockEntry>>),
     /// Except prefixes from the block list; the answer says what that overrides.
     Allow(Vec<IpNet>, Reply<Vec<String>>),
     /// Take exceptions back.
@@ -166,6 +168,8 @@ pub enum Command {
     Status(Reply<Status>),
     /// Counters by service name, backend id and address.
     Counters(Reply<Counters>),
+    /// The same of one service only.
+    CountersOf(String, Reply<Counters>),
     /// What the kernel's ids stand for.
     Names(Reply<Names>),
     /// Read the configuration again.
@@ -267,6 +271,11 @@ impl Handle {
         self.ask(|reply| Command::BlockTop(most, reply)).await
     }
 
+    /// `most` rules with their counters, those that dropped most first.
+    pub async fn block_leaders(&self, most: usize) -> Result<Vec<BlockEntry>, OperatorError> {
+        self.ask(|reply| Command::BlockLeaders(most, reply)).await
+    }
+
     /// Excepts prefixes from the block list; answers with what that overrides.
     pub async fn allow(&self, prefixes: Vec<IpNet>) -> Result<Vec<String>, OperatorError> {
         self.ask(|reply| Command::Allow(prefixes, reply)).await
@@ -308,6 +317,12 @@ impl Handle {
     /// Counters at this moment.
     pub async fn counters(&self) -> Result<Counters, OperatorError> {
         self.ask(Command::Counters).await
+    }
+
+    /// Counters of one service and its backends at this moment; none if there is no such service.
+    pub async fn counters_of(&self, service: &str) -> Result<Counters, OperatorError> {
+        let service = service.to_owned();
+        self.ask(|reply| Command::CountersOf(service, reply)).await
     }
 
     /// What the kernel's ids stand for at this moment.

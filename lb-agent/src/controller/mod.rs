@@ -309,6 +309,9 @@ impl<K: Kernel> Controller<K> {
             Command::BlockTop(most, reply) => {
                 respond(reply, self.blocks.top(&self.kernel.kernel, most));
             }
+            Command::BlockLeaders(most, reply) => {
+                respond(reply, self.blocks.leaders(&self.kernel.kernel, most));
+            }
             Command::Fleet(question) => self.answer(question),
             // Who gave it was noted before; nobody gives a command by two persons.
             Command::By(_, command) => drop(command),
@@ -322,7 +325,11 @@ impl<K: Kernel> Controller<K> {
                 respond(reply, status);
             }
             Command::Counters(reply) => {
-                let counters = self.counters();
+                let counters = self.counters(None);
+                respond(reply, counters);
+            }
+            Command::CountersOf(service, reply) => {
+                let counters = self.counters(Some(&service));
                 respond(reply, counters);
             }
             Command::Names(reply) => respond(reply, Ok(self.kernel.names())),

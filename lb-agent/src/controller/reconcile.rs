@@ -264,8 +264,14 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Flows of a service that are alive, by the last count.
-    pub(crate) fn counters(&self, snapshot: &Snapshot) -> Result<Counters, OperatorError> {
+    /// Counters of all services or of `only` this one: each backend's are asked of the kernel, and
+    /// there may be 100,000 of them.
+    pub(crate) fn counters(
+        &self,
+        snapshot: &Snapshot,
+        only: Option<&str>,
+    ) -> Result<Counters, OperatorError> {
+        let counts = |name: &str| only.is_none_or(|only| only == name);
         let failed = |error: KernelError| OperatorError::Failed(error.to_string());
         let names: BTreeMap<u32, &str> = self
             .ids
@@ -273,13 +279,14 @@ impl<K: Kernel> Reconciler<K> {
             .map(|((name, _), id)| (*id, name.as_str()))
             .collect();
         let mut counters = Counters::default();
-        for name in snapshot.services.keys() {
+        for name in snapshot.services.keys().filter(|name| counts(name)) {
             let retired = self.retired.get(name).copied().unwrap_or_default();
             counters.services.insert(name.clone(), retired);
         }
         let mut by_address = BTreeMap::new();
         for (id, backend) in &self.view.backends {
-            let Some(name) = names.get(&backend.service) else {
+            let name = names.get(&backend.service).filter(|name| counts(name));
+            let Some(name) = name else {
                 continue;
             };
             let stats = self.kernel.backend_stats(*id).map_err(failed)?;
@@ -294,7 +301,7 @@ impl<K: Kernel> Reconciler<K> {
             add(counters, &stats, live);
             counters.attempts.add(&attempts);
         }
-        for (name, service) in &snapshot.services {
+        for (name, service) in snapshot.services.iter().filter(|(name, _)| counts(name)) {
             for backend in &service.backends {
                 let key = (name.as_str(), backend.address());
                 let value = by_address.get(&key).copied().unwrap_or_default();

@@ -86,8 +86,8 @@ impl<K: Kernel> Controller<K> {
         }
     }
 
-    pub(super) fn counters(&self) -> Result<Counters, OperatorError> {
-        let mut counters = self.kernel.counters(&self.desired.snapshot())?;
+    pub(super) fn counters(&self, only: Option<&str>) -> Result<Counters, OperatorError> {
+        let mut counters = self.kernel.counters(&self.desired.snapshot(), only)?;
         counters.returns = self.desired.returns.clone();
         counters.ejections = self.desired.ejections();
         Ok(counters)

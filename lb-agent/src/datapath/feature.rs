@@ -5,11 +5,15 @@
 //! (5.3), mappable arrays and `bpf_jiffies64` (5.5), XDP links (5.9), inner maps of different sizes
 //! (5.10).
 
+pub mod ethtool;
+pub mod wall_clock;
+
 use std::{
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
+pub use super::features::xdp_features;
 use super::link::bpf;
 use crate::domain::kernel::KernelError;
 

@@ -1,4 +1,4 @@
-//! Which interfaces take frames that XDP redirects: the kernel's `netdev` family of generic netlink
+//! What drivers say that they do with XDP, above all which of them take redirected frames: the kernel's `netdev` family of generic netlink
 //! (Documentation/netlink/specs/netdev.yaml), since Linux 6.3. A driver says so of itself; a veth
 //! does while its peer polls.
 
@@ -31,6 +31,18 @@ const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 ///
 /// The kernel has no such family, as before Linux 6.3.
 pub(super) fn redirect_targets() -> io::Result<HashMap<u32, bool>> {
+    let features = xdp_features()?.into_iter();
+    let takes = |(ifindex, features)| (ifindex, features & XDP_ACT_NDO_XMIT != 0);
+    Ok(features.map(takes).collect())
+}
+
+/// By interface index, the bits of `enum netdev_xdp_act`: 1 runs programs, 2 redirects, 4 takes
+/// redirected frames.
+///
+/// # Errors
+///
+/// The kernel has no such family, as before Linux 6.3.
+pub fn xdp_features() -> io::Result<HashMap<u32, u64>> {
     let socket = open()?;
     let mut name = attribute(CTRL_ATTR_FAMILY_NAME, b"netdev\0");
     name.resize(name.len().next_multiple_of(4), 0);
@@ -43,16 +55,16 @@ pub(super) fn redirect_targets() -> io::Result<HashMap<u32, bool>> {
     let family = family.ok_or(io::ErrorKind::NotFound)?;
     let dump = (libc::NLM_F_DUMP) as u16;
     let request = message(family, dump, NETDEV_CMD_DEV_GET, &[]);
-    let mut targets = HashMap::new();
+    let mut known = HashMap::new();
     ask(&socket, &request, true, |attributes| {
         let ifindex = find(attributes, NETDEV_A_DEV_IFINDEX).and_then(|b| b.try_into().ok());
         let features = find(attributes, NETDEV_A_DEV_XDP_FEATURES).and_then(|b| b.try_into().ok());
         if let (Some(ifindex), Some(features)) = (ifindex, features) {
-            let takes = u64::from_ne_bytes(features) & XDP_ACT_NDO_XMIT != 0;
-            targets.insert(u32::from_ne_bytes(ifindex), takes);
+            let features = u64::from_ne_bytes(features);
+            known.insert(u32::from_ne_bytes(ifindex), features);
         }
     })?;
-    Ok(targets)
+    Ok(known)
 }
 
 fn open() -> io::Result<OwnedFd> {

@@ -54,6 +54,9 @@ pub(super) fn examine(bpf_dir: &Path) -> Vec<Finding> {
     if let Ok(setting) = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable") {
         findings.push(compiler(&setting));
     }
+    if let Ok(setting) = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid") {
+        findings.push(perf_events(&setting));
+    }
     findings
 }
 
@@ -153,6 +156,21 @@ fn compiler(setting: &str) -> Finding {
     Finding::fine(SUBJECT, "programs are compiled")
 }
 
+/// Levels above 2 are of Debian's and Android's kernels only, and keep out whoever has CAP_PERFMON
+/// without CAP_SYS_ADMIN.
+fn perf_events(setting: &str) -> Finding {
+    const SUBJECT: &str = "perf events";
+    match setting.trim().parse() {
+        Ok(3..=i32::MAX) => Finding::advice(
+            SUBJECT,
+            "for root alone, so that an agent of another user does not keep fragments that come out of \
+             order; they go to the node's stack",
+            "`sysctl -w kernel.perf_event_paranoid=2`, then start the agent again",
+        ),
+        _ => Finding::fine(SUBJECT, "for the agent too: early fragments are kept"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::State, *};
@@ -180,6 +198,9 @@ mod tests {
             (type_information(false), Advice, "does not"),
             (compiler("1\n"), Fine, "compiled"),
             (compiler("0\n"), Advice, "interpreted"),
+            (perf_events("2\n"), Fine, "too"),
+            (perf_events("-1\n"), Fine, "too"),
+            (perf_events("3\n"), Advice, "root alone"),
         ];
         for (finding, state, words) in rows {
             assert_eq!(finding.state, state, "{finding:?}");

@@ -1,6 +1,8 @@
 //! What the kernel holds, as the control plane sees it, and how it is told to change.
 
 mod census;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -153,6 +155,18 @@ impl KernelError {
             what: what.into(),
             source: source.into(),
         }
+    }
+
+    /// Whether the agent's rights do not go so far (EACCES, EPERM).
+    pub fn is_denied(&self) -> bool {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self.source.as_ref());
+        while let Some(error) = source {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                return error.kind() == std::io::ErrorKind::PermissionDenied;
+            }
+            source = error.source();
+        }
+        false
     }
 }
 

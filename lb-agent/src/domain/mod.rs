@@ -8,6 +8,8 @@ pub mod backend;
 pub(crate) mod backoff;
 pub mod block;
 pub mod block_list;
+#[cfg(test)]
+pub(crate) mod chance;
 pub mod config_entry;
 pub mod detail;
 pub mod drain;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use lb_common::entry::Counter;
 use prometheus::{TextEncoder, proto::MetricFamily};
 
-use super::{Sources, blocks, fragments, node, proxy, registrar, services, trace};
+use super::{Sources, blocks, fragments, node, process, proxy, registrar, services, trace};
 use crate::{
     controller::{OperatorError, Status, handle::Counters},
     domain::snapshot::Snapshot,
@@ -60,6 +60,7 @@ pub(super) async fn read(
 pub(super) fn text(reading: &Reading, now: SystemTime) -> prometheus::Result<String> {
     let families: Vec<MetricFamily> = node::families(&reading.status, &reading.probes, now)
         .into_iter()
+        .chain(process::families())
         .chain(registrar::families(&reading.status, now))
         .chain(services::families(&reading.snapshot, &reading.counters))
         .chain(blocks::families(reading.status.blocks, &reading.blocks))

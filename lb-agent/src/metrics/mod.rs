@@ -4,7 +4,7 @@
 //! series of a backend or rule that vanishes vanish with it.
 //!
 //! - `collect`: what is asked, and in which order it is written.
-//! - `node`, `registrar`, `services`, `blocks`, `trace`: the families, by subject.
+//! - `node`, `process`, `registrar`, `services`, `blocks`, `trace`: the families, by subject.
 //! - `family`: one metric's name, help, type and samples.
 
 mod blocks;
@@ -12,12 +12,14 @@ mod collect;
 mod family;
 mod fragments;
 mod node;
+mod process;
 mod proxy;
 mod registrar;
 mod services;
 mod trace;
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -54,18 +56,21 @@ const GRACE: Duration = Duration::from_secs(1);
 /// 503 and the problems, one on each line. `/readyz` is for whoever sends traffic to the node: it
 /// answers 200 and `ready`, or 503 while the node is drained; what is wrong with a single service
 /// is no reason to send the others' traffic elsewhere. All answer 503 and a sentence while the controller
-/// does not answer.
+/// does not answer. `others` are served besides.
 pub async fn serve(
     listener: TcpListener,
     sources: Sources,
+    others: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .with_state(sources)
+        .merge(others)
         .fallback(not_found)
-        .with_state(sources);
+        .into_make_service_with_connect_info::<SocketAddr>();
     let (stopping, stopped) = oneshot::channel();
     let server = axum::serve(listener, router)
         .with_graceful_shutdown(async move {
@@ -167,4 +172,4 @@ impl IntoResponse for Unavailable {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

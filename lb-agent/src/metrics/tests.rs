@@ -1,6 +1,6 @@
 //! The pages as a client sees them, over a controller that answers from a script.
 
-mod fixture;
+pub(crate) mod fixture;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -62,7 +62,7 @@ impl Rig {
             fragments: Arc::default(),
             proxy: counts(),
         };
-        let server = tokio::spawn(serve(listener, sources, async {
+        let server = tokio::spawn(serve(listener, sources, Router::new(), async {
             stopped.await.ok();
         }));
         Self {
@@ -229,7 +229,8 @@ async fn metrics_page_is_well_formed() {
             .unwrap_or_else(|| panic!("no help: {help}"));
         assert!(text.ends_with('.'), "{help}");
         assert!(families.insert(name), "{name} comes twice");
-        assert!(name.starts_with("lb_"), "{name}");
+        let own = ["lb_", "process_"].iter().any(|own| name.starts_with(own));
+        assert!(own, "{name}");
         let kind = if name.ends_with("_total") {
             "counter"
         } else if name.starts_with("lb_proxy_") && name.ends_with("_seconds") {
@@ -251,7 +252,13 @@ async fn metrics_page_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
-    assert_eq!(families.len(), 80, "{families:?}");
+    assert_eq!(families.len(), 84, "{families:?}");
+}
+
+/// A page with every family, for the reference.
+pub(crate) async fn full_page() -> String {
+    let rig = Rig::start(status(), vec![blocked("192.0.2.7", 3)]).await;
+    rig.get("/metrics").await.1
 }
 
 /// A long block list shows the rules that dropped most, and says how many there are.

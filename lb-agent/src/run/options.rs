@@ -46,7 +46,7 @@ pub(super) fn datapath_options(config: &Config) -> anyhow::Result<Options> {
     })
 }
 
-pub(super) fn consul_options(config: &ConsulConfig) -> ConsulOptions {
+pub(crate) fn consul_options(config: &ConsulConfig) -> ConsulOptions {
     let (token, token_file) = match &config.token {
         Token::None => (None, None),
         Token::Inline(token) => (Some(token.clone()), None),

@@ -8,6 +8,7 @@ use sd_notify::NotifyState;
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tracing::warn;
 
+use super::tasks::Tasks;
 use crate::{controller::Handle, domain::snapshot::Snapshot};
 
 /// At least so long between two lines of status: a node whose backends come and go all the time
@@ -25,6 +26,31 @@ fn tell(states: &[NotifyState<'_>]) {
 pub(super) fn ready(snapshot: &Snapshot) {
     let status = line(snapshot);
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// Tells, until the agent ends, what it does and that it is alive.
+pub(super) fn accompany(
+    tasks: &mut Tasks,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    handle: Handle,
+) {
+    tasks.spawn(
+        "the status for the service manager",
+        |shutdown| async move {
+            tokio::select! {
+                () = shutdown => {}
+                () = keep_told(snapshots) => {}
+            }
+            Ok(())
+        },
+    );
+    tasks.spawn("the watchdog", |shutdown| async move {
+        tokio::select! {
+            () = shutdown => {}
+            () = keep_alive(handle) => {}
+        }
+        Ok(())
+    });
 }
 
 /// The configuration is read again; until [`reloaded`].
@@ -46,7 +72,7 @@ pub(super) fn stopping() {
 }
 
 /// Tells in a line what the agent does, whenever that changes.
-pub(super) async fn keep_told(mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+async fn keep_told(mut snapshots: watch::Receiver<Arc<Snapshot>>) {
     let mut told = String::new();
     loop {
         let now = line(&snapshots.borrow_and_update());
@@ -64,7 +90,7 @@ pub(super) async fn keep_told(mut snapshots: watch::Receiver<Arc<Snapshot>>) {
 /// Tells the watchdog, twice in the time that it waits, that the agent is alive: that this task is
 /// run, and that the controller has answered since the last time. One that hangs is not vouched for,
 /// so the manager ends the agent and starts it anew, which traffic does not notice.
-pub(super) async fn keep_alive(handle: Handle) {
+async fn keep_alive(handle: Handle) {
     let patience = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero());
     let Some(patience) = patience else {
         return std::future::pending().await;

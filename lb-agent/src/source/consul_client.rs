@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use reqwest::{
@@ -154,6 +154,21 @@ impl Client {
             path: format!("/{}", path.join("/")),
             server: inner.server.clone(),
             cause,
+        })
+    }
+
+    /// How far this node's clock is from the server's, by the header `Date` of an answer, and whether
+    /// it is ahead; `None`: it does not tell.
+    pub(super) async fn skew(&self) -> Option<(Duration, bool)> {
+        let (_, headers, _) = self
+            .fetch(&["v1", "status", "leader"], &[], None, 0)
+            .await
+            .ok()?;
+        let date = headers.get("date")?.to_str().ok()?;
+        let theirs = httpdate::parse_http_date(date).ok()?;
+        Some(match SystemTime::now().duration_since(theirs) {
+            Ok(ahead) => (ahead, true),
+            Err(behind) => (behind.duration(), false),
         })
     }
 

@@ -8,7 +8,7 @@ use crate::config::{self, Config, ConfigError, ConsulConfig, MetricsConfig, Node
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reloaded {
     /// What is to be in force from now on: the services of the new file under the `[node]`,
-    /// `[consul]`, `[docker]`, `[proxy]` and `[metrics]` of the start, which do not change while the agent runs.
+    /// `[consul]`, `[docker]`, `[proxy]`, `[metrics]` and `[page]` of the start, which do not change while the agent runs.
     pub config: Config,
     /// One sentence for each change that was left out.
     pub at_next_start: Vec<String>,
@@ -83,6 +83,7 @@ fn postponed(old: &Config, new: &Config) -> Vec<&'static str> {
         ),
         ("node.drift_check", *drift_check != new.node.drift_check),
         ("metrics.listen", *listen != new.metrics.listen),
+        ("[page]", old.page != new.page),
         ("[dtab]", old.dtab != new.dtab),
         ("[proxy]", old.proxy != new.proxy),
     ];

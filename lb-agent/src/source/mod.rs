@@ -10,5 +10,6 @@ mod consul_failure;
 pub mod consul_keys;
 mod consul_options;
 mod consul_token;
+pub mod consul_visit;
 mod consul_wire;
 pub mod file;

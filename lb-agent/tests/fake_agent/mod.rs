@@ -337,6 +337,11 @@ async fn control(
                 let entries = memory.list(after, most);
                 Box::new(move || drop(reply.send(Ok(entries))))
             }
+            // All have dropped as much.
+            Command::BlockLeaders(most, reply) => {
+                let entries = memory.list(None, most);
+                Box::new(move || drop(reply.send(Ok(entries))))
+            }
             Command::BlockTop(most, reply) => {
                 let entries = memory.list(None, most).into_iter();
                 let top = entries.map(|entry| (entry.rule.prefix, entry.dropped));
@@ -367,8 +372,12 @@ async fn control(
                 Box::new(move || drop(reply.send(Ok(status))))
             }
             Command::Names(reply) => Box::new(move || drop(reply.send(Ok(packets::names())))),
-            Command::Counters(reply) => Box::new(move || drop(reply.send(Ok(counters())))),
-            Command::Signals(_, reply) => Box::new(move || drop(reply.send(Ok(())))),
+            Command::Counters(reply) | Command::CountersOf(_, reply) => {
+                Box::new(move || drop(reply.send(Ok(counters()))))
+            }
+            Command::Signals(_, reply) | Command::Alive(reply) => {
+                Box::new(move || drop(reply.send(Ok(()))))
+            }
             Command::History(of, reply) => {
                 let known = of.is_none_or(|of| of == "echo");
                 let result = match known {

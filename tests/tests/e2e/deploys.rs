@@ -3,7 +3,6 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -14,6 +13,7 @@ use lb_tests::{
     backend::{Backend, program},
     client::{Client, Spread},
     consul::{Consul, Registration},
+    documents,
     process::wait_for,
     topology::Topology,
 };
@@ -109,14 +109,14 @@ fn wait_for_answer(topology: &Topology, name: &str) {
     .unwrap();
 }
 
-/// The script of the README, as it stands there: each backend is drained, replaced when it has no
+/// The script of the guide, as it stands there: each backend is drained, replaced when it has no
 /// connections left, and put back when it is healthy.
 #[test]
-fn backends_are_replaced_by_the_script_of_the_readme() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let (_, rest) = readme.split_once("```sh\n  for backend in").unwrap();
-    let script = format!("for backend in{}", rest.split_once("```").unwrap().0);
+fn backends_are_replaced_by_the_script_of_the_guide() {
+    let guide = documents::read("docs/operations.md").blocks();
+    let script = guide.into_iter().map(|block| block.text);
+    let mut script = script.filter(|text| text.starts_with("for backend in"));
+    let script = script.next().expect("the script of the rolling upgrade");
     let mut scene = Scene::listed(&["v1", "v1", "v1"], HEALTH, "");
     let all = under_load(&mut scene, &[VIP, VIP], 0, |agent, backends, topology| {
         thread::sleep(Duration::from_millis(500));

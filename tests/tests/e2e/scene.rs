@@ -264,8 +264,8 @@ impl Conversation {
             .unwrap();
         let mut answer = Vec::new();
         let mut buffer = [0; 1024];
-        // The body is one JSON object without another in it.
-        while !answer.ends_with(b"}") {
+        // The body is a line with one JSON object without another in it.
+        while !answer.ends_with(b"}\n") {
             let length = self.0.read(&mut buffer).unwrap();
             assert_ne!(length, 0, "the connection was closed");
             answer.extend_from_slice(&buffer[..length]);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Finding, Tree};
 
 /// The entries of the top level, dotfiles and the configuration of tools aside.
-const TOP_LEVEL: [&str; 11] = [
+const TOP_LEVEL: [&str; 12] = [
     "Cargo.toml",
     "Cargo.lock",
     "xtask",
@@ -16,6 +16,7 @@ const TOP_LEVEL: [&str; 11] = [
     "compose",
     "vagrant",
     "tests",
+    "docs",
     "README.md",
 ];
 

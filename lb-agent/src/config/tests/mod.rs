@@ -8,6 +8,7 @@ mod consul;
 mod docker;
 mod http;
 mod mutated;
+mod page;
 mod refused;
 mod refused_health;
 mod refused_http;

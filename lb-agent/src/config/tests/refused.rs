@@ -22,7 +22,7 @@ fn what_is_wrong_with_the_document() {
         (
             "NODE\n[▶zones]",
             &[
-                "unknown key `zones`; known here are node, consul, docker, metrics, dtab, block, service, proxy",
+                "unknown key `zones`; known here are node, consul, docker, metrics, page, dtab, block, service, proxy",
             ],
         ),
         (

@@ -58,6 +58,10 @@ async fn lists_are_imported_and_excepted_from() {
         ("203.0.113.9/32".to_owned(), "hand"),
     ];
     assert_eq!(told, expected);
+    // By what they caught: of the fake nothing, so that any two may lead, each with its reason.
+    let leaders = handle.block_leaders(2).await.unwrap();
+    assert_eq!(leaders.len(), 2);
+    assert!(leaders.iter().all(|entry| !entry.rule.reason.is_empty()));
     assert_eq!(bench.kernel.inside().blocked.len(), 3);
     // A list that would hurt is refused as a whole, and so is one exception too few.
     let bad = nets(&["198.51.100.0/24", "192.0.2.0/24", "0.0.0.0/0"]);

@@ -1,8 +1,10 @@
 //! Ejection by what traffic tells, slow start, and what is remembered of it all.
 
+use std::collections::BTreeSet;
+
 use super::{addresses, bench::Bench};
 use crate::{
-    controller::OperatorError,
+    controller::{Counters, OperatorError},
     domain::{gate::Timed, history::Change, kernel::Attempts, signal::Signal},
 };
 
@@ -45,6 +47,20 @@ async fn refused_connections_eject() {
 
     let counters = bench.handle.counters().await.unwrap();
     assert_eq!(counters.ejections["echo"], 1);
+    let alone = bench.handle.counters_of("echo").await.unwrap();
+    // The fake's packets grow with each look.
+    // Of a service alone, what is among all.
+    let of_echo = |counters: &Counters| {
+        let backends = counters.backends.keys().filter(|key| key.0 == "echo");
+        let services = counters.services.keys().filter(|name| *name == "echo");
+        let backends: BTreeSet<_> = backends.cloned().collect();
+        (backends, services.count())
+    };
+    assert_eq!(of_echo(&alone), of_echo(&counters));
+    assert_eq!((alone.services.len(), alone.backends.len()), (1, 2));
+    assert!(counters.services.len() > 1);
+    let nobody = bench.handle.counters_of("nobody").await.unwrap();
+    assert!(nobody.backends.is_empty() && nobody.services.is_empty());
     let two = counters
         .backends
         .iter()

@@ -54,7 +54,7 @@ fn counters(packets: u64) -> BackendCounters {
     }
 }
 
-pub(super) fn status() -> Status {
+pub(crate) fn status() -> Status {
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let watch = |last_success, error: Option<&str>, errors| WatchStatus {
         last_success,
@@ -153,7 +153,7 @@ fn backend(id: &str, address: &str, health: CatalogHealth, observed: Observed) -
     }
 }
 
-pub(super) fn snapshot() -> Snapshot {
+pub(crate) fn snapshot() -> Snapshot {
     let since = SystemTime::UNIX_EPOCH;
     let spec = ServiceSpec {
         name: "echo".into(),
@@ -248,7 +248,7 @@ pub(super) fn snapshot() -> Snapshot {
     }
 }
 
-pub(super) fn all_counters() -> Counters {
+pub(crate) fn all_counters() -> Counters {
     let key = |id: &str, address: &str| {
         let address: SocketAddr = address.parse().unwrap();
         ("echo".to_owned(), InstanceId(id.into()), address)
@@ -267,12 +267,12 @@ pub(super) fn all_counters() -> Counters {
     }
 }
 
-pub(super) fn blocked(prefix: &str, packets: u64) -> (IpNet, Counter) {
+pub(crate) fn blocked(prefix: &str, packets: u64) -> (IpNet, Counter) {
     (parse_prefix(prefix).unwrap(), counter(packets))
 }
 
 /// Two requests of one route, on a backend and on none.
-pub(super) fn counts() -> Arc<Counts> {
+pub(crate) fn counts() -> Arc<Counts> {
     let counts = Arc::<Counts>::default();
     let address: SocketAddr = "10.1.0.2:8080".parse().unwrap();
     let listener = counts.listener("[::]:80".parse().unwrap());
