@@ -7,6 +7,7 @@
 use std::fs;
 
 use anyhow::{Context as _, bail};
+use nix::errno::Errno;
 use nix::unistd::{Uid, User, geteuid, initgroups, setresgid, setresuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
@@ -89,7 +90,15 @@ fn chosen(config: &Config) -> anyhow::Result<Option<User>> {
         RunAs::Auto => DEFAULT_USER,
         RunAs::User(name) => name,
     };
-    let found = User::from_name(name).with_context(|| format!("looking for the user {name}"))?;
+    // A root is there without a database of users too, as in an image that has little more than the agent.
+    if name == "root" {
+        return Ok(None);
+    }
+    let found = match User::from_name(name) {
+        // What getpwnam(3) names as answers for "not found"; the first where there is no such database.
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
+        found => found.with_context(|| format!("looking for the user {name}"))?,
+    };
     if found.is_none() && config.node.user != RunAs::Auto {
         bail!(
             "there is no user {name}, which `user` under [node] names; \
