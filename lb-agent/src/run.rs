@@ -44,7 +44,9 @@ use crate::{
         consul_keys::KeyWriter,
     },
     state::{self, StateDir},
-    surroundings::{consul_addresses, free_port_range, raise_open_files, too_few_files, vital},
+    surroundings::{
+        consul_addresses, free_port_range, host_name, raise_open_files, too_few_files, vital,
+    },
     watch::{WatchStats, channel as watch_channel},
 };
 

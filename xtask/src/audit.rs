@@ -8,16 +8,12 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{
-    run,
-    tool::{self, Tool},
-};
+use crate::{run, tool::Tool};
 
 const DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
-    // What fetches the database over a library of git rather than by its program.
-    arguments: &["--no-default-features"],
+    said: "cargo-deny",
 };
 /// The two halves, which have a lock file each, and what is said of `skip`: of two versions of a crate
 /// the programs have next to none, so that most entries are for the agent alone.
@@ -40,7 +36,8 @@ pub(crate) struct Args {
 /// # Errors
 /// cargo-deny cannot be installed or finds something.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let deny = tool::ensure(&DENY)?;
+    // Without what fetches the database over a library of git rather than by its program.
+    let deny = DENY.ensure(&["--no-default-features"])?;
     let databases = databases(env::var_os("CARGO_HOME"), env::var_os("HOME"));
     let is_known = databases.as_deref().is_some_and(is_filled);
     for (manifest, allowed) in MANIFESTS {

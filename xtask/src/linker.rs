@@ -1,29 +1,24 @@
-//! bpf-linker, which turns the compiler's bitcode into one BPF object. Kept under `target/tools`,
-//! so that no other project's version gets in the way.
+//! bpf-linker, which turns the compiler's bitcode into one BPF object.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::{run, toolchain::Toolchain, workspace};
+use crate::{tool::Tool, toolchain::Toolchain};
 
 /// Environment variable by which a person names an LLVM of their own.
 const LLVM_PREFIX: &str = "LLVM_PREFIX";
-const VERSION: &str = "0.13.0";
+const LINKER: Tool = Tool {
+    name: "bpf-linker",
+    version: "0.13.0",
+    said: "bpf-linker",
+};
 /// The LLVM versions that this bpf-linker can be built with.
 const LLVM_VERSIONS: std::ops::RangeInclusive<u32> = 21..=23;
 
-/// The bpf-linker to link with: this tree's own, else one of the same version in PATH.
+/// The bpf-linker to link with.
 pub(crate) fn find() -> Option<PathBuf> {
-    let own = workspace::tools_dir().join("bin/bpf-linker");
-    [Some(own), run::find_program("bpf-linker")]
-        .into_iter()
-        .flatten()
-        .find(|linker| is_right_version(linker))
+    LINKER.find()
 }
 
 /// The Debian packages that building bpf-linker with the given LLVM needs.
@@ -46,32 +41,24 @@ pub(crate) fn install(toolchain: Toolchain) -> Result<()> {
     let llvm = toolchain.llvm_major()?;
     if !LLVM_VERSIONS.contains(&llvm) {
         bail!(
-            "bpf-linker {VERSION} works with LLVM {} to {}, but {} has LLVM {llvm}: install an \
+            "bpf-linker {} works with LLVM {} to {}, but {} has LLVM {llvm}: install an \
              older nightly, or the distribution's rustc-web",
+            LINKER.version,
             LLVM_VERSIONS.start(),
             LLVM_VERSIONS.end(),
             toolchain.describe()
         );
     }
-    println!("setup: building bpf-linker {VERSION} with LLVM {llvm} (a minute, once)");
-    let tools = workspace::tools_dir();
-    let path = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths(env::split_paths(&path).chain([tools.join("bin")]))
-        .context("the path of this tree cannot stand in PATH")?;
-    let mut install = run::cargo();
-    install
-        .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
-        .args([
-            "--no-default-features",
-            "--features",
-            &format!("llvm-{llvm}"),
-        ])
-        .arg("--root")
-        .arg(&tools)
-        // Else cargo advises to add it to PATH, which nobody needs.
-        .env("PATH", path)
-        .env(LLVM_PREFIX, llvm_prefix(llvm));
-    run::run("install bpf-linker", &mut install)
+    println!(
+        "setup: building bpf-linker {} with LLVM {llvm} (a minute, once)",
+        LINKER.version
+    );
+    let features = format!("llvm-{llvm}");
+    let arguments = ["--no-default-features", "--features", &features];
+    let prefix = llvm_prefix(llvm);
+    LINKER
+        .install(&arguments, &[(LLVM_PREFIX, prefix.as_os_str())])
+        .map(drop)
 }
 
 fn llvm_prefix(llvm: u32) -> PathBuf {
@@ -79,13 +66,4 @@ fn llvm_prefix(llvm: u32) -> PathBuf {
         || PathBuf::from(format!("/usr/lib/llvm-{llvm}")),
         PathBuf::from,
     )
-}
-
-fn is_right_version(linker: &Path) -> bool {
-    // Running it also shows that the libraries it was linked with are still there.
-    run::output(
-        "ask bpf-linker for its version",
-        Command::new(linker).arg("--version"),
-    )
-    .is_ok_and(|said| said.trim() == format!("bpf-linker {VERSION}"))
 }

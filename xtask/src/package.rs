@@ -11,10 +11,10 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use self::tree::Tree;
-use crate::{build_agent, run, workspace};
+use crate::{build_agent, run, setup, workspace};
 
 /// What `cargo xtask package` takes.
 #[derive(clap::Args)]
@@ -34,18 +34,10 @@ pub(crate) struct Args {
     fast: bool,
 }
 
-/// Programs that this takes, and their packages.
-const TOOLS: [(&str, &str); 4] = [
-    ("dpkg-deb", "dpkg"),
-    ("dpkg-shlibdeps", "dpkg-dev"),
-    ("strip", "binutils"),
-    ("gzip", "gzip"),
-];
-
 /// Makes the package and prints where it is.
 ///
 /// # Errors
-/// A program is missing, or the build or one of the steps fails.
+/// A program is missing and cannot be installed, or the build or one of the steps fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
     make(args).map(drop)
 }
@@ -64,11 +56,7 @@ pub(crate) fn build() -> Result<PathBuf> {
 }
 
 fn make(args: &Args) -> Result<PathBuf> {
-    for (tool, package) in TOOLS {
-        if run::find_program(tool).is_none() {
-            bail!("could not make the package: {tool} is missing; `apt-get install {package}`");
-        }
-    }
+    setup::ensure(setup::Purpose::Package)?;
     let binary = match &args.binary {
         Some(binary) => fs::canonicalize(binary)
             .with_context(|| format!("could not find {}", binary.display()))?,

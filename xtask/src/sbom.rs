@@ -10,16 +10,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{
-    run,
-    tool::{self, Tool},
-    workspace,
-};
+use crate::{run, tool::Tool, workspace};
 
 const CYCLONEDX: Tool = Tool {
     name: "cargo-cyclonedx",
     version: "0.5.9",
-    arguments: &[],
+    said: "cargo-cyclonedx-cyclonedx",
 };
 const SPECIFICATION: &str = "1.5";
 /// What the tool calls its file beside each manifest, before it is taken away from there.
@@ -34,7 +30,7 @@ const MEMBERS: [&str; 5] = ["lb-agent", "lb-ebpf", "lb-common", "tests", "xtask"
 /// # Errors
 /// The tool cannot be installed, or leaves something out.
 pub(crate) fn run() -> Result<()> {
-    let cyclonedx = tool::ensure(&CYCLONEDX)?;
+    let cyclonedx = CYCLONEDX.ensure(&[])?;
     let directory = workspace::root().join("target/sbom");
     fs::create_dir_all(&directory)
         .with_context(|| format!("could not make {}", directory.display()))?;

@@ -18,6 +18,10 @@ pub(crate) enum Purpose {
     Demo,
     /// Building, and the benchmarks with the peers that they compare with.
     Bench,
+    /// Building, and the package for Debian.
+    Package,
+    /// The same, and a machine to install it on.
+    Guest,
     /// Building, and every test.
     Test,
     /// All of the above.
@@ -30,9 +34,19 @@ impl Purpose {
         match self {
             Self::Build | Self::Lint => Vec::new(),
             Self::Demo => PROGRAMS.to_vec(),
-            Self::Test => [&PROGRAMS[..], &TEST_PROGRAMS].concat(),
+            Self::Package => PACKAGE_PROGRAMS.to_vec(),
+            Self::Guest => [&PACKAGE_PROGRAMS[..], &GUEST_PROGRAMS].concat(),
+            // Among the tests is one of the package.
+            Self::Test => [&PROGRAMS[..], &PACKAGE_PROGRAMS, &TEST_PROGRAMS].concat(),
             Self::Bench => [&PROGRAMS[..], &BENCH_PROGRAMS].concat(),
-            Self::Everything => [&PROGRAMS[..], &TEST_PROGRAMS, &BENCH_PROGRAMS].concat(),
+            Self::Everything => [
+                &PROGRAMS[..],
+                &PACKAGE_PROGRAMS,
+                &GUEST_PROGRAMS,
+                &TEST_PROGRAMS,
+                &BENCH_PROGRAMS,
+            ]
+            .concat(),
         }
     }
 
@@ -88,6 +102,37 @@ const PROGRAMS: [Program; 12] = [
         "faketime",
         "faketime",
         "sets the clock of an agent under test",
+    ),
+];
+
+/// What makes the package.
+const PACKAGE_PROGRAMS: [Program; 4] = [
+    ("dpkg-deb", "dpkg", "packs the package"),
+    (
+        "dpkg-shlibdeps",
+        "dpkg-dev",
+        "finds the libraries that the package needs",
+    ),
+    ("strip", "binutils", "makes the packed program small"),
+    ("gzip", "gzip", "packs manual pages"),
+];
+
+/// What makes the machine that the provisioning is tested on.
+const GUEST_PROGRAMS: [Program; 3] = [
+    (
+        "debootstrap",
+        "debootstrap",
+        "makes the root file system of a test's machine",
+    ),
+    (
+        "dpkg-scanpackages",
+        "dpkg-dev",
+        "lists the packages of a test's machine",
+    ),
+    (
+        "mkfs.ext4",
+        "e2fsprogs",
+        "makes the image of a test's machine",
     ),
 ];
 

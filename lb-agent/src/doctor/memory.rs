@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use lb_common::flow::{Slot4, Slot6};
 
 use super::Finding;
+use crate::surroundings::bytes_of;
 
 const SUBJECT: &str = "memory";
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -40,11 +41,7 @@ pub(super) fn finding(flow_slots: u32, available: Option<u64>) -> Option<Finding
 /// What processes and the kernel could have without swapping, by /proc/meminfo.
 pub(super) fn read(meminfo: &Path) -> Option<u64> {
     let text = fs::read_to_string(meminfo).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
+    bytes_of(&text, "MemAvailable:")
 }
 
 #[cfg(test)]

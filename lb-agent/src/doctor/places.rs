@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::{Access, access, statvfs};
 
 use super::Finding;
-use crate::surroundings::too_few_files;
+use crate::surroundings::{files_needed, too_few_files};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
@@ -108,7 +108,7 @@ pub(super) fn open_files(files: Option<u64>, connections: usize) -> Finding {
             format!(
                 "LimitNOFILE={} in the unit (`systemctl edit lb-agent`), `ulimit -Hn` in a shell, or \
                  fewer proxy.bounds.connections",
-                2 * connections + 1024
+                files_needed(connections)
             ),
         ),
     }

@@ -1,21 +1,20 @@
 //! Ports that flows are given on the node's own addresses, beside those of its own connections.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use super::Finding;
-use crate::config::NatPorts;
+use crate::{
+    config::NatPorts,
+    surroundings::{PortRange, TOO_FEW_PORTS, count_ports, ephemeral_ports, ports_beside},
+};
 
 const SUBJECT: &str = "ports";
 
-/// Where the agent does not start with fewer, and where flows to one backend become few.
-const LEAST: u32 = 1000;
+/// With fewer, flows to one backend become few.
 const FEW: u32 = 10_000;
 
-/// First and last port.
-pub(super) type Range = (u16, u16);
-
 /// `ephemeral` are the host's own; absent: it does not tell.
-pub(super) fn finding(ephemeral: Option<Range>, ports: NatPorts) -> Option<Finding> {
+pub(super) fn finding(ephemeral: Option<PortRange>, ports: NatPorts) -> Option<Finding> {
     let host = ephemeral?;
     Some(match ports {
         NatPorts::Auto => chosen(host),
@@ -23,35 +22,24 @@ pub(super) fn finding(ephemeral: Option<Range>, ports: NatPorts) -> Option<Findi
     })
 }
 
-fn count((first, last): Range) -> u32 {
-    u32::from(last.saturating_sub(first)) + u32::from(last >= first)
-}
-
-fn chosen(host: Range) -> Finding {
-    let below = (1024, host.0.saturating_sub(1));
-    let above = (host.1.saturating_add(1), u16::MAX);
-    let above = if host.1 == u16::MAX { (1, 0) } else { above };
-    let ports = if count(below) >= count(above) {
-        below
-    } else {
-        above
-    };
+fn chosen(host: PortRange) -> Finding {
+    let ports = ports_beside(host);
     let mend =
         "`sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"`, or nat_ports under [node]";
     let found = format!(
         "{} ports for flows to one backend, clear of the host's {}-{}",
-        count(ports),
+        count_ports(ports),
         host.0,
         host.1
     );
-    match count(ports) {
-        ..LEAST => Finding::missing(SUBJECT, found, mend),
-        LEAST..FEW => Finding::advice(SUBJECT, found, mend),
+    match count_ports(ports) {
+        few if few <= TOO_FEW_PORTS => Finding::missing(SUBJECT, found, mend),
+        few if few < FEW => Finding::advice(SUBJECT, found, mend),
         _ => Finding::fine(SUBJECT, found),
     }
 }
 
-fn configured(host: Range, ports: Range) -> Finding {
+fn configured(host: PortRange, ports: PortRange) -> Finding {
     let (first, last) = ports;
     if first > host.1 || last < host.0 {
         let found = format!("{first}-{last}, clear of the host's {}-{}", host.0, host.1);
@@ -62,7 +50,7 @@ fn configured(host: Range, ports: Range) -> Finding {
         (1024, first.saturating_sub(1)),
         (last.saturating_add(1), u16::MAX),
     );
-    let free = if last < u16::MAX && count(above) > count(below) {
+    let free = if last < u16::MAX && count_ports(above) > count_ports(below) {
         above
     } else {
         below
@@ -82,10 +70,8 @@ fn configured(host: Range, ports: Range) -> Finding {
 }
 
 /// Reads the host's range; `proc` is /proc/sys/net.
-pub(super) fn read(proc: &Path) -> Option<Range> {
-    let text = fs::read_to_string(proc.join("ipv4/ip_local_port_range")).ok()?;
-    let mut words = text.split_whitespace();
-    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+pub(super) fn read(proc: &Path) -> Option<PortRange> {
+    ephemeral_ports(proc).ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use rustix::{
 };
 
 use super::family::Family;
+use crate::surroundings::bytes_of;
 
 /// What the process takes of its host. What /proc does not tell is left out.
 pub(super) fn families() -> Vec<Family> {
@@ -27,7 +28,7 @@ pub(super) fn families() -> Vec<Family> {
     gauge(
         "process_resident_memory_bytes",
         "Memory of the agent that is resident; the kernel's maps are not part of it.",
-        resident(&status),
+        bytes_of(&status, "VmRSS:"),
     );
     // The one that lists is open itself.
     let files = fs::read_dir("/proc/self/fd").map(|files| files.count() as u64 - 1);
@@ -42,31 +43,4 @@ pub(super) fn families() -> Vec<Family> {
         getrlimit(Resource::Nofile).current,
     );
     families
-}
-
-/// Bytes, of a text like proc_pid_status(5).
-fn resident(status: &str) -> Option<u64> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resident_memory_is_read() {
-        let rows = [
-            ("VmHWM:\t 9 kB\nVmRSS:\t  12345 kB\n", Some(12_641_280)),
-            ("VmRSS:\t12345\n", None),
-            ("VmRSS:\tmuch kB\n", None),
-            ("", None),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(resident(text), expected, "{text:?}");
-        }
-    }
 }

@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Page, picture::in_time, refusal::Refusal};
-use crate::api::{
-    proto::{Backend, Counters, Service},
-    view,
+use crate::{
+    api::{
+        proto::{Backend, Counters, Service},
+        view,
+    },
+    surroundings::host_name,
 };
 
 /// Entries of a list in the overview.
@@ -26,7 +29,8 @@ const MOST_BACKENDS: usize = 200;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Part {
-    /// What the name, or something else that is shown, contains; without regard to case.
+    /// What the name, or something else that is shown, contains; in lower case, for that makes no
+    /// difference.
     filter: String,
     /// Services: `all`, `trouble` or `split`.
     show: Show,
@@ -53,7 +57,10 @@ type Asked = Result<Query<Part>, QueryRejection>;
 
 fn part(asked: Asked) -> Result<Part, Refusal> {
     asked
-        .map(|Query(part)| part)
+        .map(|Query(part)| Part {
+            filter: part.filter.trim().to_lowercase(),
+            ..part
+        })
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))
 }
 
@@ -67,9 +74,8 @@ impl Part {
     }
 
     fn fits<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> bool {
-        let wanted = self.filter.trim().to_lowercase();
         let mut texts = texts.into_iter();
-        wanted.is_empty() || texts.any(|text| text.to_lowercase().contains(&wanted))
+        self.filter.is_empty() || texts.any(|text| text.to_lowercase().contains(&self.filter))
     }
 }
 
@@ -105,7 +111,7 @@ pub(super) async fn overview(State(page): State<Page>) -> Result<Response, Refus
         },
     };
     let body = json!({
-        "node": node_name(),
+        "node": host_name().unwrap_or_default(),
         "status": status,
         "totals": totals(&picture.services),
         "troubled": picture.services.iter().filter(|service| is_troubled(service)).count(),
@@ -122,11 +128,6 @@ fn cut<T>(list: &mut Vec<T>) -> usize {
     let left_out = list.len().saturating_sub(MOST_LISTED);
     list.truncate(MOST_LISTED);
     left_out
-}
-
-fn node_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 fn totals(services: &[Service]) -> Counters {

@@ -77,13 +77,11 @@ pub(crate) fn consul_options(config: &ConsulConfig) -> ConsulOptions {
 ///
 /// The kernel does not say the node's name, or that is no part of an id.
 pub(super) fn registration_prefix(config: &DockerConfig) -> anyhow::Result<String> {
-    const FILE: &str = "/proc/sys/kernel/hostname";
     if let Some(prefix) = &config.prefix {
         return Ok(prefix.clone());
     }
-    let text = std::fs::read_to_string(FILE).with_context(|| format!("reading {FILE}"))?;
-    let name = text.trim();
-    if ["", "(none)", "localhost"].contains(&name) {
+    let name = host_name().context("reading /proc/sys/kernel/hostname")?;
+    if ["", "(none)", "localhost"].contains(&name.as_str()) {
         bail!(
             "the ids of containers begin with the node's name, which is `{name}` here, as on others; set docker.prefix"
         );

@@ -34,6 +34,10 @@ pub(super) fn accompany(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     handle: Handle,
 ) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        // Nobody listens: of many backends, the line of status would be work for nothing.
+        return;
+    }
     tasks.spawn(
         "the status for the service manager",
         |shutdown| async move {

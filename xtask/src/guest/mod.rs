@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{apt, package, qemu, run, transcript, workspace};
+use crate::{package, qemu, run, setup, transcript, workspace};
 
 mod archive;
 mod judge;
@@ -28,13 +28,6 @@ use steps::{FIRST, PRELUDE, SECOND, Step};
 
 /// Debian's releases that the script is for; the first is tried if none is named.
 const SUITES: [&str; 2] = ["bookworm", "trixie"];
-
-/// Programs that this takes, and their packages.
-const TOOLS: [(&str, &str); 3] = [
-    ("debootstrap", "debootstrap"),
-    ("dpkg-scanpackages", "dpkg-dev"),
-    ("mkfs.ext4", "e2fsprogs"),
-];
 
 /// Environment variable that names a package to test, instead of one made for it.
 const GIVEN_PACKAGE: &str = "LB_AGENT_DEB";
@@ -55,7 +48,8 @@ pub(crate) fn run(suites: &[String]) -> Result<()> {
     if let Some(unknown) = suites.iter().find(|name| !SUITES.contains(&name.as_str())) {
         bail!("no release `{unknown}`: there are {}", SUITES.join(", "));
     }
-    ensure_tools()?;
+    qemu::ensure()?;
+    setup::ensure(setup::Purpose::Guest)?;
     let package = match env::var_os(GIVEN_PACKAGE) {
         Some(package) => PathBuf::from(package),
         None => package::build()?,
@@ -67,21 +61,6 @@ pub(crate) fn run(suites: &[String]) -> Result<()> {
     }
     println!("\nguest: {} passed, 0 failed", suites.len());
     Ok(())
-}
-
-fn ensure_tools() -> Result<()> {
-    qemu::ensure()?;
-    let missing: Vec<String> = TOOLS
-        .iter()
-        .filter(|(tool, _)| run::find_program(tool).is_none())
-        .map(|(_, package)| (*package).to_owned())
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    println!("guest: installing {}", missing.join(", "));
-    apt::update(&[])?;
-    apt::install(&missing)
 }
 
 fn provision(suite: &str, package: &Path) -> Result<()> {

@@ -17,9 +17,12 @@ use super::{
     press::Press,
     screen::Screen,
 };
-use crate::cli::{
-    client::{Agent, Client},
-    failure::Failure,
+use crate::{
+    cli::{
+        client::{Agent, Client},
+        failure::Failure,
+    },
+    surroundings::host_name,
 };
 
 /// How long a selection must stand before the agent is asked: keys that are held down pass many.
@@ -60,7 +63,7 @@ pub(super) async fn run(
     let mut ended = signal(SignalKind::terminate()).map_err(terminal)?;
     let mut hung_up = signal(SignalKind::hangup()).map_err(terminal)?;
     let setting = Setting {
-        host: host(),
+        host: host_name().unwrap_or_else(|_| "this node".into()),
         theme: Theme::by_variable(std::env::var_os("NO_COLOR").as_deref()),
     };
     let mut screen = Screen::enter().map_err(terminal)?;
@@ -173,10 +176,4 @@ fn listen() -> mpsc::Receiver<News> {
         }
     });
     receiver
-}
-
-/// The host's name, as the kernel has it.
-fn host() -> String {
-    let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    read.map_or_else(|_| "this node".into(), |name| name.trim().to_owned())
 }

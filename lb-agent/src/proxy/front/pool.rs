@@ -94,7 +94,7 @@ impl Pool {
 
     /// Starts the threads unless they run, or have nothing to do.
     fn start(&mut self) {
-        if !self.is_ready || !self.is_needed {
+        if !self.is_ready || !self.is_needed || self.idle.is_empty() {
             return;
         }
         let assigned = processor::assigned(self.idle.len(), &processor::usable(), self.pin);

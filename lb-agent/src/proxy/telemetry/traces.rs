@@ -32,6 +32,7 @@ use super::counts::SpanCounts;
 use crate::{
     config::proxy::TracesConfig,
     domain::{backoff::full_jitter, http::exchange::Exchange},
+    surroundings::host_name,
 };
 
 /// Spans that are sent at once, if so many come in [`DELAY`].
@@ -96,8 +97,8 @@ fn resource() -> Resource {
     attributes.text("service.name", "lb-agent");
     attributes.text("service.version", env!("CARGO_PKG_VERSION"));
     // One that cannot be told is left out.
-    if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
-        attributes.text("host.name", name.trim());
+    if let Ok(name) = host_name() {
+        attributes.text("host.name", &name);
     }
     Resource {
         attributes: attributes.0,
