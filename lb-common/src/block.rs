@@ -26,6 +26,8 @@
 //! Addresses here are numbers (most significant byte first in the network is most significant in
 //! the number), aligned to the left of 128 bits.
 
+use core::ops::Range;
+
 use crate::{assert_layout, hash};
 
 /// Lines in a page; a page takes 1 MiB.
@@ -76,6 +78,17 @@ pub struct Layout {
     pub spare_lines: u32,
     /// Zero.
     pub reserved: [u64; 4],
+}
+
+impl Layout {
+    /// The elements of the map of pages that hold the generation's pages, in their order.
+    pub fn slots(&self) -> Range<u32> {
+        let lines = self.spare_line.saturating_add(self.spare_lines);
+        let pages = lines.div_ceil(PAGE_LINES);
+        // Whatever stands there: it may have been read from memory that others can write.
+        let first = self.first_page.min(MAX_PAGES);
+        first..first.saturating_add(pages).min(MAX_PAGES)
+    }
 }
 
 /// A line of a page, as it is allocated.
@@ -245,6 +258,20 @@ mod tests {
             let spread = filter_bits(group) as i64 - i64::from(len);
             assert!((-8..=7).contains(&spread), "{len}: {spread}");
         }
+    }
+
+    #[test]
+    fn slots_are_those_of_the_map_whatever_a_layout_says() {
+        let layout = |first_page, spare_line, spare_lines| Layout {
+            first_page,
+            spare_line,
+            spare_lines,
+            ..Layout::default()
+        };
+        assert_eq!(layout(1, 20_000, PAGE_LINES).slots(), 1..4);
+        assert_eq!(layout(513, 1, PAGE_LINES - 1).slots(), 513..514);
+        assert_eq!(layout(513, u32::MAX, 9).slots(), 513..MAX_PAGES);
+        assert!(layout(u32::MAX, 1, 1).slots().is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ use lb_common::{
     maps::{MAX_ALLOW_RULES, name},
 };
 
+pub(super) use self::table::in_force;
 use self::{bucket::Rule, table::Table};
 use super::{descriptor, encode, handover, loader::map_error, take};
 use crate::domain::{

@@ -160,17 +160,20 @@ impl Datapath {
             .filter(|(service, _)| part.has(**service) && view.tables.contains_key(service))
             .map(|(service, table)| (*service, table.clone()))
             .collect();
+        let services: Vec<u32> = own.iter().map(|(service, _)| *service).collect();
+        let maps = object::in_slots(self.maglev_slots.as_fd(), &services)
+            .map_err(|error| KernelError::new("reading the map of Maglev tables", error))?;
         let mut looked_at = 0;
         for index in 0..own.len() {
-            let (service, ref written) = own[(index + self.cursor.tables) % own.len()];
+            let place = (index + self.cursor.tables) % own.len();
+            let (service, ref written) = own[place];
             let what = |error| {
                 KernelError::new(
                     format!("reading the Maglev table of service {service}"),
                     error,
                 )
             };
-            let map = object::in_slot(self.maglev_slots.as_fd(), service).map_err(what)?;
-            let text = match map {
+            let text = match maps[place] {
                 None => "was gone",
                 Some(map) if map != written.map => "was another one",
                 Some(_) if left < written.slots as usize => continue,

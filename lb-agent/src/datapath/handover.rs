@@ -11,9 +11,9 @@ use std::{
 };
 
 use aya::maps::MapData;
-use lb_common::{block::MAX_PAGES, maps::name};
+use lb_common::maps::name;
 
-use super::{loader, object, pins};
+use super::{block, loader, object, pins};
 use crate::domain::kernel::KernelError;
 
 /// What the names of these pins begin with; the map's number follows.
@@ -43,16 +43,17 @@ pub fn hand_over(bpf_dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
         }
         let what = |error| KernelError::new(format!("reading {}", outer.display()), error);
         let map = object::open(&outer).map_err(what)?;
-        for slot in 0..MAX_PAGES {
-            let Some(number) = object::in_slot(map.as_fd(), slot).map_err(what)? else {
-                continue;
-            };
-            let path = pin(&dir, number);
+        let open = |page| by_number(page)?.fd().as_fd().try_clone_to_owned();
+        let Some((_, pages)) = block::in_force(map.as_fd(), open).map_err(what)? else {
+            continue;
+        };
+        for page in pages.into_iter().flatten() {
+            let path = pin(&dir, page);
             if path.exists() {
-                // The first page stands in two slots.
+                // Somebody has put it into another one's slot as well.
                 continue;
             }
-            by_number(number)
+            by_number(page)
                 .and_then(|page| page.pin(&path).map_err(io::Error::other))
                 .map_err(|error| KernelError::new(format!("pinning {}", path.display()), error))?;
             handed.push(path);

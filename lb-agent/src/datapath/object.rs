@@ -1,9 +1,12 @@
 //! Numbers of the kernel's objects: which map or program stands in a slot, and what a link is on.
 
+pub(super) mod grace;
+
 use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use super::link::{self, bpf};
@@ -12,10 +15,15 @@ use super::link::{self, bpf};
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 /// `BPF_MAP_UPDATE_ELEM`.
 const MAP_UPDATE_ELEM: libc::c_long = 2;
+/// `BPF_MAP_DELETE_ELEM`.
+const MAP_DELETE_ELEM: libc::c_long = 3;
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
-/// The part of `union bpf_attr` that [`MAP_LOOKUP_ELEM`] and [`MAP_UPDATE_ELEM`] read.
+/// A look into a slot that takes longer has waited for a grace period.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// The part of `union bpf_attr` that the commands about one element read.
 #[repr(C)]
 struct Element {
     map_fd: u32,
@@ -85,6 +93,28 @@ pub(crate) fn in_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u32>>
     }
 }
 
+/// [`in_slot`] for several of them, in their order; where the kernel waits each time, for all of
+/// them at once.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(crate) fn in_slots(map: BorrowedFd<'_>, slots: &[u32]) -> io::Result<Vec<Option<u32>>> {
+    let Some((first, others)) = slots.split_first() else {
+        return Ok(Vec::new());
+    };
+    let before = Instant::now();
+    let mut found = vec![in_slot(map, *first)?];
+    if before.elapsed() < LOOK {
+        for slot in others {
+            found.push(in_slot(map, *slot)?);
+        }
+    } else {
+        found.extend(grace::each(others, |slot| in_slot(map, *slot))?);
+    }
+    Ok(found)
+}
+
 /// Puts a map or a program into a slot.
 ///
 /// # Errors
@@ -105,6 +135,26 @@ pub(crate) fn put_in_slot(
     };
     // SAFETY: key and value are words, as those of such maps are, and outlive the call.
     unsafe { bpf(MAP_UPDATE_ELEM, &element) }.map(drop)
+}
+
+/// Takes what stands in a slot out of it, if anything does.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(crate) fn clear_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
+    let element = Element {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: std::ptr::from_ref(&slot) as u64,
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: the key is a word, as that of such maps is, and outlives the call.
+    match unsafe { bpf(MAP_DELETE_ELEM, &element) } {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The number of a map or a program.

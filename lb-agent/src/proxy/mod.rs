@@ -13,10 +13,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    cell::LazyCell, collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc,
-    time::Duration,
-};
+use std::{cell::LazyCell, collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -29,7 +26,7 @@ use self::{
     telemetry::Telemetry,
 };
 use crate::{
-    config::ProxyConfig,
+    config::{Config, ProxyConfig},
     domain::{
         http::steering::ProxyReport, service::ServiceSpec, signal::Signal, snapshot::Snapshot,
     },
@@ -63,10 +60,16 @@ pub struct Channels {
     pub signals: Box<dyn Fn(Vec<Signal>) + Send>,
 }
 
+/// The listening sockets of a former agent. While this is there they are held however long that
+/// takes, so an agent that starts takes it first.
+pub fn find_held(config: &Config) -> Keep {
+    Keep::find(config.node.held_sockets(), holder::as_a_process)
+}
+
 impl Proxy {
     /// Binds the shared listeners. `interfaces`: those that packets for VIPs arrive on, whose
-    /// addresses take what is steered here. `held`: where a process listens that holds the sockets of
-    /// a former agent, and will hold these.
+    /// addresses take what is steered here. `keep`: what a former agent listened on, where these will
+    /// be held, too.
     ///
     /// # Errors
     ///
@@ -74,7 +77,7 @@ impl Proxy {
     pub fn bind(
         config: ProxyConfig,
         interfaces: Vec<String>,
-        held: PathBuf,
+        keep: Keep,
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
         let threads = match config.threads {
@@ -82,7 +85,6 @@ impl Proxy {
             threads => threads,
         };
         let shared = Shared::new(telemetry, threads, config.bounds.headers);
-        let keep = Keep::find(held, holder::as_a_process);
         let mut pool = Pool::new(threads, Arc::clone(&shared), &config, keep);
         for listener in &config.listeners {
             pool.share(listener)?;

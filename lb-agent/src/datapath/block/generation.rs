@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -118,18 +118,10 @@ impl Generation {
         })
     }
 
-    /// Takes over the generation that a former agent put in force. `page` opens an element of the
-    /// map of pages.
-    pub(super) fn adopt(v6: bool, page: impl Fn(u32) -> io::Result<OwnedFd>) -> io::Result<Self> {
-        let memory = Memory::new(&[Arc::new(page(0)?)]);
-        // SAFETY: the first line of a page; a layout is never changed.
-        let layout = unsafe { memory.line(0).cast::<Layout>().read() };
-        let lines = layout.spare_line + layout.spare_lines;
-        let pages = (0..lines.div_ceil(PAGE_LINES))
-            .map(|number| page(layout.first_page + number).map(Arc::new))
-            .collect::<io::Result<Vec<_>>>()?;
+    /// Takes over the generation that a former agent put in force: these are its pages.
+    pub(super) fn adopt(v6: bool, layout: Layout, pages: Vec<OwnedFd>) -> Self {
         let mut generation = Self {
-            pages,
+            pages: pages.into_iter().map(Arc::new).collect(),
             layout,
             v6,
             taken: 0,
@@ -145,7 +137,7 @@ impl Generation {
         });
         generation.taken = taken;
         generation.spare_used = spare_used;
-        Ok(generation)
+        generation
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -158,10 +150,10 @@ impl Generation {
     }
 
     /// The changes that make its pages known, but not yet in force.
-    pub(super) fn installation(&self) -> Vec<Change> {
+    pub(super) fn installation(&self) -> Vec<Change<'_>> {
         (self.layout.first_page..)
             .zip(&self.pages)
-            .map(|(index, page)| Change::Set(index, page.as_raw_fd()))
+            .map(|(index, page)| Change::Set(index, page.as_fd()))
             .collect()
     }
 
@@ -178,9 +170,9 @@ impl Generation {
     }
 
     /// The change that puts it in force.
-    pub(super) fn inauguration(&self) -> Option<Change> {
+    pub(super) fn inauguration(&self) -> Option<Change<'_>> {
         let first = self.pages.first()?;
-        Some(Change::Set(0, first.as_raw_fd()))
+        Some(Change::Set(0, first.as_fd()))
     }
 
     /// Its memory, to be searched, read and marked.

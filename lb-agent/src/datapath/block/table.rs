@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
 
 use lb_common::{
-    block::{MAX_PAGES, Tally},
+    block::{Layout, MAX_PAGES, Tally},
     entry::Counter,
 };
 
@@ -17,7 +17,7 @@ use super::{
     super::{handover, object},
     bucket::{Place, Rule},
     generation::{Full, Generation, Half},
-    pages::{self, Change},
+    pages::{self, Change, Memory},
     reader::Reader,
 };
 use crate::domain::kernel::KernelError;
@@ -32,6 +32,27 @@ pub(super) struct Table {
     rules: usize,
     /// Takes the pages of the last generation out of the map.
     freeing: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Of the generation in force: its layout, and the numbers of its pages as far as they are where they
+/// belong; `None`: there is none. `open` opens a page by its number.
+///
+/// # Errors
+///
+/// The map or the first page cannot be read.
+pub(in super::super) fn in_force(
+    map: BorrowedFd<'_>,
+    open: impl Fn(u32) -> io::Result<OwnedFd>,
+) -> io::Result<Option<(Layout, Vec<Option<u32>>)>> {
+    let Some(first) = object::in_slot(map, 0)? else {
+        return Ok(None);
+    };
+    let memory = Memory::new(&[Arc::new(open(first)?)]);
+    // SAFETY: the first line of a page; a layout is never changed.
+    let layout = unsafe { memory.line(0).cast::<Layout>().read() };
+    let slots: Vec<u32> = layout.slots().collect();
+    let pages = object::in_slots(map, &slots)?;
+    Ok(Some((layout, pages)))
 }
 
 /// A rule's counter: its tally, and what was moved out of it.
@@ -53,24 +74,15 @@ impl Table {
         v6: bool,
     ) -> Result<Self, KernelError> {
         let failed = |error| KernelError::new(format!("reading the block list {name}"), error);
-        let number = |index| object::in_slot(map.as_fd(), index);
-        let page = |index| -> io::Result<OwnedFd> {
-            let number = number(index)?.ok_or(io::ErrorKind::NotFound)?;
-            handover::open(dir, number)
+        let found = in_force(map.as_fd(), |page| handover::open(dir, page)).map_err(failed)?;
+        let used = found.as_ref().map_or(0..0, |(layout, _)| layout.slots());
+        let adopt = |(layout, pages): (Layout, Vec<Option<u32>>)| {
+            let open =
+                |page: Option<u32>| handover::open(dir, page.ok_or(io::ErrorKind::NotFound)?);
+            let pages = pages.into_iter().map(open).collect::<io::Result<_>>()?;
+            Ok(Generation::adopt(v6, layout, pages))
         };
-        let generation = match number(0).map_err(failed)? {
-            Some(_) => Some(Generation::adopt(v6, page).map_err(failed)?),
-            None => None,
-        };
-        let used = generation.as_ref().map_or(0..0, |generation| {
-            let first = generation.layout().first_page;
-            first..first + generation.pages() as u32
-        });
-        let stale: Vec<Change> = (1..MAX_PAGES)
-            .filter(|index| !used.contains(index) && matches!(number(*index), Ok(Some(_))))
-            .map(Change::Clear)
-            .collect();
-        pages::change(map.as_raw_fd(), &stale).map_err(failed)?;
+        let generation = found.map(adopt).transpose().map_err(failed)?;
         let mut table = Self {
             map,
             name,
@@ -79,6 +91,8 @@ impl Table {
             rules: 0,
             freeing: None,
         };
+        let others = (1..MAX_PAGES).filter(|slot| !used.contains(slot)).collect();
+        table.free(others, None).map_err(failed)?;
         table.rules = table.rules().len();
         Ok(table)
     }
@@ -210,7 +224,7 @@ impl Table {
 
     /// Puts a generation in force and lets the former one go. The kernel frees it page by page.
     fn bring_in(&mut self, next: Option<Generation>) -> Result<(), KernelError> {
-        let map = self.map.as_raw_fd();
+        let map = self.map.as_fd();
         if let Some(freeing) = self.freeing.take() {
             let freed = freeing.join();
             let freed = freed.unwrap_or_else(|_| Err(io::Error::other("a thread ended early")));
@@ -228,16 +242,24 @@ impl Table {
         let Some(former) = std::mem::replace(&mut self.generation, next) else {
             return Ok(());
         };
-        let first = former.layout().first_page;
-        let stale: Vec<Change> = (first..first + former.pages() as u32)
-            .map(Change::Clear)
-            .collect();
-        let map = self.map.try_clone();
-        let map = map.map_err(|error| self.failed("freeing a former state of", error))?;
+        let stale = former.layout().slots().collect();
+        self.free(stale, Some(former))
+            .map_err(|error| self.failed("freeing a former state of", error))
+    }
+
+    /// Empties these slots, and lets go of what was there. To look into all of them takes a second
+    /// where the kernel waits each time, so nobody is kept waiting but the next generation.
+    fn free(&mut self, slots: Vec<u32>, former: Option<Generation>) -> io::Result<()> {
+        let map = self.map.try_clone()?;
         self.freeing = Some(std::thread::spawn(move || {
-            let done = pages::change(map.as_raw_fd(), &stale);
+            let found = object::in_slots(map.as_fd(), &slots)?;
+            let stale = slots.into_iter().zip(found);
+            let stale: Vec<Change<'_>> = stale
+                .filter_map(|(slot, page)| page.map(|_| Change::Clear(slot)))
+                .collect();
+            pages::change(map.as_fd(), &stale)?;
             drop(former);
-            done
+            Ok(())
         }));
         Ok(())
     }
@@ -254,12 +276,9 @@ impl Table {
             let root = object::in_slot(self.map.as_fd(), 0).map_err(failed)?;
             return Ok(root.is_none());
         };
-        for (slot, page) in wanted {
-            if object::in_slot(self.map.as_fd(), slot).map_err(failed)? != Some(page) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let (slots, pages): (Vec<u32>, Vec<u32>) = wanted.into_iter().unzip();
+        let found = object::in_slots(self.map.as_fd(), &slots).map_err(failed)?;
+        Ok(found.into_iter().eq(pages.into_iter().map(Some)))
     }
 
     /// Leads the map to the pages of the generation in force again.
@@ -276,7 +295,7 @@ impl Table {
             }
             None => changes.push(Change::Clear(0)),
         }
-        pages::change(self.map.as_raw_fd(), &changes).map_err(|error| self.failed("writing", error))
+        pages::change(self.map.as_fd(), &changes).map_err(|error| self.failed("writing", error))
     }
 
     /// Marks where exceptions are near.

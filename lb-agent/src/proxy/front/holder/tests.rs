@@ -137,6 +137,23 @@ fn a_holder_ends_when_nobody_comes() {
     assert!(left.elapsed() >= PATIENCE - Duration::from_millis(100));
 }
 
+/// An agent that takes its time to start is waited for: the kernel's verifier may be slow.
+#[test]
+fn one_that_starts_slowly_finds_what_was_held() {
+    let (_directory, path) = place();
+    let mut keep = Keep::find(path.clone(), on_a_thread);
+    let sockets = listening(1);
+    let address = addresses(&sockets)[0];
+    keep.hold(&key(None, 1), &sockets);
+    keep.serve();
+    drop((keep, sockets));
+    let mut next = Keep::find(path, never);
+    thread::sleep(PATIENCE * 2);
+    let _waiting = TcpStream::connect(address).unwrap();
+    let found = next.take(&key(None, 1));
+    found[0].accept().unwrap();
+}
+
 /// Agents that end before they serve do not make connections wait for ever.
 #[test]
 fn agents_that_cannot_start_do_not_count() {
