@@ -1,8 +1,13 @@
 //! One thread of another process made to stand still, as by a bug in it, while the others go on.
 
-use std::{fs, io, marker::PhantomData, path::Path};
+use std::{fs, io, marker::PhantomData, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::process::wait_for;
+
+/// How long it may take until the name is that of one thread.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Goes on when this is dropped.
 #[derive(Debug)]
@@ -16,15 +21,19 @@ pub struct Halted {
 ///
 /// # Errors
 ///
-/// There is none, or the kernel refuses (somebody debugs it).
+/// There is not one alone, or the kernel refuses (somebody debugs it).
 pub fn halt(pid: u32, name: &str) -> Result<Halted> {
-    let tasks = Path::new("/proc").join(pid.to_string()).join("task");
-    let named = fs::read_dir(&tasks)?.flatten().find(|task| {
-        let comm = fs::read_to_string(task.path().join("comm"));
-        comm.is_ok_and(|comm| comm.trim_end() == name)
-    });
-    let task = named.with_context(|| format!("process {pid} has no thread {name:?}"))?;
-    let thread: libc::pid_t = task.file_name().to_string_lossy().parse()?;
+    // A thread has the name of the one that began it until it gets its own.
+    let thread = wait_for(
+        &format!("one thread {name:?} of process {pid}"),
+        PATIENCE,
+        || {
+            Ok(match named(pid, name)?.as_slice() {
+                [thread] => Some(*thread),
+                _ => None,
+            })
+        },
+    )?;
     trace(libc::PTRACE_SEIZE, thread).context("cannot seize the thread")?;
     let halted = Halted {
         thread,
@@ -40,6 +49,20 @@ pub fn halt(pid: u32, name: &str) -> Result<Halted> {
         io::Error::last_os_error()
     );
     Ok(halted)
+}
+
+/// Threads of a process that have this name.
+fn named(pid: u32, name: &str) -> Result<Vec<libc::pid_t>> {
+    let mut threads = Vec::new();
+    for task in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
+        let task = task?;
+        // It may end while it is looked at.
+        let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        if comm.trim_end() == name {
+            threads.push(task.file_name().to_string_lossy().parse()?);
+        }
+    }
+    Ok(threads)
 }
 
 impl Drop for Halted {
