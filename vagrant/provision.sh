@@ -17,7 +17,7 @@ readonly VIP=${LB_VIP:-192.168.56.80}
 readonly CONSUL_VERSION=1.8.7
 readonly CONSUL_RELEASES=${LB_CONSUL_RELEASES:-https://releases.hashicorp.com/consul}
 
-readonly PACKAGES=(ca-certificates curl ethtool iproute2 procps prometheus python3)
+readonly PACKAGES=(ca-certificates curl iproute2 procps prometheus python3)
 
 # Files that this run has written anew.
 CHANGED=()

@@ -36,8 +36,9 @@ pub struct Settings {
     pub announce: u32,
     /// [`decapsulate`].
     pub decapsulate: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0: frames may come to XDP whose transport checksum is yet to be computed, as from a veth,
+    /// whose other end is a local stack's. Those are left to tc.
+    pub pending: u32,
 }
 
 /// Bits of [`Settings::decapsulate`]. None of them: nothing is taken off.

@@ -3,8 +3,6 @@
 //! The packet in question moves back to make room for new headers in front of it, and becomes the
 //! quote.
 
-use core::mem::offset_of;
-
 use lb_common::{
     IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, checksum, entry::InterfaceAddresses,
 };
@@ -13,10 +11,11 @@ use crate::{
     answer_budget,
     detour::Arrival,
     echo::HOPS,
-    headers::{Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp},
+    headers::{Ethernet, Icmp, Ipv4, Ipv6},
     maps::ADDRESSES,
     packet::{Frame, Hook},
     parse::Network,
+    pending::{self, halves},
     settings::interface_position,
     vlan::Link,
 };
@@ -61,7 +60,7 @@ pub(crate) fn answer4(of: &Arrival<Ipv4, u32>, mtu: u32) -> Option<()> {
     let length = network.l4_offset - network.l3_offset + network.l4_length;
     let headers = size_of::<Ipv4>() + size_of::<Icmp>();
     let l4 = network.l4_offset - network.l3_offset;
-    let pending = pending(frame, network, halves(saddr) + halves(daddr));
+    let pending = pending_in_quote(frame, network, pending::addresses4(saddr, daddr));
     let (frame, quote) = make_room(frame, link, network.l3_offset, length.min(QUOTE4), headers)?;
     let l3 = network.l3_offset;
     let ip = frame.at::<Ipv4>(l3)?;
@@ -115,11 +114,7 @@ pub(crate) fn answer6(of: &Arrival<Ipv6, [u32; 4]>, mtu: u32) -> Option<()> {
     let source = if own != [0; 4] { own } else { saddr };
     let headers = size_of::<Ipv6>() + size_of::<Icmp>();
     let l4 = network.l4_offset - network.l3_offset;
-    let mut addresses = 0;
-    for word in 0..4 {
-        addresses += halves(saddr[word]) + halves(daddr[word]);
-    }
-    let pending = pending(frame, network, addresses);
+    let pending = pending_in_quote(frame, network, pending::addresses6(&saddr, &daddr));
     let (frame, quote) = make_room(frame, link, network.l3_offset, length.min(QUOTE6), headers)?;
     let l3 = network.l3_offset;
     let ip = frame.at::<Ipv6>(l3)?;
@@ -216,32 +211,15 @@ fn make_room(
     Some((frame, quote))
 }
 
+/// What transport header and payload of a quote sum up to, however much is quoted, where their
+/// checksum is [`pending`]: whoever sends it puts it there, also in a quote. Frames of XDP that are
+/// like that do not come here.
 #[inline(always)]
-const fn halves(word: u32) -> u32 {
-    (word & 0xffff) + (word >> 16)
-}
-
-/// A buffer of the kernel's may lack its transport checksum: the sum of the pseudo-header stands in
-/// its place, and whoever sends it puts the checksum there, also in a quote. Transport header and
-/// payload then sum up to the complement of what stood there, however much is quoted; that is the
-/// answer. `None`: the checksum is there. `addresses` is their sum.
-///
-/// One in 65,536 whole packets looks the same; its error comes with a wrong checksum.
-#[inline(always)]
-fn pending<L3, A>(frame: &Frame, network: &Network<L3, A>, addresses: u32) -> Option<u16> {
-    if frame.hook == Hook::Xdp {
-        return None;
+fn pending_in_quote<L3, A>(frame: &Frame, network: &Network<L3, A>, addresses: u32) -> Option<u16> {
+    match frame.hook {
+        Hook::Xdp => None,
+        Hook::Tc => pending::stands(frame, network, addresses).map(|stands| !stands),
     }
-    let field = match network.proto {
-        IPPROTO_UDP => offset_of!(Udp, checksum),
-        _ => offset_of!(Tcp, checksum),
-    };
-    let stands = frame.at::<u16>(network.l4_offset + field)?;
-    // SAFETY: `at` checked the bounds.
-    let stands = unsafe { stands.read_unaligned() };
-    let proto = (network.proto as u16).to_be() as u32;
-    let length = (network.l4_length as u16).to_be() as u32;
-    (stands == checksum::fold(addresses + proto + length)).then_some(!stands)
 }
 
 /// Sum of a quote of `length` bytes that begins at `offset`, at most `WORDS` words. From its

@@ -42,6 +42,7 @@ mod maps;
 mod outline;
 mod packet;
 mod parse;
+mod pending;
 mod pipeline;
 mod place;
 mod rewrite;

@@ -15,6 +15,7 @@ use crate::{
     maps::FILTER,
     packet::{Frame, Hook},
     parse::{self, UNTAGGED},
+    pending,
     settings::setting,
     stats::count_verdict,
     tc, trace, vlan,
@@ -98,6 +99,10 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if !may_be_ours(packet.daddr, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
+            let addresses = pending::addresses4(packet.saddr, packet.daddr);
+            if pending::is_for_tc(frame, &network, addresses) {
+                return Err(Stop::Left(Verdict::PassUnresolved));
+            }
             forward4(frame, &packet)
         }
         ETHERTYPE_IPV6 => {
@@ -123,6 +128,10 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             let packet = parse::transport(frame, &network)?;
             if !may_be_ours(word, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
+            }
+            let addresses = pending::addresses6(&packet.saddr, &packet.daddr);
+            if pending::is_for_tc(frame, &network, addresses) {
+                return Err(Stop::Left(Verdict::PassUnresolved));
             }
             forward6(frame, &packet)
         }

@@ -25,7 +25,7 @@ static SETTINGS: Settings = Settings {
     interfaces: [0; MAX_INTERFACES],
     announce: 0,
     decapsulate: 0,
-    reserved: 0,
+    pending: 0,
 };
 
 /// Reads one field of the settings, past the compiler, which would fold the zeros above.

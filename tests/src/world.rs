@@ -141,6 +141,7 @@ impl World {
             interfaces: vec!["front".into(), "back".into()],
             mode: Mode::Auto,
             tc_filters: false,
+            pending: Some(false),
             announce: Vec::new(),
             flow_slots: MIN_FLOW_SLOTS,
             ports: PORTS,
@@ -374,8 +375,7 @@ impl World {
     ///
     /// The kernel refuses the run.
     pub fn request(&mut self, packet: &Packet) -> Outcome {
-        let front = self.front;
-        self.run(&packet.build(), front).expect("a test run")
+        self.run(&packet.build(), self.front).expect("a test run")
     }
 
     /// A packet from the backends' side.
@@ -384,8 +384,7 @@ impl World {
     ///
     /// The kernel refuses the run.
     pub fn reply(&mut self, packet: &Packet) -> Outcome {
-        let back = self.back;
-        self.run(&packet.build(), back).expect("a test run")
+        self.run(&packet.build(), self.back).expect("a test run")
     }
 }
 

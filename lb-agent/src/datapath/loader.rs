@@ -24,7 +24,7 @@ use lb_common::{
     settings::{Settings, decapsulate},
 };
 
-use super::{budget::Budget, memory, pins};
+use super::{budget::Budget, feature::ethtool::Ethtool, memory, pins};
 use crate::domain::kernel::KernelError;
 
 /// The object that `cargo xtask build-ebpf` built.
@@ -56,6 +56,9 @@ pub struct Options {
     pub announce: Vec<String>,
     /// Attaches the tc programs as filters even where the kernel has tcx links (Linux 6.6).
     pub tc_filters: bool,
+    /// Whether frames may come to XDP whose transport checksum is yet to be computed, and are left to
+    /// tc. `None`: if one of `interfaces` is of a kind where that can be.
+    pub pending: Option<bool>,
     /// Slots of each flow table, a power of two; counts only where none is pinned yet.
     pub flow_slots: u32,
     /// First and last port that flows may be given.
@@ -149,7 +152,11 @@ pub(crate) fn load(
         interfaces,
         announce: announcing(options, &interfaces),
         decapsulate: super::decapsulate::bits(options),
-        reserved: 0,
+        pending: u32::from(
+            options
+                .pending
+                .unwrap_or_else(|| may_be_pending(&options.interfaces)),
+        ),
     };
     let buckets = meta.flow_slots / WAYS;
     let mut loader = EbpfLoader::new();
@@ -199,6 +206,16 @@ fn announcing(options: &Options, positions: &[u32; MAX_INTERFACES]) -> u32 {
     bits
 }
 
+/// Whether frames may come to one of these interfaces from a local stack, which leaves the transport
+/// checksum to the device: by a veth from its other end, by a tap from a machine.
+fn may_be_pending(interfaces: &[String]) -> bool {
+    let Ok(ethtool) = Ethtool::open() else {
+        return true;
+    };
+    let mut drivers = interfaces.iter().map(|name| ethtool.driver(name));
+    drivers.any(|driver| driver.is_ok_and(|driver| ["veth", "tun"].contains(&driver.as_str())))
+}
+
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.
 pub(crate) fn load_clock() -> Result<Ebpf, KernelError> {
     load_small(&mut EbpfLoader::new())
@@ -221,7 +238,7 @@ pub(crate) fn load_fullest() -> Result<Ebpf, KernelError> {
         interfaces: std::array::from_fn(|position| position as u32 + 1),
         announce: u32::MAX >> 16,
         decapsulate: decapsulate::ON | decapsulate::FROM_SENDERS,
-        reserved: 0,
+        pending: 1,
     };
     load_small(EbpfLoader::new().override_global(name::SETTINGS, &settings, true))
 }

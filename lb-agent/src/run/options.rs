@@ -31,6 +31,7 @@ pub(super) fn datapath_options(config: &Config) -> anyhow::Result<Options> {
             XdpMode::Off => Mode::Off,
         },
         tc_filters: false,
+        pending: None,
         flow_slots: config.node.flow_slots,
         ports,
         lifetimes: Lifetimes::DEFAULT_SECONDS,

@@ -94,6 +94,8 @@ pub enum Fault {
     ForgetsTheHeader,
     /// The header around a packet has its own type of service.
     DropsClass,
+    /// A packet whose checksum is yet to be computed is sent on without one.
+    SendsPending,
 }
 
 impl Fault {
@@ -144,5 +146,6 @@ impl Fault {
         Self::WaitsForAnswers,
         Self::ForgetsTheHeader,
         Self::DropsClass,
+        Self::SendsPending,
     ];
 }

@@ -160,6 +160,13 @@ impl Model {
             ip,
             transport,
         };
+        if self.node.leaves_pending
+            && packet.is_plain()
+            && sum::is_pending(&frame[packet.ip.l4..], &packet)
+            && !self.errs(Fault::SendsPending)
+        {
+            return Err(Verdict::PassUnresolved);
+        }
         match self.flow_of(&packet, ingress) {
             Ok(half) => self.transmit(frame, &packet, &half, ingress),
             Err(Verdict::DropTtlExceeded) => self.tell(frame, &packet, Trouble::LastHop, ingress),

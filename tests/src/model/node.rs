@@ -59,6 +59,8 @@ pub struct Node {
     pub front: Interface,
     /// Towards the backends.
     pub back: Interface,
+    /// XDP leaves packets whose checksum is yet to be computed to tc.
+    pub leaves_pending: bool,
     /// Those of backends that are resolved.
     pub neighbours: BTreeMap<IpAddr, Neighbour>,
     /// Addresses of the node that backends see, one a family.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::parse::{Parsed, UDP};
+
 /// The ones' complement sum of big-endian words, modulo 65,535; an odd last byte is the upper half
 /// of a word.
 pub fn add(data: &[u8]) -> u64 {
@@ -34,6 +36,17 @@ pub fn error(data: &[u8], pseudo: u64) -> u64 {
 pub fn with_error(data: &[u8], pseudo: u64, error: u64) -> u16 {
     let sum = (add(data) + pseudo) % 65_535;
     ((error + 2 * 65_535 - sum) % 65_535) as u16
+}
+
+/// Whether a packet, from its transport header on in `data`, has the sum of its pseudo-header alone in
+/// place of its checksum (`CHECKSUM_PARTIAL` of the kernel's include/linux/skbuff.h).
+pub fn is_pending(data: &[u8], packet: &Parsed) -> bool {
+    let at = if packet.transport.proto == UDP { 6 } else { 16 };
+    let stands = u64::from(u16::from_be_bytes([data[at], data[at + 1]]));
+    let ip = &packet.ip;
+    let pseudo = pseudo(ip.src, ip.dst, packet.transport.proto, ip.l4_length);
+    // No sum of something is zero.
+    stands != 0 && stands % 65_535 == pseudo % 65_535
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod life;
 mod malformed;
 mod memory;
 mod oracle;
+mod pending;
 mod ports;
 mod refused;
 mod restart;

@@ -1,14 +1,55 @@
 //! What XDP hands over to tc: packets to a neighbour that is not known, and to interfaces that take
-//! none from XDP.
+//! none from XDP, and those whose checksum is yet to be computed.
 
-use std::{io::Write, net::UdpSocket, process::Stdio, time::Duration};
+use std::{io::Write, net::UdpSocket, process::Stdio, sync::atomic::AtomicU64, time::Duration};
 
 use lb_tests::{agent::Setup, namespace::Namespace, process::wait_for, topology::Topology};
 
 use crate::{
     local::{services, transfers, wait_until_served},
-    scene::{METRICS, PATIENCE, VIP, VIP6, address, sample},
+    scene::{METRICS, PATIENCE, Scene, VIP, VIP6, address, sample, udp_service},
 };
+
+/// Packets of local stacks, as containers' are, whose transport checksum is left to a device: what XDP
+/// sends without one no host would accept.
+#[test]
+fn checksums_that_are_yet_to_be_computed() {
+    const BYTES: u64 = 20_000_000;
+    let scene = Scene::listed_on("", &["v1", "v2"], "", &udp_service(2));
+    let topology = &scene.topology;
+    for host in topology.backends().iter().chain([topology.client()]) {
+        host.tool("ethtool", &["-K", "eth0", "tx", "on"]).unwrap();
+    }
+    let status = scene.agent.command(&["status"]).unwrap();
+    assert!(status.contains("to-client (native)"), "{status}");
+    let client = scene.client().patience(PATIENCE);
+    for vip in [VIP, VIP6] {
+        client
+            .download(address(vip), BYTES, None, &AtomicU64::new(0))
+            .unwrap();
+        client.upload(address(vip), BYTES).unwrap();
+        assert_eq!(client.spread(address(vip), 200, 4).failed(), 0);
+        for length in [0, 1, 511, 1400] {
+            let mut payload = vec![0; length];
+            lb_tests::pattern::fill(length as u64, &mut payload);
+            let answer = client.udp(address(vip), &payload).unwrap();
+            assert!(answer[3..] == payload, "{length} bytes through {vip}");
+        }
+    }
+    // From a host like that to one that computes by itself, and back.
+    topology
+        .client()
+        .tool("ethtool", &["-K", "eth0", "tx", "off"])
+        .unwrap();
+    for vip in [VIP, VIP6] {
+        assert_eq!(client.spread(address(vip), 200, 4).failed(), 0);
+        client
+            .download(address(vip), BYTES, None, &AtomicU64::new(0))
+            .unwrap();
+    }
+    let lost = sample(&scene.scrape(), "lb_packets_total", &["action=\"drop\""]);
+    assert_eq!(lost, Some(0.0));
+}
 
 /// Makes the node forget the link address of the first backend, which no longer tells it. `family`:
 /// `-4` or `-6`.

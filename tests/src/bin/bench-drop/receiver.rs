@@ -104,6 +104,7 @@ impl Means {
             lifetimes: Lifetimes::DEFAULT_SECONDS,
             cgroup: None,
             tc_filters: false,
+            pending: None,
             announce: Vec::new(),
             grace: std::time::Duration::from_millis(200),
             budget: lb_agent::datapath::Budget::Auto,

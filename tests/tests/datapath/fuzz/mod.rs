@@ -46,6 +46,7 @@ const DRAWN: &[Verdict] = &[
     Verdict::PassMalformed,
     Verdict::PassFragment,
     Verdict::PassUnknownReply,
+    Verdict::PassUnresolved,
     Verdict::ForwardRequest,
     Verdict::ForwardReply,
     Verdict::ForwardError,
@@ -196,6 +197,7 @@ fn in_world(seed: u64, frames: u64, fault: Option<Fault>) -> Report {
             options.lifetimes = LIFETIMES;
             options.grace = Duration::from_secs(GRACE);
             options.budget = Budget::Unlimited;
+            options.pending = Some(true);
         },
         |world| fuzz(world, seed, frames, fault),
     )

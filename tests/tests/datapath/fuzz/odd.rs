@@ -36,7 +36,7 @@ pub(super) fn make(random: &mut Random, sketch: &mut Sketch) {
         8 => sketch.sum = Sum::Absent,
         9 => {
             let wrong = Sum::Wrong(1 + random.below(65_000) as u16);
-            sketch.sum = one(random, &[Sum::OtherZero, wrong]);
+            sketch.sum = one(random, &[Sum::OtherZero, wrong, Sum::Pending]);
         }
         10 => sketch.flags = random.below(256) as u8,
         11 => sketch.tos = random.below(256) as u8,

@@ -16,6 +16,8 @@ pub(crate) enum Sum {
     Absent,
     /// As it should be, and this much more.
     Wrong(u16),
+    /// The sum of the pseudo-header alone: the device is to compute the rest.
+    Pending,
 }
 
 /// The packet.
@@ -145,6 +147,7 @@ impl Sketch {
             Sum::OtherZero => right,
             Sum::Absent => 0,
             Sum::Wrong(more) => right.wrapping_add(more),
+            Sum::Pending => !sum::with_error(&[], pseudo, 0),
         };
         l4[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
         l4

@@ -81,6 +81,7 @@ pub(super) fn node(world: &World, seed: u64) -> Node {
         grace: GRACE,
         front: interface(Side::Front, FRONT_MAC),
         back: interface(Side::Back, BACK_MAC),
+        leaves_pending: true,
         neighbours,
         sources: [ip(NODE), ip(NODE6)],
     }

@@ -38,6 +38,7 @@ impl Programs {
             interfaces: vec!["front".into(), "back".into()],
             mode,
             tc_filters: false,
+            pending: Some(false),
             announce: Vec::new(),
             flow_slots: MIN_FLOW_SLOTS * 4,
             ports: PORTS,
