@@ -97,14 +97,14 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     problems.extend(loaded.problem);
 
     let options = datapath_options(&config)?;
+    // From now on who connects waits for this agent, however long the kernel verifies.
+    let keep = proxy::find_held(&config);
     let former = Former::find(&options.bpf_dir)?;
     if let Some(former) = &former {
         anyhow::ensure!(replace_schema, "{}", former.refusal());
         takeover::fill_new_maps(&config, config_path, &loaded.state, &options).await?;
         former.hand_over()?;
     }
-    // From now on who connects waits for this agent, however long the kernel verifies.
-    let keep = proxy::find_held(&config);
     // Verification and calibration block; nothing else runs yet.
     let mut datapath = Datapath::open(&options)?;
     if let Some(former) = former {

@@ -89,6 +89,16 @@ impl Layout {
         let first = self.first_page.min(MAX_PAGES);
         first..first.saturating_add(pages).min(MAX_PAGES)
     }
+
+    /// Whether its parts follow each other within the pages that it has.
+    pub fn is_sound(&self) -> bool {
+        let lines = self.slots().len() as u64 * u64::from(PAGE_LINES);
+        let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
+        end(FILTER_LINE, self.filter_mask / 32) < u64::from(self.bucket_line)
+            && end(self.bucket_line, self.buckets) <= u64::from(self.spare_line)
+            && end(self.spare_line, self.spare_lines) <= lines
+            && self.buckets > 0
+    }
 }
 
 /// A line of a page, as it is allocated.
@@ -272,6 +282,33 @@ mod tests {
         assert_eq!(layout(513, 1, PAGE_LINES - 1).slots(), 513..514);
         assert_eq!(layout(513, u32::MAX, 9).slots(), 513..MAX_PAGES);
         assert!(layout(u32::MAX, 1, 1).slots().is_empty());
+    }
+
+    #[test]
+    fn sound_layouts_lie_within_their_pages() {
+        let sound = Layout {
+            first_page: 1,
+            filter_mask: 63,
+            bucket_line: FILTER_LINE + 2,
+            buckets: 100,
+            spare_line: FILTER_LINE + 102,
+            spare_lines: PAGE_LINES - FILTER_LINE - 102,
+            ..Layout::default()
+        };
+        assert!(sound.is_sound());
+        let broken: [fn(&mut Layout); 6] = [
+            |layout| layout.first_page = MAX_PAGES,
+            |layout| layout.filter_mask = 64,
+            |layout| layout.bucket_line += 1,
+            |layout| layout.buckets = 0,
+            |layout| layout.spare_line = u32::MAX,
+            |layout| (layout.first_page, layout.spare_lines) = (MAX_PAGES - 1, PAGE_LINES),
+        ];
+        for (number, breaks) in broken.iter().enumerate() {
+            let mut layout = sound;
+            breaks(&mut layout);
+            assert!(!layout.is_sound(), "{number}");
+        }
     }
 
     #[test]

@@ -68,8 +68,9 @@ verdicts! {
     PassFragment = 3, Pass, "fragment";
     /// Towards a translated address and port of the node, but of no known flow.
     PassUnknownReply = 4, Pass, "unknown_reply";
-    /// There is no route, or none that the program can send by: the link address is not known, or
-    /// the interface takes no frames from XDP, and tc could not be asked.
+    /// There is no route, or none that the program can send by: the link address is not known, the
+    /// interface takes no frames from XDP, or the checksum is yet to be computed, and tc could not be
+    /// asked.
     PassUnresolved = 5, Pass, "unresolved_next_hop";
     /// From a client to a backend.
     ForwardRequest = 6, Forward, "request";

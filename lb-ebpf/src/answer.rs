@@ -11,6 +11,7 @@ use crate::{
     answer_budget,
     detour::Arrival,
     echo::HOPS,
+    family::{Family, V4, V6},
     headers::{Ethernet, Icmp, Ipv4, Ipv6},
     maps::ADDRESSES,
     packet::{Frame, Hook},
@@ -60,7 +61,7 @@ pub(crate) fn answer4(of: &Arrival<Ipv4, u32>, mtu: u32) -> Option<()> {
     let length = network.l4_offset - network.l3_offset + network.l4_length;
     let headers = size_of::<Ipv4>() + size_of::<Icmp>();
     let l4 = network.l4_offset - network.l3_offset;
-    let pending = pending_in_quote(frame, network, pending::addresses4(saddr, daddr));
+    let pending = pending_in_quote::<V4, _>(frame, network);
     let (frame, quote) = make_room(frame, link, network.l3_offset, length.min(QUOTE4), headers)?;
     let l3 = network.l3_offset;
     let ip = frame.at::<Ipv4>(l3)?;
@@ -114,7 +115,7 @@ pub(crate) fn answer6(of: &Arrival<Ipv6, [u32; 4]>, mtu: u32) -> Option<()> {
     let source = if own != [0; 4] { own } else { saddr };
     let headers = size_of::<Ipv6>() + size_of::<Icmp>();
     let l4 = network.l4_offset - network.l3_offset;
-    let pending = pending_in_quote(frame, network, pending::addresses6(&saddr, &daddr));
+    let pending = pending_in_quote::<V6, _>(frame, network);
     let (frame, quote) = make_room(frame, link, network.l3_offset, length.min(QUOTE6), headers)?;
     let l3 = network.l3_offset;
     let ip = frame.at::<Ipv6>(l3)?;
@@ -212,13 +213,13 @@ fn make_room(
 }
 
 /// What transport header and payload of a quote sum up to, however much is quoted, where their
-/// checksum is [`pending`]: whoever sends it puts it there, also in a quote. Frames of XDP that are
-/// like that do not come here.
+/// checksum is [`pending`]: whoever sends it puts it there, also in a quote. A frame of XDP is sent as
+/// it is.
 #[inline(always)]
-fn pending_in_quote<L3, A>(frame: &Frame, network: &Network<L3, A>, addresses: u32) -> Option<u16> {
+fn pending_in_quote<F: Family, L3>(frame: &Frame, network: &Network<L3, F::Addr>) -> Option<u16> {
     match frame.hook {
         Hook::Xdp => None,
-        Hook::Tc => pending::stands(frame, network, addresses).map(|stands| !stands),
+        Hook::Tc => pending::stands::<F, L3>(frame, network).map(|stands| !stands),
     }
 }
 

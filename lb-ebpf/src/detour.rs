@@ -25,6 +25,7 @@ use crate::{
     outline::Outline,
     packet::{Frame, Hook},
     parse::{self, Network, Packet},
+    pending,
     pipeline::{action_of, may_be_ours, may_be_ours_at_all},
     rewrite::{self, RewriteNetwork},
     server_return,
@@ -259,6 +260,7 @@ fn try_place<F: NewFlow, L3>(
     if !of.frame.leaving && !may_be_ours(word, packet.ports, packet.proto) {
         return Err(Verdict::PassForeign);
     }
+    pending::check::<F, L3>(&of.frame, &of.network)?;
     if let Some(found) = Outline::take_placed::<F>()
         && forward::is_of::<F, L3>(&found, &packet)
     {

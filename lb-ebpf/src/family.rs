@@ -11,6 +11,7 @@ use lb_common::{
 use crate::{
     insert::{Victim, lb_insert4, lb_insert6, lb_scan4, lb_scan6, lb_take4, lb_take6},
     maps::{DRAFT4, DRAFT6, FLOWS4, FLOWS6},
+    pending::halves,
     settings::setting,
 };
 
@@ -60,6 +61,9 @@ pub(crate) trait Family {
 
     fn hash(key: &Key<Self::Addr>) -> u64;
 
+    /// What two addresses add to a checksum, unfolded.
+    fn sum(saddr: &Self::Addr, daddr: &Self::Addr) -> u32;
+
     /// The first byte of a bucket.
     fn bucket(index: u32) -> Option<*mut u8>;
 
@@ -89,6 +93,11 @@ impl Family for V4 {
     #[inline(always)]
     fn hash(key: &Key<u32>) -> u64 {
         hash::flow4(setting!(seed), key.saddr, key.daddr, key.ports, key.proto)
+    }
+
+    #[inline(always)]
+    fn sum(saddr: &u32, daddr: &u32) -> u32 {
+        halves(*saddr) + halves(*daddr)
     }
 
     #[inline(always)]
@@ -124,6 +133,15 @@ impl Family for V6 {
     #[inline(always)]
     fn hash(key: &Key<[u32; 4]>) -> u64 {
         hash::flow6(setting!(seed), &key.saddr, &key.daddr, key.ports, key.proto)
+    }
+
+    #[inline(always)]
+    fn sum(saddr: &[u32; 4], daddr: &[u32; 4]) -> u32 {
+        let mut sum = 0;
+        for word in 0..4 {
+            sum += halves(saddr[word]) + halves(daddr[word]);
+        }
+        sum
     }
 
     #[inline(always)]

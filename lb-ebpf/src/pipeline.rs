@@ -99,10 +99,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if !may_be_ours(packet.daddr, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            let addresses = pending::addresses4(packet.saddr, packet.daddr);
-            if pending::is_for_tc(frame, &network, addresses) {
-                return Err(Stop::Left(Verdict::PassUnresolved));
-            }
+            pending::check::<V4, _>(frame, &network)?;
             forward4(frame, &packet)
         }
         ETHERTYPE_IPV6 => {
@@ -129,10 +126,7 @@ fn decide(frame: &Frame) -> Result<(u32, Verdict), Stop> {
             if !may_be_ours(word, packet.ports, packet.proto) {
                 return Err(Stop::Left(Verdict::PassForeign));
             }
-            let addresses = pending::addresses6(&packet.saddr, &packet.daddr);
-            if pending::is_for_tc(frame, &network, addresses) {
-                return Err(Stop::Left(Verdict::PassUnresolved));
-            }
+            pending::check::<V6, _>(frame, &network)?;
             forward6(frame, &packet)
         }
         ETHERTYPE_ARP if setting!(announce) != 0 => Ok(announce::arp(frame)?),

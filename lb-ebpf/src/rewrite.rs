@@ -1,7 +1,7 @@
 //! Turns a packet into the one that leaves: link, network and transport header.
 //!
-//! In XDP the frame is all there is, and its checksums are complete. A buffer of the kernel's may
-//! carry a transport checksum that is yet to be computed (`CHECKSUM_PARTIAL`: only the sum of the
+//! In XDP the frame is all there is, and its checksums are complete, or it is left to tc (see
+//! [`crate::pending`]). A buffer of the kernel's may carry a transport checksum that is yet to be computed (`CHECKSUM_PARTIAL`: only the sum of the
 //! pseudo-header stands in its place), or one that the device has summed up (`CHECKSUM_COMPLETE`);
 //! there the kernel's helpers know what to do, if they are told addresses and ports apart.
 

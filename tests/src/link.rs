@@ -23,8 +23,8 @@ pub struct End<'a> {
 
 /// Connects two hosts.
 ///
-/// Both ends get `tx off`, for XDP transmits the partial checksums of a local stack as they are,
-/// and `gro on`, for a frame redirected into a veth is lost unless the peer polls.
+/// Both ends get `tx off`, as frames from a wire are, for XDP leaves to tc what a local stack has not
+/// summed up, and `gro on`, for a frame redirected into a veth is lost unless the peer polls.
 pub fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
     #[rustfmt::skip]
     one.namespace.tool("ip", &[

@@ -1,8 +1,9 @@
 //! What somebody else may do to pinned maps and links behind the agent's back.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
-    io,
+    fs, io,
     net::SocketAddr,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 use lb_common::{
+    block::MAX_PAGES,
     entry::{
         BackendEntry, DestinationFilter, FAMILY_V4, FAMILY_V6, NextHop, ServiceEntry, ServiceKey,
     },
@@ -140,6 +142,47 @@ impl Tamper {
     pub fn has_backend(&self, id: u32) -> Result<bool> {
         let backends: Array<MapData, BackendEntry> = self.open(name::BACKENDS)?;
         Ok(backends.get(&id, 0)?.family != 0)
+    }
+
+    /// Numbers of the pages of the IPv4 block list, by slot.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn block_pages(&self) -> Result<BTreeMap<u32, u32>> {
+        let pages: ArrayOfMaps<MapData> = self.open(name::BLOCK4)?;
+        let mut held = BTreeMap::new();
+        for slot in 0..MAX_PAGES {
+            match pages.get(&slot, 0) {
+                Ok(page) => held.insert(slot, page.info()?.id()),
+                Err(MapError::KeyNotFound) => continue,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(held)
+    }
+
+    /// Puts the page in one slot of the IPv4 block list into another as well.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn copy_block_page(&self, from: u32, to: u32) -> Result<()> {
+        let mut pages: ArrayOfMaps<MapData> = self.open(name::BLOCK4)?;
+        let page: MapData = pages.get(&from, 0)?;
+        Ok(pages.set(to, &page, 0)?)
+    }
+
+    /// Pins another of the maps in the place of the IPv4 block list.
+    ///
+    /// # Errors
+    ///
+    /// There is no such map.
+    pub fn pose_as_block_list(&self, map: &str) -> Result<()> {
+        let map = MapData::from_pin(self.dir.join(map))?;
+        let place = self.dir.join(name::BLOCK4);
+        fs::remove_file(&place)?;
+        Ok(map.pin(&place)?)
     }
 
     /// Writes another link address into the next hop of a backend.

@@ -18,7 +18,7 @@ pub(crate) enum Purpose {
     Demo,
     /// Building, and the benchmarks with the peers that they compare with.
     Bench,
-    /// Building, and the package for Debian.
+    /// The package for Debian, of a program that is there or is yet to be built.
     Package,
     /// The same, and a machine to install it on.
     Guest,
@@ -48,6 +48,12 @@ impl Purpose {
             ]
             .concat(),
         }
+    }
+
+    /// Whether something is built for BPF; who needs no more than a finished program asks for
+    /// [`Self::Build`] where it has to be made.
+    fn builds(self) -> bool {
+        !matches!(self, Self::Package | Self::Guest)
     }
 
     fn runs_consul(self) -> bool {
@@ -206,13 +212,15 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
     if !wants.is_empty() {
         install(&wants)?;
     }
-    let Some(toolchain) = Toolchain::find() else {
-        bail!(no_toolchain(
-            "its packages are installed, but hold no core for BPF"
-        ));
-    };
-    if linker::find().is_none() {
-        linker::install(toolchain)?;
+    if purpose.builds() {
+        let Some(toolchain) = Toolchain::find() else {
+            bail!(no_toolchain(
+                "its packages are installed, but hold no core for BPF"
+            ));
+        };
+        if linker::find().is_none() {
+            linker::install(toolchain)?;
+        }
     }
     if purpose.runs_consul() && run::find_program("consul").is_none() {
         let got = install_consul();
@@ -233,7 +241,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 fn missing(purpose: Purpose) -> Vec<Want> {
     let mut wants = Vec::new();
     let toolchain = Toolchain::find();
-    if toolchain.is_none() {
+    if purpose.builds() && toolchain.is_none() {
         wants.extend(TOOLCHAIN_PACKAGES.map(|package| Want {
             package: package.into(),
             why: "builds for BPF (rustup has no nightly with rust-src here)",
@@ -251,7 +259,7 @@ fn missing(purpose: Purpose) -> Vec<Want> {
         });
     }
     // Without apt the names of packages mean nothing; bpf-linker's build says what it lacks.
-    if linker::find().is_none() && apt::is_here() {
+    if purpose.builds() && linker::find().is_none() && apt::is_here() {
         let llvm = toolchain
             .and_then(|toolchain| toolchain.llvm_major().ok())
             .unwrap_or(toolchain::DISTRIBUTION_LLVM);

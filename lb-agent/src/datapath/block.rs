@@ -29,8 +29,8 @@ use lb_common::{
     maps::{MAX_ALLOW_RULES, name},
 };
 
-pub(super) use self::table::in_force;
 use self::{bucket::Rule, table::Table};
+pub(super) use self::{pages::check_page, table::InForce};
 use super::{descriptor, encode, handover, loader::map_error, take};
 use crate::domain::{
     drift::{Difference, Place},

@@ -44,16 +44,16 @@ pub fn hand_over(bpf_dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
         let what = |error| KernelError::new(format!("reading {}", outer.display()), error);
         let map = object::open(&outer).map_err(what)?;
         let open = |page| by_number(page)?.fd().as_fd().try_clone_to_owned();
-        let Some((_, pages)) = block::in_force(map.as_fd(), open).map_err(what)? else {
+        let Some(found) = block::InForce::read(map.as_fd(), open).map_err(what)? else {
             continue;
         };
-        for page in pages.into_iter().flatten() {
+        for page in found.pages.into_iter().flatten().chain([found.first]) {
             let path = pin(&dir, page);
             if path.exists() {
-                // Somebody has put it into another one's slot as well.
+                // The first page stands in two slots.
                 continue;
             }
-            by_number(page)
+            page_of(page)
                 .and_then(|page| page.pin(&path).map_err(io::Error::other))
                 .map_err(|error| KernelError::new(format!("pinning {}", path.display()), error))?;
             handed.push(path);
@@ -79,6 +79,13 @@ pub(super) fn open(dir: &Path, number: u32) -> io::Result<OwnedFd> {
 
 fn by_number(number: u32) -> io::Result<MapData> {
     MapData::from_id(number).map_err(io::Error::other)
+}
+
+/// The page of this number, and nothing else that has such a number: what root pins here is the agent's.
+fn page_of(number: u32) -> io::Result<MapData> {
+    let page = by_number(number)?;
+    block::check_page(page.fd().as_fd())?;
+    Ok(page)
 }
 
 /// Removes the pins: whoever has opened the maps keeps them.

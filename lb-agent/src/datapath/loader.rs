@@ -24,7 +24,7 @@ use lb_common::{
     settings::{Settings, decapsulate},
 };
 
-use super::{budget::Budget, feature::ethtool::Ethtool, memory, pins};
+use super::{budget::Budget, feature::driver, memory, pins};
 use crate::domain::kernel::KernelError;
 
 /// The object that `cargo xtask build-ebpf` built.
@@ -155,7 +155,7 @@ pub(crate) fn load(
         pending: u32::from(
             options
                 .pending
-                .unwrap_or_else(|| may_be_pending(&options.interfaces)),
+                .unwrap_or_else(|| driver::may_be_pending(options)),
         ),
     };
     let buckets = meta.flow_slots / WAYS;
@@ -204,16 +204,6 @@ fn announcing(options: &Options, positions: &[u32; MAX_INTERFACES]) -> u32 {
         }
     }
     bits
-}
-
-/// Whether frames may come to one of these interfaces from a local stack, which leaves the transport
-/// checksum to the device: by a veth from its other end, by a tap from a machine.
-fn may_be_pending(interfaces: &[String]) -> bool {
-    let Ok(ethtool) = Ethtool::open() else {
-        return true;
-    };
-    let mut drivers = interfaces.iter().map(|name| ethtool.driver(name));
-    drivers.any(|driver| driver.is_ok_and(|driver| ["veth", "tun"].contains(&driver.as_str())))
 }
 
 /// Loads the object with maps as small as can be and pins nothing: for its clock program.

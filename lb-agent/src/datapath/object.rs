@@ -49,6 +49,36 @@ struct Identity {
     id: u32,
 }
 
+/// The beginning of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
+
+/// What a map is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Of `enum bpf_map_type`.
+    pub(crate) kind: u32,
+    /// Bytes of a key.
+    pub(crate) key: u32,
+    /// Bytes of a value.
+    pub(crate) value: u32,
+    /// How many it may have.
+    pub(crate) entries: u32,
+    /// Its values can be mapped into memory.
+    pub(crate) is_mappable: bool,
+}
+
 /// The beginning of `struct bpf_link_info`, as far as links of interfaces and cgroups fill it in.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -166,6 +196,23 @@ pub(crate) fn number(object: BorrowedFd<'_>) -> io::Result<u32> {
     let mut identity = Identity::default();
     info(object, &mut identity)?;
     Ok(identity.id)
+}
+
+/// What a map is like.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(crate) fn shape(map: BorrowedFd<'_>) -> io::Result<Shape> {
+    let mut told = MapInfo::default();
+    info(map, &mut told)?;
+    Ok(Shape {
+        kind: told.kind,
+        key: told.key_size,
+        value: told.value_size,
+        entries: told.max_entries,
+        is_mappable: told.map_flags & MMAPABLE != 0,
+    })
 }
 
 /// What the link pinned at `path` is about.

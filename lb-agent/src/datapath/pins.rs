@@ -13,6 +13,7 @@ use aya::programs::{
 
 use super::{
     classifier::{self, Classifiers, Owner, Role},
+    feature::driver,
     link,
     loader::{Attached, Mode, Options, pin_dir},
     local,
@@ -74,10 +75,11 @@ const TC: &str = "tc";
 /// What the names of the pins of XDP links begin with.
 const XDP: &str = "xdp_";
 
-fn modes(mode: Mode) -> &'static [(&'static str, XdpMode)] {
+/// How an interface may be attached to.
+fn modes(mode: Mode, interface: &str) -> &'static [(&'static str, XdpMode)] {
     match mode {
-        // Not generic, which linearizes buffers that tc takes as they are, segments that the
-        // device has merged, and takes partial checksums for complete ones.
+        Mode::Auto if driver::is_tap(interface) => &[],
+        // Not generic, which copies buffers that tc takes as they are.
         Mode::Auto | Mode::Native => &[(NATIVE, XdpMode::Driver)],
         Mode::Generic => &[(GENERIC, XdpMode::Skb)],
         Mode::Off => &[],
@@ -104,7 +106,8 @@ fn attach_xdp(
             adopted,
         })
     };
-    for (label, _) in modes(mode) {
+    let modes = modes(mode, name);
+    for (label, _) in modes {
         let path = link_path(dir, label, ifindex);
         if !path.exists() {
             continue;
@@ -119,7 +122,7 @@ fn attach_xdp(
         }
     }
     let mut last = None;
-    for (label, flag) in modes(mode) {
+    for (label, flag) in modes {
         let what = || format!("attaching to {name} in {label} mode");
         match program.attach_to_if_index(ifindex, *flag) {
             Ok(id) => {
@@ -165,8 +168,8 @@ fn replace(program: &mut Xdp, path: &Path) -> Result<(), KernelError> {
 
 /// Whether the configuration asks for the XDP link of this pin.
 fn is_wanted(path: &Path, dir: &Path, options: &Options, interfaces: &[(String, u32)]) -> bool {
-    interfaces.iter().any(|(_, ifindex)| {
-        modes(options.mode)
+    interfaces.iter().any(|(name, ifindex)| {
+        modes(options.mode, name)
             .iter()
             .any(|(label, _)| path == link_path(dir, label, *ifindex))
     })

@@ -161,7 +161,6 @@ impl Model {
             transport,
         };
         if self.node.leaves_pending
-            && packet.is_plain()
             && sum::is_pending(&frame[packet.ip.l4..], &packet)
             && !self.errs(Fault::SendsPending)
         {

@@ -117,15 +117,6 @@ impl Ip {
 }
 
 impl Parsed {
-    /// Whether it is like nearly all packets: no tags, nothing between the headers, in one piece, with
-    /// hops to go.
-    pub fn is_plain(&self) -> bool {
-        self.link.tags.is_empty()
-            && self.ip.l4 == self.ip.l3 + self.ip.header_length()
-            && self.ip.fragment.is_none()
-            && self.ip.ttl > 1
-    }
-
     /// What a flow is known by.
     pub fn key(&self) -> Key {
         Key {

@@ -3,14 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
-use lb_agent::domain::kernel::Kernel as _;
-use lb_common::verdict::Verdict::{self, DropBlocked, PassForeign};
+use lb_agent::{datapath::hand_over, domain::kernel::Kernel as _};
+use lb_common::{
+    block::MAX_PAGES,
+    maps::name,
+    verdict::Verdict::{self, DropBlocked, PassForeign},
+};
 use lb_tests::{
     packet::{ACK, Packet},
+    process::wait_for,
+    tamper::Tamper,
     world::World,
 };
 
@@ -302,6 +308,56 @@ fn a_million_rules() {
         );
         world.datapath.unblock(&rules[..10]).unwrap();
         assert_eq!(world.datapath.block_mebibytes(), 0);
+    })
+    .unwrap();
+}
+
+/// Pages that a former agent did not come to take out of the map are let go of after a start, also by a
+/// list that comes at once; what is in force stays.
+#[test]
+fn what_was_left_is_freed_after_a_start() {
+    World::with(|world| {
+        let source = ip("192.0.2.1");
+        world.datapath.block(&[net("192.0.2.0/24")]).unwrap();
+        let tamper = Tamper::new(world.pins());
+        let before = tamper.block_pages().unwrap();
+        for at_once in [false, true] {
+            let former = tamper.block_pages().unwrap();
+            for slot in [300, 511, 700, MAX_PAGES - 1] {
+                tamper.copy_block_page(0, slot).unwrap();
+            }
+            world.reopen(|_| {}).unwrap();
+            assert_eq!(verdict(world, source), DropBlocked);
+            if at_once {
+                let all = [net("192.0.2.0/24"), net("203.0.113.0/24")];
+                world.datapath.replace_blocked(&all).unwrap();
+                assert_eq!(verdict(world, ip("203.0.113.9")), DropBlocked);
+            }
+            assert_eq!(verdict(world, source), DropBlocked);
+            wait_for("pages to go", Duration::from_secs(20), || {
+                let left = tamper.block_pages()?;
+                let as_many = left.len() == before.len();
+                Ok((as_many && (at_once || left == former)).then_some(()))
+            })
+            .unwrap();
+        }
+    })
+    .unwrap();
+}
+
+/// Root hands over pages, and nothing else that somebody pins in their place.
+#[test]
+fn only_pages_are_handed_over() {
+    World::with(|world| {
+        world.datapath.block(&[net("192.0.2.0/24")]).unwrap();
+        let handed = hand_over(world.pins()).unwrap();
+        assert_eq!(handed.len(), 1, "{handed:?}");
+        let tamper = Tamper::new(world.pins());
+        for other in [name::NEXTHOPS, name::MAGLEV, name::META] {
+            tamper.pose_as_block_list(other).unwrap();
+            let error = hand_over(world.pins()).unwrap_err().to_string();
+            assert!(error.contains("no map of pages"), "{other}: {error}");
+        }
     })
     .unwrap();
 }

@@ -2,8 +2,9 @@
 
 use lb_common::verdict::Verdict::{ForwardRequest, PassForeign, PassUnresolved};
 use lb_tests::{
+    frame::tagged,
     packet::{ACK, SYN},
-    world::{World, action},
+    world::{World, action, answer_to},
 };
 
 use crate::{
@@ -51,8 +52,20 @@ fn xdp_leaves_them_to_tc() {
                     .check(world);
                 let later = pending(traffic, traffic.request(PORT, ACK).build());
                 Row::refused(what.clone(), Side::Front, later, PassUnresolved).check(world);
+                let answer = answer_to(&sent, SYN | ACK);
+                let back = pending(traffic, answer.build());
+                Row::refused(what.clone(), Side::Back, back, PassUnresolved).check(world);
+                // Under a tag there is more between the headers, and the detour looks.
+                let frame = tagged(pending(traffic, request.build()), &[(0x8100, 7)]);
+                Row::refused(what.clone(), Side::Front, frame, PassUnresolved).check(world);
                 let foreign =
                     traffic.packet((traffic.client(), PORT), (&traffic.backend(9), 9), SYN);
+                let answer = answer_to(&sent, SYN | ACK);
+                let back = pending(traffic, answer.build());
+                Row::refused(what.clone(), Side::Back, back, PassUnresolved).check(world);
+                // Under a tag there is more between the headers, and the detour looks.
+                let frame = tagged(pending(traffic, request.build()), &[(0x8100, 7)]);
+                Row::refused(what.clone(), Side::Front, frame, PassUnresolved).check(world);
                 let foreign = pending(traffic, foreign.build());
                 Row::refused(what, Side::Front, foreign, PassForeign).check(world);
             }

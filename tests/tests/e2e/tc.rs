@@ -15,7 +15,7 @@ use crate::{
 #[test]
 fn checksums_that_are_yet_to_be_computed() {
     const BYTES: u64 = 20_000_000;
-    let scene = Scene::listed_on("", &["v1", "v2"], "", &udp_service(2));
+    let mut scene = Scene::listed_on("", &["v1", "v2"], "", &udp_service(2));
     let topology = &scene.topology;
     for host in topology.backends().iter().chain([topology.client()]) {
         host.tool("ethtool", &["-K", "eth0", "tx", "on"]).unwrap();
@@ -36,8 +36,19 @@ fn checksums_that_are_yet_to_be_computed() {
             assert!(answer[3..] == payload, "{length} bytes through {vip}");
         }
     }
+    let load = scene.load(400.0);
+    for _ in 0..5 {
+        scene.agent.kill9().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        scene.agent.restart().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let record = load.stop();
+    let failures: Vec<_> = record.failures().collect();
+    assert!(failures.is_empty(), "{failures:?}");
     // From a host like that to one that computes by itself, and back.
-    topology
+    scene
+        .topology
         .client()
         .tool("ethtool", &["-K", "eth0", "tx", "off"])
         .unwrap();
@@ -49,6 +60,27 @@ fn checksums_that_are_yet_to_be_computed() {
     }
     let lost = sample(&scene.scrape(), "lb_packets_total", &["action=\"drop\""]);
     assert_eq!(lost, Some(0.0));
+}
+
+/// What comes by a tap is mostly for tc, which it has no way to be marked for on most kernels.
+#[test]
+fn taps_are_left_to_tc() {
+    let topology = Topology::new(1).unwrap();
+    let node = topology.node();
+    for command in ["tuntap add dev machine mode tap", "link set machine up"] {
+        let words: Vec<&str> = command.split(' ').collect();
+        node.tool("ip", &words).unwrap();
+    }
+    let _backend = topology.start_echo(1).unwrap();
+    let agent = Setup::new(&topology)
+        .interfaces(&["to-client", "to-b1", "machine"])
+        .config(&services(&[topology.backend_address(1)]))
+        .start()
+        .unwrap();
+    let status = agent.command(&["status"]).unwrap();
+    for shown in ["to-client (native)", "machine (tc)"] {
+        assert!(status.contains(shown), "{shown}: {status}");
+    }
 }
 
 /// Makes the node forget the link address of the first backend, which no longer tells it. `family`:

@@ -1,5 +1,5 @@
 //! `xdp_mode = "off"`: tc alone, with checksums and segmentation left to the devices, as on hosts
-//! in service.
+//! in service; and generic XDP, which looks at the same buffers.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -21,11 +21,22 @@ fn offload(topology: &Topology) {
 /// Segments larger than the MTU and checksums that are yet to be computed, both ways.
 #[test]
 fn large_transfers_are_not_altered() {
+    transfers("off", "to-client (tc)");
+}
+
+/// Buffers of the kernel's taken for frames: those that are not frames are left to tc.
+#[test]
+fn large_transfers_are_not_altered_in_generic_mode() {
+    transfers("generic", "to-client (generic)");
+}
+
+fn transfers(mode: &str, shown: &str) {
     const BYTES: u64 = 200_000_000;
-    let scene = Scene::listed_on("xdp_mode = \"off\"", &["v1", "v2"], "", &udp_service(2));
+    let mode = format!("xdp_mode = {mode:?}");
+    let scene = Scene::listed_on(&mode, &["v1", "v2"], "", &udp_service(2));
     offload(&scene.topology);
     let status = scene.agent.command(&["status"]).unwrap();
-    assert!(status.contains("to-client (tc)"), "{status}");
+    assert!(status.contains(shown), "{status}");
     let client = scene.client().patience(PATIENCE);
     for vip in [VIP, VIP6] {
         client

@@ -119,7 +119,14 @@ impl Generation {
     }
 
     /// Takes over the generation that a former agent put in force: these are its pages.
-    pub(super) fn adopt(v6: bool, layout: Layout, pages: Vec<OwnedFd>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// They do not hold what the layout says.
+    pub(super) fn adopt(v6: bool, layout: Layout, pages: Vec<OwnedFd>) -> io::Result<Self> {
+        if !layout.is_sound() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let mut generation = Self {
             pages: pages.into_iter().map(Arc::new).collect(),
             layout,
@@ -137,7 +144,7 @@ impl Generation {
         });
         generation.taken = taken;
         generation.spare_used = spare_used;
-        generation
+        Ok(generation)
     }
 
     pub(super) fn layout(&self) -> &Layout {

@@ -8,11 +8,11 @@ use std::{
 };
 
 use aya::maps::MapData;
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
-use lb_common::block::{Line, PAGE_LINES};
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
+use lb_common::block::{Line, MAX_PAGES, PAGE_LINES};
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::super::object::{self, grace};
+use super::super::object::{self, Shape, grace};
 
 /// `BPF_F_MMAPABLE`, as the pages are declared in the program.
 const PAGE_FLAGS: u32 = 1 << 10;
@@ -34,6 +34,38 @@ pub(super) fn create() -> io::Result<OwnedFd> {
     )
     .map_err(io::Error::other)?;
     page.fd().as_fd().try_clone_to_owned()
+}
+
+/// Refuses what is no map of pages.
+pub(super) fn check_map(map: BorrowedFd<'_>) -> io::Result<()> {
+    let wanted = Shape {
+        kind: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
+        key: size_of::<u32>() as u32,
+        value: size_of::<u32>() as u32,
+        entries: MAX_PAGES,
+        is_mappable: false,
+    };
+    check(map, wanted, "this is no map of pages of the block list")
+}
+
+/// Refuses what is no page.
+pub(in super::super) fn check_page(page: BorrowedFd<'_>) -> io::Result<()> {
+    let wanted = Shape {
+        kind: BPF_MAP_TYPE_ARRAY as u32,
+        key: size_of::<u32>() as u32,
+        value: size_of::<Line>() as u32,
+        entries: PAGE_LINES,
+        is_mappable: true,
+    };
+    check(page, wanted, "this is no page of the block list")
+}
+
+fn check(map: BorrowedFd<'_>, wanted: Shape, otherwise: &'static str) -> io::Result<()> {
+    if object::shape(map)? == wanted {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, otherwise))
+    }
 }
 
 /// Pages in memory, for one piece of work at a time: what stays mapped counts as the agent's own

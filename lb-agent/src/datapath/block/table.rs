@@ -13,6 +13,8 @@ use lb_common::{
     entry::Counter,
 };
 
+use tracing::warn;
+
 use super::{
     super::{handover, object},
     bucket::{Place, Rule},
@@ -34,25 +36,58 @@ pub(super) struct Table {
     freeing: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Of the generation in force: its layout, and the numbers of its pages as far as they are where they
-/// belong; `None`: there is none. `open` opens a page by its number.
-///
-/// # Errors
-///
-/// The map or the first page cannot be read.
-pub(in super::super) fn in_force(
-    map: BorrowedFd<'_>,
-    open: impl Fn(u32) -> io::Result<OwnedFd>,
-) -> io::Result<Option<(Layout, Vec<Option<u32>>)>> {
-    let Some(first) = object::in_slot(map, 0)? else {
-        return Ok(None);
-    };
-    let memory = Memory::new(&[Arc::new(open(first)?)]);
-    // SAFETY: the first line of a page; a layout is never changed.
-    let layout = unsafe { memory.line(0).cast::<Layout>().read() };
-    let slots: Vec<u32> = layout.slots().collect();
-    let pages = object::in_slots(map, &slots)?;
-    Ok(Some((layout, pages)))
+/// The generation in force, as the map has it.
+pub(in super::super) struct InForce {
+    layout: Layout,
+    /// Number of the page in slot 0, from which the layout is.
+    pub(in super::super) first: u32,
+    /// Numbers of its pages, as far as they are where they belong.
+    pub(in super::super) pages: Vec<Option<u32>>,
+}
+
+impl InForce {
+    /// Reads it; `None`: there is none. `open` opens a page by its number. Whoever can write into the
+    /// directory of the pins may have put something else there, and root reads it too.
+    ///
+    /// # Errors
+    ///
+    /// The map or the first page cannot be read, or is none.
+    pub(in super::super) fn read(
+        map: BorrowedFd<'_>,
+        open: impl Fn(u32) -> io::Result<OwnedFd>,
+    ) -> io::Result<Option<Self>> {
+        pages::check_map(map)?;
+        let Some(first) = object::in_slot(map, 0)? else {
+            return Ok(None);
+        };
+        let page = open(first)?;
+        pages::check_page(page.as_fd())?;
+        let memory = Memory::new(&[Arc::new(page)]);
+        // SAFETY: the first line of a page; a layout is never changed.
+        let layout = unsafe { memory.line(0).cast::<Layout>().read() };
+        let slots: Vec<u32> = layout.slots().collect();
+        let pages = object::in_slots(map, &slots)?;
+        Ok(Some(Self {
+            layout,
+            first,
+            pages,
+        }))
+    }
+
+    /// Takes it over. `open` opens a page by its number.
+    ///
+    /// # Errors
+    ///
+    /// It is not complete, or not sound.
+    fn adopt(self, v6: bool, open: impl Fn(u32) -> io::Result<OwnedFd>) -> io::Result<Generation> {
+        let open = |page: Option<u32>| {
+            let page = open(page.ok_or(io::ErrorKind::NotFound)?)?;
+            pages::check_page(page.as_fd())?;
+            Ok(page)
+        };
+        let pages = self.pages.into_iter().map(open);
+        Generation::adopt(v6, self.layout, pages.collect::<io::Result<_>>()?)
+    }
 }
 
 /// A rule's counter: its tally, and what was moved out of it.
@@ -74,15 +109,11 @@ impl Table {
         v6: bool,
     ) -> Result<Self, KernelError> {
         let failed = |error| KernelError::new(format!("reading the block list {name}"), error);
-        let found = in_force(map.as_fd(), |page| handover::open(dir, page)).map_err(failed)?;
-        let used = found.as_ref().map_or(0..0, |(layout, _)| layout.slots());
-        let adopt = |(layout, pages): (Layout, Vec<Option<u32>>)| {
-            let open =
-                |page: Option<u32>| handover::open(dir, page.ok_or(io::ErrorKind::NotFound)?);
-            let pages = pages.into_iter().map(open).collect::<io::Result<_>>()?;
-            Ok(Generation::adopt(v6, layout, pages))
-        };
-        let generation = found.map(adopt).transpose().map_err(failed)?;
+        let open = |page| handover::open(dir, page);
+        let found = InForce::read(map.as_fd(), open).map_err(failed)?;
+        let used = found.as_ref().map_or(0..0, |found| found.layout.slots());
+        let generation = found.map(|found| found.adopt(v6, open));
+        let generation = generation.transpose().map_err(failed)?;
         let mut table = Self {
             map,
             name,
@@ -228,7 +259,10 @@ impl Table {
         if let Some(freeing) = self.freeing.take() {
             let freed = freeing.join();
             let freed = freed.unwrap_or_else(|_| Err(io::Error::other("a thread ended early")));
-            freed.map_err(|error| self.failed("freeing a former state of", error))?;
+            if let Err(error) = freed {
+                // Memory, and nothing that is in force; the next start tries it again.
+                warn!(list = self.name, %error, "a former state of the block list could not be freed");
+            }
         }
         let installation = next.as_ref().map(Generation::installation);
         pages::change(map, &installation.unwrap_or_default())
@@ -248,10 +282,11 @@ impl Table {
     }
 
     /// Empties these slots, and lets go of what was there. To look into all of them takes a second
-    /// where the kernel waits each time, so nobody is kept waiting but the next generation.
+    /// where the kernel waits each time, so only the next generation waits for it, and whoever lets go
+    /// of the table.
     fn free(&mut self, slots: Vec<u32>, former: Option<Generation>) -> io::Result<()> {
         let map = self.map.try_clone()?;
-        self.freeing = Some(std::thread::spawn(move || {
+        let free = move || {
             let found = object::in_slots(map.as_fd(), &slots)?;
             let stale = slots.into_iter().zip(found);
             let stale: Vec<Change<'_>> = stale
@@ -260,7 +295,8 @@ impl Table {
             pages::change(map.as_fd(), &stale)?;
             drop(former);
             Ok(())
-        }));
+        };
+        self.freeing = Some(std::thread::Builder::new().spawn(free)?);
         Ok(())
     }
 

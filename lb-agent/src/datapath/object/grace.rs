@@ -4,7 +4,7 @@
 //! Maps of maps are like that: each change waits until no program uses the former map any more, and
 //! before Linux 6.8 each look into a slot did, too. That is a sleep of 5 to 30 ms each time.
 
-use std::io;
+use std::{io, thread};
 
 /// Threads that wait at the same time.
 const WAITERS: usize = 64;
@@ -19,15 +19,24 @@ pub(in super::super) fn each<T: Sync, A: Send>(
     work: impl Fn(&T) -> io::Result<A> + Sync,
 ) -> io::Result<Vec<A>> {
     let share = items.len().div_ceil(WAITERS).max(1);
-    std::thread::scope(|scope| {
+    let all = |chunk: &[T]| chunk.iter().map(&work).collect::<io::Result<Vec<A>>>();
+    thread::scope(|scope| {
         let waiters: Vec<_> = items
             .chunks(share)
-            .map(|chunk| scope.spawn(|| chunk.iter().map(&work).collect::<io::Result<Vec<A>>>()))
+            .map(|chunk| {
+                let waiter = thread::Builder::new().spawn_scoped(scope, move || all(chunk));
+                (chunk, waiter)
+            })
             .collect();
         let mut answers = Vec::with_capacity(items.len());
-        for waiter in waiters {
-            let ended = waiter.join();
-            answers.extend(ended.map_err(|_| io::Error::other("a thread ended early"))??);
+        for (chunk, waiter) in waiters {
+            answers.extend(match waiter {
+                Ok(waiter) => waiter
+                    .join()
+                    .map_err(|_| io::Error::other("a thread ended early"))??,
+                // As many threads as there may be: it takes longer.
+                Err(_) => all(chunk)?,
+            });
         }
         Ok(answers)
     })
