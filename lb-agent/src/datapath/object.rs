@@ -61,8 +61,8 @@ struct MapInfo {
     map_flags: u32,
 }
 
-/// `BPF_F_MMAPABLE`.
-const MMAPABLE: u32 = 1 << 10;
+/// `BPF_F_MMAPABLE` of include/uapi/linux/bpf.h.
+pub(crate) const MMAPABLE: u32 = 1 << 10;
 
 /// What a map is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

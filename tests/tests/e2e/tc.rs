@@ -8,6 +8,7 @@ use lb_tests::{agent::Setup, namespace::Namespace, process::wait_for, topology::
 use crate::{
     local::{services, transfers, wait_until_served},
     scene::{METRICS, PATIENCE, Scene, VIP, VIP6, address, sample, udp_service},
+    without_xdp::nothing_is_altered,
 };
 
 /// Packets of local stacks, as containers' are, whose transport checksum is left to a device: what XDP
@@ -24,17 +25,7 @@ fn checksums_that_are_yet_to_be_computed() {
     assert!(status.contains("to-client (native)"), "{status}");
     let client = scene.client().patience(PATIENCE);
     for vip in [VIP, VIP6] {
-        client
-            .download(address(vip), BYTES, None, &AtomicU64::new(0))
-            .unwrap();
-        client.upload(address(vip), BYTES).unwrap();
-        assert_eq!(client.spread(address(vip), 200, 4).failed(), 0);
-        for length in [0, 1, 511, 1400] {
-            let mut payload = vec![0; length];
-            lb_tests::pattern::fill(length as u64, &mut payload);
-            let answer = client.udp(address(vip), &payload).unwrap();
-            assert!(answer[3..] == payload, "{length} bytes through {vip}");
-        }
+        nothing_is_altered(&client, vip, BYTES);
     }
     let load = scene.load(400.0);
     for _ in 0..5 {

@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use lb_tests::{link, topology::Topology};
+use lb_tests::{client::Client, link, topology::Topology};
 
 use crate::scene::{PATIENCE, Scene, VIP, VIP6, address, sample, udp_service};
 
@@ -30,6 +30,21 @@ fn large_transfers_are_not_altered_in_generic_mode() {
     transfers("generic", "to-client (generic)");
 }
 
+/// As many bytes each way over TCP, many connections, and datagrams of all sizes, byte for byte.
+pub(crate) fn nothing_is_altered(client: &Client, vip: &str, bytes: u64) {
+    client
+        .download(address(vip), bytes, None, &AtomicU64::new(0))
+        .unwrap();
+    client.upload(address(vip), bytes).unwrap();
+    assert_eq!(client.spread(address(vip), 200, 4).failed(), 0);
+    for length in [0, 1, 511, 1400] {
+        let mut payload = vec![0; length];
+        lb_tests::pattern::fill(length as u64, &mut payload);
+        let answer = client.udp(address(vip), &payload).unwrap();
+        assert!(answer[3..] == payload, "{length} bytes through {vip}");
+    }
+}
+
 fn transfers(mode: &str, shown: &str) {
     const BYTES: u64 = 200_000_000;
     let mode = format!("xdp_mode = {mode:?}");
@@ -39,17 +54,7 @@ fn transfers(mode: &str, shown: &str) {
     assert!(status.contains(shown), "{status}");
     let client = scene.client().patience(PATIENCE);
     for vip in [VIP, VIP6] {
-        client
-            .download(address(vip), BYTES, None, &AtomicU64::new(0))
-            .unwrap();
-        client.upload(address(vip), BYTES).unwrap();
-        assert_eq!(client.spread(address(vip), 200, 4).failed(), 0);
-        for length in [0, 1, 511, 1400] {
-            let mut payload = vec![0; length];
-            lb_tests::pattern::fill(length as u64, &mut payload);
-            let answer = client.udp(address(vip), &payload).unwrap();
-            assert!(answer[3..] == payload, "{length} bytes through {vip}");
-        }
+        nothing_is_altered(&client, vip, BYTES);
         assert_eq!(client.spread_udp(address(vip), 200, 4).failed(), 0);
     }
     // Merged segments count as one: far fewer than a packet for every 1,400 bytes.

@@ -12,10 +12,8 @@ use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF
 use lb_common::block::{Line, MAX_PAGES, PAGE_LINES};
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::super::object::{self, Shape, grace};
+use super::super::object::{self, MMAPABLE, Shape, grace};
 
-/// `BPF_F_MMAPABLE`, as the pages are declared in the program.
-const PAGE_FLAGS: u32 = 1 << 10;
 /// Bytes of a page.
 const PAGE_BYTES: usize = PAGE_LINES as usize * size_of::<Line>();
 
@@ -27,7 +25,8 @@ pub(super) fn create() -> io::Result<OwnedFd> {
             size_of::<u32>() as u32,
             size_of::<Line>() as u32,
             PAGE_LINES,
-            PAGE_FLAGS,
+            // As the pages are declared in the program.
+            MMAPABLE,
         ),
         "block_page",
         None,
