@@ -33,6 +33,19 @@ struct Element {
     flags: u64,
 }
 
+impl Element {
+    /// Of an array of maps or programs: key and value are words. The pointers are the caller's to keep.
+    fn new(map: BorrowedFd<'_>, key: *const u32, value: *const u32) -> Self {
+        Self {
+            map_fd: map.as_raw_fd().cast_unsigned(),
+            padding: 0,
+            key: key as u64,
+            value: value as u64,
+            flags: 0,
+        }
+    }
+}
+
 /// The part of `union bpf_attr` that [`OBJ_GET_INFO_BY_FD`] reads.
 #[repr(C)]
 struct GetInfo {
@@ -108,13 +121,7 @@ pub(crate) struct Attachment {
 /// The kernel refuses.
 pub(crate) fn in_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<Option<u32>> {
     let mut found = 0_u32;
-    let element = Element {
-        map_fd: map.as_raw_fd().cast_unsigned(),
-        padding: 0,
-        key: std::ptr::from_ref(&slot) as u64,
-        value: std::ptr::from_mut(&mut found) as u64,
-        flags: 0,
-    };
+    let element = Element::new(map, &raw const slot, &raw mut found);
     // SAFETY: key and value are words, as those of such maps are, and outlive the call.
     match unsafe { bpf(MAP_LOOKUP_ELEM, &element) } {
         Ok(_) => Ok(Some(found)),
@@ -156,13 +163,7 @@ pub(crate) fn put_in_slot(
     object: BorrowedFd<'_>,
 ) -> io::Result<()> {
     let fd = object.as_raw_fd().cast_unsigned();
-    let element = Element {
-        map_fd: map.as_raw_fd().cast_unsigned(),
-        padding: 0,
-        key: std::ptr::from_ref(&slot) as u64,
-        value: std::ptr::from_ref(&fd) as u64,
-        flags: 0,
-    };
+    let element = Element::new(map, &raw const slot, &raw const fd);
     // SAFETY: key and value are words, as those of such maps are, and outlive the call.
     unsafe { bpf(MAP_UPDATE_ELEM, &element) }.map(drop)
 }
@@ -173,13 +174,7 @@ pub(crate) fn put_in_slot(
 ///
 /// The kernel refuses.
 pub(crate) fn clear_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
-    let element = Element {
-        map_fd: map.as_raw_fd().cast_unsigned(),
-        padding: 0,
-        key: std::ptr::from_ref(&slot) as u64,
-        value: 0,
-        flags: 0,
-    };
+    let element = Element::new(map, &raw const slot, std::ptr::null());
     // SAFETY: the key is a word, as that of such maps is, and outlives the call.
     match unsafe { bpf(MAP_DELETE_ELEM, &element) } {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

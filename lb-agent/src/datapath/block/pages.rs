@@ -17,17 +17,28 @@ use super::super::object::{self, MMAPABLE, Shape, grace};
 /// Bytes of a page.
 const PAGE_BYTES: usize = PAGE_LINES as usize * size_of::<Line>();
 
+/// What a page is like, as the program declares it.
+const PAGE: Shape = Shape {
+    kind: BPF_MAP_TYPE_ARRAY as u32,
+    key: size_of::<u32>() as u32,
+    value: size_of::<Line>() as u32,
+    entries: PAGE_LINES,
+    is_mappable: true,
+};
+
+/// The same of a family's map of pages.
+const PAGES: Shape = Shape {
+    kind: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
+    key: size_of::<u32>() as u32,
+    value: size_of::<u32>() as u32,
+    entries: MAX_PAGES,
+    is_mappable: false,
+};
+
 /// A new page, all zeros.
 pub(super) fn create() -> io::Result<OwnedFd> {
     let page = MapData::create(
-        aya_obj::Map::new_from_params(
-            BPF_MAP_TYPE_ARRAY as u32,
-            size_of::<u32>() as u32,
-            size_of::<Line>() as u32,
-            PAGE_LINES,
-            // As the pages are declared in the program.
-            MMAPABLE,
-        ),
+        aya_obj::Map::new_from_params(PAGE.kind, PAGE.key, PAGE.value, PAGE.entries, MMAPABLE),
         "block_page",
         None,
     )
@@ -37,26 +48,12 @@ pub(super) fn create() -> io::Result<OwnedFd> {
 
 /// Refuses what is no map of pages.
 pub(super) fn check_map(map: BorrowedFd<'_>) -> io::Result<()> {
-    let wanted = Shape {
-        kind: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
-        key: size_of::<u32>() as u32,
-        value: size_of::<u32>() as u32,
-        entries: MAX_PAGES,
-        is_mappable: false,
-    };
-    check(map, wanted, "this is no map of pages of the block list")
+    check(map, PAGES, "this is no map of pages of the block list")
 }
 
 /// Refuses what is no page.
 pub(in super::super) fn check_page(page: BorrowedFd<'_>) -> io::Result<()> {
-    let wanted = Shape {
-        kind: BPF_MAP_TYPE_ARRAY as u32,
-        key: size_of::<u32>() as u32,
-        value: size_of::<Line>() as u32,
-        entries: PAGE_LINES,
-        is_mappable: true,
-    };
-    check(page, wanted, "this is no page of the block list")
+    check(page, PAGE, "this is no page of the block list")
 }
 
 fn check(map: BorrowedFd<'_>, wanted: Shape, otherwise: &'static str) -> io::Result<()> {

@@ -90,6 +90,12 @@ impl InForce {
     }
 }
 
+/// Empties these slots.
+fn clear(map: BorrowedFd<'_>, slots: impl Iterator<Item = u32>) -> io::Result<()> {
+    let changes: Vec<Change<'_>> = slots.map(Change::Clear).collect();
+    pages::change(map, &changes)
+}
+
 /// A rule's counter: its tally, and what was moved out of it.
 pub(super) fn counter(place: &Place, spilled: Counter) -> Counter {
     let tally = Tally(place.tally().load(Ordering::Acquire));
@@ -122,8 +128,14 @@ impl Table {
             rules: 0,
             freeing: None,
         };
-        let others = (1..MAX_PAGES).filter(|slot| !used.contains(slot)).collect();
-        table.free(others, None).map_err(failed)?;
+        let others: Vec<u32> = (1..MAX_PAGES).filter(|slot| !used.contains(slot)).collect();
+        // To look into all of them takes a second where the kernel waits each time.
+        let free = move |map: BorrowedFd<'_>| {
+            let found = object::in_slots(map, &others)?;
+            let held = others.into_iter().zip(found);
+            clear(map, held.filter_map(|(slot, page)| page.map(|_| slot)))
+        };
+        table.free(free).map_err(failed)?;
         table.rules = table.rules().len();
         Ok(table)
     }
@@ -276,27 +288,20 @@ impl Table {
         let Some(former) = std::mem::replace(&mut self.generation, next) else {
             return Ok(());
         };
-        let stale = former.layout().slots().collect();
-        self.free(stale, Some(former))
+        let free = move |map: BorrowedFd<'_>| clear(map, former.layout().slots());
+        self.free(free)
             .map_err(|error| self.failed("freeing a former state of", error))
     }
 
-    /// Empties these slots, and lets go of what was there. To look into all of them takes a second
-    /// where the kernel waits each time, so only the next generation waits for it, and whoever lets go
-    /// of the table.
-    fn free(&mut self, slots: Vec<u32>, former: Option<Generation>) -> io::Result<()> {
+    /// Frees what is not in force on a thread of its own, for which only the next generation waits, and
+    /// whoever lets go of the table.
+    fn free(
+        &mut self,
+        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
         let map = self.map.try_clone()?;
-        let free = move || {
-            let found = object::in_slots(map.as_fd(), &slots)?;
-            let stale = slots.into_iter().zip(found);
-            let stale: Vec<Change<'_>> = stale
-                .filter_map(|(slot, page)| page.map(|_| Change::Clear(slot)))
-                .collect();
-            pages::change(map.as_fd(), &stale)?;
-            drop(former);
-            Ok(())
-        };
-        self.freeing = Some(std::thread::Builder::new().spawn(free)?);
+        let thread = std::thread::Builder::new().spawn(move || work(map.as_fd()))?;
+        self.freeing = Some(thread);
         Ok(())
     }
 
