@@ -165,6 +165,18 @@ impl Driver {
         Ok(run.duration.as_nanos() as f64)
     }
 
+    /// Makes the next packet the first one of its traffic; otherwise each run goes on where the one
+    /// before ended, whatever it sent.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the write.
+    pub fn rewind(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut("COUNT").context("no map COUNT")?;
+        Array::try_from(map)?.set(0, 0_u64, 0)?;
+        Ok(())
+    }
+
     /// Sends `packets` packets out of an interface of the caller's namespace, as frames that a
     /// driver has received; `None`: makes them and throws them away. Answers with the mean
     /// nanoseconds of one. What the receiver does with them at once, in the softirq that sending

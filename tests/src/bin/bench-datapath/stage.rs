@@ -217,9 +217,12 @@ impl<'w> Bench<'w> {
         Ok(())
     }
 
-    /// Has every flow of a population opened by its packets, to the established state.
+    /// Has every flow of a population opened by its packets, to the established state. The first
+    /// packet is flow 0's, which finds an empty table and is surely let in: cases with one flow are
+    /// about that one, and of the last ones a few in a thousand find no place or another port.
     fn establish(&mut self, flows: Population) -> Result<()> {
         let all = flows.flows;
+        self.driver.rewind()?;
         self.send(&flows.requests(all, SYN)?, all)?;
         self.send(&flows.replies(all, SYN | ACK)?, all)?;
         self.send(&flows.requests(all, ACK)?, all)?;
@@ -236,6 +239,7 @@ impl<'w> Bench<'w> {
     /// The same where no answer comes by.
     fn establish_alone(&mut self, flows: Population) -> Result<()> {
         let all = flows.flows;
+        self.driver.rewind()?;
         self.send(&flows.requests(all, SYN)?, all)?;
         self.send(&flows.requests(all, ACK)?, all)?;
         let census = self.world.datapath.sweep()?;
