@@ -206,7 +206,9 @@ pub(crate) fn release<F: Family>(found: &Found<F::Addr>) {
 }
 
 /// Frees the forward half of a TCP flow and leaves the reply half behind, closed: the backend may
-/// still be in TIME_WAIT, and its port is not to be used again until its time is up.
+/// still be in TIME_WAIT, and its port is not to be used again until its time is up, unless by the
+/// same client's next connection (see `insert::insert`). One that the two sides had not closed is
+/// left as reset: the backend may still hold it open, and would not take a SYN for it.
 #[inline(always)]
 pub(crate) fn supersede<F: Family>(forward: &Found<F::Addr>, now: u32) {
     // SAFETY: map memory.
@@ -217,8 +219,13 @@ pub(crate) fn supersede<F: Family>(forward: &Found<F::Addr>, now: u32) {
     {
         return;
     }
+    let left = if forward.tag.state_bits() >= State::Finished as u8 {
+        State::Finished
+    } else {
+        State::Reset
+    };
     if let Some(Found { slot, tag }) = partner::<F>(other, forward.slot.index)
-        && slot.swap_tag(tag, tag.with_state(State::Finished))
+        && slot.swap_tag(tag, tag.with_state(left))
     {
         // SAFETY: map memory; a half that another CPU takes over meanwhile is older by nothing.
         unsafe {

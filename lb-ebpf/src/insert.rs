@@ -39,7 +39,11 @@ impl InsertError {
 }
 
 /// Takes a slot, fills it with the draft's half and publishes it as half-open. With `take_closed`
-/// a half with the same key gives way if its flow is closed.
+/// a half with the same key gives way if its flow is closed; without it, if both sides have closed
+/// it and the client used the same port for the same service: what its own stack, which knows its
+/// sequence numbers and timestamps, makes the next connection of, a backend in TIME_WAIT takes for
+/// that (RFC 9293, section 3.6.1; RFC 6191), while from another port it may look older than one
+/// that was there before, and is dropped.
 ///
 /// Answers with the slot's number. The half's own key fields are the key.
 #[inline(always)]
@@ -145,6 +149,18 @@ fn same_key<A: Copy + PartialEq>(half: *const Half<A>, other: &Half<A>) -> bool 
     }
 }
 
+/// Whether a half with the same key sends its packets on in the same way, too: of a reply half,
+/// to the same client, as the same service.
+#[inline(always)]
+fn same_flow<A: Copy + PartialEq>(half: *const Half<A>, other: &Half<A>) -> bool {
+    // SAFETY: map memory; as above, for who takes the slot compares the tag again.
+    unsafe {
+        (*half).new_ports == other.new_ports
+            && (*half).new_saddr == other.new_saddr
+            && (*half).new_daddr == other.new_daddr
+    }
+}
+
 /// Answer of [`scan`] where the bucket does not hold the key.
 const NOWHERE: u64 = u64::MAX;
 
@@ -216,11 +232,16 @@ fn insert_draft<F: Family>(hash: u64, how: u32) -> u64 {
             return FULL;
         };
         let tag = slot.tag();
-        if how & TAKE_CLOSED == 0 || tag.state_bits() < State::Finished as u8 {
+        let state = tag.state_bits();
+        let readiness = if state == State::Finished as u8 && same_flow(slot.half, &draft.half) {
+            OVER
+        } else if state >= State::Finished as u8 && how & TAKE_CLOSED != 0 {
+            CLOSED
+        } else {
             return EXISTS;
-        }
+        };
         draft.victim = Victim {
-            readiness: CLOSED,
+            readiness,
             index: holder as u32,
             tag,
         };

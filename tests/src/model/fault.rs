@@ -42,6 +42,8 @@ pub enum Fault {
     ForgetsPorts,
     /// A closed flow's port is never given away.
     SparesPorts,
+    /// A client's next connection gets another port than the closed one before.
+    SparesOwnPorts,
     /// A source that no host has is answered.
     AnswersNobody,
     /// The outer tag's priority is lost on the way.
@@ -120,6 +122,7 @@ impl Fault {
         Self::SparesUnanswered,
         Self::ForgetsPorts,
         Self::SparesPorts,
+        Self::SparesOwnPorts,
         Self::AnswersNobody,
         Self::DropsPriority,
         Self::KeepsTags,

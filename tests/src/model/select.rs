@@ -105,7 +105,7 @@ impl Model {
             dst: forward.new_src,
             proto: key.proto,
         };
-        match self.insert(forward, false) {
+        match self.insert(forward, |_| false) {
             Ok(()) => {
                 self.destinations.count_flow(id);
                 Ok(())
@@ -123,7 +123,7 @@ impl Model {
     /// Begins a flow whose answers do not come by here.
     fn begin_alone(&mut self, forward: Half) -> Result<(), Verdict> {
         let id = forward.backend;
-        match self.insert(forward, false) {
+        match self.insert(forward, |_| false) {
             Ok(()) => {
                 self.destinations.count_flow(id);
                 Ok(())
@@ -157,7 +157,13 @@ impl Model {
                 ..forward.clone()
             };
             let takes_closed = probe >= CLOSED_PROBE && !self.errs(Fault::SparesPorts);
-            match self.insert(reply, takes_closed) {
+            let takes_own = !self.errs(Fault::SparesOwnPorts);
+            let to = (reply.new_src, reply.new_dst);
+            let takes = |former: &Half| {
+                let own = (former.new_src, former.new_dst) == to;
+                takes_closed || takes_own && own && former.state == State::Finished
+            };
+            match self.insert(reply, takes) {
                 Ok(()) => return Ok(port),
                 Err(Refused::Exists) => {}
                 Err(Refused::Full) if probe < FULL_PROBES => {}
@@ -167,16 +173,11 @@ impl Model {
         Err(Verdict::DropPortsExhausted)
     }
 
-    fn insert(&mut self, half: Half, take_closed: bool) -> Result<(), Refused> {
+    fn insert(&mut self, half: Half, takes: impl Fn(&Half) -> bool) -> Result<(), Refused> {
         let index = usize::from(half.key.src.is_ipv6());
         let leaves_other = self.errs(Fault::LeavesHalf);
         let mut table = std::mem::take(&mut self.tables[index]);
-        let answer = table.insert(
-            half,
-            |former| self.readiness(former),
-            take_closed,
-            leaves_other,
-        );
+        let answer = table.insert(half, |former| self.readiness(former), takes, leaves_other);
         self.tables[index] = table;
         answer
     }

@@ -202,8 +202,8 @@ impl Table {
     }
 
     /// Inserts a half into the slot that is given up most readily, of equal ones the first; the
-    /// flow that was there loses its other half too, unless `leaves_other`. With `take_closed` a
-    /// closed half with the same key gives way.
+    /// flow that was there loses its other half too, unless `leaves_other`. A half with the same key
+    /// gives way if it is closed, and one of which `takes` says that it may.
     ///
     /// # Errors
     ///
@@ -212,12 +212,12 @@ impl Table {
         &mut self,
         half: Half,
         readiness: impl Fn(&Half) -> Readiness,
-        take_closed: bool,
+        takes: impl Fn(&Half) -> bool,
         leaves_other: bool,
     ) -> Result<(), Refused> {
         let slot = if let Some(slot) = self.slot_of(&half.key) {
-            let closed = self.find(&half.key).is_some_and(Half::is_closed);
-            if !(closed && take_closed) {
+            let gives_way = |former: &Half| former.is_closed() && takes(former);
+            if !self.find(&half.key).is_some_and(gives_way) {
                 return Err(Refused::Exists);
             }
             slot
@@ -250,12 +250,18 @@ impl Table {
         Ok(())
     }
 
-    /// Removes the forward half of a flow; the other stays behind, closed, and holds the port.
+    /// Removes the forward half of a flow; the other stays behind, closed, and holds the port: for
+    /// the client's next connection if both sides had closed this one.
     pub fn supersede(&mut self, forward: &Key, now: u64) {
         let other = self.find(forward).and_then(|half| self.other(half));
+        let closed = self.find(forward).is_some_and(Half::is_closed);
         self.remove(forward);
         if let Some(reply) = other.and_then(|key| self.find_mut(&key)) {
-            reply.state = State::Finished;
+            reply.state = if closed {
+                State::Finished
+            } else {
+                State::Reset
+            };
             reply.flow = NO_FLOW;
             reply.seen = now;
         }

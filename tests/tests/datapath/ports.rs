@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use lb_agent::domain::kernel::{KernelVip, Step, VipKey};
-use lb_common::verdict::Verdict::{DropPortsExhausted, ForwardReply, ForwardRequest};
+use lb_agent::domain::kernel::{Kernel as _, KernelVip, Step, VipKey};
+use lb_common::{
+    entry::EvictionStats,
+    verdict::Verdict::{DropPortsExhausted, ForwardReply, ForwardRequest},
+};
 use lb_tests::{
-    packet::{Packet, RST, SYN},
-    world::{PORTS, World, action, answer_to},
+    packet::{ACK, FIN, Packet, RST, SYN, answer_to},
+    world::{PORTS, World, action},
 };
 
 use crate::{
@@ -178,6 +181,67 @@ fn a_closed_flows_port_is_better_than_none() {
             let what = format!("{traffic:?}, a closed flow's port");
             Row::forwarded(what, Side::Front, &second, ForwardRequest, out).check(world);
         }
+    })
+    .unwrap();
+}
+
+/// A client that uses its port again for the same service gets the node's port of before, whoever
+/// else has its own: from another one its timestamps would look old to a backend in TIME_WAIT.
+/// Unless one of the two sides had not closed: that connection may be open still at the backend.
+#[test]
+fn the_next_connection_comes_from_the_same_port() {
+    type Said = (bool, u8);
+    const OPEN: [Said; 3] = [(true, SYN), (false, SYN | ACK), (true, ACK)];
+    const BY_CLIENT: Said = (true, FIN | ACK);
+    const BY_BACKEND: Said = (false, FIN | ACK);
+    let rows: [(&str, &[Said], bool); 6] = [
+        ("client, then backend", &[BY_CLIENT, BY_BACKEND], true),
+        ("backend, then client", &[BY_BACKEND, BY_CLIENT], true),
+        ("client resets", &[(true, RST)], true),
+        ("backend resets", &[(false, RST | ACK)], true),
+        ("client only", &[BY_CLIENT], false),
+        ("backend only", &[BY_BACKEND], false),
+    ];
+    let connect = |world: &mut World, request: &Packet, closes: &[Said]| {
+        let sent = forwarded(world.request(request)).unwrap();
+        for (from_client, flags) in OPEN.iter().chain(closes) {
+            let said = if *from_client {
+                let flags = *flags;
+                world.request(&Packet {
+                    flags,
+                    ..request.clone()
+                })
+            } else {
+                world.reply(&answer_to(&sent, *flags))
+            };
+            forwarded(said).unwrap();
+        }
+        sent.sport
+    };
+    World::with(|world| {
+        for traffic in ALL.into_iter().filter(|traffic| traffic.tcp) {
+            traffic.serve(world, &[2]);
+            let mut port = 21_000;
+            for (what, closes, same) in rows {
+                for is_taken in [false, true] {
+                    let what = format!("{traffic:?}, {what}, taken: {is_taken}");
+                    port += 1;
+                    if is_taken {
+                        forwarded(world.request(&from(traffic, 10, port))).unwrap();
+                    }
+                    let request = from(traffic, 20, port);
+                    let given = [(); 3].map(|()| connect(world, &request, closes));
+                    assert_eq!(given[0] == port, !is_taken, "{what}");
+                    let different = BTreeSet::from(given).len();
+                    assert_eq!(different, if same { 1 } else { 3 }, "{what}: {given:?}");
+                }
+            }
+        }
+        // It is no flow that had to give way.
+        assert_eq!(
+            world.datapath.evictions().unwrap(),
+            EvictionStats::default()
+        );
     })
     .unwrap();
 }
