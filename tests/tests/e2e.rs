@@ -40,6 +40,8 @@ mod entries;
 mod errors;
 #[path = "e2e/explain.rs"]
 mod explain;
+#[path = "e2e/few_ports.rs"]
+mod few_ports;
 #[path = "e2e/flows.rs"]
 mod flows;
 #[path = "e2e/full_disk.rs"]

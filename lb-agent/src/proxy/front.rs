@@ -1,6 +1,7 @@
 //! Where connections of clients come in: sockets, threads, and what is done before the first
 //! request.
 
+mod accepted;
 mod admission;
 mod certificates;
 mod connection;

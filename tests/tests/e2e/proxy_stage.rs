@@ -36,11 +36,24 @@ impl Stage {
     /// `backends` of them; `service`: lines of the service, `protocol` among them; `proxy`: lines
     /// of `[proxy]` besides the listener.
     pub(crate) fn new(backends: u8, service: &str, proxy: &str) -> Self {
-        Self::of(backends, |_| String::new(), service, proxy)
+        Self::of("", backends, |_| String::new(), service, proxy)
+    }
+
+    /// The same with lines for the table `[node]`, and answers on the VIP.
+    pub(crate) fn on(node: &str, backends: u8, service: &str) -> Self {
+        let stage = Self::of(node, backends, |_| String::new(), service, "");
+        stage.wait_until_served();
+        stage
     }
 
     /// The same, each backend with further keys.
-    fn of(backends: u8, keys: impl Fn(u8) -> String, service: &str, proxy: &str) -> Self {
+    fn of(
+        node: &str,
+        backends: u8,
+        keys: impl Fn(u8) -> String,
+        service: &str,
+        proxy: &str,
+    ) -> Self {
         let topology = Topology::new(backends.into()).unwrap();
         let webs = (1..=backends)
             .map(|number| start_web(&topology, number))
@@ -59,7 +72,8 @@ impl Stage {
             "[proxy]\n{listen}{proxy}\n\n[[service]]\nname = \"web\"\nvip = [\"{VIP}\"]\n{service}\n\
              backends = [{rows}]\n\n[metrics]\nlisten = \"{METRICS}\"\n"
         );
-        let agent = Setup::new(&topology).config(&config).start().unwrap();
+        let setup = Setup::new(&topology).node(node).config(&config);
+        let agent = setup.start().unwrap();
         Self {
             agent,
             webs,
@@ -77,7 +91,7 @@ impl Stage {
     /// The same, backend N in subset vN.
     pub(crate) fn of_subsets(backends: u8, service: &str) -> Self {
         let keys = |number| format!(", subset = \"v{number}\"");
-        let stage = Self::of(backends, keys, service, "");
+        let stage = Self::of("", backends, keys, service, "");
         stage.wait_until_served();
         stage
     }

@@ -8,11 +8,9 @@ use std::{
     task::Poll,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::accepted::{Accepted, Listener};
 use crate::domain::http::rate::client_network;
 
 /// Counts the connections of all threads.
@@ -58,8 +56,8 @@ impl Admission {
     /// The connection cannot be taken.
     pub(super) async fn accept(
         &self,
-        listener: &TcpListener,
-    ) -> io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+        listener: &Listener,
+    ) -> io::Result<(OwnedSemaphorePermit, Accepted, SocketAddr)> {
         let mut waiting = None;
         std::future::poll_fn(|context| {
             let room = match &mut waiting {

@@ -15,12 +15,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead as _, AsyncReadExt as _, ReadBuf},
-    net::TcpStream,
     time::sleep,
 };
 
 use super::{
     Failure,
+    accepted::Accepted,
     guard::Tunnel,
     header, http1, http2,
     life::{Life, Stage},
@@ -72,12 +72,7 @@ enum Version {
 
 impl Client {
     /// Who has just connected.
-    pub(super) fn new(
-        stream: TcpStream,
-        peer: SocketAddr,
-        ward: Rc<Ward>,
-        life: Arc<Life>,
-    ) -> Self {
+    pub(super) fn new(stream: Accepted, peer: SocketAddr, ward: Rc<Ward>, life: Arc<Life>) -> Self {
         Self {
             stream: ClientStream::Plain(stream),
             peer,
@@ -196,7 +191,11 @@ async fn open(
         return Err("a connection was opened twice".into());
     };
     let (facts, place) = (&ward.facts, &ward.place);
-    let listener = stream.local_addr()?;
+    let listener = match ward.address {
+        // One that takes connections to any address is asked for by each.
+        any if any.ip().is_unspecified() => stream.local_addr()?,
+        own => own,
+    };
     let listener = SocketAddr::new(listener.ip().to_canonical(), listener.port());
     let service = place.service.as_deref();
     let mut client = peer;
@@ -258,8 +257,9 @@ impl Drop for Failing<'_> {
 }
 
 /// Reads the header of the PROXY protocol, and nothing beyond it.
-async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Failure> {
+async fn read_header(stream: &mut Accepted) -> Result<Option<SocketAddr>, Failure> {
     let mut buffer = vec![0; header::LONGEST];
+    let stream = stream.known()?;
     loop {
         let seen = stream.peek(&mut buffer).await?;
         if seen == 0 {
@@ -289,7 +289,7 @@ fn poll_first(
 }
 
 /// Reads until the version is known, beginning with what was read; `None`: nothing came.
-async fn first(stream: &mut TcpStream, begun: Bytes) -> Result<Option<(Version, Bytes)>, Failure> {
+async fn first(stream: &mut Accepted, begun: Bytes) -> Result<Option<(Version, Bytes)>, Failure> {
     if let Some(version) = version(&begun) {
         return Ok(Some((version, begun)));
     }

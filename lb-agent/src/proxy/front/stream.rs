@@ -11,54 +11,52 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::life::Life;
+use super::{accepted::Accepted, life::Life};
 use crate::proxy::gather;
 
 /// Bytes from and to a client.
 #[derive(Debug)]
 pub(super) enum ClientStream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Accepted),
+    Tls(Box<TlsStream<Accepted>>),
 }
 
 impl ClientStream {
-    fn tcp(&self) -> &TcpStream {
+    fn socket(&mut self) -> &mut Accepted {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_mut().0,
         }
     }
 
     /// Ready once something can be read. Nothing that came may be unread: with TLS it could be in
     /// its buffers.
-    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp().poll_read_ready(context)
+    pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().known()?.poll_read_ready(context)
     }
 
     /// Ready once something has come, or the end. It takes a call of the kernel to tell.
-    pub(super) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_come(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut byte = [MaybeUninit::uninit()];
-        self.tcp()
+        self.socket()
+            .known()?
             .poll_peek(context, &mut ReadBuf::uninit(&mut byte))
             .map_ok(drop)
     }
 
     /// Whether the peer has reset the connection, for which the task is woken unless there is something
     /// to read before. Who has only ended its side may still want its answer.
-    fn is_reset(&self, context: &mut Context<'_>) -> bool {
+    fn is_reset(&mut self, context: &mut Context<'_>) -> bool {
         matches!(self.poll_come(context), Poll::Ready(Err(_)))
     }
 
     /// What was not taken yet is not sent any more, nor kept by the kernel.
-    pub(super) fn discard(self) {
+    pub(super) fn discard(mut self) {
         // The worst that can happen is that it keeps it for a while.
-        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(&*self.socket()).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
 
 use ipnet::IpNet;
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime::LocalOptions,
     sync::mpsc,
     task::{JoinHandle, spawn_local},
@@ -20,6 +19,7 @@ use tracing::{debug, error};
 
 use super::{
     Place,
+    accepted::{Accepted, Listener},
     admission::{Admission, Admitted},
     connection,
     crew::Crew,
@@ -70,9 +70,10 @@ pub(super) enum Order {
 /// A connection on its way from the thread that accepted it.
 #[derive(Debug)]
 pub(super) struct Handed {
-    stream: std::net::TcpStream,
+    stream: Accepted,
     peer: SocketAddr,
     present: Present,
+    address: SocketAddr,
     place: Arc<Place>,
     counts: Arc<OfListener>,
 }
@@ -101,9 +102,10 @@ pub(super) async fn work(
     let rounds = Rounds::begin(pace, &facts.ending);
     let mut accepting: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
     let mut end = Instant::now();
-    let ward = |place, counts| {
+    let ward = |address, place, counts| {
         Rc::new(Ward {
             number,
+            address,
             counts,
             facts: Arc::clone(&facts),
             engine: Rc::clone(&engine),
@@ -113,10 +115,10 @@ pub(super) async fn work(
     };
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Open(address, socket, place) => match listener(socket) {
+            Order::Open(address, socket, place) => match Listener::new(socket) {
                 Ok(listener) => {
                     let counts = facts.shared.telemetry().counts().listener(address);
-                    let ward = ward(place, counts);
+                    let ward = ward(address, place, counts);
                     let tasks = accepting.entry(address).or_default();
                     tasks.push(spawn_local(ward.accept(listener)));
                 }
@@ -144,16 +146,12 @@ pub(super) async fn work(
     }
 }
 
-/// The socket as it is used here. What it accepts inherits that it does not delay (tcp(7)).
-fn listener(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
-    socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
-    TcpListener::from_std(socket)
-}
-
 /// One socket and what its connections need.
 pub(super) struct Ward {
     /// Of the thread.
     number: usize,
+    /// Where the socket is.
+    pub(super) address: SocketAddr,
     pub(super) counts: Arc<OfListener>,
     pub(super) facts: Arc<Facts>,
     pub(super) engine: Rc<Engine>,
@@ -167,7 +165,7 @@ impl Ward {
         self.place.proxy_protocol && self.facts.trusts(peer)
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: Listener) {
         let admission = &self.facts.admission;
         loop {
             let (room, stream, peer) = match admission.accept(&listener).await {
@@ -194,7 +192,7 @@ impl Ward {
         }
     }
 
-    fn begin(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
+    fn begin(self: &Rc<Self>, stream: Accepted, peer: SocketAddr, admitted: Admitted) {
         let elder = self.facts.ending.elder();
         let crew = &self.facts.crew;
         // Once a stop has begun, the other may be gone before it hears of it.
@@ -207,26 +205,20 @@ impl Ward {
             self.serve(stream, peer, present);
             return;
         }
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => {
-                debug!(%error, %peer, "a connection could not be handed over");
-                return;
-            }
-        };
         let handed = Handed {
             stream,
             peer,
             present,
+            address: self.address,
             place: Arc::clone(&self.place),
             counts: Arc::clone(&self.counts),
         };
         if let Err(handed) = crew.hand(number, Box::new(handed)) {
-            handed.serve(|_, _| Rc::clone(self));
+            handed.serve(|_, _, _| Rc::clone(self));
         }
     }
 
-    fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, present: Present) {
+    fn serve(self: &Rc<Self>, stream: Accepted, peer: SocketAddr, present: Present) {
         let life = self.rounds.greet(present);
         let (ward, known) = (Rc::clone(self), Arc::clone(&life));
         let client = connection::Client::new(stream, peer, Rc::clone(self), life);
@@ -241,10 +233,7 @@ impl Ward {
 
 impl Handed {
     /// Serves it on this thread, whose ward for it is made by `ward`.
-    fn serve(self, ward: impl FnOnce(Arc<Place>, Arc<OfListener>) -> Rc<Ward>) {
-        match TcpStream::from_std(self.stream) {
-            Ok(stream) => ward(self.place, self.counts).serve(stream, self.peer, self.present),
-            Err(error) => debug!(%error, peer = %self.peer, "a connection could not be taken over"),
-        }
+    fn serve(self, ward: impl FnOnce(SocketAddr, Arc<Place>, Arc<OfListener>) -> Rc<Ward>) {
+        ward(self.address, self.place, self.counts).serve(self.stream, self.peer, self.present);
     }
 }
