@@ -7,6 +7,7 @@ mod certificates;
 mod connection;
 mod crew;
 mod ending;
+mod gathering;
 mod guard;
 mod header;
 pub mod holder;

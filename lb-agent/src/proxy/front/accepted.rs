@@ -5,9 +5,10 @@
 
 use std::{
     io::{self, IoSlice, Read as _, Write as _},
-    net::{Shutdown, SocketAddr},
+    net::{Shutdown, SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -17,9 +18,9 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A socket that listens.
+/// A socket that listens, as long as this thread takes its connections.
 #[derive(Debug)]
-pub(super) struct Listener(AsyncFd<std::net::TcpListener>);
+pub(super) struct Listener(AsyncFd<Arc<TcpListener>>);
 
 impl Listener {
     /// The socket as it is used here. What it accepts inherits that it does not delay (tcp(7)), and
@@ -29,11 +30,11 @@ impl Listener {
     /// # Errors
     ///
     /// The kernel refuses it.
-    pub(super) fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+    pub(super) fn new(socket: Arc<TcpListener>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         sockopt::set_tcp_quickack(&socket, false)?;
-        // SAFETY: the socket owns its descriptor, and is neither replaced nor given away.
+        // SAFETY: the socket owns its descriptor, and is there as long as this is.
         let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
         Ok(Self(watched))
     }
@@ -52,7 +53,7 @@ impl Listener {
     }
 }
 
-fn accept(socket: &std::net::TcpListener) -> io::Result<(Accepted, SocketAddr)> {
+fn accept(socket: &TcpListener) -> io::Result<(Accepted, SocketAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (stream, peer) = acceptfrom_with(socket, flags)?;
     let peer = peer.ok_or(io::ErrorKind::AddrNotAvailable)?;

@@ -22,9 +22,10 @@ use super::{
     certificates::Certificates,
     crew::Crew,
     ending::Ending,
+    gathering::{Gathering, Turn},
     holder::{Keep, Key},
     processor, socket,
-    worker::{self, Order},
+    worker::{self, LEADER, Order},
 };
 use crate::{
     config::proxy::{ListenerConfig, ProxyConfig},
@@ -65,6 +66,7 @@ impl Pool {
             (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let facts = Arc::new(worker::Facts {
             crew: Crew::new(&orders),
+            gathering: Gathering::new(count),
             shared,
             admission,
             ending: Arc::new(Ending::new()),
@@ -189,9 +191,19 @@ impl Pool {
         let first = sockets.first().context("no thread serves")?;
         let address = first.local_addr().context("asking for a port")?;
         let place = Arc::new(place);
-        for (socket, orders) in sockets.into_iter().zip(self.orders.iter().cycle()) {
-            // A thread that has failed has said so itself.
-            let _ = orders.send(Order::Open(address, socket, Arc::clone(&place)));
+        for (socket, number) in sockets.into_iter().zip((0..self.orders.len()).cycle()) {
+            let socket = Arc::new(socket);
+            let open = |number: usize, turn| {
+                let order = Order::Open(address, Arc::clone(&socket), turn, Arc::clone(&place));
+                // A thread that has failed has said so itself.
+                let _ = self.orders[number].send(order);
+            };
+            if number == LEADER {
+                open(LEADER, Turn::Always);
+            } else {
+                open(number, Turn::Spread);
+                open(LEADER, Turn::Gathered);
+            }
         }
         info!(%address, service = place.service.as_deref(), "taking requests");
         self.is_needed = true;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -24,6 +24,7 @@ use super::{
     connection,
     crew::Crew,
     ending::Ending,
+    gathering::{Gathering, Leader, Turn},
     life::Pace,
     present::Present,
     rounds::Rounds,
@@ -36,6 +37,9 @@ use crate::{
     },
 };
 
+/// The thread that takes all connections as long as it can.
+pub(super) const LEADER: usize = 0;
+
 /// What all threads know.
 #[derive(Debug)]
 pub(super) struct Facts {
@@ -43,6 +47,7 @@ pub(super) struct Facts {
     pub(super) admission: Arc<Admission>,
     pub(super) ending: Arc<Ending>,
     pub(super) crew: Crew,
+    pub(super) gathering: Arc<Gathering>,
     pub(super) bounds: Bounds,
     pub(super) trusted: Vec<IpNet>,
 }
@@ -57,8 +62,8 @@ impl Facts {
 /// What a thread is told to do.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Accept from this socket, which is at this address.
-    Open(SocketAddr, std::net::TcpListener, Arc<Place>),
+    /// Accept from this socket, which is at this address, whenever it is its turn.
+    Open(SocketAddr, Arc<TcpListener>, Turn, Arc<Place>),
     /// No longer.
     Close(SocketAddr),
     /// Serve a connection that another thread has accepted.
@@ -100,11 +105,14 @@ pub(super) async fn work(
 ) {
     let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
     let rounds = Rounds::begin(pace, &facts.ending);
+    facts.gathering.join(number);
+    let leader = (number == LEADER).then(|| Rc::new(facts.gathering.lead()));
     let mut accepting: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
     let mut end = Instant::now();
     let ward = |address, place, counts| {
         Rc::new(Ward {
             number,
+            leader: leader.clone(),
             address,
             counts,
             facts: Arc::clone(&facts),
@@ -115,15 +123,12 @@ pub(super) async fn work(
     };
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Open(address, socket, place) => match Listener::new(socket) {
-                Ok(listener) => {
-                    let counts = facts.shared.telemetry().counts().listener(address);
-                    let ward = ward(address, place, counts);
-                    let tasks = accepting.entry(address).or_default();
-                    tasks.push(spawn_local(ward.accept(listener)));
-                }
-                Err(error) => error!(%error, %address, "a listening socket is of no use"),
-            },
+            Order::Open(address, socket, turn, place) => {
+                let counts = facts.shared.telemetry().counts().listener(address);
+                let ward = ward(address, place, counts);
+                let tasks = accepting.entry(address).or_default();
+                tasks.push(spawn_local(ward.take(socket, turn)));
+            }
             Order::Close(address) => {
                 for task in accepting.remove(&address).into_iter().flatten() {
                     task.abort();
@@ -150,6 +155,8 @@ pub(super) async fn work(
 pub(super) struct Ward {
     /// Of the thread.
     number: usize,
+    /// Of the first thread.
+    leader: Option<Rc<Leader>>,
     /// Where the socket is.
     pub(super) address: SocketAddr,
     pub(super) counts: Arc<OfListener>,
@@ -165,10 +172,30 @@ impl Ward {
         self.place.proxy_protocol && self.facts.trusts(peer)
     }
 
-    async fn accept(self: Rc<Self>, listener: Listener) {
+    /// Takes the connections of a socket, whenever it is its turn.
+    async fn take(self: Rc<Self>, socket: Arc<TcpListener>, turn: Turn) {
+        loop {
+            let over = self.facts.gathering.comes(turn).await;
+            match Listener::new(Arc::clone(&socket)) {
+                Ok(listener) => {
+                    tokio::select! {
+                        biased;
+                        () = self.accept(&listener) => {}
+                        () = over => {}
+                    }
+                }
+                Err(error) => {
+                    let address = self.address;
+                    return error!(%error, %address, "a listening socket is of no use");
+                }
+            }
+        }
+    }
+
+    async fn accept(self: &Rc<Self>, listener: &Listener) {
         let admission = &self.facts.admission;
         loop {
-            let (room, stream, peer) = match admission.accept(&listener).await {
+            let (room, stream, peer) = match admission.accept(listener).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // No descriptors, or the client went away: neither mends itself at once.
@@ -177,6 +204,9 @@ impl Ward {
                     continue;
                 }
             };
+            if let Some(leader) = &self.leader {
+                leader.look(std::time::Instant::now());
+            }
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             // One that speaks for others has as many as all of these.
             let admitted = match self.is_told_clients(peer.ip()) {

@@ -2,7 +2,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::rig::{Front, Kind, LONG, OK, patient};
+use tokio::net::TcpStream;
+
+use super::{
+    super::{Place, gathering::Turn},
+    rig::{Client, Front, Kind, LONG, OK, patient},
+};
 use crate::{
     domain::http::policy::HttpPolicy,
     proxy::engine::tests::rig::{Backend, local},
@@ -27,6 +32,40 @@ fn connections_go_where_there_are_fewest() {
         assert_eq!(counts.iter().sum::<usize>(), 12);
         // Of three that differ by less than three each.
         assert!(counts.iter().all(|count| *count >= 3), "{counts:?}");
+        for client in &mut clients {
+            client.ask().await;
+        }
+        front.tell_stop(LONG);
+        for client in &mut clients {
+            assert_eq!(client.rest().await, "");
+        }
+        front.ended().await;
+    });
+}
+
+/// What comes to another thread's socket is the first one's as long as that gathers, and then its
+/// own; whoever waits at the socket meanwhile is taken.
+#[test]
+fn sockets_are_taken_by_turns() {
+    local(async {
+        let backend = Backend::answering(OK).await;
+        let policy = HttpPolicy::default();
+        let front = Front::of(2, patient(), Kind::Plain, policy, backend.address);
+        let place = Place {
+            service: None,
+            proxy_protocol: false,
+            tls: None,
+        };
+        let address = front.open_on(&[(1, Turn::Spread), (0, Turn::Gathered)], place);
+        let counts = || [0, 1].map(|number| front.facts.crew.open(number).load(Relaxed));
+        let mut clients = Vec::new();
+        for (gathered, expected) in [(true, [1, 0]), (false, [1, 1]), (true, [2, 1])] {
+            front.facts.gathering.set(gathered);
+            let mut client = Client(TcpStream::connect(address).await.unwrap());
+            client.ask().await;
+            clients.push(client);
+            assert_eq!(counts(), expected);
+        }
         for client in &mut clients {
             client.ask().await;
         }

@@ -27,6 +27,7 @@ use super::super::{
     certificates::Certificates,
     crew::Crew,
     ending::Ending,
+    gathering::{Gathering, Turn},
     life::Pace,
     worker::{self, Facts, Order},
 };
@@ -127,6 +128,7 @@ impl Front {
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let facts = Arc::new(Facts {
             crew: Crew::new(&orders),
+            gathering: Gathering::new(threads),
             shared,
             admission: Admission::new(bounds.connections, bounds.per_client),
             ending: Arc::new(Ending::new()),
@@ -172,11 +174,19 @@ impl Front {
 
     /// Opens one more listener.
     pub(super) fn open(&self, place: Place) -> SocketAddr {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        self.open_on(&[(0, Turn::Always)], place)
+    }
+
+    /// The same, for these threads, each at its turn.
+    pub(super) fn open_on(&self, threads: &[(usize, Turn)], place: Place) -> SocketAddr {
+        let socket = Arc::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
-        let order = Order::Open(address, socket, Arc::new(place));
-        self.orders[0].send(order).unwrap();
+        let place = Arc::new(place);
+        for (number, turn) in threads {
+            let order = Order::Open(address, Arc::clone(&socket), *turn, Arc::clone(&place));
+            self.orders[*number].send(order).unwrap();
+        }
         address
     }
 
