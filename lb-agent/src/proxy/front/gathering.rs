@@ -122,6 +122,9 @@ pub(super) struct Leader {
 impl Leader {
     /// Looks whether it is to be otherwise from now on, if the last look was a while ago.
     pub(super) fn look(&self, now: Instant) {
+        if self.gathering.threads.len() < 2 {
+            return;
+        }
         let (last, before) = self.last.get();
         let passed = now.saturating_duration_since(last);
         if passed < LOOK {
