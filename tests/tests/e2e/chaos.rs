@@ -29,7 +29,7 @@ use lb_tests::{
 };
 
 use crate::{
-    scene::{PATIENCE, Scene, VIP, VIP6, address, config, hosts},
+    scene::{PATIENCE, Scene, VIP, VIP6, address, config, counter, hosts},
     turmoil::{Dying, FALL, INTERVAL, Mishap, TIMEOUT, Turmoil, register},
 };
 
@@ -163,12 +163,7 @@ fn died_with_its_backend(sample: &Sample, begun: Instant, dyings: &[Dying]) -> b
 
 /// Segments that a host has sent again so far.
 fn sent_again(host: &Namespace) -> u64 {
-    let text = host.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
-    let mut tcp = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
-    let mut fields = names.split(' ').zip(values.split(' '));
-    let (_, count) = fields.find(|(name, _)| *name == "RetransSegs").unwrap();
-    count.parse().unwrap()
+    counter(host, "snmp", "Tcp:", "RetransSegs").unwrap()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use lb_tests::{namespace::Namespace, pace::at_this_pace};
 
 use crate::{
     proxy_stage::Stage,
-    scene::{VIP, address},
+    scene::{VIP, address, counter},
 };
 
 /// As many ports as the client has, and the node for its flows.
@@ -20,17 +20,7 @@ const PORTS: usize = 64;
 /// SYNs that were dropped because their timestamps were older than those of a connection in
 /// TIME_WAIT (`LINUX_MIB_PAWS_TW_REJECTED` of include/uapi/linux/snmp.h, since Linux 6.16).
 fn taken_for_old(host: &Namespace) -> Option<u64> {
-    let text = host.tool("cat", &["/proc/net/netstat"]).unwrap();
-    let rows: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("TcpExt:"))
-        .collect();
-    let [names, values] = rows[..] else {
-        panic!("{text}")
-    };
-    let mut both = names.split_whitespace().zip(values.split_whitespace());
-    let (_, value) = both.find(|(name, _)| *name == "PAWSTimewait")?;
-    Some(value.parse().unwrap())
+    counter(host, "netstat", "TcpExt:", "PAWSTimewait")
 }
 
 /// One request on a connection that the other side closes first, as the one that keeps TIME_WAIT.

@@ -34,6 +34,18 @@ pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().expect("a valid address")
 }
 
+/// What the kernel of a host has counted, as nstat(8) shows it; `None`: it does not count that. `file`
+/// is one of `/proc/net`.
+pub(crate) fn counter(host: &Namespace, file: &str, table: &str, name: &str) -> Option<u64> {
+    let path = format!("/proc/thread-self/net/{file}");
+    let text = host.run(|| fs::read_to_string(path).unwrap());
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix(table));
+    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+    let mut fields = names.split_whitespace().zip(values.split_whitespace());
+    let (_, count) = fields.find(|(field, _)| *field == name)?;
+    Some(count.parse().unwrap())
+}
+
 /// The service `echo` on its VIPs. Dropped from the top down: the agent first, the hosts last.
 pub(crate) struct Scene {
     pub(crate) agent: Agent,

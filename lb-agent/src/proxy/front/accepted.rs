@@ -23,7 +23,7 @@ use tokio::{
 pub(super) struct Listener(AsyncFd<Arc<TcpListener>>);
 
 impl Listener {
-    /// The socket as it is used here. What it accepts inherits that it does not delay (tcp(7)), and
+    /// The socket, which does not block, as it is used here. What it accepts inherits that it does not delay (tcp(7)), and
     /// that what comes is acknowledged with what is sent anyway, or a moment later: nearly every
     /// request is answered at once.
     ///
@@ -31,7 +31,6 @@ impl Listener {
     ///
     /// The kernel refuses it.
     pub(super) fn new(socket: Arc<TcpListener>) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         sockopt::set_tcp_quickack(&socket, false)?;
         // SAFETY: the socket owns its descriptor, and is there as long as this is.

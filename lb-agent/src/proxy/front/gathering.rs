@@ -58,16 +58,17 @@ impl Gathering {
         let _ = self.threads[number].set(tokio::runtime::Handle::current().metrics());
     }
 
-    /// The first thread takes all from now on; what is answered ends that.
-    pub(super) fn lead(self: &Arc<Self>) -> Leader {
-        if self.threads.len() > 1 {
-            self.is_gathered.send_replace(true);
+    /// The first thread takes all from now on; what is answered ends that. `None`: it is the only one.
+    pub(super) fn lead(self: &Arc<Self>) -> Option<Leader> {
+        if self.threads.len() < 2 {
+            return None;
         }
-        Leader {
+        self.is_gathered.send_replace(true);
+        Some(Leader {
             gathering: Arc::clone(self),
             last: Cell::new((Instant::now(), self.worked())),
             was_full: Cell::new(false),
-        }
+        })
     }
 
     /// Waits until it is a turn, and answers with what waits until it is no more.
@@ -122,9 +123,6 @@ pub(super) struct Leader {
 impl Leader {
     /// Looks whether it is to be otherwise from now on, if the last look was a while ago.
     pub(super) fn look(&self, now: Instant) {
-        if self.gathering.threads.len() < 2 {
-            return;
-        }
         let (last, before) = self.last.get();
         let passed = now.saturating_duration_since(last);
         if passed < LOOK {
@@ -177,7 +175,7 @@ mod tests {
         let gathering = Gathering::new(2);
         let is_gathered = || *gathering.is_gathered.borrow();
         assert!(!is_gathered(), "who leads has not begun");
-        let leader = gathering.lead();
+        let leader = gathering.lead().unwrap();
         for (first, all, expected) in [
             (0, 0, true),
             (94, 94, true),
@@ -204,7 +202,7 @@ mod tests {
     #[test]
     fn alone_there_is_nothing_to_gather() {
         let gathering = Gathering::new(1);
-        let _leader = gathering.lead();
+        assert!(gathering.lead().is_none());
         assert!(!*gathering.is_gathered.borrow());
     }
 
@@ -213,7 +211,7 @@ mod tests {
         let gathering = Gathering::new(2);
         let _always = gathering.comes(Turn::Always).await;
         let over = gathering.comes(Turn::Spread).await;
-        let leader = gathering.lead();
+        let leader = gathering.lead().unwrap();
         over.await;
         let over = gathering.comes(Turn::Gathered).await;
         drop(leader);

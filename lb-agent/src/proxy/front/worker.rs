@@ -106,7 +106,10 @@ pub(super) async fn work(
     let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
     let rounds = Rounds::begin(pace, &facts.ending);
     facts.gathering.join(number);
-    let leader = (number == LEADER).then(|| Rc::new(facts.gathering.lead()));
+    let leader = match number {
+        LEADER => facts.gathering.lead().map(Rc::new),
+        _ => None,
+    };
     let mut accepting: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
     let mut end = Instant::now();
     let ward = |address, place, counts| {
@@ -155,7 +158,7 @@ pub(super) async fn work(
 pub(super) struct Ward {
     /// Of the thread.
     number: usize,
-    /// Of the first thread.
+    /// Of the first thread, if there are others.
     leader: Option<Rc<Leader>>,
     /// Where the socket is.
     pub(super) address: SocketAddr,

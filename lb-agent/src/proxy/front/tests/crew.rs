@@ -13,6 +13,17 @@ use crate::{
     proxy::engine::tests::rig::{Backend, local},
 };
 
+async fn all_are_served_to_the_end(front: Front, mut clients: Vec<Client>) {
+    for client in &mut clients {
+        client.ask().await;
+    }
+    front.tell_stop(LONG);
+    for client in &mut clients {
+        assert_eq!(client.rest().await, "");
+    }
+    front.ended().await;
+}
+
 /// Connections end up spread, are served wherever they are, and count until they end.
 #[test]
 fn connections_go_where_there_are_fewest() {
@@ -32,14 +43,7 @@ fn connections_go_where_there_are_fewest() {
         assert_eq!(counts.iter().sum::<usize>(), 12);
         // Of three that differ by less than three each.
         assert!(counts.iter().all(|count| *count >= 3), "{counts:?}");
-        for client in &mut clients {
-            client.ask().await;
-        }
-        front.tell_stop(LONG);
-        for client in &mut clients {
-            assert_eq!(client.rest().await, "");
-        }
-        front.ended().await;
+        all_are_served_to_the_end(front, clients).await;
     });
 }
 
@@ -66,13 +70,6 @@ fn sockets_are_taken_by_turns() {
             clients.push(client);
             assert_eq!(counts(), expected);
         }
-        for client in &mut clients {
-            client.ask().await;
-        }
-        front.tell_stop(LONG);
-        for client in &mut clients {
-            assert_eq!(client.rest().await, "");
-        }
-        front.ended().await;
+        all_are_served_to_the_end(front, clients).await;
     });
 }
