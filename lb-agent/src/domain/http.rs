@@ -15,6 +15,7 @@ pub mod request_id;
 pub mod retry;
 pub mod routing;
 pub mod steering;
+pub mod texts;
 pub mod trace_context;
 
 #[cfg(test)]

@@ -80,7 +80,10 @@ fn of_services(counts: &Counts) -> Vec<Family> {
     );
     for (service, of) in counts.services.all() {
         let label = [("service", &*service)];
+        let mut under_way = 0;
         for (route, of) in of.routes.all() {
+            let of = of.sum();
+            under_way += of.active.load(Relaxed);
             for ((subset, backend), of) in of.backends.all() {
                 let backend = backend.map(|backend| backend.to_string());
                 for (code, outcome, count) in of.codes.all() {
@@ -109,7 +112,7 @@ fn of_services(counts: &Counts) -> Vec<Family> {
                 bytes.add(&labels, count.load(Relaxed) as f64);
             }
         }
-        active.add(&label, of.active.load(Relaxed) as f64);
+        active.add(&label, under_way as f64);
         if service.is_empty() {
             continue;
         }

@@ -1,15 +1,18 @@
 //! `X-Forwarded-*` and `Forwarded` (RFC 7239): who asked for what, as backends are told.
 
 use std::{
-    io::Write as _,
+    fmt::Write as _,
     net::{IpAddr, SocketAddr},
+    ops::Range,
 };
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, Entry, FORWARDED},
 };
+
+use super::texts::Texts;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -34,7 +37,7 @@ pub struct Hop<'a> {
 
 /// Adds the hop to the headers. What a client that is not trusted has written there is removed, and
 /// so is all else that it says as if it were a proxy.
-pub fn add(headers: &mut HeaderMap, hop: Hop<'_>) {
+pub fn add(headers: &mut HeaderMap, hop: Hop<'_>, texts: &mut Texts) {
     if !hop.trusted {
         let others = headers.keys().filter(|name| is_other(name));
         for name in others.cloned().collect::<Vec<_>>() {
@@ -42,17 +45,14 @@ pub fn add(headers: &mut HeaderMap, hop: Hop<'_>) {
         }
     }
     let proto = if hop.tls { "https" } else { "http" };
-    // Every request comes by here: what is written shares one piece of memory.
-    let mut text = Vec::with_capacity(160);
-    write_ip(&mut text, hop.client.ip().to_canonical());
-    let client = text.len();
-    let _ = write!(text, "{}", hop.listener.port());
-    let port = text.len();
-    write_element(&mut text, client, proto, hop);
-    let text = Bytes::from(text);
+    let text = texts.room(160);
+    let client = write_element(text, proto, hop);
+    let element = text.len();
+    write_number(text, hop.listener.port());
+    let text = texts.take();
 
     let piece = |range| HeaderValue::from_maybe_shared(text.slice(range)).ok();
-    extend(headers, FOR, piece(0..client), hop.trusted);
+    extend(headers, FOR, piece(client), hop.trusted);
     first(headers, PROTO, HeaderValue::from_static(proto), hop.trusted);
     let host = match headers.get(header::HOST) {
         Some(named) if named.as_bytes() == hop.host.as_bytes() => Some(named.clone()),
@@ -65,10 +65,10 @@ pub fn add(headers: &mut HeaderMap, hop: Hop<'_>) {
             headers.remove(HOST);
         }
     }
-    if let Some(port) = piece(client..port) {
+    if let Some(port) = piece(element..text.len()) {
         first(headers, PORT, port, hop.trusted);
     }
-    extend(headers, FORWARDED, piece(port..text.len()), hop.trusted);
+    extend(headers, FORWARDED, piece(0..element), hop.trusted);
 }
 
 /// `X-Forwarded-Prefix`, `X-Forwarded-Ssl` and what more of these there are, and `X-Real-IP`, by which
@@ -78,13 +78,19 @@ fn is_other(name: &HeaderName) -> bool {
     forwarded && ![FOR, PROTO, HOST, PORT].contains(name) || *name == REAL_IP
 }
 
-/// The hop as an element of `Forwarded` (RFC 7239, section 4). The client's address is what
-/// `text` begins with.
-fn write_element(text: &mut Vec<u8>, client: usize, proto: &str, hop: Hop<'_>) {
-    let v6 = text[..client].contains(&b':');
-    text.extend_from_slice(if v6 { b"for=\"[" } else { b"for=" });
-    text.extend_from_within(..client);
-    text.extend_from_slice(if v6 { b"]\";" } else { b";" });
+/// The hop as an element of `Forwarded` (RFC 7239, section 4). Answers with where in it the client's
+/// address stands alone.
+fn write_element(text: &mut BytesMut, proto: &str, hop: Hop<'_>) -> Range<usize> {
+    let ip = hop.client.ip().to_canonical();
+    let (before, behind): (&[u8], &[u8]) = match ip {
+        IpAddr::V4(_) => (b"for=", b";"),
+        IpAddr::V6(_) => (b"for=\"[", b"]\";"),
+    };
+    text.extend_from_slice(before);
+    let client = text.len();
+    write_ip(text, ip);
+    let client = client..text.len();
+    text.extend_from_slice(behind);
     if !hop.host.is_empty() {
         let plain = hop
             .host
@@ -97,26 +103,30 @@ fn write_element(text: &mut Vec<u8>, client: usize, proto: &str, hop: Hop<'_>) {
     }
     text.extend_from_slice(b"proto=");
     text.extend_from_slice(proto.as_bytes());
+    client
 }
 
-/// The machinery of formatting costs more than the digits of four numbers.
-fn write_ip(text: &mut Vec<u8>, ip: IpAddr) {
+fn write_ip(text: &mut BytesMut, ip: IpAddr) {
     let IpAddr::V4(v4) = ip else {
         let _ = write!(text, "{ip}");
         return;
     };
     for (place, octet) in v4.octets().into_iter().enumerate() {
         if place > 0 {
-            text.push(b'.');
+            text.put_u8(b'.');
         }
-        if octet >= 100 {
-            text.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            text.push(b'0' + octet / 10 % 10);
-        }
-        text.push(b'0' + octet % 10);
+        write_number(text, octet.into());
     }
+}
+
+/// The machinery of formatting costs more than a few digits.
+fn write_number(text: &mut BytesMut, number: u16) {
+    for power in [10_000, 1000, 100, 10] {
+        if number >= power {
+            text.put_u8(b'0' + (number / power % 10) as u8);
+        }
+    }
+    text.put_u8(b'0' + (number % 10) as u8);
 }
 
 /// Writes `value` behind what the hops before have written.
@@ -168,9 +178,14 @@ mod tests {
     #[test]
     fn addresses_as_they_are_written_elsewhere() {
         for ip in ["0.0.0.0", "9.10.99.100", "255.199.200.1", "fd00::1"] {
-            let mut text = Vec::new();
+            let mut text = BytesMut::new();
             write_ip(&mut text, ip.parse().unwrap());
             assert_eq!(text, ip.as_bytes());
+        }
+        for number in [0, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 65_535] {
+            let mut text = BytesMut::new();
+            write_number(&mut text, number);
+            assert_eq!(text, number.to_string().as_bytes());
         }
     }
 
@@ -193,7 +208,7 @@ mod tests {
                 host: "a",
                 trusted,
             };
-            add(&mut headers, hop);
+            add(&mut headers, hop, &mut Texts::default());
             assert_eq!(headers.contains_key("x-forwarded-prefix"), trusted);
             assert_eq!(headers.contains_key("x-forwarded-ssl"), trusted);
             assert_eq!(headers.contains_key("x-real-ip"), trusted);
@@ -253,7 +268,7 @@ mod tests {
                 host,
                 trusted,
             };
-            add(&mut headers, hop);
+            add(&mut headers, hop, &mut Texts::default());
             for (name, expected) in NAMES.into_iter().zip(expected) {
                 assert_eq!(headers[name], expected, "{name} of {client}");
             }

@@ -10,6 +10,7 @@ use regex::bytes::Regex;
 use super::{
     forwarded::{self, Hop},
     head, hop, request_id,
+    texts::Texts,
     trace_context::{self, Sampling, TRACEPARENT, TRACESTATE},
 };
 
@@ -165,11 +166,18 @@ fn request_ids() {
     let long = "x".repeat(127);
     let good = ["0190c5a2-1b2c-7000-8000-000000000000", "a", &long];
     let sane = regex("[!-~]{1,128}");
+    let mut texts = Texts::default();
     for value in mutated(&good, COUNT) {
         for trusted in [false, true] {
             let mut headers = HeaderMap::new();
             headers.insert(request_id::REQUEST_ID, value.clone());
-            let id = request_id::settle(&mut headers, trusted, SystemTime::UNIX_EPOCH, || 7);
+            let id = request_id::settle(
+                &mut headers,
+                trusted,
+                SystemTime::UNIX_EPOCH,
+                || 7,
+                &mut texts,
+            );
             assert!(sane.is_match(id.as_bytes()), "{id:?}");
             assert_eq!(headers.get(request_id::REQUEST_ID), Some(&id));
             let kept = trusted && sane.is_match(value.as_bytes());
@@ -202,6 +210,7 @@ fn hosts_and_forwarded() {
     let address = regex("192\\.0\\.2\\.9");
     let mut before = mutated(&before, COUNT);
     let mut accepted = 0;
+    let mut texts = Texts::default();
     for value in mutated(&good, COUNT) {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, value.clone());
@@ -227,6 +236,7 @@ fn hosts_and_forwarded() {
                     host: &found,
                     trusted,
                 },
+                &mut texts,
             );
             // The value of the hop is the last, and nothing before it can swallow it.
             let kept = before

@@ -4,6 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::texts::Texts;
+
 /// The header that carries it, to backends and back to the client.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids are not taken over.
@@ -17,11 +19,14 @@ pub fn settle(
     trusted: bool,
     now: SystemTime,
     random: impl FnMut() -> u64,
+    texts: &mut Texts,
 ) -> HeaderValue {
     if trusted && let Some(given) = given(headers) {
         return given.clone();
     }
-    let id = HeaderValue::from_bytes(&uuid_v7(now, random)).expect("hex digits and dashes");
+    let uuid = uuid_v7(now, random);
+    texts.room(uuid.len()).extend_from_slice(&uuid);
+    let id = HeaderValue::from_maybe_shared(texts.take()).expect("hex digits and dashes");
     headers.insert(REQUEST_ID, id.clone());
     id
 }
@@ -110,7 +115,13 @@ mod tests {
                     HeaderValue::from_bytes(given.as_bytes()).unwrap(),
                 );
             }
-            let id = settle(&mut headers, trusted, UNIX_EPOCH, || 5);
+            let id = settle(
+                &mut headers,
+                trusted,
+                UNIX_EPOCH,
+                || 5,
+                &mut Texts::default(),
+            );
             let values: Vec<_> = headers.get_all(REQUEST_ID).iter().collect();
             assert_eq!(values, [&id], "{given:?}");
             let same = given.first().is_some_and(|given| id == *given);

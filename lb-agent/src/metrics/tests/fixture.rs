@@ -287,9 +287,9 @@ pub(crate) fn counts() -> Arc<Counts> {
     let service = counts.service(&"web".into());
     service.pool(address);
     let route = service.route(&"/a".into());
-    for (backend, status, outcome) in [
-        (Some(address), 200, Outcome::Answered),
-        (None, 503, Outcome::NoBackend),
+    for (thread, backend, status, outcome) in [
+        (0, Some(address), 200, Outcome::Answered),
+        (1, None, 503, Outcome::NoBackend),
     ] {
         let finished = Finished {
             grpc: Some(Some(14)),
@@ -301,7 +301,8 @@ pub(crate) fn counts() -> Arc<Counts> {
             first_byte: Some(Duration::from_millis(2)),
             overhead: Some(Duration::from_micros(20)),
         };
-        route.finish(&route.backend("v1".into(), backend), &finished);
+        let share = route.share(thread);
+        share.finish(&share.backend("v1".into(), backend), &finished);
     }
     counts
 }

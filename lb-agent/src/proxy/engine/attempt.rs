@@ -20,7 +20,7 @@ use super::{
     passive::Mishap,
     replay::{BodyError, Outgoing, Replay},
     upstream::{Broken, ConnectError, Ends, Lease, Pool, Unavailable, Wish},
-    view::{Backend, Counted, OfBackend, Service},
+    view::{Backend, Counted, Held, OfBackend},
 };
 use crate::domain::http::{
     exchange::{NoAnswer, Outcome, SpanContext},
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What is the same in every try of a request.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) service: Arc<Service>,
+    pub(super) service: Rc<Held>,
     pub(super) head: Head,
     pub(super) body: Option<Rc<Replay>>,
     pub(super) idempotent: bool,
@@ -157,7 +157,7 @@ impl Engine {
         span: u64,
     ) -> Result<Answer, Failed> {
         let pool = self.pools.of(backend);
-        let counted = Counted::add(OfBackend(Arc::clone(backend)));
+        let counted = Counted::add(OfBackend(Rc::clone(&pool)));
         let mut wish = Wish {
             ends: call.ends,
             until: call.until(),

@@ -28,11 +28,12 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The notes. They are handed on when it is dropped.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    telemetry: Telemetry,
     pub(super) began: Instant,
     pub(super) trace: Option<SpanContext>,
     /// `None`: nobody reads records.
     exchange: Option<Box<Exchange>>,
+    /// Where it goes; there if and only if there is a record.
+    telemetry: Option<Telemetry>,
     /// Tries that are not over; empty without a record.
     under_way: Vec<Try>,
     outcome: Option<Outcome>,
@@ -56,6 +57,7 @@ impl Ledger {
         telemetry: &Telemetry,
         head: &Parts,
         arrival: &Arrival,
+        began: Instant,
         request_id: &str,
         trace: Option<SpanContext>,
         parent: Option<u64>,
@@ -108,8 +110,8 @@ impl Ledger {
             })
         });
         Self {
-            telemetry: telemetry.clone(),
-            began: Instant::now(),
+            telemetry: exchange.is_some().then(|| telemetry.clone()),
+            began,
             trace,
             exchange,
             under_way: Vec::new(),
@@ -237,7 +239,7 @@ impl Drop for Ledger {
                 .map(|(first, waited)| first.saturating_sub(waited)),
         };
         self.tally.finish(self.backend, &finished);
-        let Some(mut exchange) = self.exchange.take() else {
+        let (Some(mut exchange), Some(telemetry)) = (self.exchange.take(), &self.telemetry) else {
             return;
         };
         exchange.total = finished.total;
@@ -248,6 +250,6 @@ impl Drop for Ledger {
         exchange.outcome = finished.outcome;
         exchange.received = finished.received;
         exchange.sent = finished.sent;
-        self.telemetry.record(*exchange);
+        telemetry.record(*exchange);
     }
 }

@@ -23,11 +23,14 @@ mod warm;
 pub(super) mod tests;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -36,7 +39,7 @@ use hyper::body::Incoming;
 pub use self::body::{BrokenOff, EngineBody};
 use self::{clock::Clock, pools::Pools, tally::Tallies, upstream::TlsConfigs, view::View};
 use crate::{
-    domain::{signal::Signal, snapshot::Snapshot},
+    domain::{http::texts::Texts, signal::Signal, snapshot::Snapshot},
     proxy::{HEADERS, telemetry::Telemetry},
 };
 
@@ -66,6 +69,8 @@ pub struct Shared {
     telemetry: Telemetry,
     /// Engines there are: bounds of connections that lie idle are shared between them.
     threads: usize,
+    /// Engines that were made.
+    engines: AtomicUsize,
     /// Headers that the answer of a backend may have.
     headers: usize,
     epoch: Instant,
@@ -79,6 +84,7 @@ impl Shared {
             view: ArcSwap::default(),
             telemetry,
             threads: threads.max(1),
+            engines: AtomicUsize::new(0),
             headers: headers.max(HEADERS),
             epoch: Instant::now(),
         })
@@ -121,6 +127,9 @@ pub struct Engine {
     tls: Rc<TlsConfigs>,
     tallies: Tallies,
     random: RefCell<fastrand::Rng>,
+    texts: RefCell<Texts>,
+    /// What both clocks showed, within the last second.
+    clocks: Cell<(Instant, SystemTime)>,
 }
 
 impl Engine {
@@ -139,12 +148,17 @@ impl Engine {
             ways,
         ));
         Self {
-            tallies: Tallies::new(shared.telemetry.counts()),
+            tallies: Tallies::new(
+                shared.telemetry.counts(),
+                shared.engines.fetch_add(1, Relaxed),
+            ),
             shared,
             clock,
             pools,
             tls,
             random: RefCell::new(fastrand::Rng::new()),
+            texts: RefCell::default(),
+            clocks: Cell::new((Instant::now(), SystemTime::now())),
         }
     }
 
@@ -167,6 +181,18 @@ impl Engine {
 
     fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
+    }
+
+    /// The time of day at an instant that is now; up to a second late where somebody sets the clock.
+    fn time_of_day(&self, now: Instant) -> SystemTime {
+        let (then, time) = self.clocks.get();
+        let since = now.saturating_duration_since(then);
+        if since < Duration::from_secs(1) {
+            return time + since;
+        }
+        let time = SystemTime::now();
+        self.clocks.set((now, time));
+        time
     }
 
     /// Nanoseconds since the beginning.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use http::{StatusCode, uri::PathAndQuery};
 
-use super::{Arrival, Engine, answer::Refusal, tally::Tally, view::Service};
+use super::{Arrival, Engine, answer::Refusal, tally::Tally, view::Held};
 use crate::domain::{
     http::{exchange::Outcome, retry::Rules, routing::RequestHead},
     route::Route,
@@ -13,11 +13,9 @@ use crate::domain::{
 /// Where a request goes.
 #[derive(Debug)]
 pub(super) struct Routed {
-    pub(super) service: Arc<Service>,
+    pub(super) service: Rc<Held>,
     pub(super) subset: Option<Arc<str>>,
     pub(super) route: Option<Arc<Route>>,
-    /// In short.
-    pub(super) name: Arc<str>,
     pub(super) tally: Rc<Tally>,
 }
 
@@ -38,18 +36,17 @@ impl Engine {
             Refusal::new(StatusCode::NOT_FOUND, Outcome::NoRoute, reason)
         })?;
         let service = view.services.get(found.service).filter(|_| found.exists);
-        let service = service.cloned().ok_or_else(|| {
+        let service = service.ok_or_else(|| {
             let reason = format!("service {} is not there", found.service);
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
         })?;
         let counts = self.shared.telemetry.counts();
-        let tally = self.tallies.of(counts, view.version, &service, found.name);
+        let place = self.tallies.of(counts, view.version, service, found.name);
         Ok(Routed {
-            tally,
-            service,
+            tally: place.tally,
+            service: place.service,
             subset: found.subset.cloned(),
             route: found.route.cloned(),
-            name: Arc::clone(found.name),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use http::{
@@ -38,6 +38,7 @@ use crate::domain::http::{
     request_id,
     retry::is_idempotent,
     routing::RequestHead,
+    texts::Texts,
     trace_context,
 };
 
@@ -60,6 +61,7 @@ impl Engine {
         mut request: Request<Incoming>,
         arrival: &Arc<Arrival>,
     ) -> Response<EngineBody> {
+        let began = Instant::now();
         let asked =
             request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
         let upgrade = asked.then(|| hyper::upgrade::on(&mut request));
@@ -69,8 +71,9 @@ impl Engine {
         let request_id = request_id::settle(
             &mut parts.headers,
             arrival.trusted,
-            SystemTime::now(),
+            self.time_of_day(began),
             || self.random(),
+            &mut self.texts.borrow_mut(),
         );
         let telemetry = &self.shared.telemetry;
         let sampling = telemetry.sampling();
@@ -84,6 +87,7 @@ impl Engine {
             telemetry,
             &parts,
             arrival,
+            began,
             id,
             trace,
             parent.flatten(),
@@ -160,12 +164,12 @@ impl Engine {
         ledger.count_by(Rc::clone(&routed.tally));
         ledger.note(|exchange| {
             exchange.service = Some(Arc::clone(&service.name));
-            exchange.route = Some(Arc::clone(&routed.name));
+            exchange.route = Some(Arc::clone(&routed.tally.name));
         });
         self.admit(service, &parts, arrival, ledger.began, marks)?;
-        let policy = Arc::clone(&service.policy);
+        let policy = &service.policy;
         let second = self.nanoseconds(ledger.began) / 1_000_000_000;
-        let requests = OfService(Arc::clone(&service.life));
+        let requests = OfService(Rc::clone(service));
         ledger.counted = Some(Counted::below(requests, policy.limits.requests).ok_or_else(
             || {
                 let reason = format!("service {} has too many requests under way", service.name);
@@ -178,7 +182,14 @@ impl Engine {
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
         let given = grpc.then(|| grpc::timeout(&parts.headers)).flatten();
-        let head = head_of(&mut parts, &routed, host, arrival, upgrade.is_some());
+        let head = head_of(
+            &mut parts,
+            &routed,
+            host,
+            arrival,
+            upgrade.is_some(),
+            &mut self.texts.borrow_mut(),
+        );
         ledger.note(|exchange| {
             let path = head.path.as_str();
             exchange.rewritten = (path != exchange.target).then(|| path.to_owned());
@@ -197,7 +208,7 @@ impl Engine {
             deadline: ledger.began + given.unwrap_or(FOREVER).min(FOREVER),
             per_try: policy.timeouts.per_try,
             trace: ledger.trace,
-            service: Arc::clone(service),
+            service: Rc::clone(service),
         };
         service.life.budget.request(second);
         let picker = service.picker(routed.subset.as_deref()).ok_or_else(|| {
@@ -343,6 +354,7 @@ fn head_of(
     host: String,
     arrival: &Arrival,
     upgrades: bool,
+    texts: &mut Texts,
 ) -> Head {
     let headers = &mut parts.headers;
     let protocol = hop::remove(headers).filter(|_| upgrades);
@@ -354,7 +366,7 @@ fn head_of(
         host: &host,
         trusted: arrival.trusted,
     };
-    forwarded::add(headers, hop);
+    forwarded::add(headers, hop, texts);
     let path = parts.uri.path_and_query().map(|path| routed.path(path));
     Head {
         method: parts.method.clone(),

@@ -7,47 +7,48 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use super::view::Service;
-use crate::proxy::telemetry::counts::{Counts, Finished, OfBackend, OfRoute, OfService};
+use super::view::{Held, Service};
+use crate::proxy::telemetry::counts::{Counts, Finished, OfBackend, Share};
 
-/// Counters of a route, and of its backends as they come.
+/// What this thread counts of a route, and of its backends as they come.
 #[derive(Debug)]
 pub(super) struct Tally {
-    service: Arc<OfService>,
     /// `None`: of requests that no route fitted.
-    of: Option<Arc<Service>>,
-    route: Arc<OfRoute>,
+    of: Option<Rc<Held>>,
+    /// The route's, which is kept so that its address stays its own.
+    pub(super) name: Arc<str>,
+    share: Arc<Share>,
     /// Without a backend, then by index of the backend.
     backends: RefCell<Vec<Option<Arc<OfBackend>>>>,
 }
 
 impl Tally {
-    fn new(counts: &Counts, of: Option<&Arc<Service>>, route: &Arc<str>) -> Rc<Self> {
+    fn new(counts: &Counts, of: Option<&Rc<Held>>, route: &Arc<str>, thread: usize) -> Rc<Self> {
         let service = match of {
             Some(service) => Arc::clone(&service.counts),
             None => counts.service(&"".into()),
         };
         Rc::new(Self {
-            route: service.route(route),
-            service,
+            share: service.route(route).share(thread),
             of: of.cloned(),
+            name: Arc::clone(route),
             backends: RefCell::default(),
         })
     }
 
     /// A request begins.
     pub(super) fn begin(&self) {
-        self.service.active.fetch_add(1, Relaxed);
+        self.share.active.fetch_add(1, Relaxed);
     }
 
     /// It goes on elsewhere.
     pub(super) fn leave(&self) {
-        self.service.active.fetch_sub(1, Relaxed);
+        self.share.active.fetch_sub(1, Relaxed);
     }
 
     /// It is over; `index`: of the backend that answered or was tried last.
     pub(super) fn finish(&self, index: Option<usize>, finished: &Finished) {
-        self.service.active.fetch_sub(1, Relaxed);
+        self.leave();
         let mut backends = self.backends.borrow_mut();
         let place = index.map_or(0, |index| index + 1);
         if backends.len() <= place {
@@ -58,29 +59,37 @@ impl Tally {
             let backend = of.and_then(|(service, index)| service.backends.get(index));
             let subset = backend.and_then(|backend| backend.subset.clone());
             let address = backend.map(|backend| backend.address);
-            self.route.backend(subset.unwrap_or_default(), address)
+            self.share.backend(subset.unwrap_or_default(), address)
         });
-        self.route.finish(counted, finished);
+        self.share.finish(counted, finished);
     }
 }
 
-/// By the addresses of service and route name; the name is kept so that its address stays its own.
-type Known = HashMap<(usize, usize), (Arc<str>, Rc<Tally>)>;
+/// What a thread has looked up of a service and one of its routes.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) service: Rc<Held>,
+    pub(super) tally: Rc<Tally>,
+}
+
+/// By the addresses of service and route name.
+type Known = HashMap<(usize, usize), Place>;
 
 /// All that a thread has looked up under its present view.
 #[derive(Debug)]
 pub(super) struct Tallies {
+    thread: usize,
     nowhere: Rc<Tally>,
     version: Cell<u64>,
-    /// By where service and name of the route lie; the name is held, so that its place stays its
-    /// own.
     known: RefCell<Known>,
 }
 
 impl Tallies {
-    pub(super) fn new(counts: &Counts) -> Self {
+    /// Of the thread of this number.
+    pub(super) fn new(counts: &Counts, thread: usize) -> Self {
         Self {
-            nowhere: Tally::new(counts, None, &"".into()),
+            thread,
+            nowhere: Tally::new(counts, None, &"".into(), thread),
             version: Cell::new(0),
             known: RefCell::default(),
         }
@@ -98,7 +107,7 @@ impl Tallies {
         version: u64,
         service: &Arc<Service>,
         route: &Arc<str>,
-    ) -> Rc<Tally> {
+    ) -> Place {
         let mut known = self.known.borrow_mut();
         if self.version.replace(version) != version {
             known.clear();
@@ -107,10 +116,13 @@ impl Tallies {
             Arc::as_ptr(service).addr(),
             Arc::as_ptr(route).cast::<u8>().addr(),
         );
-        let (_, tally) = known.entry(key).or_insert_with(|| {
-            let tally = Tally::new(counts, Some(service), route);
-            (Arc::clone(route), tally)
+        let place = known.entry(key).or_insert_with(|| {
+            let service = Rc::new(Held(Arc::clone(service)));
+            Place {
+                tally: Tally::new(counts, Some(&service), route, self.thread),
+                service,
+            }
         });
-        Rc::clone(tally)
+        place.clone()
     }
 }

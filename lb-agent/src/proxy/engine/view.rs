@@ -3,12 +3,15 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    ops::Deref,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
+use super::upstream::Pool;
 use crate::domain::{
     backend::CatalogHealth,
     http::{
@@ -52,6 +55,19 @@ pub(super) struct Service {
     pub(super) counts: Arc<counts::OfService>,
     /// What it was made of.
     state: Arc<ServiceState>,
+}
+
+/// A service as one thread holds it: how many requests of the thread do no other thread need know, and
+/// counting it would take the service's memory from the others' processors with every request.
+#[derive(Debug)]
+pub(super) struct Held(pub(super) Arc<Service>);
+
+impl Deref for Held {
+    type Target = Service;
+
+    fn deref(&self) -> &Service {
+        &self.0
+    }
 }
 
 /// What of a service outlives snapshots.
@@ -358,20 +374,21 @@ impl<T: AsRef<AtomicU32>> Drop for Counted<T> {
 
 /// Names one counter of what is shared.
 macro_rules! counter {
-    ($name:ident, $of:ty, $field:ident) => {
+    ($name:ident, $of:ty, $held:ident => $counter:expr) => {
         #[derive(Clone, Debug)]
-        pub(super) struct $name(pub(super) Arc<$of>);
+        pub(super) struct $name(pub(super) $of);
 
         impl AsRef<AtomicU32> for $name {
             fn as_ref(&self) -> &AtomicU32 {
-                &self.0.$field
+                let $held = &self.0;
+                &$counter
             }
         }
     };
 }
 
-counter!(OfService, Life, requests);
-counter!(OfPending, Life, pending);
-counter!(OfBackend, Backend, requests);
-counter!(OfConnections, Backend, connections);
-counter!(OfWanted, Backend, wanted);
+counter!(OfService, Rc<Held>, held => held.life.requests);
+counter!(OfPending, Arc<Life>, held => held.pending);
+counter!(OfBackend, Rc<Pool>, held => held.backend.requests);
+counter!(OfConnections, Arc<Backend>, held => held.connections);
+counter!(OfWanted, Arc<Backend>, held => held.wanted);

@@ -1,11 +1,13 @@
 //! Counters and histograms of the proxy: relaxed atomics behind `Arc`s.
 //!
 //! Whoever serves requests resolves the `Arc` of a service, route or backend once and keeps it
-//! beside what it knows of these; from then on counting takes no lock. Series are kept here
-//! until [`Counts::keep`] finds that their service or backend has vanished.
+//! beside what it knows of these; from then on counting takes no lock. What is counted with every
+//! request each thread counts for itself ([`Share`]). Series are kept here until [`Counts::keep`]
+//! finds that their service or backend has vanished.
 
 mod codes;
 mod histogram;
+mod route;
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +16,14 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 pub use self::{
     codes::{Codes, GrpcCodes},
     histogram::{Histogram, LATENCY, OVERHEAD},
+    route::{Finished, OfBackend, OfRoute, Share},
 };
-use crate::domain::{http::exchange::Outcome, snapshot::Snapshot};
+use crate::domain::snapshot::Snapshot;
 
 /// Routes of a service that are told apart; requests of further ones are counted under
 /// [`OTHER`].
@@ -121,9 +123,7 @@ impl Counts {
             };
             service.pools.keep(|backend| known(*backend));
             for (_, route) in service.routes.all() {
-                route
-                    .backends
-                    .keep(|(_, backend)| backend.is_none_or(known));
+                route.keep(known);
             }
         }
     }
@@ -146,8 +146,6 @@ pub struct OfService {
     pub hedges: AtomicU64,
     /// Hedges that answered first.
     pub hedges_won: AtomicU64,
-    /// Requests under way.
-    pub active: AtomicI64,
 }
 
 impl OfService {
@@ -165,94 +163,6 @@ impl OfService {
     pub fn pool(&self, backend: SocketAddr) -> Arc<Pool> {
         self.pools.entry(backend)
     }
-}
-
-/// Of a route of a service.
-#[derive(Debug)]
-pub struct OfRoute {
-    /// By subset (`""`: none) and by the backend that answered or was tried last.
-    pub backends: Register<(Arc<str>, Option<SocketAddr>), OfBackend>,
-    /// Until all was over.
-    pub total: Histogram,
-    /// Until the head of the answer went to the client.
-    pub first_byte: Histogram,
-    /// The part of that which the proxy took.
-    pub overhead: Histogram,
-    /// Calls of gRPC.
-    pub grpc: GrpcCodes,
-    /// Bytes of requests' bodies.
-    pub received: AtomicU64,
-    /// Bytes of answers' bodies.
-    pub sent: AtomicU64,
-}
-
-impl Default for OfRoute {
-    fn default() -> Self {
-        Self {
-            backends: Register::default(),
-            total: Histogram::new(LATENCY),
-            first_byte: Histogram::new(LATENCY),
-            overhead: Histogram::new(OVERHEAD),
-            grpc: GrpcCodes::default(),
-            received: AtomicU64::default(),
-            sent: AtomicU64::default(),
-        }
-    }
-}
-
-/// The part of an exchange that is counted, known without a record.
-#[derive(Clone, Copy, Debug)]
-pub struct Finished {
-    /// Status sent to the client; 0: none was.
-    pub status: u16,
-    /// Why it ended.
-    pub outcome: Outcome,
-    /// Of a call of gRPC: its `grpc-status`, if one was sent.
-    pub grpc: Option<Option<u32>>,
-    /// Bytes of the request's body.
-    pub received: u64,
-    /// Bytes of the answer's body.
-    pub sent: u64,
-    /// Until all was over.
-    pub total: Duration,
-    /// Until the head of the answer went to the client.
-    pub first_byte: Option<Duration>,
-    /// The part of that which the proxy took.
-    pub overhead: Option<Duration>,
-}
-
-impl OfRoute {
-    /// Of a backend of the route; `None`: no backend was tried.
-    pub fn backend(&self, subset: Arc<str>, backend: Option<SocketAddr>) -> Arc<OfBackend> {
-        self.backends.entry((subset, backend))
-    }
-
-    /// Counts a request that is over, under the backend that answered or was tried last.
-    pub fn finish(&self, backend: &OfBackend, finished: &Finished) {
-        backend.codes.add(finished.status, finished.outcome);
-        if let Some(status) = finished.grpc {
-            self.grpc.add(status);
-        }
-        self.received.fetch_add(finished.received, Relaxed);
-        self.sent.fetch_add(finished.sent, Relaxed);
-        // How long an upgraded connection was open says nothing of latency.
-        if finished.outcome != Outcome::Upgraded {
-            self.total.add(finished.total);
-        }
-        if let Some(time) = finished.first_byte {
-            self.first_byte.add(time);
-        }
-        if let Some(time) = finished.overhead {
-            self.overhead.add(time);
-        }
-    }
-}
-
-/// Of a backend on a route.
-#[derive(Debug, Default)]
-pub struct OfBackend {
-    /// Requests.
-    pub codes: Codes,
 }
 
 /// Connections to a backend, of all threads.

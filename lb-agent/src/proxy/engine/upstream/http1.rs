@@ -12,7 +12,7 @@ use std::{
 
 use http::{Request, Response};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     client::conn::http1::{Builder, Connection, SendRequest},
 };
 use hyper_util::rt::TokioIo;
@@ -99,13 +99,21 @@ impl Http1 {
     ) -> impl Future<Output = Result<Response<Incoming>, Broken>> + '_ {
         self.served = true;
         let before = self.watch.written.get();
+        // A body to be sent still wakes whoever drives; without one only the backend has a say.
+        let mut calm = false;
+        let sent_at_once = request.body().is_end_stream();
         let answer = self.sender.try_send_request(request);
         async move {
             let mut answer = pin!(answer);
             let mut quiet = Context::from_waker(Waker::noop());
             let answered = std::future::poll_fn(|context| {
-                if let Poll::Ready(answered) = answer.as_mut().poll(&mut quiet) {
-                    return Poll::Ready(answered);
+                // Of this task nothing is to be woken by what it does itself: an answer that comes
+                // with the first of its body would have it polled once more for nothing.
+                if std::mem::replace(&mut calm, sent_at_once) {
+                    self.drive(&mut quiet);
+                    if let Poll::Ready(answered) = answer.as_mut().poll(&mut quiet) {
+                        return Poll::Ready(answered);
+                    }
                 }
                 self.drive(context);
                 answer.as_mut().poll(&mut quiet)
@@ -114,6 +122,12 @@ impl Http1 {
                 begun: self.watch.written.get() > before,
             })
         }
+    }
+
+    /// Its request was answered to the end, and it may take another, unless something has come of it
+    /// since.
+    pub(super) fn is_done(&mut self) -> bool {
+        (!self.ended && self.sender.is_ready()) || self.is_ready()
     }
 
     /// It may take another request, as far as one can tell without asking the kernel.

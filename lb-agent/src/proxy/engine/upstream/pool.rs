@@ -247,7 +247,7 @@ impl Pool {
     pub(in crate::proxy::engine) fn give_back(&self, mut link: Box<Http1>, keep: u32) {
         let others_wait = self.backend.wanted.load(Relaxed) > self.waiting.get();
         let full = self.idle.borrow().len() >= keep as usize;
-        if self.closed.get() || full || others_wait && self.waiting.get() == 0 || !link.is_ready() {
+        if self.closed.get() || full || others_wait && self.waiting.get() == 0 || !link.is_done() {
             drop(link);
         } else {
             link.idle_since = None;

@@ -25,8 +25,26 @@ struct Slot {
 impl Codes {
     /// Counts a request.
     pub fn add(&self, status: u16, outcome: Outcome) {
+        self.add_to(pack(status, outcome), 1);
+    }
+
+    /// Counts what another has counted, too.
+    pub(super) fn absorb(&self, other: &Self) {
+        for slot in &other.slots {
+            let count = slot.count.load(Relaxed);
+            if count > 0 {
+                self.add_to(slot.pair.load(Relaxed), count);
+            }
+        }
+    }
+
+    /// A pair of 0 is what has found no slot.
+    fn add_to(&self, pair: u32, count: u64) {
         let (last, others) = self.slots.split_last().expect("there are slots");
-        let pair = pack(status, outcome);
+        if pair == 0 {
+            last.count.fetch_add(count, Relaxed);
+            return;
+        }
         let found = others.iter().find(|slot| {
             let held = slot.pair.load(Relaxed);
             held == pair
@@ -36,7 +54,7 @@ impl Codes {
                         Err(other) => other == pair,
                     }
         });
-        found.unwrap_or(last).count.fetch_add(1, Relaxed);
+        found.unwrap_or(last).count.fetch_add(count, Relaxed);
     }
 
     /// Status, outcome (`None`: of several) and count of what there was.
@@ -61,6 +79,13 @@ impl GrpcCodes {
     pub fn add(&self, status: Option<u32>) {
         let place = status.map_or(GRPC_CODES, |status| (status as usize).min(GRPC_CODES));
         self.0[place].fetch_add(1, Relaxed);
+    }
+
+    /// Counts what another has counted, too.
+    pub(super) fn absorb(&self, other: &Self) {
+        for (sum, part) in self.0.iter().zip(&other.0) {
+            sum.fetch_add(part.load(Relaxed), Relaxed);
+        }
     }
 
     /// Code (`None`: another, or none) and count of what there was.

@@ -44,6 +44,14 @@ impl Histogram {
         self.sum.fetch_add(time.as_micros() as u64, Relaxed);
     }
 
+    /// Counts what another with the same bounds has counted, too.
+    pub(super) fn absorb(&self, other: &Self) {
+        for (sum, part) in self.buckets.iter().zip(&other.buckets) {
+            sum.fetch_add(part.load(Relaxed), Relaxed);
+        }
+        self.sum.fetch_add(other.sum.load(Relaxed), Relaxed);
+    }
+
     /// Upper bounds in seconds with the times up to each, times in all, and their sum in seconds.
     pub fn read(&self) -> (Vec<(f64, u64)>, u64, f64) {
         let mut count = 0;

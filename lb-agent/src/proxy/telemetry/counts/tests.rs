@@ -1,6 +1,9 @@
 //! What is counted, and for how long it is kept.
 
+use std::time::Duration;
+
 use super::*;
+use crate::domain::http::exchange::Outcome;
 
 #[test]
 fn codes() {
@@ -96,4 +99,55 @@ fn listeners_that_are_gone_are_forgotten() {
     drop(open);
     counts.keep_open();
     assert!(left().is_empty());
+}
+
+/// Whatever threads have counted, in whichever order pairs came to them.
+#[test]
+fn shares_add_up() {
+    let route = OfRoute::default();
+    let address = "127.0.0.1:1".parse().unwrap();
+    let finished = |status, millis| Finished {
+        status,
+        outcome: Outcome::Answered,
+        grpc: Some(Some(7)),
+        received: 1,
+        sent: 10,
+        total: Duration::from_millis(millis),
+        first_byte: Some(Duration::from_millis(millis)),
+        overhead: None,
+    };
+    for (thread, statuses) in [(0, [200, 404]), (1, [404, 200]), (7, [200, 200])] {
+        let share = route.share(thread);
+        share.active.fetch_add(thread as i64 - 1, Relaxed);
+        for status in statuses {
+            let backend = share.backend("v1".into(), Some(address));
+            share.finish(&backend, &finished(status, 3));
+        }
+        assert!(Arc::ptr_eq(&share, &route.share(thread)));
+    }
+    // More pairs than there are slots: those without one stay without.
+    let share = route.share(2);
+    let other = share.backend("".into(), None);
+    (100..200).for_each(|status| share.finish(&other, &finished(status, 1)));
+    let sum = route.sum();
+    let answered = |status, count| (status, Some(Outcome::Answered), count);
+    let codes = |key: &(Arc<str>, Option<SocketAddr>)| {
+        let backends = sum.backends.all();
+        let (_, backend) = backends.iter().find(|(known, _)| known == key).unwrap();
+        backend.codes.all()
+    };
+    let of_backend = codes(&("v1".into(), Some(address)));
+    assert_eq!(of_backend, [answered(200, 4), answered(404, 2)]);
+    let of_none = codes(&("".into(), None));
+    assert_eq!(of_none, other.codes.all());
+    assert_eq!(of_none.last(), Some(&(0, None, 100 - 23)));
+    assert_eq!(sum.active.load(Relaxed), 5);
+    let bytes = (sum.received.load(Relaxed), sum.sent.load(Relaxed));
+    assert_eq!(bytes, (106, 1060));
+    assert_eq!(sum.grpc.all().collect::<Vec<_>>(), [(Some(7), 106)]);
+    let (buckets, count, seconds) = sum.total.read();
+    assert_eq!((buckets[1].1, buckets[3].1, count), (100, 106, 106));
+    assert!((seconds - 0.118).abs() < 1e-9, "{seconds}");
+    assert_eq!(sum.first_byte.read().1, 106);
+    assert_eq!(sum.overhead.read().1, 0);
 }
