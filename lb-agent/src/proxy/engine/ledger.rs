@@ -59,8 +59,7 @@ impl Ledger {
         arrival: &Arrival,
         began: Instant,
         request_id: &str,
-        trace: Option<SpanContext>,
-        parent: Option<u64>,
+        (trace, parent): (Option<SpanContext>, Option<u64>),
         tally: &Rc<Tally>,
     ) -> Self {
         tally.begin();

@@ -89,8 +89,7 @@ impl Engine {
             arrival,
             began,
             id,
-            trace,
-            parent.flatten(),
+            (trace, parent.flatten()),
             self.tallies.nowhere(),
         );
         let grpc = grpc::is_call(&parts.headers);
