@@ -30,10 +30,8 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) struct Ledger {
     pub(super) began: Instant,
     pub(super) trace: Option<SpanContext>,
-    /// `None`: nobody reads records.
-    exchange: Option<Box<Exchange>>,
-    /// Where it goes; there if and only if there is a record.
-    telemetry: Option<Telemetry>,
+    /// The record, and where it goes; `None`: nobody reads records.
+    exchange: Option<(Box<Exchange>, Telemetry)>,
     /// Tries that are not over; empty without a record.
     under_way: Vec<Try>,
     outcome: Option<Outcome>,
@@ -57,9 +55,9 @@ impl Ledger {
         telemetry: &Telemetry,
         head: &Parts,
         arrival: &Arrival,
-        began: Instant,
         request_id: &str,
-        (trace, parent): (Option<SpanContext>, Option<u64>),
+        trace: Option<SpanContext>,
+        parent: Option<u64>,
         tally: &Rc<Tally>,
     ) -> Self {
         tally.begin();
@@ -70,7 +68,7 @@ impl Ledger {
                 Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
             };
             let host = head.uri.authority().map(|authority| authority.to_string());
-            Box::new(Exchange {
+            let exchange = Box::new(Exchange {
                 began: SystemTime::now(),
                 client: arrival.client,
                 peer: arrival.peer,
@@ -106,11 +104,11 @@ impl Ledger {
                 outcome: Outcome::ClientGone,
                 first_byte: None,
                 total: std::time::Duration::ZERO,
-            })
+            });
+            (exchange, telemetry.clone())
         });
         Self {
-            telemetry: exchange.is_some().then(|| telemetry.clone()),
-            began,
+            began: Instant::now(),
             trace,
             exchange,
             under_way: Vec::new(),
@@ -130,7 +128,7 @@ impl Ledger {
 
     /// Changes the record, if there is one.
     pub(super) fn note(&mut self, change: impl FnOnce(&mut Exchange)) {
-        if let Some(exchange) = &mut self.exchange {
+        if let Some((exchange, _)) = &mut self.exchange {
             change(exchange);
         }
     }
@@ -238,7 +236,7 @@ impl Drop for Ledger {
                 .map(|(first, waited)| first.saturating_sub(waited)),
         };
         self.tally.finish(self.backend, &finished);
-        let (Some(mut exchange), Some(telemetry)) = (self.exchange.take(), &self.telemetry) else {
+        let Some((mut exchange, telemetry)) = self.exchange.take() else {
             return;
         };
         exchange.total = finished.total;

@@ -23,14 +23,11 @@ mod warm;
 pub(super) mod tests;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     net::SocketAddr,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -69,8 +66,6 @@ pub struct Shared {
     telemetry: Telemetry,
     /// Engines there are: bounds of connections that lie idle are shared between them.
     threads: usize,
-    /// Engines that were made.
-    engines: AtomicUsize,
     /// Headers that the answer of a backend may have.
     headers: usize,
     epoch: Instant,
@@ -84,7 +79,6 @@ impl Shared {
             view: ArcSwap::default(),
             telemetry,
             threads: threads.max(1),
-            engines: AtomicUsize::new(0),
             headers: headers.max(HEADERS),
             epoch: Instant::now(),
         })
@@ -128,13 +122,12 @@ pub struct Engine {
     tallies: Tallies,
     random: RefCell<fastrand::Rng>,
     texts: RefCell<Texts>,
-    /// What both clocks showed, within the last second.
-    clocks: Cell<(Instant, SystemTime)>,
 }
 
 impl Engine {
-    /// The engine of this thread, within whose `LocalSet` it must be made and used.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    /// The engine of this thread, within whose `LocalSet` it must be made and used; threads of
+    /// different `number` count each for itself.
+    pub fn new(shared: Arc<Shared>, number: usize) -> Self {
         let pools = Rc::<Pools>::default();
         let (clock, tls) = (Clock::start(), Rc::<TlsConfigs>::default());
         let ways = warm::Ways {
@@ -148,17 +141,13 @@ impl Engine {
             ways,
         ));
         Self {
-            tallies: Tallies::new(
-                shared.telemetry.counts(),
-                shared.engines.fetch_add(1, Relaxed),
-            ),
+            tallies: Tallies::new(shared.telemetry.counts(), number),
             shared,
             clock,
             pools,
             tls,
             random: RefCell::new(fastrand::Rng::new()),
             texts: RefCell::default(),
-            clocks: Cell::new((Instant::now(), SystemTime::now())),
         }
     }
 
@@ -181,18 +170,6 @@ impl Engine {
 
     fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
-    }
-
-    /// The time of day at an instant that is now; up to a second late where somebody sets the clock.
-    fn time_of_day(&self, now: Instant) -> SystemTime {
-        let (then, time) = self.clocks.get();
-        let since = now.saturating_duration_since(then);
-        if since < Duration::from_secs(1) {
-            return time + since;
-        }
-        let time = SystemTime::now();
-        self.clocks.set((now, time));
-        time
     }
 
     /// Nanoseconds since the beginning.

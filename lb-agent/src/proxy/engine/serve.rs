@@ -3,7 +3,7 @@
 use std::{
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{
@@ -61,7 +61,6 @@ impl Engine {
         mut request: Request<Incoming>,
         arrival: &Arc<Arrival>,
     ) -> Response<EngineBody> {
-        let began = Instant::now();
         let asked =
             request.headers().contains_key(UPGRADE) && request.version() == Version::HTTP_11;
         let upgrade = asked.then(|| hyper::upgrade::on(&mut request));
@@ -71,7 +70,7 @@ impl Engine {
         let request_id = request_id::settle(
             &mut parts.headers,
             arrival.trusted,
-            self.time_of_day(began),
+            SystemTime::now(),
             || self.random(),
             &mut self.texts.borrow_mut(),
         );
@@ -87,9 +86,9 @@ impl Engine {
             telemetry,
             &parts,
             arrival,
-            began,
             id,
-            (trace, parent.flatten()),
+            trace,
+            parent.flatten(),
             self.tallies.nowhere(),
         );
         let grpc = grpc::is_call(&parts.headers);

@@ -103,7 +103,7 @@ pub(super) async fn work(
     mut orders: mpsc::UnboundedReceiver<Order>,
     pace: Pace,
 ) {
-    let engine = Rc::new(Engine::new(Arc::clone(&facts.shared)));
+    let engine = Rc::new(Engine::new(Arc::clone(&facts.shared), number));
     let rounds = Rounds::begin(pace, &facts.ending);
     facts.gathering.join(number);
     let leader = match number {

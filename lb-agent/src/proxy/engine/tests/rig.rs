@@ -144,7 +144,7 @@ impl Proxy {
         let (sender, records) = mpsc::channel(1000);
         let shared = Shared::new(Telemetry::to(sender), threads, 100);
         shared.update(snapshot);
-        let engine = Rc::new(Engine::new(Arc::clone(&shared)));
+        let engine = Rc::new(Engine::new(Arc::clone(&shared), 0));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = Rc::clone(&engine);

@@ -99,22 +99,22 @@ impl Http1 {
     ) -> impl Future<Output = Result<Response<Incoming>, Broken>> + '_ {
         self.served = true;
         let before = self.watch.written.get();
-        // A body to be sent still wakes whoever drives; without one only the backend has a say.
-        let mut calm = false;
-        let sent_at_once = request.body().is_end_stream();
+        let has_body = !request.body().is_end_stream();
         let answer = self.sender.try_send_request(request);
         async move {
             let mut answer = pin!(answer);
             let mut quiet = Context::from_waker(Waker::noop());
+            let mut is_sent = false;
             let answered = std::future::poll_fn(|context| {
-                // Of this task nothing is to be woken by what it does itself: an answer that comes
-                // with the first of its body would have it polled once more for nothing.
-                if std::mem::replace(&mut calm, sent_at_once) {
+                // Once nothing is left to be sent, most often the answer has come. Whoever were to
+                // be woken while it is read would be woken by reading its body, too: for nothing.
+                if is_sent {
                     self.drive(&mut quiet);
                     if let Poll::Ready(answered) = answer.as_mut().poll(&mut quiet) {
                         return Poll::Ready(answered);
                     }
                 }
+                is_sent = !has_body;
                 self.drive(context);
                 answer.as_mut().poll(&mut quiet)
             });
@@ -124,8 +124,8 @@ impl Http1 {
         }
     }
 
-    /// Its request was answered to the end, and it may take another, unless something has come of it
-    /// since.
+    /// It may take another request, as far as is known from the one before; if that does not say, as
+    /// far as one can tell.
     pub(super) fn is_done(&mut self) -> bool {
         (!self.ended && self.sender.is_ready()) || self.is_ready()
     }

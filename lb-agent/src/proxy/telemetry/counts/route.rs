@@ -122,14 +122,8 @@ impl Share {
         if let Some(status) = finished.grpc {
             self.grpc.add(status);
         }
-        for (counter, bytes) in [
-            (&self.received, finished.received),
-            (&self.sent, finished.sent),
-        ] {
-            if bytes > 0 {
-                counter.fetch_add(bytes, Relaxed);
-            }
-        }
+        self.received.fetch_add(finished.received, Relaxed);
+        self.sent.fetch_add(finished.sent, Relaxed);
         // How long an upgraded connection was open says nothing of latency.
         if finished.outcome != Outcome::Upgraded {
             self.total.add(finished.total);
