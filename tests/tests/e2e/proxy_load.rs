@@ -237,7 +237,9 @@ fn retries_stay_within_the_budget() {
     assert!(requests > 300.0, "hardly any load: {requests}");
     let retries = stage.metric("lb_proxy_retries_total", &[]);
     assert_eq!(tries, requests + retries);
-    assert!(retries <= requests * 0.2 + 11.0, "{retries} of {requests}");
+    // A fifth, and one a second for the ten seconds that are looked at.
+    let allowed = (requests * 20.0 / 100.0).floor() + 10.0;
+    assert!(retries <= allowed, "{retries} of {requests}");
     assert!(retries > requests * 0.1, "{retries} of {requests}");
     assert!(stage.metric("lb_proxy_retries_refused_total", &[]) > 0.0);
 }

@@ -1,7 +1,10 @@
 //! The retry budget: retries in proportion to requests, so that they never become the load that
 //! keeps a service down.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// Seconds that are looked at.
 const WINDOW: u64 = 10;
@@ -10,6 +13,8 @@ const WINDOW: u64 = 10;
 #[derive(Debug, Default)]
 pub struct RetryBudget {
     seconds: [Second; WINDOW as usize],
+    /// Who holds this takes retries: of two threads that see the last one, one gets it.
+    taking: Mutex<()>,
 }
 
 /// Counts of one second; the second stands above the count, so that one exchange resets both.
@@ -42,10 +47,12 @@ impl Count {
         }
     }
 
+    /// What another thread counted in a second that has not begun for this one belongs to it too.
     fn within(&self, second: u64) -> u64 {
         let held = self.0.load(Relaxed);
-        let age = (second & MASK).wrapping_sub(held >> BITS);
-        if age < WINDOW { held & MASK } else { 0 }
+        let age = (second as u32).wrapping_sub((held >> BITS) as u32) as i32;
+        let is_within = u64::from(age.unsigned_abs()) < WINDOW;
+        if is_within { held & MASK } else { 0 }
     }
 }
 
@@ -55,9 +62,15 @@ impl RetryBudget {
         self.at(now).requests.add(now);
     }
 
-    /// Takes one retry, if `percent` of the requests and `floor` a second allow it.
+    /// Takes one retry, if `percent` of the requests and `floor` a second allow it; never one more,
+    /// whatever other threads take at the same time. Nobody waits to be refused.
     pub fn take(&self, now: u64, percent: u32, floor: u32) -> bool {
-        let allowed = self.left(now, percent, floor) >= 1;
+        let is_left = || self.left(now, percent, floor) >= 1;
+        if !is_left() {
+            return false;
+        }
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = is_left();
         if allowed {
             self.at(now).retries.add(now);
         }
@@ -88,6 +101,8 @@ impl RetryBudget {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -108,6 +123,25 @@ mod tests {
                 .filter(|_| budget.take(now, percent, floor))
                 .count();
             assert_eq!(taken, expected, "{requests} {percent} {floor}");
+        }
+    }
+
+    #[test]
+    fn threads_take_no_more_than_there_is() {
+        for round in 0..500 {
+            let budget = RetryBudget::default();
+            let start = Barrier::new(4);
+            let takes = |thread: u64| {
+                start.wait();
+                // Some see the next second already.
+                let now = 100 + (round + thread) % 2;
+                (0..20).filter(|_| budget.take(now, 0, 1)).count()
+            };
+            let taken: usize = std::thread::scope(|scope| {
+                let threads = [0, 1, 2, 3].map(|thread| scope.spawn(move || takes(thread)));
+                threads.map(|thread| thread.join().unwrap()).iter().sum()
+            });
+            assert_eq!(taken, WINDOW as usize, "round {round}");
         }
     }
 
