@@ -61,7 +61,8 @@ pub(crate) fn install(toolchain: Toolchain) -> Result<()> {
         .map(drop)
 }
 
-fn llvm_prefix(llvm: u32) -> PathBuf {
+/// Where a version of LLVM is.
+pub(crate) fn llvm_prefix(llvm: u32) -> PathBuf {
     env::var_os(LLVM_PREFIX).map_or_else(
         || PathBuf::from(format!("/usr/lib/llvm-{llvm}")),
         PathBuf::from,

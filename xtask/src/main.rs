@@ -31,6 +31,7 @@ mod test;
 mod tidy;
 mod tool;
 mod toolchain;
+mod train;
 mod transcript;
 mod workspace;
 
@@ -52,6 +53,9 @@ enum Task {
     BuildEbpf,
     /// Build the programs for the kernel and the agent: target/release/lb-agent
     Build,
+    /// Write the profile that release builds are laid out by: lb-agent/default.profdata (as root; its
+    /// loads take the place of figures in target/bench)
+    Train,
     /// Make a package for Debian and its kin: target/debian/lb-agent_VERSION_ARCH.deb
     Package(package::Args),
     /// Show the agent at work in network namespaces of its own (as root)
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::Build => build_agent::run(),
+        Task::Train => train::run(),
         Task::Package(args) => package::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),

@@ -62,7 +62,7 @@ fn make(args: &Args) -> Result<PathBuf> {
             .with_context(|| format!("could not find {}", binary.display()))?,
         None => {
             build_agent::run()?;
-            workspace::root().join("target/release/lb-agent")
+            workspace::target_dir().join("release/lb-agent")
         }
     };
     let out = workspace::root().join(&args.out);

@@ -179,6 +179,15 @@ fn holds_core(dir: &Path) -> bool {
     })
 }
 
+/// Major version of the LLVM of the rustc that builds the agent.
+///
+/// # Errors
+/// `rustc -vV` fails or does not say.
+pub(crate) fn llvm_major_of_rustc() -> Result<u32> {
+    let said = run::output("ask rustc for its LLVM", Command::new("rustc").arg("-vV"))?;
+    llvm_major_in(&said).context("rustc -vV names no LLVM version")
+}
+
 fn llvm_major_in(version: &str) -> Option<u32> {
     version
         .lines()

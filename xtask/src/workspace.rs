@@ -15,6 +15,14 @@ pub(crate) fn root() -> PathBuf {
         .map_or_else(|| manifest_dir.clone(), Path::to_path_buf)
 }
 
+/// Cargo's target directory.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || root().join("target"),
+        |target| root().join(PathBuf::from(target)),
+    )
+}
+
 /// Where `cargo install --root` puts tools that belong to this tree only.
 pub(crate) fn tools_dir() -> PathBuf {
     root().join("target/tools")
