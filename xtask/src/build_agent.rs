@@ -30,7 +30,6 @@ fn made_of() -> PathBuf {
 /// # Errors
 /// Set-up or one of the builds fails.
 pub(crate) fn run() -> Result<()> {
-    build_ebpf::run()?;
     build(&layout()?, &workspace::target_dir())
 }
 
@@ -87,7 +86,6 @@ impl Fit {
 /// # Errors
 /// As for [`run`].
 pub(crate) fn instrumented(target: &Path, raw: &Path) -> Result<PathBuf> {
-    build_ebpf::run()?;
     build(&[format!("-Cprofile-generate={}", raw.display())], target)?;
     Ok(target.join("release/lb-agent"))
 }
@@ -103,6 +101,7 @@ pub(crate) fn describe() -> Result<()> {
 
 /// `RUSTFLAGS` of whoever builds take the place of `flags`.
 fn build(flags: &[String], target: &Path) -> Result<()> {
+    build_ebpf::run()?;
     let flags: Vec<String> = flags.iter().map(|flag| format!("{flag:?}")).collect();
     let mut cargo = run::cargo();
     cargo

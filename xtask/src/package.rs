@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use self::tree::Tree;
-use crate::{build_agent, run, setup, workspace};
+use crate::{build_agent, programs, run, setup, workspace};
 
 /// What `cargo xtask package` takes.
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ fn make(args: &Args) -> Result<PathBuf> {
             .with_context(|| format!("could not find {}", binary.display()))?,
         None => {
             build_agent::run()?;
-            workspace::target_dir().join("release/lb-agent")
+            programs::find("lb-agent")
         }
     };
     let out = workspace::root().join(&args.out);

@@ -91,9 +91,8 @@ impl Toolchain {
             Self::Distribution => Command::new(DISTRIBUTION_RUSTC),
             Self::Nightly => nightly("rustc"),
         };
-        let said = run::output("ask rustc for its LLVM", rustc.arg("-vV"))?;
-        llvm_major_in(&said)
-            .with_context(|| format!("rustc -vV of {} names no LLVM version", self.describe()))
+        llvm_major_of(&mut rustc)
+            .with_context(|| format!("no version of LLVM is known for {}", self.describe()))
     }
 
     fn for_programs(self, mut cargo: Command, rustflags: &[String]) -> Command {
@@ -179,12 +178,12 @@ fn holds_core(dir: &Path) -> bool {
     })
 }
 
-/// Major version of the LLVM of the rustc that builds the agent.
+/// Major version of the LLVM that a rustc generates code with.
 ///
 /// # Errors
 /// `rustc -vV` fails or does not say.
-pub(crate) fn llvm_major_of_rustc() -> Result<u32> {
-    let said = run::output("ask rustc for its LLVM", Command::new("rustc").arg("-vV"))?;
+pub(crate) fn llvm_major_of(rustc: &mut Command) -> Result<u32> {
+    let said = run::output("ask rustc for its LLVM", rustc.arg("-vV"))?;
     llvm_major_in(&said).context("rustc -vV names no LLVM version")
 }
 

@@ -46,7 +46,8 @@ pub(crate) fn run() -> Result<()> {
 
 /// Adds up what all agents counted.
 fn merge(raw: &Path) -> Result<()> {
-    let tool = linker::llvm_prefix(toolchain::llvm_major_of_rustc()?).join("bin/llvm-profdata");
+    let llvm = toolchain::llvm_major_of(&mut Command::new("rustc"))?;
+    let tool = linker::llvm_prefix(llvm).join("bin/llvm-profdata");
     let mut merge = run::command(&tool);
     merge
         .args(["merge", "--sparse", "--output"])
