@@ -26,7 +26,7 @@ use crate::proxy::gather;
 /// Bytes that are read at a time. hyper doubles its buffer whenever it was filled: with one less
 /// than a power of two it stays at that, which bounds the memory of a connection whose client is slow,
 /// and is no allocation of its own of the kernel's.
-const LONGEST: usize = (32 << 10) - 1;
+const LONGEST: u64 = (32 << 10) - 1;
 
 /// What is to be known of a stream by whoever has given it away.
 #[derive(Debug, Default)]
@@ -93,14 +93,10 @@ impl Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if buffer.remaining() <= LONGEST {
-            return delegate!(self, stream => Pin::new(stream).poll_read(context, buffer));
-        }
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(LONGEST));
-        let read = delegate!(self, stream => Pin::new(stream).poll_read(context, &mut part));
-        let length = part.filled().len();
-        buffer.advance(length);
-        read
+        delegate!(self, stream => {
+            let mut part = tokio::io::AsyncReadExt::take(stream, LONGEST);
+            Pin::new(&mut part).poll_read(context, buffer)
+        })
     }
 
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
