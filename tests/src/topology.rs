@@ -99,6 +99,16 @@ impl Topology {
         Ok(())
     }
 
+    /// Has all hosts use the congestion control that every kernel has and that every namespace may choose,
+    /// whatever this machine's is: BBR, say, paces by a timer for each connection, which would be
+    /// measured with every side and be a large part of it.
+    pub fn congestion_control_of_every_kernel(&self) -> Result<()> {
+        for host in self.backends.iter().chain([&self.client, &self.node]) {
+            host.sysctl("ipv4.tcp_congestion_control", "reno")?;
+        }
+        Ok(())
+    }
+
     /// The host that sends requests.
     pub fn client(&self) -> &Namespace {
         &self.client

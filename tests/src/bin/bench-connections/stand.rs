@@ -72,6 +72,7 @@ impl Stand {
     /// Lays out the hosts and starts what runs on them.
     pub(crate) fn new(side: Side) -> Result<Self> {
         let topology = Topology::new(2)?;
+        topology.congestion_control_of_every_kernel()?;
         let backends = [topology.backend_address(1), topology.backend_address(2)];
         topology
             .client()

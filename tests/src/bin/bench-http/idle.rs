@@ -30,8 +30,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 const REQUEST: &[u8] = b"GET /size/1000 HTTP/1.1\r\nHost: web\r\n\r\n";
 
 /// Opens so many connections to new processes.
-pub(crate) fn measure(side: Side, count: usize, memory: &mut Memory) -> Result<()> {
-    let stand = Stand::new(side)?;
+pub(crate) fn measure(side: Side, bare: bool, count: usize, memory: &mut Memory) -> Result<()> {
+    let stand = Stand::new(side, bare)?;
     let target = stand.target(Over::KeptConnection);
     let nothing = stand.usage.memory()?;
     let per_connection = || -> Result<f64> {

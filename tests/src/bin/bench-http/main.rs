@@ -1,8 +1,8 @@
 //! What a proxy of requests gets through: requests a second, how long they take, the processor
 //! time each costs the proxy, and the memory of idle connections. lb-agent beside HAProxy and nginx
-//! with two threads each, and beside a backend asked directly. Every side has hosts of its own,
-//! laid out alike; all are measured in turn, several rounds. Prints tables and writes
-//! `target/bench/http.json`.
+//! with two threads each, all of which write the same headers, and beside a backend asked directly.
+//! Every side has hosts of its own, laid out alike; all are measured in turn, several rounds. Prints
+//! tables and writes `target/bench/http.json`.
 
 mod case;
 mod clients;
@@ -48,6 +48,9 @@ struct Args {
     /// Only cases whose name contains this
     #[arg(long, default_value = "")]
     case: String,
+    /// HAProxy and nginx write X-Forwarded-For and no other header, instead of all that lb-agent writes
+    #[arg(long)]
+    bare: bool,
 }
 
 /// What was measured of one side in one case.
@@ -80,7 +83,9 @@ fn main() -> Result<()> {
     let stands: Vec<Stand> = args
         .sides
         .iter()
-        .map(|side| Stand::new(*side).with_context(|| format!("setting up {}", side.name())))
+        .map(|side| {
+            Stand::new(*side, args.bare).with_context(|| format!("setting up {}", side.name()))
+        })
         .collect::<Result<_>>()?;
     let mut figures = vec![vec![Figures::default(); stands.len()]; cases.len()];
     for round in 0..args.rounds {
@@ -102,7 +107,7 @@ fn main() -> Result<()> {
             if *side == Side::Direct {
                 continue;
             }
-            idle::measure(*side, args.idle, memory)
+            idle::measure(*side, args.bare, args.idle, memory)
                 .with_context(|| format!("measuring idle connections of {}", side.name()))?;
             progress.step(side.name());
         }

@@ -71,9 +71,11 @@ pub(crate) struct Stand {
 }
 
 impl Stand {
-    /// Lays out the hosts and starts what runs on them.
-    pub(crate) fn new(side: Side) -> Result<Self> {
+    /// Lays out the hosts and starts what runs on them. Peers that are not `bare` write the same headers
+    /// as lb-agent.
+    pub(crate) fn new(side: Side, bare: bool) -> Result<Self> {
         let topology = Topology::new(2)?;
+        topology.congestion_control_of_every_kernel()?;
         let mut processes = Vec::new();
         let mut backends = Vec::new();
         for (number, host) in (1..).zip(topology.backends()) {
@@ -105,7 +107,7 @@ impl Stand {
                     Side::Haproxy => servers::haproxy,
                     _ => servers::nginx,
                 };
-                let process = start(&topology, target, &backends)?;
+                let process = start(&topology, target, &backends, bare)?;
                 usage = Usage(Some(process.pid()));
                 processes.push(process);
             }
@@ -126,6 +128,9 @@ impl Stand {
         if let Some(last) = stand._processes.last() {
             let to = stand.target(Over::KeptConnection);
             servers::ready(last, stand.topology.client(), to)?;
+            if side != Side::Direct && !bare {
+                servers::does_the_same(stand.topology.client(), to)?;
+            }
         }
         Ok(stand)
     }
