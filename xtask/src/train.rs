@@ -38,20 +38,53 @@ pub(crate) fn run() -> Result<()> {
         command.args(arguments).env("LB_AGENT_BIN", &agent);
         run::run(&format!("train with {load}"), &mut command)?;
     }
-    merge(&raw)?;
+    let profile = build_agent::profile();
+    merge(&raw, &profile)?;
     build_agent::describe()?;
-    println!("train: {}", build_agent::profile().display());
+    println!("train: {}", profile.display());
     Ok(())
 }
 
 /// Adds up what all agents counted.
-fn merge(raw: &Path) -> Result<()> {
+fn merge(raw: &Path, profile: &Path) -> Result<()> {
     let llvm = toolchain::llvm_major_of(&mut Command::new("rustc"))?;
     let tool = linker::llvm_prefix(llvm).join("bin/llvm-profdata");
     let mut merge = run::command(&tool);
     merge
         .args(["merge", "--sparse", "--output"])
-        .arg(build_agent::profile())
+        .arg(profile)
         .arg(raw);
     run::run("merge what was counted", &mut merge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that counts, what it counted added up, and rustc reading that: all of one LLVM.
+    #[test]
+    fn what_was_counted_lays_a_program_out() {
+        let place = workspace::target_dir().join(format!("tmp/train-{}", std::process::id()));
+        let (source, program) = (place.join("hot.rs"), place.join("hot"));
+        let (raw, profile) = (place.join("raw"), place.join("hot.profdata"));
+        fs::create_dir_all(&place).unwrap();
+        let text =
+            "fn main() { println!(\"{}\", std::env::args().map(|arg| arg.len()).sum::<usize>()); }";
+        fs::write(&source, text).unwrap();
+        let compile = |flag: String| {
+            let mut rustc = Command::new("rustc");
+            rustc
+                .args(["-O", "-o"])
+                .arg(&program)
+                .arg(&source)
+                .arg(flag);
+            run::output("compile", &mut rustc)
+        };
+        compile(format!("-Cprofile-generate={}", raw.display())).unwrap();
+        run::output("count", &mut Command::new(&program)).unwrap();
+        merge(&raw, &profile).unwrap();
+        compile(format!("-Cprofile-use={}", profile.display())).unwrap();
+        assert!(fs::metadata(&profile).unwrap().len() > 0);
+        fs::remove_dir_all(&place).unwrap();
+    }
 }
