@@ -27,7 +27,15 @@ pub fn settle(
     let uuid = uuid_v7(now, random);
     texts.room(uuid.len()).extend_from_slice(&uuid);
     let id = HeaderValue::from_maybe_shared(texts.take()).expect("hex digits and dashes");
+    let id = unrepeated(id);
     headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// One that HPACK never puts into its table (RFC 7541, section 6.2.3): it does not come again, and would
+/// push out what does.
+fn unrepeated(mut id: HeaderValue) -> HeaderValue {
+    id.set_sensitive(true);
     id
 }
 
@@ -43,7 +51,7 @@ fn given(headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// Puts the id into an answer to the client, in place of whatever the backend said.
 pub fn give_back(headers: &mut HeaderMap, id: &HeaderValue) {
-    headers.insert(REQUEST_ID, id.clone());
+    headers.insert(REQUEST_ID, unrepeated(id.clone()));
 }
 
 /// A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random ones.
@@ -124,6 +132,10 @@ mod tests {
             );
             let values: Vec<_> = headers.get_all(REQUEST_ID).iter().collect();
             assert_eq!(values, [&id], "{given:?}");
+            let mut answer = HeaderMap::new();
+            give_back(&mut answer, &id);
+            assert_eq!(answer[REQUEST_ID], id);
+            assert!(answer[REQUEST_ID].is_sensitive(), "{given:?}");
             let same = given.first().is_some_and(|given| id == *given);
             assert_eq!(same, kept, "{given:?} {trusted}");
             if !kept {
