@@ -29,7 +29,7 @@ pub(super) fn execute(args: &Args) -> Result<(), Failure> {
     privilege::check()?;
     // Before there is a second thread.
     let rights = drop::drop(&config).map_err(Failure::Run)?;
-    crate::datapath::memory::share_arenas();
+    crate::datapath::memory::share_arenas(config.proxy.count_threads());
     crate::doctor::kernel::check().map_err(Failure::Refused)?;
     crate::logging::start();
     match &rights {

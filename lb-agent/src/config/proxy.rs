@@ -30,6 +30,16 @@ pub struct ProxyConfig {
     pub traces: Option<TracesConfig>,
 }
 
+impl ProxyConfig {
+    /// The threads that there will be.
+    pub fn count_threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+}
+
 impl Default for ProxyConfig {
     fn default() -> Self {
         Self {

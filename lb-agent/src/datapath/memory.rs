@@ -5,18 +5,20 @@
 
 use std::ops::Range;
 
-/// Has threads share two arenas: one for each would keep its own free memory, and few of the agent's
-/// threads ever allocate at the same time. To be called before there are threads.
-pub fn share_arenas() {
+/// Has threads share arenas: one for each would keep its own free memory, and few of the agent's
+/// threads ever allocate at the same time. Those that do are the proxy's, as many as `busy`, which would wait
+/// for each other at every buffer: for each of them there is one besides. To be called before there are threads.
+pub fn share_arenas(busy: usize) {
     #[cfg(target_env = "gnu")]
     {
         // Larger pieces (an answer of Consul's is 100 KiB) come from the kernel and go back to it
         // at once, and leave no holes.
         // SAFETY: as below.
         unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024) };
+        let most = i32::try_from(busy).unwrap_or(i32::MAX).saturating_add(2);
         // SAFETY: two integers; nothing has been allocated by another thread yet. A refusal (0)
         // leaves everything as it is.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
     }
 }
 

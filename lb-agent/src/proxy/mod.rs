@@ -80,10 +80,7 @@ impl Proxy {
         keep: Keep,
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
-        let threads = match config.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
+        let threads = config.count_threads();
         let shared = Shared::new(telemetry, threads, config.bounds.headers);
         let mut pool = Pool::new(threads, Arc::clone(&shared), &config, keep);
         for listener in &config.listeners {
