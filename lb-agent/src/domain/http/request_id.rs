@@ -21,21 +21,18 @@ pub fn settle(
     random: impl FnMut() -> u64,
     texts: &mut Texts,
 ) -> HeaderValue {
-    if trusted && let Some(given) = given(headers) {
-        return given.clone();
-    }
-    let uuid = uuid_v7(now, random);
-    texts.room(uuid.len()).extend_from_slice(&uuid);
-    let id = HeaderValue::from_maybe_shared(texts.take()).expect("hex digits and dashes");
-    let id = unrepeated(id);
-    headers.insert(REQUEST_ID, id.clone());
-    id
-}
-
-/// One that HPACK never puts into its table (RFC 7541, section 6.2.3): it does not come again, and would
-/// push out what does.
-fn unrepeated(mut id: HeaderValue) -> HeaderValue {
+    let mut id = match trusted.then(|| given(headers)).flatten() {
+        Some(given) => given.clone(),
+        None => {
+            let uuid = uuid_v7(now, random);
+            texts.room(uuid.len()).extend_from_slice(&uuid);
+            HeaderValue::from_maybe_shared(texts.take()).expect("hex digits and dashes")
+        }
+    };
+    // HPACK never puts it into its table then (RFC 7541, section 6.2.3): it does not come again, and would
+    // push out what does.
     id.set_sensitive(true);
+    headers.insert(REQUEST_ID, id.clone());
     id
 }
 
@@ -51,7 +48,7 @@ fn given(headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// Puts the id into an answer to the client, in place of whatever the backend said.
 pub fn give_back(headers: &mut HeaderMap, id: &HeaderValue) {
-    headers.insert(REQUEST_ID, unrepeated(id.clone()));
+    headers.insert(REQUEST_ID, id.clone());
 }
 
 /// A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random ones.
@@ -132,6 +129,7 @@ mod tests {
             );
             let values: Vec<_> = headers.get_all(REQUEST_ID).iter().collect();
             assert_eq!(values, [&id], "{given:?}");
+            assert!(values[0].is_sensitive(), "{given:?}");
             let mut answer = HeaderMap::new();
             give_back(&mut answer, &id);
             assert_eq!(answer[REQUEST_ID], id);
