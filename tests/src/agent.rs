@@ -89,7 +89,8 @@ impl<'a> Setup<'a> {
         self
     }
 
-    /// Adds lines to the table `[node]`, besides the interfaces and directories given there.
+    /// Adds lines to the table `[node]`, besides the interfaces and directories given there. Without
+    /// `xdp_mode` among them it is `native`: the hosts' cables stand in for network cards.
     pub fn node(mut self, lines: &str) -> Self {
         self.node.push_str(lines);
         self.node.push('\n');
@@ -138,6 +139,9 @@ impl<'a> Setup<'a> {
         writeln!(text, "state_dir = {}", path(&directory.join("state")))?;
         writeln!(text, "runtime_dir = {}", path(&directory.join("run")))?;
         writeln!(text, "bpf_dir = {}", path(&pins.directory))?;
+        if !self.node.contains("xdp_mode") {
+            writeln!(text, "xdp_mode = \"native\"")?;
+        }
         writeln!(text, "{}\n{}", self.node, self.config)?;
         write_config(&files.config, &text)?;
         let agent = Agent {

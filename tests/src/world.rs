@@ -139,7 +139,8 @@ impl World {
         let mut options = Options {
             bpf_dir: pins.path().to_owned(),
             interfaces: vec!["front".into(), "back".into()],
-            mode: Mode::Auto,
+            // Cables stand in for cards.
+            mode: Mode::Native,
             tc_filters: false,
             pending: Some(false),
             announce: Vec::new(),

@@ -5,7 +5,7 @@
 //! (5.3), mappable arrays and `bpf_jiffies64` (5.5), XDP links (5.9), inner maps of different sizes
 //! (5.10).
 
-pub(super) mod driver;
+pub(crate) mod driver;
 pub mod ethtool;
 pub mod wall_clock;
 

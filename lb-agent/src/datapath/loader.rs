@@ -33,7 +33,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Native where the driver can, else in tc.
+    /// Native where the driver can, else in tc, as on a veth or tap.
     Auto,
     /// In the driver.
     Native,

@@ -30,9 +30,9 @@ pub(crate) fn attach(
     interfaces: &[(String, u32)],
 ) -> Result<Vec<Attached>, KernelError> {
     let dir = pin_dir(&options.bpf_dir);
-    if options.mode != Mode::Off {
-        remove_stale_links(&dir, XDP, |path| is_wanted(path, &dir, options, interfaces))?;
-    }
+    remove_stale_links(&dir, XDP, |path| {
+        is_wanted(path, &dir, options, interfaces) || is_for_tc(path, options, interfaces)
+    })?;
     let mut all = Vec::new();
     let mut kept = Vec::new();
     for (name, ifindex) in interfaces {
@@ -78,7 +78,7 @@ const XDP: &str = "xdp_";
 /// How an interface may be attached to.
 fn modes(mode: Mode, interface: &str) -> &'static [(&'static str, XdpMode)] {
     match mode {
-        Mode::Auto if driver::is_tap(interface) => &[],
+        Mode::Auto if driver::is_for_tc(interface) => &[],
         // Not generic, which copies buffers that tc takes as they are.
         Mode::Auto | Mode::Native => &[(NATIVE, XdpMode::Driver)],
         Mode::Generic => &[(GENERIC, XdpMode::Skb)],
@@ -146,7 +146,15 @@ fn attach_xdp(
             tracing::info!(interface = name, %error, "no native XDP here; tc does the work");
             Ok(None)
         }
-        None => Ok(None),
+        None => {
+            if mode == Mode::Auto {
+                tracing::info!(
+                    interface = name,
+                    "its other end is a local stack, whose packets are for tc; `xdp_mode = \"native\"` overrides"
+                );
+            }
+            Ok(None)
+        }
     }
 }
 
@@ -172,6 +180,13 @@ fn is_wanted(path: &Path, dir: &Path, options: &Options, interfaces: &[(String, 
         modes(options.mode, name)
             .iter()
             .any(|(label, _)| path == link_path(dir, label, *ifindex))
+    })
+}
+
+/// Whether tc is to take over what the XDP link of this pin does.
+fn is_for_tc(path: &Path, options: &Options, interfaces: &[(String, u32)]) -> bool {
+    interfaces.iter().any(|(name, ifindex)| {
+        interface_of(path) == Some(*ifindex) && modes(options.mode, name).is_empty()
     })
 }
 

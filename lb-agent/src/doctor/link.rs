@@ -5,7 +5,10 @@ mod read;
 
 pub(super) use self::read::read;
 use super::Finding;
-use crate::{config::XdpMode, datapath::feature::ethtool::Amount};
+use crate::{
+    config::XdpMode,
+    datapath::feature::{driver::has_local_stack, ethtool::Amount},
+};
 
 /// Drivers that run XDP programs, for kernels that do not say so themselves (before Linux 6.3).
 const NATIVE: [&str; 22] = [
@@ -101,6 +104,11 @@ pub(super) fn findings(link: &Link, mode: XdpMode) -> Vec<Finding> {
     findings
 }
 
+/// Whether `auto` leaves it to tc.
+fn is_for_tc(link: &Link) -> bool {
+    link.driver.as_deref().is_some_and(has_local_stack)
+}
+
 /// Whether the driver runs programs; `None`: nobody knows.
 fn runs_programs(link: &Link) -> Option<bool> {
     match (link.xdp, link.driver.as_deref()) {
@@ -115,6 +123,11 @@ fn native(link: &Link, mode: XdpMode) -> Finding {
     let driver = link.driver.as_deref().unwrap_or("without a driver's name");
     if matches!(mode, XdpMode::Off | XdpMode::Generic) {
         let found = format!("driver {driver}; xdp_mode does without its support");
+        return Finding::fine(subject, found);
+    }
+    if mode == XdpMode::Auto && is_for_tc(link) {
+        let found =
+            format!("driver {driver}; tc serves it, which takes what a local stack sends as it is");
         return Finding::fine(subject, found);
     }
     let slower = "it is served by tc, which costs more for each packet";
@@ -141,7 +154,9 @@ fn native(link: &Link, mode: XdpMode) -> Finding {
 fn mtu(link: &Link, mode: XdpMode) -> Option<Finding> {
     // A veth gives frames of any length to its program.
     let bound = link.driver.as_deref() != Some("veth") && runs_programs(link) != Some(false);
-    if link.mtu <= LONGEST_MTU || !bound || matches!(mode, XdpMode::Off | XdpMode::Generic) {
+    let by_tc = mode == XdpMode::Auto && is_for_tc(link);
+    if link.mtu <= LONGEST_MTU || !bound || by_tc || matches!(mode, XdpMode::Off | XdpMode::Generic)
+    {
         return None;
     }
     Some(Finding::advice(

@@ -199,7 +199,7 @@ fn attach_adopt_and_detach_in_tc() {
                 }
             }
             // To XDP, where tc finishes its work, and back.
-            options.mode = Mode::Auto;
+            options.mode = Mode::Native;
             drop(Datapath::open(&options).unwrap());
             assert_eq!(programs(), 2);
             let sides = ["lb_tc_finish", "lb_tc_egress"];

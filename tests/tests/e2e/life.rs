@@ -132,14 +132,19 @@ fn reload_under_load() {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
-/// Where the driver cannot, or is not asked to, the stack runs the programs; a change of mode
-/// replaces the link.
+/// Where the driver cannot, or is not asked to, the stack or tc runs the programs; a change of mode
+/// replaces the link, and no request notices.
 #[test]
-fn generic_mode_and_back() {
+fn from_mode_to_mode() {
     let mut scene = Scene::listed(&["v1", "v2"], "", "");
+    let load = scene.load(300.0);
     for (mode, shown) in [
         ("generic", "to-client (generic)"),
         ("native", "to-client (native)"),
+        // A veth's other end is a local stack.
+        ("auto", "to-client (tc)"),
+        ("native", "to-client (native)"),
+        ("off", "to-client (tc)"),
     ] {
         scene.agent.stop().unwrap();
         let file = scene.agent.config_file().to_owned();
@@ -159,6 +164,9 @@ fn generic_mode_and_back() {
         assert!(status.contains(shown), "{status}");
         scene.wait_until_served(&[VIP, VIP6]);
     }
+    let record = load.stop();
+    let failures: Vec<_> = record.failures().collect();
+    assert!(failures.is_empty(), "{failures:?}");
 }
 
 /// `detach` is refused while the agent runs; afterwards it takes everything off the node.

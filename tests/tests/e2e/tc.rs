@@ -53,9 +53,10 @@ fn checksums_that_are_yet_to_be_computed() {
     assert_eq!(lost, Some(0.0));
 }
 
-/// What comes by a tap is mostly for tc, which it has no way to be marked for on most kernels.
+/// What a local stack sends by a veth or a tap is for tc, and so is the interface, unless XDP is asked
+/// for by name.
 #[test]
-fn taps_are_left_to_tc() {
+fn local_stacks_are_left_to_tc() {
     let topology = Topology::new(1).unwrap();
     let node = topology.node();
     for command in ["tuntap add dev machine mode tap", "link set machine up"] {
@@ -65,11 +66,12 @@ fn taps_are_left_to_tc() {
     let _backend = topology.start_echo(1).unwrap();
     let agent = Setup::new(&topology)
         .interfaces(&["to-client", "to-b1", "machine"])
+        .node("xdp_mode = \"auto\"")
         .config(&services(&[topology.backend_address(1)]))
         .start()
         .unwrap();
     let status = agent.command(&["status"]).unwrap();
-    for shown in ["to-client (native)", "machine (tc)"] {
+    for shown in ["to-client (tc)", "to-b1 (tc)", "machine (tc)"] {
         assert!(status.contains(shown), "{shown}: {status}");
     }
 }

@@ -15,13 +15,23 @@ const TAP: &str = "tun";
 /// taken for frames.
 pub(in super::super) fn may_be_pending(options: &Options) -> bool {
     let mut drivers = options.interfaces.iter().filter_map(|name| of(name));
-    options.mode == Mode::Generic || drivers.any(|driver| [VETH, TAP].contains(&driver.as_str()))
+    options.mode == Mode::Generic || drivers.any(|driver| has_local_stack(&driver))
 }
 
-/// Whether the interface is a tap. What comes there is mostly for tc, but before Linux 6.15 a frame has
-/// no room for the mark that brings it there.
-pub(in super::super) fn is_tap(interface: &str) -> bool {
-    of(interface).as_deref() == Some(TAP)
+/// Whether the interface has a local stack at its other end, so that tc does there what XDP would
+/// only hand over to it.
+///
+/// What such a stack sends leaves its checksum to a device, which XDP has none to leave to. A veth copies
+/// each packet of it first (`veth_convert_skb_to_xdp_buff` in drivers/net/veth.c: a sender of TCP keeps
+/// the buffer for repetition), and on a tap a frame has no room for the mark that brings it to tc
+/// before Linux 6.15.
+pub(in super::super) fn is_for_tc(interface: &str) -> bool {
+    of(interface).is_some_and(|driver| has_local_stack(&driver))
+}
+
+/// Whether interfaces of this driver have a local stack at their other end.
+pub(crate) fn has_local_stack(driver: &str) -> bool {
+    [VETH, TAP].contains(&driver)
 }
 
 /// An interface's driver; `None`: there is no such interface, or it does not tell.

@@ -257,6 +257,15 @@ fn what_does_not_matter_is_no_complaint() {
                 driver: Some("veth".into()),
                 ..good()
             },
+            XdpMode::Native,
+        ),
+        (
+            Link {
+                mtu: 9000,
+                driver: Some("tun".into()),
+                xdp: None,
+                ..good()
+            },
             XdpMode::Auto,
         ),
         // As many queues as there can be, though fewer than processors.

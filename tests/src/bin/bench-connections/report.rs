@@ -85,7 +85,7 @@ fn goals(figures: &[[Figures; 2]]) -> Table {
     let mut table = Table::new(["goals: lb-agent's new connections", "ratio", "goal", ""]);
     for side in Side::ALL {
         let (rate_goal, p99_goal) = match side {
-            Side::Agent => continue,
+            Side::Agent | Side::AgentXdp => continue,
             Side::Direct => (Goal::AtLeast(RATE), Goal::AtMost(P99)),
             // Ahead in both.
             _ => (Goal::Above(1.0), Goal::Below(1.0)),

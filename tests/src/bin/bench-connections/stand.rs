@@ -31,18 +31,21 @@ pub(crate) enum Side {
     Haproxy,
     /// nginx' stream proxy.
     Nginx,
-    /// Us.
+    /// Us as by default, which on a veth is without XDP.
     Agent,
+    /// Us with XDP on the veths.
+    AgentXdp,
 }
 
 impl Side {
     /// All of them, in the order of the tables; [`Side::Direct`] first.
-    pub(crate) const ALL: [Side; 5] = [
+    pub(crate) const ALL: [Side; 6] = [
         Side::Direct,
         Side::Nftables,
         Side::Haproxy,
         Side::Nginx,
         Side::Agent,
+        Side::AgentXdp,
     ];
 
     /// The name in tables and files.
@@ -53,6 +56,7 @@ impl Side {
             Side::Haproxy => "HAProxy tcp",
             Side::Nginx => "nginx stream",
             Side::Agent => "lb-agent",
+            Side::AgentXdp => "lb-agent, XDP",
         }
     }
 }
@@ -105,7 +109,8 @@ impl Stand {
             Side::Nftables => servers::nftables(&topology, vip, &backends)?,
             Side::Haproxy => processes.push(servers::haproxy(&topology, vip, &backends)?),
             Side::Nginx => processes.push(servers::stream(&topology, vip, &backends)?),
-            Side::Agent => agent = Some(start_agent(&topology, vip, &backends)?),
+            Side::Agent => agent = Some(start_agent(&topology, vip, &backends, "auto")?),
+            Side::AgentXdp => agent = Some(start_agent(&topology, vip, &backends, "native")?),
         }
         Ok(Self {
             side,
@@ -129,7 +134,12 @@ fn route(topology: &Topology) -> Result<()> {
     Ok(())
 }
 
-fn start_agent(topology: &Topology, vip: SocketAddr, backends: &[SocketAddr]) -> Result<Agent> {
+fn start_agent(
+    topology: &Topology,
+    vip: SocketAddr,
+    backends: &[SocketAddr],
+    mode: &str,
+) -> Result<Agent> {
     // The client's ports are the agent's to give; those of the node itself lie above.
     topology
         .node()
@@ -140,7 +150,9 @@ fn start_agent(topology: &Topology, vip: SocketAddr, backends: &[SocketAddr]) ->
         .collect();
     Setup::new(topology)
         // Closed flows are kept for a minute: room for those of all rounds.
-        .node("flow_slots = 1048576\nnat_ports = \"1024-60999\"")
+        .node(&format!(
+            "flow_slots = 1048576\nnat_ports = \"1024-60999\"\nxdp_mode = {mode:?}"
+        ))
         .config(&format!(
             "[[service]]\nname = \"web\"\nvip = [\"{vip}\"]\nbackends = [{}]",
             backends.join(", ")

@@ -29,11 +29,10 @@ pub(crate) enum Side {
     Haproxy,
     /// nginx with proxy_pass and grpc_pass
     Nginx,
-    /// Us
+    /// Us as by default, which on a veth is without XDP
     Agent,
-    /// Us without XDP, which no other has on its interfaces: on a veth it copies packets, where that
-    /// of a network card takes them as they are
-    AgentTc,
+    /// Us with XDP on the veths, each packet copied for it, as no network card's driver does
+    AgentXdp,
 }
 
 impl Side {
@@ -43,7 +42,7 @@ impl Side {
         Side::Haproxy,
         Side::Nginx,
         Side::Agent,
-        Side::AgentTc,
+        Side::AgentXdp,
     ];
 
     /// The name in tables and files.
@@ -53,7 +52,7 @@ impl Side {
             Side::Haproxy => "HAProxy",
             Side::Nginx => "nginx",
             Side::Agent => "lb-agent",
-            Side::AgentTc => "lb-agent, no XDP",
+            Side::AgentXdp => "lb-agent, XDP",
         }
     }
 }
@@ -111,8 +110,12 @@ impl Stand {
                 usage = Usage(Some(process.pid()));
                 processes.push(process);
             }
-            Side::Agent | Side::AgentTc => {
-                let started = start_agent(&topology, &backends, side == Side::Agent)?;
+            Side::Agent | Side::AgentXdp => {
+                let mode = match side {
+                    Side::Agent => "auto",
+                    _ => "native",
+                };
+                let started = start_agent(&topology, &backends, mode)?;
                 usage = Usage(Some(started.process().pid()));
                 agent = Some(started);
             }
@@ -158,7 +161,7 @@ fn route(topology: &Topology) -> Result<()> {
     )
 }
 
-fn start_agent(topology: &Topology, backends: &[SocketAddr], xdp: bool) -> Result<Agent> {
+fn start_agent(topology: &Topology, backends: &[SocketAddr], mode: &str) -> Result<Agent> {
     let service = |name: &str, protocol: &str, ports: &[u16]| {
         let vips: Vec<String> = ports
             .iter()
@@ -177,10 +180,7 @@ fn start_agent(topology: &Topology, backends: &[SocketAddr], xdp: bool) -> Resul
     let web = service("web", "http", &PORTS[..2]);
     let rpc = service("rpc", "grpc", &PORTS[2..]);
     Setup::new(topology)
-        .node(match xdp {
-            true => "",
-            false => "xdp_mode = \"off\"",
-        })
+        .node(&format!("xdp_mode = {mode:?}"))
         .config(&format!(
             "[proxy]\nthreads = {}\n{web}{rpc}",
             servers::THREADS
