@@ -31,7 +31,7 @@ pub struct BlockEntry {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `generic` or `tc`.
     pub mode: &'static str,
     /// Whether the program was taken over from a former agent.
     pub adopted: bool,

@@ -20,7 +20,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key("announce", Other("names of `interfaces`"), Means("none"), "[\"eth0\"]",
                 "Where the node answers ARP and ND for VIPs that are no addresses of its own."),
             key("xdp_mode", Words(&["auto", "native", "generic", "off"]), Is("\"auto\""), "\"off\"",
-                "`auto`: in the driver, else not at all; `off`: tc does the work alone."),
+                "`auto`: in the driver, but where it has no XDP, and on veths and taps, tc does the work; `off`: everywhere."),
             key("flow_slots", Integer(1024, 16_777_216), Is("262144"), "65536",
                 "Slots of the flow table of each address family, a power of two; a flow takes two."),
             key("new_flows", Other("`\"auto\"`, `\"unlimited\"` or a number from 1 to 4294967295"),
