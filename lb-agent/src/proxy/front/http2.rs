@@ -1,6 +1,7 @@
 //! HTTP/2 on a client's connection.
 
 use std::{
+    cell::RefCell,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use hyper::{server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::spawn_local;
@@ -60,18 +62,22 @@ pub(super) async fn serve(
     let noted = Noted::new(stream, begun, Arc::clone(&life));
     let turns = Turns::default();
     let deferred = TokioIo::new(Deferred::new(noted, turns.clone()));
-    let tasks = Tasks {
+    let opened = Opened {
+        streams: Rc::default(),
         rounds: Rc::clone(&rounds),
         life: Arc::clone(&life),
     };
+    let mut streams = Streams::default();
     // hyper moves what answers a request several times.
     let service = service_fn(move |request| Box::pin(Rc::clone(&visit).answer(request)));
-    let mut connection = builder(facts, tasks).serve_connection(deferred, service);
+    let mut connection = builder(facts, opened.clone()).serve_connection(deferred, service);
     let mut leaving = false;
-    std::future::poll_fn(|context| {
+    let over = std::future::poll_fn(|context| {
         seat.attend(context);
         turns.begin();
         loop {
+            // First, so that what they send is among what the connection sends.
+            streams.drive(context);
             if let Poll::Ready(over) = Pin::new(&mut connection).poll(context) {
                 return Poll::Ready(over.map_err(Failure::from));
             }
@@ -87,17 +93,23 @@ pub(super) async fn serve(
             }
             return match overdue {
                 Some(overdue) => Poll::Ready(Err(overdue.into())),
-                None => Poll::Pending,
+                None => {
+                    streams.take_up(&opened, context);
+                    Poll::Pending
+                }
             };
         }
     })
-    .await
+    .await;
+    drop(connection);
+    streams.take_leave(&opened);
+    over
 }
 
-fn builder(facts: &Facts, tasks: Tasks) -> Builder<Tasks> {
+fn builder(facts: &Facts, opened: Opened) -> Builder<Opened> {
     let bounds = &facts.bounds;
     let head = u32::try_from(bounds.head).unwrap_or(u32::MAX);
-    let mut builder = Builder::new(tasks);
+    let mut builder = Builder::new(opened);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(bounds.streams)
@@ -112,23 +124,58 @@ fn builder(facts: &Facts, tasks: Tasks) -> Builder<Tasks> {
     builder
 }
 
-/// Runs the streams of a connection on its thread.
-#[derive(Clone, Debug)]
-struct Tasks {
+/// The streams of a connection, which run in its task. A task for each would cost an aligned piece of
+/// memory, which the allocator has none of at hand, and turns of its own.
+#[derive(Default)]
+struct Streams(FuturesUnordered<Run>);
+
+impl Streams {
+    /// Gives each of those that can go on its turn.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        while let Poll::Ready(Some(())) = self.0.poll_next_unpin(context) {}
+    }
+
+    /// Begins those that have been opened. What they send at once wakes the connection's task.
+    fn take_up(&mut self, opened: &Opened, context: &mut Context<'_>) {
+        while self.add(opened) {
+            self.drive(context);
+        }
+    }
+
+    /// The connection is over: what is left of them hears of it, and ends by itself.
+    fn take_leave(mut self, opened: &Opened) {
+        self.add(opened);
+        if !self.0.is_empty() {
+            spawn_local(self.0.for_each(|()| std::future::ready(())));
+        }
+    }
+
+    /// Whether any had been opened.
+    fn add(&mut self, opened: &Opened) -> bool {
+        let mut fresh = opened.streams.borrow_mut();
+        let any = !fresh.is_empty();
+        self.0.extend(fresh.drain(..));
+        any
+    }
+}
+
+/// Where hyper puts streams that the client has opened.
+#[derive(Clone)]
+struct Opened {
+    streams: Rc<RefCell<Vec<Run>>>,
     rounds: Rc<Rounds>,
     life: Arc<Life>,
 }
 
-impl<F> hyper::rt::Executor<F> for Tasks
+impl<F> hyper::rt::Executor<F> for Opened
 where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        let Self { rounds, life } = self.clone();
-        spawn_local(Run {
-            stream: Box::pin(future),
-            rounds,
-            life,
+        self.streams.borrow_mut().push(Run {
+            stream: Box::pin(future.map(drop)),
+            rounds: Rc::clone(&self.rounds),
+            life: Arc::clone(&self.life),
             seat: None,
         });
     }
@@ -136,14 +183,14 @@ where
 
 /// Runs one stream. Once its answer has begun it has to move: a client may keep it waiting by flow
 /// control while it reads everything else.
-struct Run<F> {
-    stream: Pin<Box<F>>,
+struct Run {
+    stream: Pin<Box<dyn Future<Output = ()>>>,
     rounds: Rc<Rounds>,
     life: Arc<Life>,
     seat: Option<Seat>,
 }
 
-impl<F: Future> Future for Run<F> {
+impl Future for Run {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
