@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
+use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send, sockopt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd},
     net::TcpStream,
@@ -66,7 +66,10 @@ const AT_ONCE: usize = 2 << 10;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Accepted(State);
+pub(super) struct Accepted {
+    state: State,
+    ends: bool,
+}
 
 #[derive(Debug)]
 enum State {
@@ -80,13 +83,16 @@ enum State {
 impl From<std::net::TcpStream> for Accepted {
     /// Of a socket that does not block.
     fn from(socket: std::net::TcpStream) -> Self {
-        Self(State::Fresh(socket))
+        Self {
+            state: State::Fresh(socket),
+            ends: false,
+        }
     }
 }
 
 impl AsFd for Accepted {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
+        match &self.state {
             State::Fresh(socket) => socket.as_fd(),
             State::Known(stream) => stream.as_fd(),
             State::Lost => unreachable!("an error has ended the connection"),
@@ -96,6 +102,12 @@ impl AsFd for Accepted {
 
 fn lost() -> io::Error {
     io::Error::other("the socket could not be waited for")
+}
+
+/// Sends what the end follows at once. The kernel keeps the last of it for that (`MSG_MORE` of send(2)),
+/// and one packet carries both.
+fn send_before_the_end(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL).map_err(io::Error::from)
 }
 
 /// What a call of the kernel says that does not wait.
@@ -116,11 +128,16 @@ impl Accepted {
     ///
     /// The kernel does not say.
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        match &self.0 {
+        match &self.state {
             State::Fresh(socket) => socket.local_addr(),
             State::Known(stream) => stream.local_addr(),
             State::Lost => Err(lost()),
         }
+    }
+
+    /// What is written next is the last, and [`AsyncWrite::poll_shutdown`] follows it without a wait.
+    pub(super) fn ends(&mut self) {
+        self.ends = true;
     }
 
     /// The same as the runtime knows it, from now on at the latest.
@@ -129,12 +146,12 @@ impl Accepted {
     ///
     /// It cannot: no memory, or too many descriptors watched.
     pub(super) fn known(&mut self) -> io::Result<&mut TcpStream> {
-        if let State::Fresh(_) = self.0
-            && let State::Fresh(socket) = std::mem::replace(&mut self.0, State::Lost)
+        if let State::Fresh(_) = self.state
+            && let State::Fresh(socket) = std::mem::replace(&mut self.state, State::Lost)
         {
-            self.0 = State::Known(TcpStream::from_std(socket)?);
+            self.state = State::Known(TcpStream::from_std(socket)?);
         }
-        match &mut self.0 {
+        match &mut self.state {
             State::Known(stream) => Ok(stream),
             State::Fresh(_) | State::Lost => Err(lost()),
         }
@@ -152,7 +169,7 @@ impl AsyncRead for Accepted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let State::Fresh(socket) = &mut self.0 {
+        if let State::Fresh(socket) = &mut self.state {
             let room = buffer.remaining().min(AT_ONCE);
             let room = buffer.initialize_unfilled_to(room);
             if let Poll::Ready(read) = at_once(|| socket.read(room)) {
@@ -174,12 +191,28 @@ impl AsyncWrite for Accepted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let State::Fresh(socket) = &mut self.0
-            && let Poll::Ready(written) = at_once(|| socket.write(bytes))
-        {
-            return Poll::Ready(written);
+        let ends = self.ends;
+        if let State::Fresh(socket) = &mut self.state {
+            let written = at_once(|| match ends {
+                true => send_before_the_end(&*socket, bytes),
+                false => socket.write(bytes),
+            });
+            if written.is_ready() {
+                return written;
+            }
         }
-        self.waits()?.poll_write(context, bytes)
+        let stream = self.waits()?;
+        if !ends {
+            return stream.poll_write(context, bytes);
+        }
+        loop {
+            ready!(stream.poll_write_ready(context))?;
+            let call = || send_before_the_end(&*stream, bytes);
+            match stream.try_io(Interest::WRITABLE, call) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
     }
 
     fn poll_write_vectored(
@@ -187,7 +220,7 @@ impl AsyncWrite for Accepted {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let State::Fresh(socket) = &mut self.0
+        if let State::Fresh(socket) = &mut self.state
             && let Poll::Ready(written) = at_once(|| socket.write_vectored(pieces))
         {
             return Poll::Ready(written);
@@ -205,7 +238,7 @@ impl AsyncWrite for Accepted {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut self.state {
             State::Fresh(socket) => Poll::Ready(socket.shutdown(Shutdown::Write)),
             State::Known(stream) => Pin::new(stream).poll_shutdown(context),
             State::Lost => Poll::Ready(Err(lost())),

@@ -91,6 +91,7 @@ pub(super) struct Life {
     /// A request has been under way for so long that it is watched whether its client is there.
     watched: AtomicBool,
     awake: AtomicBool,
+    ending: AtomicBool,
     present: Present,
 }
 
@@ -117,6 +118,7 @@ impl Life {
             hot: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             awake: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             present,
         })
     }
@@ -242,6 +244,16 @@ impl Life {
             _ if whole || self.multiplexed.load(Relaxed) => self.enter(Stage::Idle),
             _ => self.enter(Stage::Rest),
         }
+    }
+
+    /// All of the last answer is there: once it is sent, the connection is closed.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Relaxed);
+    }
+
+    /// Whether it is.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
     }
 
     /// An answer begins. `patience`: how long its route lets the client take nothing; of several

@@ -47,6 +47,14 @@ impl ClientStream {
             .map_ok(drop)
     }
 
+    /// What is written next is the last, and is closed behind without a wait. With TLS more follows: that
+    /// it is over.
+    fn ends(&mut self) {
+        if let Self::Plain(socket) = self {
+            socket.ends();
+        }
+    }
+
     /// Whether the peer has reset the connection, for which the task is woken unless there is something
     /// to read before. Who has only ended its side may still want its answer.
     fn is_reset(&mut self, context: &mut Context<'_>) -> bool {
@@ -141,6 +149,13 @@ impl Noted {
         self.stream
     }
 
+    /// Before something is written.
+    fn prepare(&mut self) {
+        if self.life.is_ending() {
+            self.stream.ends();
+        }
+    }
+
     fn note<T>(&self, polled: &Poll<io::Result<T>>) {
         match polled {
             Poll::Ready(_) => self.life.wrote(),
@@ -186,6 +201,7 @@ impl AsyncWrite for Noted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.prepare();
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.note(&polled);
         polled
@@ -196,6 +212,7 @@ impl AsyncWrite for Noted {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.prepare();
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
         self.note(&polled);
         polled

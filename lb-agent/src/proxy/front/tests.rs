@@ -4,6 +4,7 @@
 mod bounds;
 mod crew;
 mod gone;
+mod last;
 mod rig;
 mod slow;
 mod stops;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -37,13 +37,15 @@ impl Visit {
         self: Rc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Answered>, Infallible> {
-        let under_way = UnderWay::begin(&self, request.body().is_end_stream());
+        let mut under_way = UnderWay::begin(&self, request.body().is_end_stream());
+        under_way.last = under_way.whole && is_last(request.version(), request.headers());
         let version = request.version();
         let mut response = self.engine.handle(request, &self.arrival).await;
         self.life.answering(response.body().patience());
         self.rounds.ending.tell(version, &mut response);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.tunnel.begin();
+            under_way.last = false;
         }
         Ok(response.map(|body| Answered {
             body,
@@ -60,6 +62,21 @@ struct UnderWay {
     life: Arc<Life>,
     /// All of the request has come.
     whole: bool,
+    /// The connection is closed behind its answer.
+    last: bool,
+}
+
+/// Whether a request of HTTP/1 is the last of its connection, beyond doubt (RFC 9112, section 9.3): who
+/// says both, `close` and something else, gets no special treatment.
+pub(super) fn is_last(version: Version, headers: &HeaderMap) -> bool {
+    let mut said = headers.get_all(CONNECTION).into_iter();
+    match (said.next(), said.next()) {
+        (Some(only), None) => {
+            version < Version::HTTP_2 && only.as_bytes().eq_ignore_ascii_case(b"close")
+        }
+        (None, _) => version == Version::HTTP_10,
+        _ => false,
+    }
 }
 
 impl UnderWay {
@@ -68,6 +85,7 @@ impl UnderWay {
         Self {
             life: Arc::clone(&visit.life),
             whole,
+            last: false,
         }
     }
 }
@@ -75,6 +93,9 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.life.answered(self.whole);
+        if self.last {
+            self.life.end();
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep};
 
 use super::{
     super::{Place, gathering::Turn},
-    rig::{Client, Front, Kind, LONG, OK, patient},
+    rig::{Client, Front, Kind, LONG, OK, SHORT, patient},
 };
 use crate::{
     domain::http::policy::HttpPolicy,
@@ -61,15 +61,25 @@ fn sockets_are_taken_by_turns() {
             tls: None,
         };
         let address = front.open_on(&[(1, Turn::Spread), (0, Turn::Gathered)], place);
-        let counts = || [0, 1].map(|number| front.facts.crew.open(number).load(Relaxed));
+        let second = || front.facts.crew.open(1).load(Relaxed);
         let mut clients = Vec::new();
-        for (gathered, expected) in [(true, [1, 0]), (false, [1, 1]), (true, [2, 1])] {
-            front.facts.gathering.set(gathered);
-            let mut client = Client(TcpStream::connect(address).await.unwrap());
-            client.ask().await;
-            clients.push(client);
-            assert_eq!(counts(), expected);
+        for (gathered, expected) in [(true, 0), (false, 1), (true, 1)] {
+            // Who leads looks now and then, and gathers again where there is little to do.
+            for _ in 0..20 {
+                front.facts.gathering.set(gathered);
+                // Until both have heard of it.
+                sleep(if gathered { SHORT } else { SHORT / 10 }).await;
+                let mut client = Client(TcpStream::connect(address).await.unwrap());
+                client.ask().await;
+                clients.push(client);
+                if gathered || second() > 0 {
+                    break;
+                }
+            }
+            assert_eq!(second(), expected);
         }
+        let first = front.facts.crew.open(0).load(Relaxed);
+        assert_eq!(first + second(), clients.len());
         all_are_served_to_the_end(front, clients).await;
     });
 }
