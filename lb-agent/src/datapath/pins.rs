@@ -55,12 +55,7 @@ pub(crate) fn attach(
         }));
     }
     remove_stale_links(&dir, XDP, |path| {
-        let in_tc = |one: &Attached| {
-            one.mode == TC
-                && path
-                    .to_string_lossy()
-                    .ends_with(&format!("_{}", one.ifindex))
-        };
+        let in_tc = |one: &Attached| one.mode == TC && interface_of(path) == Some(one.ifindex);
         is_wanted(path, &dir, options, interfaces) && !all.iter().any(in_tc)
     })?;
     remove_stale_links(&dir, Owner::Configuration.prefix(), |path| {

@@ -104,9 +104,9 @@ pub(super) fn findings(link: &Link, mode: XdpMode) -> Vec<Finding> {
     findings
 }
 
-/// Whether `auto` leaves it to tc.
-fn is_for_tc(link: &Link) -> bool {
-    link.driver.as_deref().is_some_and(has_local_stack)
+/// Whether it is left to tc for its driver's sake.
+fn is_for_tc(link: &Link, mode: XdpMode) -> bool {
+    mode == XdpMode::Auto && link.driver.as_deref().is_some_and(has_local_stack)
 }
 
 /// Whether the driver runs programs; `None`: nobody knows.
@@ -125,7 +125,7 @@ fn native(link: &Link, mode: XdpMode) -> Finding {
         let found = format!("driver {driver}; xdp_mode does without its support");
         return Finding::fine(subject, found);
     }
-    if mode == XdpMode::Auto && is_for_tc(link) {
+    if is_for_tc(link, mode) {
         let found =
             format!("driver {driver}; tc serves it, which takes what a local stack sends as it is");
         return Finding::fine(subject, found);
@@ -154,9 +154,8 @@ fn native(link: &Link, mode: XdpMode) -> Finding {
 fn mtu(link: &Link, mode: XdpMode) -> Option<Finding> {
     // A veth gives frames of any length to its program.
     let bound = link.driver.as_deref() != Some("veth") && runs_programs(link) != Some(false);
-    let by_tc = mode == XdpMode::Auto && is_for_tc(link);
-    if link.mtu <= LONGEST_MTU || !bound || by_tc || matches!(mode, XdpMode::Off | XdpMode::Generic)
-    {
+    let without = matches!(mode, XdpMode::Off | XdpMode::Generic) || is_for_tc(link, mode);
+    if link.mtu <= LONGEST_MTU || !bound || without {
         return None;
     }
     Some(Finding::advice(

@@ -14,14 +14,13 @@ use tokio::{
 
 use super::{
     super::visit::is_last,
-    rig::{Front, Kind, OK, patient},
+    rig::{CLOSING, Front, Kind, OK, patient},
 };
 use crate::{
     domain::http::policy::HttpPolicy,
     proxy::engine::tests::rig::{Backend, SOON, local, read_request},
 };
 
-const CLOSING: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
 const OLD: &[u8] = b"GET / HTTP/1.0\r\nHost: web\r\n\r\n";
 
 /// What the kernel keeps for more goes after 200 ms by itself; the quickest of a few tells.

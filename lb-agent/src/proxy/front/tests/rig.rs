@@ -54,8 +54,10 @@ pub(super) const SHORT: Duration = Duration::from_millis(300);
 pub(super) const GRACE: Duration = Duration::from_millis(200);
 /// Records of requests that are kept.
 const RECORDS: usize = 64;
-/// A request and how it is answered by [`OK`].
+/// A request. [`OK`] answers it.
 pub(super) const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+/// The same from who wants no other on its connection.
+pub(super) const CLOSING: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Nothing ends by itself.

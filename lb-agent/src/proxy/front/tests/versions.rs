@@ -5,13 +5,11 @@ use http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use super::rig::{Front, Kind, OK, http2, patient, rest};
+use super::rig::{CLOSING, Front, Kind, OK, http2, patient, rest};
 use crate::{
     domain::http::policy::HttpPolicy,
     proxy::engine::tests::rig::{Backend, local},
 };
-
-const CLOSING: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
 
 /// By ALPN, and HTTP/1 without it.
 #[test]
