@@ -2,9 +2,10 @@
 
 use std::{
     env, fs,
+    io::{self, BufRead as _, BufReader},
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -33,6 +34,10 @@ pub(crate) fn run(task: &str, command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| cannot_start(task, command))?;
+    succeeded(task, command, status)
+}
+
+fn succeeded(task: &str, command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!(
             "could not {task}: `{}` ended with {status}",
@@ -40,6 +45,33 @@ pub(crate) fn run(task: &str, command: &mut Command) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// [`run`], where each line of the standard output, with its end, goes to `take` as it comes.
+///
+/// # Errors
+/// The command cannot be started or does not succeed, or a line cannot be taken.
+pub(crate) fn for_each_line(
+    task: &str,
+    command: &mut Command,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_start(task, command))?;
+    let mut output = BufReader::new(child.stdout.take().context("no pipe to the command")?);
+    let mut line = Vec::new();
+    // To its end, even if nobody takes any more: the command tidies up before it ends.
+    let mut taken = Ok(());
+    while output.read_until(b'\n', &mut line)? > 0 {
+        if taken.is_ok() {
+            taken = take(&line);
+        }
+        line.clear();
+    }
+    succeeded(task, command, child.wait()?)?;
+    taken.with_context(|| format!("cannot pass on what `{}` writes", command_line(command)))
 }
 
 /// Runs `command` and gives back what it wrote to its standard output.
@@ -129,6 +161,27 @@ mod tests {
             error.to_string(),
             "could not greet the world: `false hello` ended with exit status: 1"
         );
+    }
+
+    #[test]
+    fn lines_are_taken_whole_and_the_command_runs_to_its_end() {
+        let command = |status| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("printf 'one\\n\\ntwo'; exit {status}")]);
+            command
+        };
+        let mut lines = Vec::new();
+        let error = for_each_line("try", &mut command(3), |line| {
+            lines.push(line.to_owned());
+            Ok(())
+        });
+        assert_eq!(lines, [&b"one\n"[..], b"\n", b"two"]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.ends_with("exit status: 3"), "{error}");
+
+        let full = |_: &[u8]| Err(io::Error::other("no room"));
+        let error = for_each_line("try", &mut command(0), full).unwrap_err();
+        assert!(format!("{error:#}").ends_with("no room"), "{error:#}");
     }
 
     #[test]

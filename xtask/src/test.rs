@@ -1,9 +1,14 @@
-//! `cargo xtask test`: everything, or one kind. Ends with the test runner's own summary.
+//! `cargo xtask test`: everything, or one kind. Ends with the test runner's own summary, and with what
+//! each test that failed gave as the cause.
+
+use std::io::{IsTerminal as _, Write as _, stdout};
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, guest, kernels, run, setup};
+use crate::{build_ebpf, guest, kernels, run, setup, test::failures::Failures};
+
+mod failures;
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -91,7 +96,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             run::cargo().args(["build", "--workspace"]),
         )?;
     }
-    run::run("pass the tests", run::cargo().args(arguments(args)))
+    let mut command = run::cargo();
+    command.args(arguments(args));
+    if stdout().is_terminal() {
+        // The runner sees a pipe, and would take it for a file.
+        command.arg("--color=always");
+    }
+    let mut failures = Failures::default();
+    let result = run::for_each_line("pass the tests", &mut command, |line| {
+        failures.line(String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']));
+        stdout().write_all(line)
+    });
+    eprint!("{}", failures.summary());
+    result
 }
 
 fn arguments(args: &Args) -> Vec<&str> {
