@@ -2,6 +2,7 @@
 //! `limits`, `rate_limit`, `balance` and `upstream`.
 
 mod routes;
+mod timeouts;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -17,7 +18,7 @@ use super::{
 use crate::domain::{
     http::policy::{
         Balance, Hedge, HttpPolicy, Limits, ProxyProtocol, RateKey, RateLimit, RetryPolicy,
-        Timeouts, Upstream, UpstreamVersion,
+        Upstream, UpstreamVersion,
     },
     service::{Affinity, Forwarding, Protocol},
     tag_route::host_name,
@@ -63,7 +64,7 @@ pub(super) fn policy(table: &mut Table, protocol: Protocol, report: &mut Report)
         routes: routes::routes(table, report),
         timeouts: table
             .table("timeouts", report)
-            .map(|table| timeouts(table, report))
+            .map(|table| timeouts::of_service(table, report))
             .unwrap_or_default(),
         retry: table
             .table("retry", report)
@@ -147,32 +148,6 @@ fn hosts(table: &mut Table, report: &mut Report) -> BTreeSet<String> {
 
 fn time(max: Duration) -> impl Fn(&DeValue) -> Result<Duration, String> {
     move |value| scalar::duration(value, MILLISECOND..=max)
-}
-
-fn timeouts(mut table: Table, report: &mut Report) -> Timeouts {
-    let defaults = Timeouts::default();
-    let total = table.get("total", report, time(HOUR));
-    let total = total.unwrap_or(defaults.total);
-    let per_try = table.locate("per_try", report, time(HOUR));
-    if let Some(per_try) = &per_try
-        && *per_try.get_ref() > total
-    {
-        let total = humantime::format_duration(total);
-        let reason = format!(
-            "one try may not take longer than all of them, which have {total}; lower `per_try` or raise \
-             `total`"
-        );
-        report.add(&per_try.span(), reason);
-    }
-    let connect = table.get("connect", report, time(HOUR));
-    let idle = table.get("idle", report, time(DAY));
-    table.close(report);
-    Timeouts {
-        connect: connect.unwrap_or(defaults.connect),
-        per_try: per_try.map(Spanned::into_inner),
-        total,
-        idle: idle.unwrap_or(defaults.idle),
-    }
 }
 
 /// Numbers in a list, each once.

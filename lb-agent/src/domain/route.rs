@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::http::policy::Timeouts;
+
 /// A route. Of a router's routes the first that fits a request counts; a request that none fits
 /// goes to the service itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +68,15 @@ pub struct Destination {
     pub prefix_rewrite: Option<String>,
     /// How long an answer may take, all tries together; `None`: as everywhere.
     pub timeout: Option<Duration>,
+    /// How long a connection may take to come about; `None`: as everywhere.
+    #[serde(default)]
+    pub connect: Option<Duration>,
+    /// How long one try may take; `None`: as everywhere.
+    #[serde(default)]
+    pub per_try: Option<Duration>,
+    /// How long nothing may come within a request; `None`: as everywhere.
+    #[serde(default)]
+    pub idle: Option<Duration>,
     /// Tries after the first; `None`: as everywhere.
     #[serde(default)]
     pub retries: Option<u32>,
@@ -73,6 +84,18 @@ pub struct Destination {
     pub retry_on_connect_failure: bool,
     /// One of them on these answers.
     pub retry_on_status: Vec<u16>,
+}
+
+impl Destination {
+    /// Those of the route where it has its own, else those of the service.
+    pub fn timeouts(&self, of_service: &Timeouts) -> Timeouts {
+        Timeouts {
+            connect: self.connect.unwrap_or(of_service.connect),
+            per_try: self.per_try.or(of_service.per_try),
+            total: self.timeout.unwrap_or(of_service.total),
+            idle: self.idle.unwrap_or(of_service.idle),
+        }
+    }
 }
 
 impl Route {

@@ -11,7 +11,7 @@ use super::{
         scalar,
         table::{Table, Value, elements, kind, read_at},
     },
-    HOUR, STATUS, header, numbers, time,
+    STATUS, header, numbers, timeouts,
 };
 use crate::domain::{
     http::routing::whole,
@@ -57,16 +57,23 @@ fn route(mut table: Table, report: &mut Report) -> Route {
             "`rewrite` stands for what fitted of the path, so it needs `path` or `path_prefix`";
         report.add(&rewrite.span(), reason);
     }
-    let on_status = numbers(&mut table, "retry_on", STATUS, report);
+    let on_status: Vec<u16> = numbers(&mut table, "retry_on", STATUS, report)
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    let times = timeouts::of_route(&mut table, report);
     let to = Destination {
         service: table.get("service", report, scalar::name),
         subset: table.get("subset", report, scalar::name),
         prefix_rewrite: rewrite.map(Spanned::into_inner),
-        timeout: table.get("timeout", report, time(HOUR)),
+        timeout: times.total,
+        connect: times.connect,
+        per_try: times.per_try,
+        idle: times.idle,
         retries: table.get("retries", report, |value| scalar::integer(value, 0..=10)),
-        // What never reached a backend is tried again by the policy of the service.
-        retry_on_connect_failure: false,
-        retry_on_status: on_status.unwrap_or_default().into_iter().collect(),
+        // What never reached a backend is tried again whatever else is: here statuses are named only.
+        retry_on_connect_failure: !on_status.is_empty(),
+        retry_on_status: on_status,
     };
     table.close(report);
     Route { fits, to }

@@ -48,7 +48,8 @@ fn every_key_about_requests_is_read() {
         subset = \"v2\"\nrewrite = \"/\"\ntimeout = \"1s\"\nretries = 0\nretry_on = [502]\n\
         [[service.routes]]\nheaders = { a = \"1\", b = true, c = false, \
                                         d = { regex = \"x+\", invert = true } }\n\
-        query = { v = { prefix = \"p\" } }\nsubset = \"v1\"\n";
+        query = { v = { prefix = \"p\" } }\nsubset = \"v1\"\n\
+        timeouts = { connect = \"20ms\", per_try = \"1s\", total = \"3s\", idle = \"2m\" }\n";
     let config = read(&expand(text), &[]).unwrap();
     let http = &config.services[0].http;
     let hosts: Vec<&str> = http.hosts.iter().map(String::as_str).collect();
@@ -106,7 +107,17 @@ fn every_key_about_requests_is_read() {
     );
     assert_eq!(to.retry_on_status, [502]);
     assert_eq!(to.prefix_rewrite.as_deref(), Some("/"));
-    assert_eq!(http.routes[1].to.retries, None);
+    // Where it names statuses, what reached nobody is tried again all the same.
+    assert!(to.retry_on_connect_failure);
+    assert_eq!(to.timeouts(timeouts).connect, Duration::from_millis(500));
+    assert_eq!(to.timeouts(timeouts).total, Duration::from_secs(1));
+    let to = &http.routes[1].to;
+    assert_eq!((to.retries, to.retry_on_connect_failure), (None, false));
+    let own = to.timeouts(timeouts);
+    assert_eq!(own.connect, Duration::from_millis(20));
+    assert_eq!(own.per_try, Some(Duration::from_secs(1)));
+    assert_eq!(own.total, Duration::from_secs(3));
+    assert_eq!(own.idle, Duration::from_secs(120));
 }
 
 #[test]

@@ -45,27 +45,50 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
     };
     let to = route.map(|route| &route.to);
     let of_route = "the route".to_owned();
-    let (times, usual_times) = (&policy.timeouts, &usual.timeouts);
-    match to.and_then(|to| to.timeout) {
-        Some(total) => tell("timeout", time(total), of_route.clone()),
-        None => tell(
-            "timeout",
-            time(times.total),
-            said(times.total == usual_times.total),
-        ),
-    }
+    let (of_service, usual_times) = (&policy.timeouts, &usual.timeouts);
+    let times = to.map_or_else(|| of_service.clone(), |to| to.timeouts(of_service));
     let connect = match policy.connect_by_resolver {
         true => "service-resolver in Consul".to_owned(),
-        false => said(times.connect == usual_times.connect),
+        false => said(of_service.connect == usual_times.connect),
     };
-    tell("connect timeout", time(times.connect), connect);
-    let per_try = times.per_try.map_or("that of all".to_owned(), time);
-    tell("timeout of a try", per_try, said(times.per_try.is_none()));
-    tell(
-        "idle timeout",
-        time(times.idle),
-        said(times.idle == usual_times.idle),
-    );
+    let retries = to.and_then(|to| to.retries);
+    let per_try = match times.per_try {
+        Some(per_try) => time(per_try),
+        None if retries.unwrap_or(policy.retry.retries) == 0 => "that of all".to_owned(),
+        None => format!(
+            "that of all; another is asked beside it after {}",
+            time(times.total / 3)
+        ),
+    };
+    for (name, value, own, of_service) in [
+        (
+            "timeout",
+            time(times.total),
+            to.and_then(|to| to.timeout),
+            said(of_service.total == usual_times.total),
+        ),
+        (
+            "connect timeout",
+            time(times.connect),
+            to.and_then(|to| to.connect),
+            connect,
+        ),
+        (
+            "timeout of a try",
+            per_try,
+            to.and_then(|to| to.per_try),
+            said(of_service.per_try.is_none()),
+        ),
+        (
+            "idle timeout",
+            time(times.idle),
+            to.and_then(|to| to.idle),
+            said(of_service.idle == usual_times.idle),
+        ),
+    ] {
+        let source = own.map_or(of_service, |_| of_route.clone());
+        tell(name, value, source);
+    }
     let retry = &policy.retry;
     let budget = format!("within {} % of requests or {}/s", retry.budget, retry.floor);
     match to.and_then(|to| to.retries) {

@@ -36,7 +36,7 @@ pub struct Exchange {
     pub referer: Option<String>,
     /// The id that it carries through the system.
     pub request_id: String,
-    /// Trace and span, as in W3C's `traceparent`; the span is the proxy's own.
+    /// Trace and span, as in W3C's `traceparent`; the span is the proxy's own, if it takes part in traces.
     pub trace: SpanContext,
     /// The span that it came with.
     pub parent: Option<u64>,
@@ -60,6 +60,8 @@ pub struct Exchange {
     pub sent: u64,
     /// Why it ended.
     pub outcome: Outcome,
+    /// Until a connection was looked for, to whom was chosen.
+    pub prepared: Option<Duration>,
     /// Until the head of the answer went to the client.
     pub first_byte: Option<Duration>,
     /// Until all was over.
@@ -67,11 +69,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The time that the proxy itself took until the head of the answer: without that of tries and
-    /// of waiting before them.
+    /// The time that the proxy itself took until the head of the answer: to find out whom to ask, and to
+    /// pass on what that said. Without all between them: connections, answers, pauses, further tries.
     pub fn overhead(&self) -> Option<Duration> {
         let upstream = self.tries.iter().map(|one| one.waited).max()?;
-        Some(self.first_byte?.saturating_sub(upstream))
+        Some(self.prepared? + self.first_byte?.saturating_sub(upstream))
     }
 
     /// The try whose answer the client got: the last that has one, for of those beside each other
@@ -129,9 +131,9 @@ impl NoAnswer {
 /// Ids of W3C Trace Context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanContext {
-    /// Of the trace; not 0.
+    /// Of the trace; 0: there is none.
     pub trace: u128,
-    /// Of the span; not 0.
+    /// Of the span; 0: there is none.
     pub span: u64,
     /// Somebody records it.
     pub sampled: bool,

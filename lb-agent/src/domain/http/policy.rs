@@ -77,7 +77,8 @@ pub struct RetryPolicy {
     pub retries: u32,
     /// Statuses that are tried again.
     pub on_status: BTreeSet<u16>,
-    /// Codes of `grpc-status` that are tried again. UNAVAILABLE (14) by default.
+    /// Codes of `grpc-status` that are tried again, where the answer is nothing else. None by default: all
+    /// calls are POST, and whoever answers UNAVAILABLE may have acted on one.
     pub on_grpc: BTreeSet<u32>,
     /// Retries allowed in proportion to requests of the last ten seconds, in percent.
     pub budget: u32,
@@ -95,7 +96,7 @@ impl Default for RetryPolicy {
         Self {
             retries: 2,
             on_status: [502, 503, 504].into(),
-            on_grpc: [14].into(),
+            on_grpc: BTreeSet::new(),
             budget: 20,
             floor: 10,
             backoff: Duration::from_millis(25),

@@ -53,8 +53,8 @@ impl Rules {
 
 /// Whether the request may be sent once more.
 ///
-/// An answer of nothing but a `grpc-status` in the rules is a backend's word that it has not
-/// served the call; therefore gRPC's calls, all of them POST, are sent again after it.
+/// That an answer of nothing but a `grpc-status` in the rules means that the call was not acted on is
+/// said by whoever names the code; therefore gRPC's calls, all of them POST, are sent again after it.
 pub fn may_repeat(failure: Failure, sent: Sent, rules: &Rules) -> bool {
     let harmless = sent.idempotent || !sent.begun;
     sent.replayable

@@ -45,12 +45,26 @@ struct Brought {
     sampled: Option<bool>,
 }
 
-/// Whether anything about a trace is among these headers.
-pub fn is_brought(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| {
-        let name = name.as_str();
-        name.starts_with("trace") || b3::is_one(name)
-    })
+/// The trace that a request belongs to without a span of the proxy's, [`SpanContext::NONE`] if to none,
+/// and the span that it came with. The headers are the backend's as they are.
+pub fn brought(headers: &HeaderMap) -> (SpanContext, Option<u64>) {
+    let Some(Brought { ids, sampled }) = read(headers) else {
+        return (SpanContext::NONE, None);
+    };
+    let (trace, parent) = ids.unzip();
+    let context = SpanContext {
+        trace: trace.unwrap_or_default(),
+        span: 0,
+        sampled: sampled.unwrap_or_default(),
+    };
+    (context, parent)
+}
+
+fn read(headers: &HeaderMap) -> Option<Brought> {
+    match headers.contains_key(TRACEPARENT) {
+        true => only(headers, &TRACEPARENT).and_then(parse),
+        false => b3::read(headers),
+    }
 }
 
 /// The proxy's own span for a request, and the one that the request came with. Headers that
@@ -61,11 +75,7 @@ pub fn begin(
     mut random: impl FnMut() -> u64,
 ) -> (SpanContext, Option<u64>) {
     let w3c = headers.contains_key(TRACEPARENT);
-    let brought = if w3c {
-        only(headers, &TRACEPARENT).and_then(parse)
-    } else {
-        b3::read(headers)
-    };
+    let brought = read(headers);
     // Without a valid traceparent there is nobody whose state this could be.
     if !w3c || brought.is_none() || !tracestate::is_valid(headers) {
         headers.remove(TRACESTATE);

@@ -1,6 +1,7 @@
 //! One try: a request on one backend, until the head of its answer.
 
 use std::{
+    cell::Cell,
     pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -25,6 +26,7 @@ use super::{
 use crate::domain::http::{
     exchange::{NoAnswer, Outcome, SpanContext},
     head::{InvalidAnswer, check_answer},
+    policy::Timeouts,
     retry::Failure,
     trace_context,
 };
@@ -42,12 +44,16 @@ pub(super) struct Call {
     pub(super) grpc: bool,
     pub(super) ends: Ends,
     pub(super) began: Instant,
-    /// Patience until the head of an answer, of all tries and of one.
-    pub(super) total: Duration,
+    pub(super) times: Timeouts,
+    /// Where a try has no answer after a part of the time of all, another may be asked beside it.
+    pub(super) doubts: bool,
+    /// It has not.
+    pub(super) in_doubt: Cell<bool>,
+    /// From the beginning until a connection was looked for.
+    pub(super) prepared: Cell<Option<Duration>>,
     /// Nobody waits for it beyond this, whatever still moves.
     pub(super) deadline: Instant,
-    pub(super) per_try: Option<Duration>,
-    /// The proxy's own span; `None`: the request belongs to no trace.
+    /// The proxy's own span; `None`: it takes part in no trace.
     pub(super) trace: Option<SpanContext>,
 }
 
@@ -100,6 +106,12 @@ impl Failed {
             Cause::Full => Some(Failure::Connect),
             Cause::Cancelled | Cause::Late | Cause::Idle | Cause::Body(_) | Cause::Head => None,
         }
+    }
+
+    /// The backend has not looked at the request, as where its connection is at its end (GOAWAY of RFC 9113,
+    /// section 6.8, or REFUSED_STREAM): the same one may be asked anew.
+    pub(super) fn is_unseen(&self) -> bool {
+        matches!(self.cause, Cause::Broke) && !self.begun
     }
 
     /// For the record.
@@ -161,6 +173,7 @@ impl Engine {
         let mut wish = Wish {
             ends: call.ends,
             until: call.until(),
+            connect: call.times.connect,
             careful: !call.idempotent,
             fresh: false,
             policy: &call.service.policy,
@@ -172,7 +185,10 @@ impl Engine {
         loop {
             let lease = match pool.idle(&wish) {
                 Some(lease) => Ok(lease),
-                None => Box::pin(pool.lease(&wish)).await,
+                None => {
+                    call.prepared_by(Instant::now());
+                    Box::pin(pool.lease(&wish)).await
+                }
             };
             let mut lease = lease.map_err(|unavailable| {
                 let cause = match unavailable {
@@ -241,6 +257,7 @@ impl Engine {
             trace_context::send(request.headers_mut(), SpanContext { span, ..trace });
         }
         let sent = Instant::now();
+        call.prepared_by(sent);
         let mut patience = Patience::new(self, call, sent);
         let answered = match lease {
             Lease::Http1(link) => patience.wait(call, link.send(request)).await,
@@ -281,7 +298,7 @@ impl Engine {
             Err(cause) => {
                 backend.latency.observe(latency, self.nanoseconds(now));
                 // The last of several tries may have had next to no time, and a client may give none.
-                let had_time = now.saturating_duration_since(sent) >= call.total / 2;
+                let had_time = now.saturating_duration_since(sent) >= call.times.total / 2;
                 if matches!(cause, Cause::Slow) || matches!(cause, Cause::Late) && had_time {
                     backend.took(now.saturating_duration_since(sent));
                     backend.failed(Mishap::Slow);
@@ -295,7 +312,20 @@ impl Engine {
 impl Call {
     /// When the head of an answer comes too late, at the earliest.
     pub(super) fn until(&self) -> Instant {
-        self.deadline.min(self.began + self.total)
+        self.deadline.min(self.began + self.times.total)
+    }
+
+    /// Whom to ask is known now; what came first counts.
+    fn prepared_by(&self, now: Instant) {
+        if self.prepared.get().is_none() {
+            let after = now.saturating_duration_since(self.began);
+            self.prepared.set(Some(after));
+        }
+    }
+
+    /// How long a try has the time of all to itself.
+    pub(super) fn alone(&self) -> Duration {
+        self.times.total / 3
     }
 
     /// It may be sent once more without being acted on twice.
@@ -314,6 +344,8 @@ struct Patience {
     deadline: Deadline,
     began: Instant,
     sent: Instant,
+    /// That it has taken long is still to be said.
+    doubts: bool,
 }
 
 impl Patience {
@@ -322,6 +354,7 @@ impl Patience {
             deadline: Deadline::new(&engine.clock, sent),
             began: call.began,
             sent,
+            doubts: call.doubts,
         };
         this.deadline.set(this.look_at(call));
         this
@@ -332,7 +365,7 @@ impl Patience {
         let (mut began, mut sent) = (self.began, self.sent);
         if let Some(body) = &call.body {
             if !body.ended() {
-                let idle = body.moved() + call.service.policy.timeouts.idle;
+                let idle = body.moved() + call.times.idle;
                 return match idle < call.deadline {
                     true => (idle, Cause::Idle),
                     false => (call.deadline, Cause::Late),
@@ -341,8 +374,8 @@ impl Patience {
             began = began.max(body.moved());
             sent = sent.max(body.moved());
         }
-        let late = call.deadline.min(began + call.total);
-        match call.per_try.map(|per_try| sent + per_try) {
+        let late = call.deadline.min(began + call.times.total);
+        match call.times.per_try.map(|per_try| sent + per_try) {
             Some(slow) if slow < late => (slow, Cause::Slow),
             _ => (late, Cause::Late),
         }
@@ -353,8 +386,16 @@ impl Patience {
         let (until, _) = self.until(call);
         match &call.body {
             Some(body) if !body.ended() => until.min(Instant::now() + LOOK),
-            _ => until,
+            _ => self.doubt(call).map_or(until, |doubt| until.min(doubt)),
         }
+    }
+
+    /// When it has taken long enough to ask another, if all of the request has come.
+    fn doubt(&self, call: &Call) -> Option<Instant> {
+        let body = call.body.as_ref();
+        let came = body.map_or(self.sent, |body| self.sent.max(body.moved()));
+        let has_come = body.is_none_or(|body| body.ended());
+        (self.doubts && has_come).then(|| came + call.alone())
     }
 
     async fn wait<F: Future>(&mut self, call: &Call, answer: F) -> Result<F::Output, Cause> {
@@ -365,8 +406,13 @@ impl Patience {
             }
             while self.deadline.poll(context).is_ready() {
                 let (until, cause) = self.until(call);
-                if until <= Instant::now() {
+                let now = Instant::now();
+                if until <= now {
                     return Poll::Ready(Err(cause));
+                }
+                if self.doubt(call).is_some_and(|doubt| doubt <= now) {
+                    self.doubts = false;
+                    call.in_doubt.set(true);
                 }
                 self.deadline.set(self.look_at(call));
             }

@@ -45,6 +45,8 @@ pub(super) struct Ledger {
     grpc: Option<Option<u32>>,
     http2: bool,
     sent: u64,
+    /// Until a connection was looked for.
+    pub(super) prepared: Option<Duration>,
     first_byte: Option<Duration>,
     /// Until the last try was over.
     waited: Option<Duration>,
@@ -102,6 +104,7 @@ impl Ledger {
                 received: 0,
                 sent: 0,
                 outcome: Outcome::ClientGone,
+                prepared: None,
                 first_byte: None,
                 total: std::time::Duration::ZERO,
             });
@@ -121,6 +124,7 @@ impl Ledger {
             grpc: None,
             http2: head.version == http::Version::HTTP_2,
             sent: 0,
+            prepared: None,
             first_byte: None,
             waited: None,
         }
@@ -149,6 +153,11 @@ impl Ledger {
     /// The client reads a `grpc-status` behind the body.
     pub(super) fn tells_status(&self) -> bool {
         self.grpc.is_some() && self.http2
+    }
+
+    /// A try on this backend begins.
+    pub(super) fn asking(&mut self, backend: usize) {
+        self.backend = Some(backend);
     }
 
     /// A try on this backend was over then.
@@ -233,13 +242,15 @@ impl Drop for Ledger {
             overhead: self
                 .first_byte
                 .zip(self.waited)
-                .map(|(first, waited)| first.saturating_sub(waited)),
+                .zip(self.prepared)
+                .map(|((first, waited), prepared)| prepared + first.saturating_sub(waited)),
         };
         self.tally.finish(self.backend, &finished);
         let Some((mut exchange, telemetry)) = self.exchange.take() else {
             return;
         };
         exchange.total = finished.total;
+        exchange.prepared = self.prepared;
         for mut one in self.under_way.drain(..) {
             one.waited = finished.total;
             exchange.tries.push(one);

@@ -1,12 +1,17 @@
 //! What of a route concerns the tries of a request.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use http::{StatusCode, uri::PathAndQuery};
 
-use super::{Arrival, Engine, answer::Refusal, tally::Tally, view::Held};
+use super::{
+    Arrival, Engine,
+    answer::Refusal,
+    tally::Tally,
+    view::{Held, Service},
+};
 use crate::domain::{
-    http::{exchange::Outcome, retry::Rules, routing::RequestHead},
+    http::{exchange::Outcome, policy::Timeouts, retry::Rules, routing::RequestHead},
     route::Route,
 };
 
@@ -14,6 +19,9 @@ use crate::domain::{
 #[derive(Debug)]
 pub(super) struct Routed {
     pub(super) service: Rc<Held>,
+    /// The service that was asked for, where its route leads to another: who may not ask it gets nothing
+    /// of the other by that way.
+    pub(super) asked: Option<Arc<Service>>,
     pub(super) subset: Option<Arc<str>>,
     pub(super) route: Option<Arc<Route>>,
     pub(super) tally: Rc<Tally>,
@@ -40,11 +48,15 @@ impl Engine {
             let reason = format!("service {} is not there", found.service);
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
         })?;
+        let asked = (found.asked != found.service)
+            .then(|| view.services.get(found.asked).cloned())
+            .flatten();
         let counts = self.shared.telemetry.counts();
         let place = self.tallies.of(counts, view.version, service, found.name);
         Ok(Routed {
             tally: place.tally,
             service: place.service,
+            asked,
             subset: found.subset.cloned(),
             route: found.route.cloned(),
         })
@@ -69,10 +81,13 @@ impl Routed {
         (rules, retries)
     }
 
-    /// Until the head of the answer.
-    pub(super) fn total(&self) -> Duration {
-        let own = self.route.as_ref().and_then(|route| route.to.timeout);
-        own.unwrap_or(self.service.policy.timeouts.total)
+    /// How long things may take.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        let own = &self.service.policy.timeouts;
+        match &self.route {
+            Some(route) => route.to.timeouts(own),
+            None => own.clone(),
+        }
     }
 
     /// The path for the backend.

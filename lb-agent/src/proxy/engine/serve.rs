@@ -1,6 +1,7 @@
 //! A request from its head to its answer: checked, routed, admitted, tried, answered.
 
 use std::{
+    cell::Cell,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -75,12 +76,22 @@ impl Engine {
             &mut self.texts.borrow_mut(),
         );
         let telemetry = &self.shared.telemetry;
-        let sampling = telemetry.sampling();
-        // Where nobody reads it and nobody has begun one, a trace would be of no use.
-        let traced = telemetry.is_read() || trace_context::is_brought(&parts.headers);
-        let (trace, parent) = traced
-            .then(|| trace_context::begin(&mut parts.headers, sampling, || self.random()))
-            .unzip();
+        let (trace, parent) = match telemetry.traces() {
+            true => {
+                let (trace, parent) =
+                    trace_context::begin(&mut parts.headers, telemetry.sampling(), || {
+                        self.random()
+                    });
+                (Some(trace), parent)
+            }
+            // Whoever has begun one goes on without a span of the proxy's, that nobody would ever see; and what
+            // nobody has begun is not begun here, for its flag would keep all behind from recording.
+            false if telemetry.is_read() => {
+                let (trace, parent) = trace_context::brought(&parts.headers);
+                (Some(trace), parent)
+            }
+            false => (None, None),
+        };
         let id = request_id.to_str().unwrap_or_default();
         let mut ledger = Ledger::open(
             telemetry,
@@ -88,7 +99,7 @@ impl Engine {
             arrival,
             id,
             trace,
-            parent.flatten(),
+            parent,
             self.tallies.nowhere(),
         );
         let grpc = grpc::is_call(&parts.headers);
@@ -164,6 +175,9 @@ impl Engine {
             exchange.service = Some(Arc::clone(&service.name));
             exchange.route = Some(Arc::clone(&routed.tally.name));
         });
+        if let Some(asked) = &routed.asked {
+            self.admit(asked, &parts, arrival, ledger.began, marks)?;
+        }
         self.admit(service, &parts, arrival, ledger.began, marks)?;
         let policy = &service.policy;
         let second = self.nanoseconds(ledger.began) / 1_000_000_000;
@@ -175,7 +189,8 @@ impl Engine {
             },
         )?);
         let key = self.key(service, &parts.headers, marks);
-        let body = self.body(body, &parts.headers, service, ledger.began)?;
+        let (rules, retries) = routed.rules();
+        let body = self.body(body, &parts.headers, service, retries, ledger.began)?;
         ledger.body.clone_from(&body);
         // Idempotent without regard to its body, which is sent whole or not at all.
         let idempotent = is_idempotent(&parts.method);
@@ -192,6 +207,8 @@ impl Engine {
             let path = head.path.as_str();
             exchange.rewritten = (path != exchange.target).then(|| path.to_owned());
         });
+        let mut times = routed.timeouts();
+        times.total = times.total.min(FOREVER);
         let call = Call {
             head,
             body,
@@ -202,10 +219,16 @@ impl Engine {
                 listener: arrival.listener,
             },
             began: ledger.began,
-            total: routed.total().min(FOREVER),
+            doubts: idempotent
+                && retries > 0
+                && rules.failures
+                && times.per_try.is_none()
+                && upgrade.is_none(),
+            in_doubt: Cell::new(false),
+            prepared: Cell::new(None),
+            times,
             deadline: ledger.began + given.unwrap_or(FOREVER).min(FOREVER),
-            per_try: policy.timeouts.per_try,
-            trace: ledger.trace,
+            trace: ledger.trace.filter(|_| self.shared.telemetry.traces()),
             service: Rc::clone(service),
         };
         service.life.budget.request(second);
@@ -213,14 +236,15 @@ impl Engine {
             let reason = format!("service {} has no such subset", service.name);
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
         })?;
-        let (rules, retries) = routed.rules();
         let tries = Tries {
             picker,
             rules: &rules,
             retries,
             key,
         };
-        let answer = self.answer(&call, &tries, ledger).await?;
+        let answer = self.answer(&call, &tries, ledger).await;
+        ledger.prepared = call.prepared.get();
+        let answer = answer?;
         Ok(self.respond(call, answer, upgrade, ledger, marks))
     }
 
@@ -269,6 +293,7 @@ impl Engine {
         body: Incoming,
         headers: &HeaderMap,
         service: &Service,
+        retries: u32,
         now: Instant,
     ) -> Result<Option<Rc<Replay>>, Refusal> {
         if http_body::Body::is_end_stream(&body) {
@@ -288,8 +313,11 @@ impl Engine {
                 reason,
             ));
         }
-        let retry = &service.policy.retry;
-        let keep = if retry.retries == 0 { 0 } else { retry.replay };
+        let keep = if retries == 0 {
+            0
+        } else {
+            service.policy.retry.replay
+        };
         Ok(Some(Replay::new(body, keep, limit, now)))
     }
 
@@ -316,7 +344,7 @@ impl Engine {
         let granted = hop::remove(&mut parts.headers);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let idle = call.service.policy.timeouts.idle;
+        let idle = call.times.idle;
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             let (Some(granted), Some(upgrade)) = (granted, upgrade) else {
                 let reason = "the backend changes to a protocol that nobody asked for";

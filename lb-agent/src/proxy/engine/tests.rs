@@ -3,10 +3,12 @@
 mod admission;
 mod balancing;
 mod calls_cut;
+mod doubts;
 mod forwarding;
 mod hedges;
 mod http2;
 mod refusals;
 mod resilience;
 pub(in crate::proxy) mod rig;
+mod routes;
 mod warming;

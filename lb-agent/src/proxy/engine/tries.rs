@@ -1,7 +1,9 @@
 //! As many tries as a request may have.
 
 use std::{
+    pin::Pin,
     sync::atomic::Ordering::Relaxed,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -13,6 +15,7 @@ use super::{
     attempt::{Answer, Call, Cause, Failed},
     clock::Deadline,
     ledger::{Ledger, grpc_status},
+    passive::Mishap,
 };
 use crate::domain::http::{
     exchange::{NoAnswer, Outcome, Try},
@@ -76,6 +79,8 @@ impl Engine {
     ) -> Result<Answer, Refusal> {
         let mut tried = Vec::new();
         let mut last = None;
+        // Where there is no other.
+        let mut same = None;
         loop {
             // The first is chosen by the time at which the request came.
             let began = if tried.is_empty() {
@@ -83,7 +88,8 @@ impl Engine {
             } else {
                 Instant::now()
             };
-            let Some(index) = self.choose(call, tries, &tried, began) else {
+            let index = self.choose(call, tries, &tried, began);
+            let Some(index) = index.or_else(|| same.take()) else {
                 return last.unwrap_or_else(|| Err(no_backend(call)));
             };
             tried.push(index);
@@ -98,16 +104,19 @@ impl Engine {
                     Box::pin(self.hedged(call, tries, index, hedge.after, &mut tried, ledger)).await
                 }
                 _ => {
-                    let span = self.begin(call, index, began, false, ledger);
-                    let result = self
-                        .attempt(call, &call.service.backends[index], span)
-                        .await;
-                    Tried {
-                        index,
-                        began,
-                        span,
-                        hedge: false,
-                        result,
+                    let one = self.begin(call, index, began, false, ledger);
+                    let backend = &call.service.backends[index];
+                    let mut first = std::pin::pin!(self.attempt(call, backend, one.span));
+                    call.in_doubt.set(false);
+                    match call.until_doubt(first.as_mut()).await {
+                        Some(result) => Tried { result, ..one },
+                        None if tried.len() > tries.retries as usize => Tried {
+                            result: first.await,
+                            ..one
+                        },
+                        None => {
+                            Box::pin(self.beside(call, tries, one, first, &mut tried, ledger)).await
+                        }
                     }
                 }
             };
@@ -115,6 +124,8 @@ impl Engine {
             self.blame(call, tries, &done);
             let again = call.repeats(tries, &done.result);
             let again = again.filter(|_| tried.len() <= tries.retries as usize);
+            let unseen = matches!(&done.result, Err(failed) if failed.is_unseen());
+            same = unseen.then_some(done.index);
             let result = done.result.map_err(|failed| failed.refusal());
             let Some(failure) = again else { return result };
             let pause = match failure {
@@ -123,7 +134,7 @@ impl Engine {
             };
             // What there is is better than what comes too late.
             if Instant::now() + pause >= call.until()
-                || self.choose(call, tries, &tried, began).is_none()
+                || self.choose(call, tries, &tried, began).or(same).is_none()
                 || !self.afford(call)
             {
                 return result;
@@ -139,8 +150,7 @@ impl Engine {
         }
     }
 
-    /// A second try beside the first, once that has been alone for long enough. Whichever brings
-    /// a good answer counts; the other is cancelled.
+    /// A try, and a second beside it once it has been alone for long enough.
     async fn hedged(
         &self,
         call: &Call,
@@ -150,19 +160,7 @@ impl Engine {
         tried: &mut Vec<usize>,
         ledger: &mut Ledger,
     ) -> Tried {
-        let begin = |index, hedge, ledger: &mut Ledger| {
-            let began = Instant::now();
-            let span = self.begin(call, index, began, hedge, ledger);
-            let result = Err(CANCELLED);
-            Tried {
-                index,
-                began,
-                span,
-                hedge,
-                result,
-            }
-        };
-        let mut one = begin(index, false, ledger);
+        let one = self.begin(call, index, Instant::now(), false, ledger);
         let mut first = std::pin::pin!(self.attempt(call, &call.service.backends[index], one.span));
         let mut alone = Deadline::new(&self.clock, one.began + after);
         let early = tokio::select! {
@@ -170,17 +168,32 @@ impl Engine {
             result = &mut first => Some(result),
             () = alone.met() => None,
         };
-        if let Some(result) = early {
-            return Tried { result, ..one };
+        match early {
+            Some(result) => Tried { result, ..one },
+            None => self.beside(call, tries, one, first, tried, ledger).await,
         }
+    }
+
+    /// A second try beside one that has no answer yet, if there is another backend and the budget has
+    /// it. Whichever brings a good answer counts; the other is cancelled.
+    async fn beside(
+        &self,
+        call: &Call,
+        tries: &Tries<'_>,
+        mut one: Tried,
+        mut first: Pin<&mut impl Future<Output = Result<Answer, Failed>>>,
+        tried: &mut Vec<usize>,
+        ledger: &mut Ledger,
+    ) -> Tried {
         let second = self.choose(call, tries, tried, Instant::now());
-        let Some(second) = second.filter(|_| self.afford(call)) else {
+        let second = second.filter(|_| call.is_hedgeable() && self.afford(call));
+        let Some(second) = second else {
             one.result = first.await;
             return one;
         };
         tried.push(second);
         call.service.counts.hedges.fetch_add(1, Relaxed);
-        let mut other = begin(second, true, ledger);
+        let mut other = self.begin(call, second, Instant::now(), true, ledger);
         let mut second =
             std::pin::pin!(self.attempt(call, &call.service.backends[second], other.span));
         let hedge_first = tokio::select! {
@@ -202,6 +215,7 @@ impl Engine {
                 other.or(one)
             }
         };
+        self.outrun(call, &rest);
         Self::note(&rest, ledger);
         if good.hedge && good.result.is_ok() {
             call.service.counts.hedges_won.fetch_add(1, Relaxed);
@@ -209,7 +223,32 @@ impl Engine {
         good
     }
 
-    /// Writes down that a try begins, and answers with its span.
+    /// What a try tells of its backend that had the time of one alone, and then was cancelled for another:
+    /// it has taken so long at least.
+    fn outrun(&self, call: &Call, tried: &Tried) {
+        let cancelled =
+            matches!(&tried.result, Err(failed) if matches!(failed.cause, Cause::Cancelled));
+        if !cancelled || tried.hedge {
+            return;
+        }
+        let backend = &call.service.backends[tried.index];
+        let now = Instant::now();
+        let took = now.saturating_duration_since(tried.began);
+        let (latency, now) = (took.as_nanos() as u64, self.nanoseconds(now));
+        if backend
+            .latency
+            .expected(now)
+            .is_none_or(|expected| latency as f64 > expected)
+        {
+            backend.latency.observe(latency, now);
+        }
+        backend.took(took);
+        if took >= call.alone() {
+            backend.failed(Mishap::Slow);
+        }
+    }
+
+    /// Writes down that a try begins.
     fn begin(
         &self,
         call: &Call,
@@ -217,8 +256,9 @@ impl Engine {
         began: Instant,
         hedge: bool,
         ledger: &mut Ledger,
-    ) -> u64 {
+    ) -> Tried {
         let span = self.span();
+        ledger.asking(index);
         ledger.trying(|| {
             let backend = &call.service.backends[index];
             Try {
@@ -234,7 +274,13 @@ impl Engine {
                 http2: backend.http2,
             }
         });
-        span
+        Tried {
+            index,
+            began,
+            span,
+            hedge,
+            result: Err(CANCELLED),
+        }
     }
 
     /// Has a failed backend avoided for a while.
@@ -280,10 +326,16 @@ impl Engine {
         let slots = &call.service.slots;
         if let Some(key) = tries.key
             && !slots.is_empty()
-            && std::ptr::eq(tries.picker, &call.service.all)
         {
-            let home = slots[(key % slots.len() as u64) as usize] as usize;
-            if !tried.contains(&home) {
+            // Of a subset the first that comes: who leaves it takes only what was its own.
+            let from = (key % slots.len() as u64) as usize;
+            let around = slots[from..].iter().chain(&slots[..from]);
+            let mut around = around.map(|slot| *slot as usize);
+            let home = match std::ptr::eq(tries.picker, &call.service.all) {
+                true => around.next(),
+                false => around.find(|index| tries.picker.has(*index)),
+            };
+            if let Some(home) = home.filter(|home| !tried.contains(home)) {
                 return Some(home);
             }
         }
@@ -344,9 +396,22 @@ impl Call {
             .filter(|failure| may_repeat(*failure, sent, tries.rules))
     }
 
-    /// A second copy does no harm and can be made at any time.
+    /// A second copy does no harm and can be made now.
     fn is_hedgeable(&self) -> bool {
-        self.idempotent && self.body.is_none() && self.head.upgrade.is_none()
+        let body = self.body.as_ref();
+        self.idempotent
+            && body.is_none_or(|body| body.has_come() && body.is_whole())
+            && self.head.upgrade.is_none()
+    }
+
+    /// The result of a try; `None`: it has taken long enough to ask another beside it.
+    async fn until_doubt<F: Future>(&self, mut attempt: Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|context| match attempt.as_mut().poll(context) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending if self.in_doubt.take() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 }
 

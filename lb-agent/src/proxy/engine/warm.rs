@@ -90,6 +90,7 @@ fn wish<'a>(service: &'a Service, ways: &'a Ways) -> Wish<'a> {
             listener: nobody,
         },
         until: Instant::now() + service.policy.timeouts.connect,
+        connect: service.policy.timeouts.connect,
         careful: false,
         fresh: true,
         policy: &service.policy,

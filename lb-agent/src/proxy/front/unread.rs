@@ -59,6 +59,7 @@ pub(super) fn tell(facts: &Facts, visit: &Visit, status: StatusCode, outcome: Ou
         received: 0,
         sent: 0,
         outcome,
+        prepared: None,
         first_byte: None,
         total: Duration::ZERO,
     });

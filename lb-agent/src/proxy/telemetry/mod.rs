@@ -86,6 +86,11 @@ impl Telemetry {
         self.0.log.is_some() || self.0.spans.is_some()
     }
 
+    /// Whether there are spans: the proxy takes part in traces.
+    pub fn traces(&self) -> bool {
+        self.0.spans.is_some()
+    }
+
     /// Whether anybody reads the record of a request of this trace: one that is not sampled is
     /// only for the log.
     pub fn wants_record_of(&self, trace: SpanContext) -> bool {

@@ -64,6 +64,7 @@ pub(super) fn exchange() -> Exchange {
         received: 3,
         sent: 1024,
         outcome: Outcome::Answered,
+        prepared: Some(micros(40)),
         first_byte: Some(micros(3500)),
         total: micros(4000),
     }

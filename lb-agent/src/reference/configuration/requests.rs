@@ -30,7 +30,7 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: &[
             key("connect", Duration("1ms", "1h"), Is("\"1s\""), "\"100ms\"",
                 "Until a backend has taken a connection, TLS handshake included."),
-            key("per_try", Duration("1ms", "1h"), Means("`total` alone"), "\"5s\"",
+            key("per_try", Duration("1ms", "1h"), Means("another is asked beside it after a third of `total`"), "\"5s\"",
                 "From the end of the request's head to the head of one try's answer; at most `total`.")
                 .beside(&[("total", "\"1h\"")]),
             key("total", Duration("1ms", "1h"), Is("\"15s\""), "\"1m\"",
@@ -47,7 +47,8 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: &[
             key("retries", Integer(0, 10), Is("2"), "0", "Tries after the first."),
             key("on_status", Other("statuses from 400 to 599"), Is("[502, 503, 504]"), "[503]", "Answers that are tried again."),
-            key("on_grpc", Other("codes from 1 to 16"), Is("[14]"), "[8, 14]", "`grpc-status` that is tried again."),
+            key("on_grpc", Other("codes from 1 to 16"), Means("none"), "[8, 14]",
+                "`grpc-status` that is tried again, by whoever knows that nothing was done then: calls are POST."),
             key("budget", Integer(0, 1000), Is("20"), "10", "Percent of the requests of the last ten seconds that may be tried again."),
             key("floor", Integer(0, 1_000_000), Is("10"), "5", "So many a second may in any case."),
             key("backoff", Duration("0s", "1m"), Is("\"25ms\""), "\"10ms\"",
@@ -146,8 +147,22 @@ pub(super) const SECTIONS: &[Section] = &[
             key("service", Other("a name"), Means("this one"), "\"api\"", "Another service that the request goes to."),
             key("subset", Other("a name"), Means("by the split"), "\"v2\"", "The subset that it goes to."),
             key("timeout", Duration("1ms", "1h"), Means("`total` of `timeouts`"), "\"5s\"", "For all tries together."),
+            key("timeouts", Table("service.routes.timeouts"), Means("those of the service"), "{ per_try = \"1s\" }",
+                "Its own patience, key by key."),
             key("retries", Integer(0, 10), Means("those of `retry`"), "1", "Tries after the first."),
             key("retry_on", Other("statuses from 400 to 599"), Means("those of `retry`"), "[503]", "Answers that are tried again."),
+        ],
+    },
+    Section {
+        path: "service.routes.timeouts",
+        help: "How long things may take where the route fits, each as in `service.timeouts`.",
+        frame: web!("[[service.routes]]\n[service.routes.timeouts]"),
+        given: &[],
+        keys: &[
+            key("connect", Duration("1ms", "1h"), Means("that of the service"), "\"100ms\"", "Until there is a connection."),
+            key("per_try", Duration("1ms", "1h"), Means("that of the service"), "\"5s\"", "For one try."),
+            key("total", Duration("1ms", "1h"), Means("that of the service"), "\"1m\"", "For all tries together; `timeout` is the same."),
+            key("idle", Duration("1ms", "1day"), Means("that of the service"), "\"10s\"", "Without a byte in either direction."),
         ],
     },
     Section {

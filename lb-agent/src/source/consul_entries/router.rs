@@ -1,5 +1,7 @@
 //! Consul's JSON of `service-router` entries.
 
+use std::time::Duration;
+
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
@@ -59,6 +61,7 @@ struct WireDestination {
     service_subset: Option<String>,
     prefix_rewrite: Option<String>,
     request_timeout: Option<Value>,
+    idle_timeout: Option<Value>,
     num_retries: u32,
     retry_on_connect_failure: bool,
     retry_on_status_codes: Option<Vec<u16>>,
@@ -144,12 +147,8 @@ impl WireDestination {
                 return Err("PrefixRewrite needs a PathPrefix or PathExact".into());
             }
         }
-        let wait = match self.request_timeout {
-            None | Some(Value::Null) => None,
-            Some(value) => {
-                Some(timeout(&value).ok_or_else(|| format!("its RequestTimeout is {value}"))?)
-            }
-        };
+        let wait = time("RequestTimeout", self.request_timeout)?;
+        let idle = time("IdleTimeout", self.idle_timeout)?;
         let codes = self.retry_on_status_codes.unwrap_or_default();
         if let Some(odd) = codes.iter().find(|code| !(100..=599).contains(*code)) {
             return Err(format!("{odd} is no status of an answer"));
@@ -158,13 +157,25 @@ impl WireDestination {
             service: given(self.service).filter(|service| service != name),
             subset: given(self.service_subset),
             prefix_rewrite: rewrite,
-            timeout: wait.filter(|wait| !wait.is_zero()),
+            timeout: wait,
+            connect: None,
+            per_try: None,
+            idle,
             // Consul writes 0 for what was not given.
             retries: Some(self.num_retries).filter(|retries| *retries > 0),
             retry_on_connect_failure: self.retry_on_connect_failure,
             retry_on_status: codes,
         })
     }
+}
+
+/// Consul writes 0 for what was not given.
+fn time(what: &str, value: Option<Value>) -> Result<Option<Duration>, String> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let time = timeout(&value).ok_or_else(|| format!("its {what} is {value}"))?;
+    Ok(Some(time).filter(|time| !time.is_zero()))
 }
 
 fn rooted(what: &str, text: &str) -> Result<(), String> {
@@ -191,8 +202,6 @@ fn the_one<const N: usize>(given: [Option<Text>; N], names: &str) -> Result<Opti
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::{
         super::{ConfigEntry, EntryKind, parse},
         *,
@@ -206,9 +215,9 @@ mod tests {
                 {"Name":"x-debug","Present":true},{"Name":"x-who","Regex":"^a+$","Invert":true}],
                 "QueryParam":[{"Name":"v","Exact":"2"}],"Methods":["get","HEAD"]}},
              "Destination":{"Service":"admin","ServiceSubset":"v2","PrefixRewrite":"/",
-                "RequestTimeout":"1.5s","NumRetries":3,"RetryOnConnectFailure":true,
+                "RequestTimeout":"1.5s","IdleTimeout":"20s","NumRetries":3,"RetryOnConnectFailure":true,
                 "RetryOnStatusCodes":[502,503]}},
-            {"Match":null,"Destination":{"Service":"web","RequestTimeout":"0s"}}],
+            {"Match":null,"Destination":{"Service":"web","RequestTimeout":"0s","IdleTimeout":0}}],
             "CreateIndex":7,"ModifyIndex":9}]"#;
         let (entries, invalid) = parse(EntryKind::Router, body).unwrap();
         assert_eq!(invalid, []);
@@ -228,6 +237,9 @@ mod tests {
             subset: Some("v2".into()),
             prefix_rewrite: Some("/".into()),
             timeout: Some(Duration::from_millis(1500)),
+            connect: None,
+            per_try: None,
+            idle: Some(Duration::from_secs(20)),
             retries: Some(3),
             retry_on_connect_failure: true,
             retry_on_status: vec![502, 503],

@@ -148,15 +148,21 @@ fn calls_share_a_connection() {
 }
 
 #[test]
-fn calls_that_were_not_served_are_tried_elsewhere() {
+fn calls_are_tried_elsewhere_by_the_codes_that_are_named() {
     local(async {
-        // (code of the one backend) → what the client sees, tries
-        for (code, seen) in [("14", "0"), ("13", "13")] {
+        // (codes that are tried again, that of the one backend) → what the client sees
+        for (codes, code, seen) in [
+            (&[14][..], "14", "0"),
+            (&[14], "13", "13"),
+            // Nobody has said that nothing was done then.
+            (&[], "14", "14"),
+        ] {
             let bad = calls(Rc::new(move || code)).await;
             let good = calls(Rc::new(|| "0")).await;
             let backends = [bad.address, good.address];
-            let proxy =
-                Proxy::start(&snapshot(HttpPolicy::default(), Protocol::Grpc, &backends)).await;
+            let mut policy = HttpPolicy::default();
+            policy.retry.on_grpc = codes.iter().copied().collect();
+            let proxy = Proxy::start(&snapshot(policy, Protocol::Grpc, &backends)).await;
             let mut sender = client(&proxy).await;
             let mut met = 0;
             for _ in 0..10 {

@@ -54,18 +54,51 @@ async fn read_head(stream: &mut TcpStream) -> std::io::Result<()> {
 async fn refusing(answer: Vec<u8>, asked: Rc<Cell<u32>>) -> Backend {
     Backend::start(move |mut stream, _| {
         let (answer, asked) = (answer.clone(), Rc::clone(&asked));
-        async move {
-            let _ = stream.write_all(&frame(SETTINGS, 0, &[])).await;
-            if read_head(&mut stream).await.is_err() {
-                return;
-            }
-            asked.set(asked.get() + 1);
-            let _ = stream.write_all(&answer).await;
-            let _ = stream.shutdown().await;
-            let _ = stream.read_to_end(&mut Vec::new()).await;
-        }
+        async move { refuse(&mut stream, &answer, &asked).await }
     })
     .await
+}
+
+async fn refuse(stream: &mut TcpStream, answer: &[u8], asked: &Cell<u32>) {
+    let _ = stream.write_all(&frame(SETTINGS, 0, &[])).await;
+    if read_head(stream).await.is_err() {
+        return;
+    }
+    asked.set(asked.get() + 1);
+    let _ = stream.write_all(answer).await;
+    let _ = stream.shutdown().await;
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
+/// Of one backend alone: its connection has come to its end, another takes the call.
+#[test]
+fn the_only_backend_is_asked_anew() {
+    for (answer, again) in [(go_away(0, 0), true), (go_away(1, 0), false)] {
+        local(async {
+            let good = calls(Rc::new(|| "0")).await.address;
+            let asked = Rc::new(Cell::new(0));
+            let count = Rc::clone(&asked);
+            let backend = Backend::start(move |mut stream, number| {
+                let (answer, asked) = (answer.clone(), Rc::clone(&count));
+                async move {
+                    if number > 0 {
+                        let mut good = TcpStream::connect(good).await.unwrap();
+                        let _ = tokio::io::copy_bidirectional(&mut stream, &mut good).await;
+                    } else {
+                        refuse(&mut stream, &answer, &asked).await;
+                    }
+                }
+            })
+            .await;
+            let policy = HttpPolicy::default();
+            let proxy = Proxy::start(&snapshot(policy, Protocol::Grpc, &[backend.address])).await;
+            let mut sender = client(&proxy).await;
+            let body = Full::new(Bytes::from("abc"));
+            let answer = sender.send_request(call("/x", body)).await.unwrap();
+            let found = answer.headers()["grpc-status"].to_str().unwrap();
+            assert_eq!((asked.get(), found), (1, if again { "0" } else { "14" }));
+        });
+    }
 }
 
 #[test]

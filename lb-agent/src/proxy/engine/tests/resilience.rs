@@ -38,7 +38,7 @@ pub(super) fn quick() -> HttpPolicy {
 }
 
 /// A backend that fails each request in one way, and counts them.
-async fn failing(how: &'static str) -> (Backend, Rc<Cell<u32>>) {
+pub(super) async fn failing(how: &'static str) -> (Backend, Rc<Cell<u32>>) {
     let requests = Rc::new(Cell::new(0));
     let count = Rc::clone(&requests);
     let backend = Backend::start(move |mut stream, _| {

@@ -63,6 +63,8 @@ pub(in crate::proxy::engine) struct Wish<'a> {
     pub(in crate::proxy::engine) ends: Ends,
     /// The request as a whole has time until then.
     pub(in crate::proxy::engine) until: Instant,
+    /// How long a connection may take to come about.
+    pub(in crate::proxy::engine) connect: Duration,
     /// It may be sent once only: the kernel is asked whether an idle connection is one still.
     pub(in crate::proxy::engine) careful: bool,
     /// No idle connection.
@@ -209,9 +211,7 @@ impl Pool {
     ) -> Result<Lease, ConnectError> {
         let backend = &*self.backend;
         let _connecting = backend.http2.then(|| Connecting::new(self));
-        let until = wish
-            .until
-            .min(Instant::now() + wish.policy.timeouts.connect);
+        let until = wish.until.min(Instant::now() + wish.connect);
         let of = backend.upstream.proxy_protocol.map(|_| wish.ends);
         let made = async {
             let stream = connect::connect(backend, wish.ends, wish.tls, wish.clock, until).await?;

@@ -62,7 +62,8 @@ struct Tried<'a> {
     backend: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     subset: Option<&'a str>,
-    span_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,11 +74,12 @@ struct Tried<'a> {
 }
 
 impl<'a> Tried<'a> {
-    fn new(one: &'a Try) -> Self {
+    /// `traced`: its span is known to others.
+    fn new(one: &'a Try, traced: bool) -> Self {
         Self {
             backend: one.backend,
             subset: one.subset.as_deref(),
-            span_id: span(one.span),
+            span_id: traced.then(|| span(one.span)),
             status: one.result.as_ref().ok().copied(),
             error: one.result.as_ref().err().map(|none| &*none.text),
             after: seconds(one.after),
@@ -94,12 +96,14 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange) {
         None => (exchange.target.as_str(), None),
     };
     let last = exchange.answering();
-    let traced = Some(exchange.trace).filter(|trace| *trace != SpanContext::NONE);
+    let SpanContext {
+        trace, span: own, ..
+    } = exchange.trace;
     let object = Line {
         time: humantime::format_rfc3339_micros(exchange.began).to_string(),
         request_id: &exchange.request_id,
-        trace_id: traced.map(|trace| format!("{:032x}", trace.trace)),
-        span_id: traced.map(|trace| span(trace.span)),
+        trace_id: (trace != 0).then(|| format!("{trace:032x}")),
+        span_id: (own != 0).then(|| span(own)),
         parent_span_id: exchange.parent.map(span),
         sampled: exchange.trace.sampled,
         client: exchange.client,
@@ -119,7 +123,11 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange) {
         route: exchange.route.as_deref(),
         subset: last.and_then(|one| one.subset.as_deref()),
         backend: last.map(|one| one.backend),
-        tries: exchange.tries.iter().map(Tried::new).collect(),
+        tries: exchange
+            .tries
+            .iter()
+            .map(|one| Tried::new(one, own != 0))
+            .collect(),
         received_bytes: exchange.received,
         sent_bytes: exchange.sent,
         first_byte: exchange.first_byte.map(seconds),

@@ -64,7 +64,7 @@ fn json_of_everything() {
         "sent_bytes": 1024,
         "first_byte": 0.0035,
         "total": 0.004,
-        "overhead": 0.0005,
+        "overhead": 0.00054,
     });
     assert_eq!(json(&exchange()), expected);
 }
