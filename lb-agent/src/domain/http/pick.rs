@@ -85,12 +85,6 @@ impl Picker {
         self.total == 0
     }
 
-    /// Whether this one may be chosen.
-    pub fn has(&self, index: usize) -> bool {
-        let mut members = self.groups.iter().flat_map(|group| &group.members);
-        members.any(|member| member.index == index)
-    }
-
     /// Chooses one that `tried` does not exclude. `random` gives any 64 bits.
     pub fn pick(
         &self,

@@ -15,10 +15,10 @@ use hyper::body::Incoming;
 use super::{
     answer::{self, UNAVAILABLE},
     clock::Deadline,
+    counted::{Counted, OfBackend},
     ledger::Ledger,
     replay::Replay,
     upstream::{Lease, Pool},
-    view::{Counted, OfBackend},
 };
 use crate::domain::http::{exchange::Outcome, hop};
 

@@ -11,9 +11,9 @@ use http_body::Frame;
 
 use super::{
     Arrival,
+    counted::{Counted, OfService},
     replay::Replay,
     tally::Tally,
-    view::{Counted, OfService},
 };
 use crate::{
     domain::http::{

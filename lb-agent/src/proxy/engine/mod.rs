@@ -1,10 +1,14 @@
 //! What becomes of a request: where it goes, how often it is tried, and how its answer comes back.
 
+mod admit;
 mod affinity;
 mod answer;
 mod attempt;
+mod beside;
 mod body;
 mod clock;
+mod counted;
+mod failed;
 mod ledger;
 mod outgoing;
 mod passive;

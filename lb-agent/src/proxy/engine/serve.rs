@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use http::{
@@ -22,6 +22,7 @@ use super::{
     attempt::{Answer, Call},
     body::Passing,
     clock::Deadline,
+    counted::{Counted, OfService},
     ledger::Ledger,
     outgoing::Head,
     replay::Replay,
@@ -29,7 +30,7 @@ use super::{
     tries::Tries,
     upgrade,
     upstream::Ends,
-    view::{Counted, OfService, Service},
+    view::Service,
 };
 use crate::domain::http::{
     exchange::Outcome,
@@ -53,7 +54,7 @@ pub(super) struct Marks {
     /// Whoever closes the ledger at the end of a tunnel.
     tunnel: Option<oneshot::Sender<Ledger>>,
     /// What a rate limit says.
-    rated: Option<(Arc<Rates>, Rated)>,
+    pub(super) rated: Option<(Arc<Rates>, Rated)>,
 }
 
 impl Engine {
@@ -232,12 +233,12 @@ impl Engine {
             service: Rc::clone(service),
         };
         service.life.budget.request(second);
-        let picker = service.picker(routed.subset.as_deref()).ok_or_else(|| {
+        let among = service.among(routed.subset.as_deref()).ok_or_else(|| {
             let reason = format!("service {} has no such subset", service.name);
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::NoBackend, reason)
         })?;
         let tries = Tries {
-            picker,
+            among,
             rules: &rules,
             retries,
             key,
@@ -246,46 +247,6 @@ impl Engine {
         ledger.prepared = call.prepared.get();
         let answer = answer?;
         Ok(self.respond(call, answer, upgrade, ledger, marks))
-    }
-
-    /// Refuses whom the service does not admit, and who comes too often.
-    fn admit(
-        &self,
-        service: &Service,
-        parts: &Parts,
-        arrival: &Arrival,
-        now: Instant,
-        marks: &mut Marks,
-    ) -> Result<(), Refusal> {
-        let client = arrival.client.ip();
-        if !service.admits(client) {
-            let reason = "this client may not use the service";
-            return Err(Refusal::new(
-                StatusCode::FORBIDDEN,
-                Outcome::Forbidden,
-                reason,
-            ));
-        }
-        if service.rates.is_empty() {
-            return Ok(());
-        }
-        let now = Duration::from_nanos(self.nanoseconds(now));
-        let rated = service
-            .rates
-            .check(client, parts.uri.path(), &parts.headers, now);
-        let Some(rated) = rated else {
-            return Ok(());
-        };
-        marks.rated = Some((Arc::clone(&service.rates), rated));
-        if rated.allowed {
-            return Ok(());
-        }
-        let reason = "too many requests";
-        Err(Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            Outcome::RateLimited,
-            reason,
-        ))
     }
 
     fn body(

@@ -1,9 +1,7 @@
 //! As many tries as a request may have.
 
 use std::{
-    pin::Pin,
     sync::atomic::Ordering::Relaxed,
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -12,14 +10,15 @@ use http::StatusCode;
 use super::{
     Engine,
     answer::Refusal,
-    attempt::{Answer, Call, Cause, Failed},
+    attempt::{Answer, Call},
     clock::Deadline,
+    failed::{Cause, Failed},
     ledger::{Ledger, grpc_status},
-    passive::Mishap,
+    view::Among,
 };
 use crate::domain::http::{
     exchange::{NoAnswer, Outcome, Try},
-    pick::{Load, Picker},
+    pick::Load,
     policy::RetryPolicy,
     retry::{Failure, Rules, Sent, may_repeat},
     trace_context,
@@ -35,7 +34,7 @@ const MOST_PAUSE: u32 = 10;
 /// What of a route changes the tries.
 #[derive(Debug)]
 pub(super) struct Tries<'a> {
-    pub(super) picker: &'a Picker,
+    pub(super) among: &'a Among,
     pub(super) rules: &'a Rules,
     pub(super) retries: u32,
     /// What the backend is chosen by, hashed.
@@ -49,19 +48,19 @@ const CANCELLED: Failed = Failed {
 };
 
 /// A try that is over.
-struct Tried {
-    index: usize,
-    began: Instant,
-    span: u64,
+pub(super) struct Tried {
+    pub(super) index: usize,
+    pub(super) began: Instant,
+    pub(super) span: u64,
     /// Beside another.
-    hedge: bool,
-    result: Result<Answer, Failed>,
+    pub(super) hedge: bool,
+    pub(super) result: Result<Answer, Failed>,
 }
 
 impl Tried {
     /// After an earlier one that would be tried again: this decides, unless only that is an answer.
     /// The one that does not count comes second.
-    fn or(self, earlier: Self) -> (Self, Self) {
+    pub(super) fn or(self, earlier: Self) -> (Self, Self) {
         match self.result.is_err() && earlier.result.is_ok() {
             true => (earlier, self),
             false => (self, earlier),
@@ -150,106 +149,8 @@ impl Engine {
         }
     }
 
-    /// A try, and a second beside it once it has been alone for long enough.
-    async fn hedged(
-        &self,
-        call: &Call,
-        tries: &Tries<'_>,
-        index: usize,
-        after: Duration,
-        tried: &mut Vec<usize>,
-        ledger: &mut Ledger,
-    ) -> Tried {
-        let one = self.begin(call, index, Instant::now(), false, ledger);
-        let mut first = std::pin::pin!(self.attempt(call, &call.service.backends[index], one.span));
-        let mut alone = Deadline::new(&self.clock, one.began + after);
-        let early = tokio::select! {
-            biased;
-            result = &mut first => Some(result),
-            () = alone.met() => None,
-        };
-        match early {
-            Some(result) => Tried { result, ..one },
-            None => self.beside(call, tries, one, first, tried, ledger).await,
-        }
-    }
-
-    /// A second try beside one that has no answer yet, if there is another backend and the budget has
-    /// it. Whichever brings a good answer counts; the other is cancelled.
-    async fn beside(
-        &self,
-        call: &Call,
-        tries: &Tries<'_>,
-        mut one: Tried,
-        mut first: Pin<&mut impl Future<Output = Result<Answer, Failed>>>,
-        tried: &mut Vec<usize>,
-        ledger: &mut Ledger,
-    ) -> Tried {
-        let second = self.choose(call, tries, tried, Instant::now());
-        let second = second.filter(|_| call.is_hedgeable() && self.afford(call));
-        let Some(second) = second else {
-            one.result = first.await;
-            return one;
-        };
-        tried.push(second);
-        call.service.counts.hedges.fetch_add(1, Relaxed);
-        let mut other = self.begin(call, second, Instant::now(), true, ledger);
-        let mut second =
-            std::pin::pin!(self.attempt(call, &call.service.backends[second], other.span));
-        let hedge_first = tokio::select! {
-            biased;
-            result = &mut first => { one.result = result; false }
-            result = &mut second => { other.result = result; true }
-        };
-        let is_good =
-            |tried: &Tried| tried.result.is_ok() && call.repeats(tries, &tried.result).is_none();
-        let (good, rest) = match hedge_first {
-            true if is_good(&other) => (other, one),
-            false if is_good(&one) => (one, other),
-            true => {
-                one.result = first.await;
-                one.or(other)
-            }
-            false => {
-                other.result = second.await;
-                other.or(one)
-            }
-        };
-        self.outrun(call, &rest);
-        Self::note(&rest, ledger);
-        if good.hedge && good.result.is_ok() {
-            call.service.counts.hedges_won.fetch_add(1, Relaxed);
-        }
-        good
-    }
-
-    /// What a try tells of its backend that had the time of one alone, and then was cancelled for another:
-    /// it has taken so long at least.
-    fn outrun(&self, call: &Call, tried: &Tried) {
-        let cancelled =
-            matches!(&tried.result, Err(failed) if matches!(failed.cause, Cause::Cancelled));
-        if !cancelled || tried.hedge {
-            return;
-        }
-        let backend = &call.service.backends[tried.index];
-        let now = Instant::now();
-        let took = now.saturating_duration_since(tried.began);
-        let (latency, now) = (took.as_nanos() as u64, self.nanoseconds(now));
-        if backend
-            .latency
-            .expected(now)
-            .is_none_or(|expected| latency as f64 > expected)
-        {
-            backend.latency.observe(latency, now);
-        }
-        backend.took(took);
-        if took >= call.alone() {
-            backend.failed(Mishap::Slow);
-        }
-    }
-
     /// Writes down that a try begins.
-    fn begin(
+    pub(super) fn begin(
         &self,
         call: &Call,
         index: usize,
@@ -296,7 +197,7 @@ impl Engine {
     }
 
     /// Writes a try down that is over.
-    fn note(tried: &Tried, ledger: &mut Ledger) {
+    pub(super) fn note(tried: &Tried, ledger: &mut Ledger) {
         let at = match &tried.result {
             Ok(answer) => answer.at,
             Err(_) => Instant::now(),
@@ -315,7 +216,7 @@ impl Engine {
         trace_context::span(|| self.random())
     }
 
-    fn choose(
+    pub(super) fn choose(
         &self,
         call: &Call,
         tries: &Tries<'_>,
@@ -323,19 +224,12 @@ impl Engine {
         now: Instant,
     ) -> Option<usize> {
         let backends = &call.service.backends;
-        let slots = &call.service.slots;
+        let slots = &tries.among.slots;
         if let Some(key) = tries.key
             && !slots.is_empty()
         {
-            // Of a subset the first that comes: who leaves it takes only what was its own.
-            let from = (key % slots.len() as u64) as usize;
-            let around = slots[from..].iter().chain(&slots[..from]);
-            let mut around = around.map(|slot| *slot as usize);
-            let home = match std::ptr::eq(tries.picker, &call.service.all) {
-                true => around.next(),
-                false => around.find(|index| tries.picker.has(*index)),
-            };
-            if let Some(home) = home.filter(|home| !tried.contains(home)) {
+            let home = slots[(key % slots.len() as u64) as usize] as usize;
+            if !tried.contains(&home) {
                 return Some(home);
             }
         }
@@ -348,6 +242,7 @@ impl Engine {
             }
         };
         tries
+            .among
             .picker
             .pick(|| self.random(), load, |index| tried.contains(&index))
     }
@@ -386,7 +281,11 @@ impl Call {
     }
 
     /// As what failure it is to be tried again, if the rules have that; how often is not asked.
-    fn repeats(&self, tries: &Tries<'_>, result: &Result<Answer, Failed>) -> Option<Failure> {
+    pub(super) fn repeats(
+        &self,
+        tries: &Tries<'_>,
+        result: &Result<Answer, Failed>,
+    ) -> Option<Failure> {
         let sent = Sent {
             idempotent: self.idempotent,
             begun: result.as_ref().err().is_none_or(|failed| failed.begun),
@@ -394,24 +293,6 @@ impl Call {
         };
         self.failure(result)
             .filter(|failure| may_repeat(*failure, sent, tries.rules))
-    }
-
-    /// A second copy does no harm and can be made now.
-    fn is_hedgeable(&self) -> bool {
-        let body = self.body.as_ref();
-        self.idempotent
-            && body.is_none_or(|body| body.has_come() && body.is_whole())
-            && self.head.upgrade.is_none()
-    }
-
-    /// The result of a try; `None`: it has taken long enough to ask another beside it.
-    async fn until_doubt<F: Future>(&self, mut attempt: Pin<&mut F>) -> Option<F::Output> {
-        std::future::poll_fn(|context| match attempt.as_mut().poll(context) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if self.in_doubt.take() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
     }
 }
 

@@ -20,9 +20,9 @@ use tokio::{
 use super::{
     Engine,
     clock::Deadline,
+    counted::{Counted, OfBackend},
     ledger::Ledger,
     upstream::Lease,
-    view::{Counted, OfBackend},
 };
 use crate::domain::http::exchange::Outcome;
 

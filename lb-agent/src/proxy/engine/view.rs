@@ -4,14 +4,12 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     ops::Deref,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use super::upstream::Pool;
 use crate::domain::{
     backend::CatalogHealth,
     http::{
@@ -45,16 +43,22 @@ pub(super) struct Service {
     pub(super) policy: Arc<HttpPolicy>,
     pub(super) rules: Rules,
     pub(super) backends: Vec<Arc<Backend>>,
-    pub(super) all: Picker,
-    subsets: HashMap<String, Picker>,
-    /// Maglev table over indices of backends, where values are hashed.
-    pub(super) slots: Vec<u32>,
+    all: Among,
+    subsets: HashMap<String, Among>,
     pub(super) life: Arc<Life>,
     /// Its rate limits, with what they have counted.
     pub(super) rates: Arc<Rates>,
     pub(super) counts: Arc<counts::OfService>,
     /// What it was made of.
     state: Arc<ServiceState>,
+}
+
+/// Whom a request may go to: backends of a service, known by their indices.
+#[derive(Debug)]
+pub(super) struct Among {
+    pub(super) picker: Picker,
+    /// Maglev table, where values are hashed.
+    pub(super) slots: Vec<u32>,
 }
 
 /// A service as one thread holds it: how many requests of the thread do no other thread need know, and
@@ -202,6 +206,7 @@ impl Service {
         });
         let backends: Vec<_> = backends.collect();
         let mut numbers: HashMap<Option<&str>, u32> = HashMap::new();
+        let hashes = spec.http.balance != Balance::PeakEwma;
         let candidates: Vec<Candidate> = state
             .backends
             .iter()
@@ -213,13 +218,9 @@ impl Service {
             })
             .collect();
         let subsets = spec.subset_names().into_iter().map(|subset| {
-            let picker = of_subset(&state.backends, &subset);
-            (subset, picker)
+            let among = of_subset(&state.backends, &subset, hashes);
+            (subset, among)
         });
-        let slots = match spec.http.balance {
-            Balance::PeakEwma => Vec::new(),
-            Balance::Header(_) | Balance::Cookie(_) => slots(&state.backends),
-        };
         let retry = &spec.http.retry;
         Self {
             policy: Arc::clone(&spec.http),
@@ -229,9 +230,8 @@ impl Service {
                 grpc: retry.on_grpc.iter().copied().collect(),
             },
             backends,
-            all: Picker::new(candidates),
+            all: Among::new(&state.backends, candidates, hashes),
             subsets: subsets.collect(),
-            slots,
             life: former.map_or_else(Arc::default, |known| Arc::clone(&known.life)),
             rates: match former {
                 Some(known) if known.rates.are(&spec.http.rates) => Arc::clone(&known.rates),
@@ -270,7 +270,7 @@ impl Service {
     }
 
     /// Among whom is chosen: all, or those of one subset. `None`: there is no such subset.
-    pub(super) fn picker(&self, subset: Option<&str>) -> Option<&Picker> {
+    pub(super) fn among(&self, subset: Option<&str>) -> Option<&Among> {
         match subset {
             None => Some(&self.all),
             Some(subset) => self.subsets.get(subset),
@@ -278,18 +278,40 @@ impl Service {
     }
 }
 
+impl Among {
+    /// `hashes`: values are.
+    fn new(backends: &[BackendState], candidates: Vec<Candidate>, hashes: bool) -> Self {
+        let weighted = backends.iter().zip(&candidates).zip(0..);
+        let entries: Vec<maglev::Entry> = weighted
+            .filter(|((_, candidate), _)| hashes && candidate.weight > 0)
+            .map(|((backend, candidate), id)| maglev::Entry {
+                id,
+                address: backend.address(),
+                weight: candidate.weight,
+            })
+            .collect();
+        let slots = match hashes {
+            true => maglev::build(&entries, maglev::size_for(entries.len())),
+            false => Vec::new(),
+        };
+        let picker = Picker::new(candidates);
+        Self { picker, slots }
+    }
+}
+
 /// Those of one subset. Where a split gives it nothing, so that all its weights are 0, a request
 /// that is for it goes to what is usable of it all the same.
-fn of_subset(backends: &[BackendState], subset: &str) -> Picker {
+fn of_subset(backends: &[BackendState], subset: &str, hashes: bool) -> Among {
     let candidates = |weight: &dyn Fn(&BackendState) -> u32| {
-        Picker::new(backends.iter().map(|backend| {
+        let of = backends.iter().map(|backend| {
             let own = backend.subset.as_deref() == Some(subset);
             let weight = if own { weight(backend) } else { 0 };
             Candidate { weight, group: 0 }
-        }))
+        });
+        Among::new(backends, of.collect(), hashes)
     };
     let by_share = candidates(&|backend| backend.weight);
-    if !by_share.is_empty() {
+    if !by_share.picker.is_empty() {
         return by_share;
     }
     candidates(&|backend| {
@@ -299,20 +321,6 @@ fn of_subset(backends: &[BackendState], subset: &str) -> Picker {
             || matches!(backend.instance.health, CatalogHealth::Maintenance(_));
         if out { 0 } else { backend.instance.weight }
     })
-}
-
-fn slots(backends: &[BackendState]) -> Vec<u32> {
-    let entries: Vec<maglev::Entry> = backends
-        .iter()
-        .zip(0..)
-        .filter(|(backend, _)| backend.weight > 0)
-        .map(|(backend, id)| maglev::Entry {
-            id,
-            address: backend.address(),
-            weight: backend.weight,
-        })
-        .collect();
-    maglev::build(&entries, maglev::size_for(entries.len()))
 }
 
 impl Backend {
@@ -346,49 +354,3 @@ impl Backend {
         self.gone.load(Relaxed)
     }
 }
-
-/// One more of something that is counted by all threads, as long as it lives.
-#[derive(Debug)]
-pub(super) struct Counted<T: AsRef<AtomicU32>>(T);
-
-impl<T: AsRef<AtomicU32>> Counted<T> {
-    /// Counts it in any case.
-    pub(super) fn add(counter: T) -> Self {
-        counter.as_ref().fetch_add(1, Relaxed);
-        Self(counter)
-    }
-
-    /// Counts it, unless there are `limit` already.
-    pub(super) fn below(counter: T, limit: u32) -> Option<Self> {
-        let before = counter.as_ref().fetch_add(1, Relaxed);
-        let counted = Self(counter);
-        (before < limit).then_some(counted)
-    }
-}
-
-impl<T: AsRef<AtomicU32>> Drop for Counted<T> {
-    fn drop(&mut self) {
-        self.0.as_ref().fetch_sub(1, Relaxed);
-    }
-}
-
-/// Names one counter of what is shared.
-macro_rules! counter {
-    ($name:ident, $of:ty, $held:ident => $counter:expr) => {
-        #[derive(Clone, Debug)]
-        pub(super) struct $name(pub(super) $of);
-
-        impl AsRef<AtomicU32> for $name {
-            fn as_ref(&self) -> &AtomicU32 {
-                let $held = &self.0;
-                &$counter
-            }
-        }
-    };
-}
-
-counter!(OfService, Rc<Held>, held => held.life.requests);
-counter!(OfPending, Arc<Life>, held => held.pending);
-counter!(OfBackend, Rc<Pool>, held => held.backend.requests);
-counter!(OfConnections, Arc<Backend>, held => held.connections);
-counter!(OfWanted, Arc<Backend>, held => held.wanted);

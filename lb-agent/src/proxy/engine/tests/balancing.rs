@@ -1,14 +1,18 @@
 //! Who gets which requests.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     resilience::{OK, quick},
-    rig::{Backend, Proxy, local, read_request, snapshot, weighted},
+    rig::{Backend, Proxy, SOON, local, read_request, snapshot, weighted},
 };
-use crate::domain::{http::policy::Balance, service::Protocol};
+use crate::domain::{
+    http::{exchange::Outcome, policy::Balance},
+    route::{Destination, Fits, Route},
+    service::Protocol,
+};
 
 #[test]
 fn a_cookie_leads_to_the_same_backend() {
@@ -89,5 +93,102 @@ fn who_fails_fast_is_avoided() {
             let retries = counts.retries.load(std::sync::atomic::Ordering::Relaxed);
             assert!(retries <= 2, "{retries} requests went to {failing} first");
         }
+    });
+}
+
+/// A value that is hashed leads to one backend of a subset too, and to the same as long as that is there.
+#[test]
+fn a_header_leads_to_the_same_backend_of_a_subset() {
+    local(async {
+        let answers = ["a", "b", "c", "d", "e"]
+            .map(|name| format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}").leak());
+        let mut backends = Vec::new();
+        for answer in answers {
+            backends.push(Backend::answering(answer).await);
+        }
+        let mut policy = quick();
+        policy.balance = Balance::Header("x-key".into());
+        let to = Destination {
+            subset: Some("v2".into()),
+            ..Destination::default()
+        };
+        policy.routes = vec![Arc::new(Route {
+            fits: Fits::default(),
+            to,
+        })];
+        // The last two are of the other subset.
+        let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
+        let of = |version, addresses: &[SocketAddr]| {
+            let mut all = snapshot(policy.clone(), Protocol::Http, addresses);
+            all.version = version;
+            let state = Arc::make_mut(all.services.get_mut("web").unwrap());
+            let mut spec = (*state.spec).clone();
+            spec.subsets = ["v1", "v2"]
+                .map(|name| (name.into(), Default::default()))
+                .into();
+            state.spec = Arc::new(spec);
+            for backend in &mut state.backends {
+                let other = addresses[addresses.len() - 2..].contains(&backend.address());
+                backend.subset = Some(if other { "v1" } else { "v2" }.into());
+            }
+            all
+        };
+        let proxy = Proxy::start(&of(1, &addresses)).await;
+        let homes = async || {
+            let mut homes = Vec::new();
+            for key in 0..60 {
+                let header = format!("X-Key: {key}\r\n");
+                let first = proxy.ask("GET", &header).await.body;
+                for _ in 0..3 {
+                    assert_eq!(proxy.ask("GET", &header).await.body, first, "{key}");
+                }
+                homes.push(first);
+            }
+            homes
+        };
+        let before = homes().await;
+        for name in ["a", "b", "c"] {
+            let share = before.iter().filter(|home| *home == name).count();
+            assert!((8..=36).contains(&share), "{name}: {share} of 60");
+        }
+        // The first leaves: what was not its own stays, but for the few that a table moves.
+        proxy.shared.update(&of(2, &addresses[1..]));
+        let after = homes().await;
+        let moved = before.iter().zip(&after);
+        let moved = moved.filter(|(old, new)| *old != "a" && old != new).count();
+        assert!(moved <= 6, "{moved} moved: {before:?} {after:?}");
+        assert!(!after.contains(&"a".to_owned()));
+    });
+}
+
+/// A request whose client left counts for the backend that had it, and for nobody else's answer.
+#[test]
+fn who_left_is_counted_where_it_was() {
+    local(async {
+        let hangs = Backend::start(|mut stream, _| async move {
+            while read_request(&mut stream).await.is_some() {
+                tokio::time::sleep(3 * SOON).await;
+            }
+        })
+        .await;
+        let proxy = Proxy::start(&snapshot(quick(), Protocol::Http, &[hangs.address])).await;
+        let mut stream = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        while hangs.connections() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(stream);
+        assert_eq!(proxy.record().await.outcome, Outcome::ClientGone);
+        let view = proxy.shared.view.load();
+        let routes = view.services["web"].counts.routes.all();
+        let (_, route) = &routes[0];
+        let backends = route.sum().backends.all();
+        let asked: Vec<_> = backends
+            .iter()
+            .flat_map(|((_, address), of)| of.codes.all().into_iter().map(|one| (*address, one)))
+            .collect();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        assert_eq!(asked[0].0, Some(hangs.address));
     });
 }

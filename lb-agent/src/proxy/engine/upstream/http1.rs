@@ -24,8 +24,8 @@ use super::{
 use crate::proxy::{
     HEADERS,
     engine::{
+        counted::{Counted, OfConnections},
         replay::Outgoing,
-        view::{Counted, OfConnections},
     },
 };
 

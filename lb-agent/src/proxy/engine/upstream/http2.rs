@@ -18,8 +18,8 @@ use super::{
 use crate::proxy::{
     deferred::{Deferred, Turns},
     engine::{
+        counted::{Counted, OfConnections},
         replay::Outgoing,
-        view::{Counted, OfConnections},
     },
 };
 

@@ -20,7 +20,8 @@ use crate::{
     domain::http::policy::HttpPolicy,
     proxy::engine::{
         clock::{Clock, Deadline},
-        view::{Backend, Counted, Life, OfConnections, OfPending, OfWanted},
+        counted::{Counted, OfConnections, OfPending, OfWanted},
+        view::{Backend, Life},
     },
 };
 
