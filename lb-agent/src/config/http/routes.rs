@@ -67,6 +67,7 @@ fn route(mut table: Table, report: &mut Report) -> Route {
         // What never reached a backend is tried again by the policy of the service.
         retry_on_connect_failure: false,
         retry_on_status: on_status.unwrap_or_default().into_iter().collect(),
+        ignored: Vec::new(),
     };
     table.close(report);
     Route { fits, to }
