@@ -46,7 +46,13 @@ pub(super) fn parse(kind: EntryKind, body: &[u8]) -> Result<Entries, serde_json:
     let (mut entries, mut invalid) = (BTreeMap::new(), Vec::new());
     for (position, value) in list.unwrap_or_default().into_iter().enumerate() {
         let name = value.get("Name").and_then(Value::as_str);
-        let name = name.map_or_else(|| format!("entry {}", position + 1), str::to_owned);
+        let Some(name) = given(name.map(str::to_owned)) else {
+            invalid.push(InvalidEntry::Form {
+                name: format!("entry {}", position + 1),
+                reason: "it has no Name".into(),
+            });
+            continue;
+        };
         match entry(kind, &name, value) {
             Ok(entry) => {
                 entries.insert(name, entry);
@@ -299,5 +305,7 @@ pub(super) fn parse_names(body: &[u8]) -> Result<BTreeMap<String, Vec<String>>, 
     Ok(names.map(|(name, tags)| (name, sorted(tags))).collect())
 }
 
+#[cfg(test)]
+mod mutated;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use regex::bytes::Regex;
 use toml::{Spanned, de::DeValue};
 
 use super::{
@@ -107,7 +108,8 @@ pub(super) fn rooted(value: &DeValue) -> Result<String, String> {
 
 fn expression(value: &DeValue) -> Result<String, String> {
     let text = scalar::string(value)?;
-    match whole(&text) {
+    // By itself, too: `a)|(b` is none, though something else is made of it between parentheses.
+    match Regex::new(&text).and_then(|_| whole(&text)) {
         Ok(_) => Ok(text),
         Err(error) => {
             // The last line says what, those before it show where.

@@ -5,7 +5,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Elsewhere, given, ignored, timeout};
-use crate::domain::route::{Destination, Field, Fits, Route, Text};
+use crate::domain::{
+    http::routing::whole,
+    route::{Destination, Field, Fits, Route, Text},
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -236,7 +239,8 @@ fn the_one<const N: usize>(given: [Option<Text>; N], names: &str) -> Result<Opti
         return Err(format!("of {names} only one can be given"));
     }
     if let Some(Text::Regex(text)) = &first
-        && let Err(error) = Regex::new(text)
+        // By itself, too: `a)|(b` is none, though something else is made of it between parentheses.
+        && let Err(error) = Regex::new(text).map(drop).and(whole(text).map(drop))
     {
         return Err(format!("the expression `{text}` cannot be used: {error}"));
     }

@@ -120,6 +120,16 @@ fn a_bad_route_is_named() {
         (r#"{"PathPrefix":"a"}"#, "{}", "a path is `a`"),
         (r#"{"PathRegex":"("}"#, "{}", "`(` cannot be used"),
         (
+            r#"{"PathRegex":"/a)|(?:/b"}"#,
+            "{}",
+            "`/a)|(?:/b` cannot be used",
+        ),
+        (
+            r#"{"PathRegex":"(?x)/a # b"}"#,
+            "{}",
+            "`(?x)/a # b` cannot be used",
+        ),
+        (
             r#"{"Header":[{"Exact":"1"}]}"#,
             "{}",
             "a header has no name",
