@@ -39,6 +39,15 @@ const WORDS: [&str; 26] = [
     "a\\\"\n\u{e4}",
 ];
 
+const ADDRESSES: [&str; 6] = [
+    "",
+    "0.0.0.0",
+    "::ffff:224.0.0.1",
+    "ff02::1",
+    "10.0.0.256",
+    "2001:db8::1",
+];
+
 #[test]
 fn answers_by_chance() {
     let entries: Vec<Value> = [ECHO, WEB]
@@ -54,6 +63,12 @@ fn answers_by_chance() {
         for _ in 0..random.random_range(1..6) {
             let at = random.random_range(0..list.len());
             chance::mutate(&mut random, &mut list[at], &WORDS);
+            // There are many fields, of which few decide as much as this one.
+            if let Some(address) = list[at].pointer_mut("/Service/Address")
+                && random.random_ratio(1, 4)
+            {
+                *address = json!(chance::one_of(&mut random, &ADDRESSES));
+            }
         }
         let shown = json!(list).to_string();
         let listing = parse(shown.as_bytes(), false).unwrap();
