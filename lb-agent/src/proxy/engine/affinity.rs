@@ -60,9 +60,12 @@ mod tests {
         cookie(&headers, "lb").map(<[u8]>::to_vec)
     }
 
+    /// Values of the header, and the cookie's in them.
+    type Row<'a> = (&'a [&'a [u8]], Option<&'a [u8]>);
+
     #[test]
     fn the_cookie_among_others() {
-        let rows: [(&[&[u8]], Option<&[u8]>); 9] = [
+        let rows: [Row<'_>; 9] = [
             (&[b"lb=1"], Some(b"1")),
             (&[b"a=2; lb=1;b=3"], Some(b"1")),
             (&[b"a=2", b"lb=1"], Some(b"1")),
