@@ -10,11 +10,11 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{build_ebpf, run, setup};
 
 /// Part of the names of tests that take `LB_FUZZ_SEED`, by what they feed.
-const UNITS: [(&str, &str); 7] = [
+const UNITS: [(&str, &str); 14] = [
     ("config::tests::mutated::", "configuration files"),
     (
         "domain::http::mutated::",
-        "heads of requests, traces, forwarded headers",
+        "heads of requests, traces (b3 in one header and in several), forwarded headers",
     ),
     ("domain::http::framing::tests::", "the framing of HTTP/1"),
     (
@@ -24,6 +24,28 @@ const UNITS: [(&str, &str); 7] = [
     ("proxy::front::header::tests::", "PROXY protocol headers"),
     ("domain::dtab::tests::", "delegation tables"),
     ("domain::tag_route::tests::", "tags of fabio and Traefik"),
+    ("domain::filter::mutated::", "Consul's filter expressions"),
+    (
+        "source::consul_entries::mutated::",
+        "Consul's entries, keys and names",
+    ),
+    (
+        "source::consul_wire::mutated::",
+        "Consul's answers on instances",
+    ),
+    (
+        "domain::http::grpc::tests::",
+        "calls of gRPC and their times",
+    ),
+    (
+        "domain::http::routing::hosts::tests::",
+        "names of hosts, and the index of them",
+    ),
+    ("proxy::engine::affinity::tests::", "cookies"),
+    (
+        "proxy::front::connection::tests::",
+        "the first bytes of a connection",
+    ),
 ];
 
 /// What `cargo xtask fuzz` takes.

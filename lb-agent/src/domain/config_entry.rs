@@ -71,6 +71,12 @@ pub struct Resolver {
     /// How long a connection may take to come about. For the proxy: in the kernel, the client's
     /// own patience decides.
     pub connect_timeout: Option<Duration>,
+    /// Fields on requests that nothing is made of.
+    #[serde(default)]
+    pub ignored: Vec<String>,
+    /// What of a failover leads to where nothing here leads, each with the reason.
+    #[serde(default)]
+    pub left_out: Vec<String>,
 }
 
 impl Resolver {
@@ -136,6 +142,9 @@ pub struct Leg {
     pub service: Option<String>,
     /// The subset of that.
     pub subset: Option<String>,
+    /// Fields that nothing is made of.
+    #[serde(default)]
+    pub ignored: Vec<String>,
 }
 
 impl Leg {

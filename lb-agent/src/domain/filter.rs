@@ -165,6 +165,8 @@ impl Operator {
 }
 
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;

@@ -84,6 +84,9 @@ pub struct Destination {
     pub retry_on_connect_failure: bool,
     /// One of them on these answers.
     pub retry_on_status: Vec<u16>,
+    /// Fields of Consul's that nothing is made of.
+    #[serde(default)]
+    pub ignored: Vec<String>,
 }
 
 impl Destination {

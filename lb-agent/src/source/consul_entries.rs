@@ -2,6 +2,7 @@
 //!
 //! As with instances, one that cannot be read does not take the others with it.
 
+mod resolver;
 mod router;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,10 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use self::router::WireRouter;
+use self::{resolver::WireResolver, router::WireRouter};
 use crate::domain::{
-    config_entry::{ConfigEntry, EntryKind, Leg, Resolver, ResolverSubset, Target},
-    filter::Filter,
+    config_entry::{ConfigEntry, EntryKind, Leg},
     fleet,
     split::Shares,
     sync::KeyValue,
@@ -24,6 +24,8 @@ use crate::domain::{
 pub(super) enum InvalidEntry {
     #[error("`{name}` has not the form that Consul documents: {reason}")]
     Form { name: String, reason: String },
+    #[error("`{name}` cannot be followed: {reason}")]
+    Unusable { name: String, reason: String },
     #[error("the weight {weight} in `{name}` is not from 0 to 100")]
     Weight { name: String, weight: f64 },
     #[error("all weights in `{name}` are 0")]
@@ -44,7 +46,13 @@ pub(super) fn parse(kind: EntryKind, body: &[u8]) -> Result<Entries, serde_json:
     let (mut entries, mut invalid) = (BTreeMap::new(), Vec::new());
     for (position, value) in list.unwrap_or_default().into_iter().enumerate() {
         let name = value.get("Name").and_then(Value::as_str);
-        let name = name.map_or_else(|| format!("entry {}", position + 1), str::to_owned);
+        let Some(name) = given(name.map(str::to_owned)) else {
+            invalid.push(InvalidEntry::Form {
+                name: format!("entry {}", position + 1),
+                reason: "it has no Name".into(),
+            });
+            continue;
+        };
         match entry(kind, &name, value) {
             Ok(entry) => {
                 entries.insert(name, entry);
@@ -72,7 +80,7 @@ fn entry(kind: EntryKind, name: &str, value: Value) -> Result<ConfigEntry, Inval
         EntryKind::Router => {
             let wire: WireRouter = serde_json::from_value(value).map_err(form)?;
             let routes = wire.into_routes(name);
-            let routes = routes.map_err(|reason| InvalidEntry::Form {
+            let routes = routes.map_err(|reason| InvalidEntry::Unusable {
                 name: name.into(),
                 reason,
             })?;
@@ -93,40 +101,6 @@ struct WireDefaults {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct WireResolver {
-    default_subset: Option<String>,
-    subsets: Option<BTreeMap<String, WireSubset>>,
-    redirect: Option<WireRedirect>,
-    failover: Option<BTreeMap<String, WireFailover>>,
-    connect_timeout: Option<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WireSubset {
-    filter: Option<String>,
-    #[serde(default)]
-    only_passing: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WireRedirect {
-    service: Option<String>,
-    service_subset: Option<String>,
-    datacenter: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WireFailover {
-    service: Option<String>,
-    service_subset: Option<String>,
-    datacenters: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
 struct WireSplitter {
     splits: Option<Vec<WireSplit>>,
 }
@@ -138,6 +112,10 @@ struct WireSplit {
     weight: f64,
     service: Option<String>,
     service_subset: Option<String>,
+    request_headers: Option<Value>,
+    response_headers: Option<Value>,
+    #[serde(flatten)]
+    elsewhere: Elsewhere,
 }
 
 /// Consul writes an empty text for what is not given.
@@ -145,55 +123,51 @@ fn given(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-impl WireResolver {
-    fn into_resolver(self, name: &str) -> Result<Resolver, InvalidEntry> {
-        let own = |service| given(service).unwrap_or_else(|| name.to_owned());
-        let subsets = self.subsets.unwrap_or_default().into_iter();
-        let failover = self.failover.unwrap_or_default().into_iter();
-        let connect_timeout = match self.connect_timeout {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(timeout(&value).ok_or_else(|| InvalidEntry::Form {
-                name: name.into(),
-                reason: format!("its ConnectTimeout is {value}"),
-            })?),
+/// What leads to where nothing here leads: out of the namespace, or the cluster.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Elsewhere {
+    namespace: Option<String>,
+    partition: Option<String>,
+    peer: Option<String>,
+    sameness_group: Option<String>,
+}
+
+impl Elsewhere {
+    /// The field that does, if one does.
+    fn field(&self) -> Option<&'static str> {
+        let fields = [
+            ("Peer", &self.peer),
+            ("SamenessGroup", &self.sameness_group),
+            // Of these Consul Enterprise writes the default, too.
+            ("Namespace", &self.namespace),
+            ("Partition", &self.partition),
+        ];
+        let leads = |text: &Option<String>| {
+            let text = text.as_deref().unwrap_or_default();
+            !["", "default"].contains(&text)
         };
-        Ok(Resolver {
-            default_subset: given(self.default_subset),
-            subsets: subsets
-                .map(|(subset, wire)| {
-                    let filter = given(wire.filter).map(|text| Filter::parse(&text));
-                    let subset_of = ResolverSubset {
-                        filter: filter.transpose().map_err(|error| error.to_string()),
-                        only_passing: wire.only_passing,
-                    };
-                    (subset, subset_of)
-                })
-                .collect(),
-            redirect: self.redirect.map(|wire| Target {
-                service: own(wire.service),
-                subset: given(wire.service_subset),
-                datacenter: given(wire.datacenter),
-            }),
-            failover: failover
-                .map(|(subset, wire)| {
-                    let service = own(wire.service);
-                    let to = given(wire.service_subset);
-                    let target = |datacenter| Target {
-                        service: service.clone(),
-                        subset: to.clone(),
-                        datacenter,
-                    };
-                    let datacenters = wire.datacenters.unwrap_or_default();
-                    let targets = match datacenters.is_empty() {
-                        true => vec![target(None)],
-                        false => datacenters.into_iter().map(|dc| target(Some(dc))).collect(),
-                    };
-                    (subset, targets)
-                })
-                .collect(),
-            connect_timeout: connect_timeout.filter(|timeout| !timeout.is_zero()),
-        })
+        let mut fields = fields.into_iter();
+        fields.find(|(_, text)| leads(text)).map(|(name, _)| name)
     }
+}
+
+/// Whether a field says anything: Consul writes `null`, an empty value or none for what does not.
+fn says(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        Some(Value::String(text)) => !["", "0s"].contains(&text.as_str()),
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Object(fields)) => fields.values().any(|field| says(Some(field))),
+    }
+}
+
+/// Which of these fields say something that nothing is made of.
+fn ignored<const N: usize>(fields: [(&str, &Option<Value>); N]) -> Vec<String> {
+    let said = fields.into_iter().filter(|(_, value)| says(value.as_ref()));
+    said.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Go's way to write a span: `"1m30s"`, or nanoseconds.
@@ -215,11 +189,21 @@ impl WireSplitter {
                     weight: split.weight,
                 });
             }
+            if let Some(field) = split.elsewhere.field() {
+                return Err(InvalidEntry::Unusable {
+                    name: name.into(),
+                    reason: format!("{field} of a split is not supported"),
+                });
+            }
             legs.push(Leg {
                 // Consul counts in hundredths of a percent, as the shares here do.
                 share: (split.weight / 100.0 * f64::from(Shares::MAX)).round() as u32,
                 service: given(split.service).filter(|service| service != name),
                 subset: given(split.service_subset),
+                ignored: ignored([
+                    ("RequestHeaders", &split.request_headers),
+                    ("ResponseHeaders", &split.response_headers),
+                ]),
             });
         }
         if legs.iter().all(|leg| leg.share == 0) {
@@ -321,5 +305,7 @@ pub(super) fn parse_names(body: &[u8]) -> Result<BTreeMap<String, Vec<String>>, 
     Ok(names.map(|(name, tags)| (name, sorted(tags))).collect())
 }
 
+#[cfg(test)]
+mod mutated;
 #[cfg(test)]
 mod tests;

@@ -366,4 +366,6 @@ fn first_line(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use regex::bytes::Regex;
 use toml::{Spanned, de::DeValue};
 
 use super::{
@@ -74,6 +75,7 @@ fn route(mut table: Table, report: &mut Report) -> Route {
         // What never reached a backend is tried again whatever else is: here statuses are named only.
         retry_on_connect_failure: !on_status.is_empty(),
         retry_on_status: on_status,
+        ignored: Vec::new(),
     };
     table.close(report);
     Route { fits, to }
@@ -113,7 +115,8 @@ pub(super) fn rooted(value: &DeValue) -> Result<String, String> {
 
 fn expression(value: &DeValue) -> Result<String, String> {
     let text = scalar::string(value)?;
-    match whole(&text) {
+    // By itself, too: `a)|(b` is none, though something else is made of it between parentheses.
+    match Regex::new(&text).and_then(|_| whole(&text)) {
         Ok(_) => Ok(text),
         Err(error) => {
             // The last line says what, those before it show where.

@@ -97,6 +97,10 @@ fn what_is_wrong_with_routes() {
             &["`(` cannot be used: unclosed group"],
         ),
         (
+            "[{ path_regex = ▶\"/a)|(?:/b\" }]",
+            &["`/a)|(?:/b` cannot be used: unopened group"],
+        ),
+        (
             "[{ rewrite = ▶\"/b\", path_regex = \"/a\" }]",
             &["needs `path` or `path_prefix`"],
         ),

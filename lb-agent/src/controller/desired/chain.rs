@@ -228,6 +228,7 @@ impl Desired {
         if let Some(timeout) = resolver.connect_timeout {
             chain.take_patience(timeout);
         }
+        chain.tell_unfollowed(resolver, service);
         if let Some(only) = &target.subset {
             let rule = resolver.subsets.get(only).map(|subset| subset.rule());
             let rule = rule.unwrap_or_default();
@@ -254,6 +255,10 @@ impl Desired {
     fn take_legs(&self, service: &str, resolver: Option<&Resolver>, chain: &mut Chain) {
         let mut shares: BTreeMap<String, u32> = BTreeMap::new();
         let default = resolver.and_then(|resolver| resolver.default_subset.clone());
+        if chain.spec.protocol.is_proxied() {
+            let ignored = self.legs(service).iter().map(|leg| &leg.ignored[..]);
+            chain.tell_ignored(EntryKind::Splitter, service, "split", ignored);
+        }
         for leg in self.legs(service) {
             let label = match (leg.target(), leg.subset.clone().or(default.clone())) {
                 (Some(target), _) => {

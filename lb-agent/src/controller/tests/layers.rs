@@ -23,6 +23,7 @@ fn splitter(legs: &[(&str, u32)]) -> Option<ConfigEntry> {
         share: percent * 100,
         service: None,
         subset: Some((*subset).to_owned()),
+        ignored: Vec::new(),
     });
     Some(ConfigEntry::Splitter(legs.collect()))
 }

@@ -62,4 +62,71 @@ mod tests {
             assert_eq!(parse(text.as_bytes()), expected, "{text}");
         }
     }
+
+    /// Beside the grammar of "gRPC over HTTP/2", and counted in nanoseconds.
+    #[test]
+    fn by_chance() {
+        let good = [
+            "1H",
+            "20M",
+            "3S",
+            "250m",
+            "99999999u",
+            "0n",
+            "123456789n",
+            "00000001S",
+        ];
+        let good = good.map(str::as_bytes);
+        let grammar = regex::bytes::Regex::new("(?-u)^([0-9]{1,8})([HMSmun])$").unwrap();
+        let mut random = crate::domain::chance::of_test(33);
+        let mut accepted = 0;
+        for _ in 0..20_000 {
+            let text = crate::domain::chance::mutated(&mut random, &good, b"09HMSmun -+.s\xff");
+            let expected = grammar.captures(&text).map(|parts| {
+                let digits = parts[1].iter();
+                let number = digits.fold(0, |number, digit| number * 10 + u128::from(digit - b'0'));
+                number
+                    * match parts[2][0] {
+                        b'H' => 3_600_000_000_000,
+                        b'M' => 60_000_000_000,
+                        b'S' => 1_000_000_000,
+                        b'm' => 1_000_000,
+                        b'u' => 1_000,
+                        _ => 1,
+                    }
+            });
+            let shown = String::from_utf8_lossy(&text);
+            assert_eq!(
+                parse(&text).map(|time| time.as_nanos()),
+                expected,
+                "{shown}"
+            );
+            accepted += usize::from(expected.is_some());
+        }
+        assert!((4_000..19_000).contains(&accepted), "{accepted}");
+    }
+
+    #[test]
+    fn calls_by_chance() {
+        let good: [&[u8]; 4] = [
+            b"application/grpc",
+            b"application/grpc+proto",
+            b"application/grpc;charset=utf-8",
+            b"application/grpc-web",
+        ];
+        let grammar = regex::bytes::Regex::new("(?s-u)^application/grpc(?:[+;].*)?$").unwrap();
+        let mut random = crate::domain::chance::of_test(34);
+        let mut calls = 0;
+        for _ in 0..10_000 {
+            let text = crate::domain::chance::mutated(&mut random, &good, b"+;- ,Ag/\xff");
+            let Ok(value) = http::HeaderValue::from_bytes(&text) else {
+                continue;
+            };
+            let expected = grammar.is_match(value.as_bytes());
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, value)]);
+            assert_eq!(is_call(&headers), expected, "{headers:?}");
+            calls += usize::from(expected);
+        }
+        assert!((1_000..9_000).contains(&calls), "{calls}");
+    }
 }

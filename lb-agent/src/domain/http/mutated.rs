@@ -1,6 +1,8 @@
 //! Each reader of headers against values made by chance of good ones: nothing panics, nothing is
 //! accepted that a second reading of its grammar refuses, and what is written can be read again.
 
+mod several;
+
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header::HOST};

@@ -338,4 +338,37 @@ mod tests {
             assert_eq!(version(begun), expected, "{begun:?}");
         }
     }
+
+    /// However much is there: the first byte that differs decides, none before it, and what is
+    /// decided stays so.
+    #[test]
+    fn first_bytes_by_chance() {
+        let good: [&[u8]; 4] = [
+            PREFACE,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x12\x04\0",
+            b"POST / HTTP/1.1\r\n\r\n",
+            b"PRI * HTTP/1.1\r\n\r\n",
+        ];
+        let mut random = crate::domain::chance::of_test(38);
+        let mut counts = [0; 3];
+        for _ in 0..10_000 {
+            let bytes = crate::domain::chance::mutated(&mut random, &good, b"PRISM*\r\n /\0\xff");
+            let same = bytes.iter().zip(PREFACE).take_while(|(a, b)| a == b);
+            let same = same.count();
+            for length in 0..=bytes.len() {
+                let expected = match (same >= PREFACE.len(), length > same) {
+                    (true, _) => (length >= PREFACE.len()).then_some(Version::Http2),
+                    (false, true) => Some(Version::Http1),
+                    (false, false) => None,
+                };
+                assert_eq!(version(&bytes[..length]), expected, "{bytes:?} to {length}");
+            }
+            counts[match version(&bytes) {
+                None => 0,
+                Some(Version::Http1) => 1,
+                Some(Version::Http2) => 2,
+            }] += 1;
+        }
+        assert!(counts.iter().all(|count| *count > 200), "{counts:?}");
+    }
 }

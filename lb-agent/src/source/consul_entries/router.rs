@@ -6,8 +6,11 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{given, timeout};
-use crate::domain::route::{Destination, Field, Fits, Route, Text};
+use super::{Elsewhere, given, ignored, timeout};
+use crate::domain::{
+    http::routing::whole,
+    route::{Destination, Field, Fits, Route, Text},
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -34,6 +37,7 @@ struct WireHttp {
     path_exact: Option<String>,
     path_prefix: Option<String>,
     path_regex: Option<String>,
+    case_insensitive: bool,
     header: Option<Vec<WireField>>,
     query_param: Option<Vec<WireField>>,
     methods: Option<Vec<String>>,
@@ -49,22 +53,32 @@ struct WireField {
     exact: Option<String>,
     prefix: Option<String>,
     suffix: Option<String>,
+    contains: Option<String>,
     regex: Option<String>,
+    #[serde(default)]
+    ignore_case: bool,
     #[serde(default)]
     invert: bool,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase")]
 struct WireDestination {
     service: Option<String>,
     service_subset: Option<String>,
     prefix_rewrite: Option<String>,
     request_timeout: Option<Value>,
-    idle_timeout: Option<Value>,
+    #[serde(default)]
     num_retries: u32,
+    #[serde(default)]
     retry_on_connect_failure: bool,
     retry_on_status_codes: Option<Vec<u16>>,
+    retry_on: Option<Value>,
+    idle_timeout: Option<Value>,
+    request_headers: Option<Value>,
+    response_headers: Option<Value>,
+    #[serde(flatten)]
+    elsewhere: Option<Elsewhere>,
 }
 
 impl WireRouter {
@@ -95,6 +109,13 @@ impl WireHttp {
         if let Some(Text::Exact(text) | Text::Prefix(text)) = &path {
             rooted("a path", text)?;
         }
+        let path = match path {
+            // Expressions say it themselves.
+            Some(path @ (Text::Exact(_) | Text::Prefix(_))) if self.case_insensitive => {
+                Some(whatever_case(&path))
+            }
+            path => path,
+        };
         let fields = |fields: Option<Vec<WireField>>, what| {
             let fields = fields.unwrap_or_default().into_iter();
             let read = fields.map(|field| field.into_field(what));
@@ -121,17 +142,24 @@ impl WireField {
         if self.name.is_empty() {
             return Err(format!("a {what} has no name"));
         }
+        let regex = given(self.regex);
+        let is_expression = regex.is_some();
         let text = [
             self.present.then_some(Text::Present),
             given(self.exact).map(Text::Exact),
             given(self.prefix).map(Text::Prefix),
             given(self.suffix).map(Text::Suffix),
-            given(self.regex).map(Text::Regex),
+            given(self.contains).map(|part| Text::Regex(containing(&part))),
+            regex.map(Text::Regex),
         ];
-        let text = the_one(text, "Present, Exact, Prefix, Suffix and Regex")?;
+        let text = the_one(text, "Present, Exact, Prefix, Suffix, Contains and Regex")?;
+        // Consul takes no condition for "it is there".
+        let text = text.unwrap_or(Text::Present);
         Ok(Field {
-            // Consul takes no condition for "it is there".
-            text: text.unwrap_or(Text::Present),
+            text: match self.ignore_case && !is_expression {
+                true => whatever_case(&text),
+                false => text,
+            },
             name: self.name,
             invert: self.invert,
         })
@@ -140,11 +168,16 @@ impl WireField {
 
 impl WireDestination {
     fn into_destination(self, name: &str, fits: &Fits) -> Result<Destination, String> {
+        if let Some(field) = self.elsewhere.and_then(|elsewhere| elsewhere.field()) {
+            return Err(format!("{field} of its destination is not supported"));
+        }
         let rewrite = given(self.prefix_rewrite);
         if let Some(text) = &rewrite {
             rooted("PrefixRewrite", text)?;
             if !matches!(&fits.path, Some(Text::Exact(_) | Text::Prefix(_))) {
-                return Err("PrefixRewrite needs a PathPrefix or PathExact".into());
+                return Err(
+                    "PrefixRewrite needs a PathPrefix or PathExact, and no CaseInsensitive".into(),
+                );
             }
         }
         let wait = time("RequestTimeout", self.request_timeout)?;
@@ -165,6 +198,11 @@ impl WireDestination {
             retries: Some(self.num_retries).filter(|retries| *retries > 0),
             retry_on_connect_failure: self.retry_on_connect_failure,
             retry_on_status: codes,
+            ignored: ignored([
+                ("RetryOn", &self.retry_on),
+                ("RequestHeaders", &self.request_headers),
+                ("ResponseHeaders", &self.response_headers),
+            ]),
         })
     }
 }
@@ -176,6 +214,23 @@ fn time(what: &str, value: Option<Value>) -> Result<Option<Duration>, String> {
     };
     let time = timeout(&value).ok_or_else(|| format!("its {what} is {value}"))?;
     Ok(Some(time).filter(|time| !time.is_zero()))
+}
+
+/// An expression, which fits a text as a whole, for one with this part.
+fn containing(part: &str) -> String {
+    format!("(?s:.*){}(?s:.*)", regex::escape(part))
+}
+
+/// The same condition for small and capital letters alike.
+fn whatever_case(text: &Text) -> Text {
+    let expression = match text {
+        Text::Present => return Text::Present,
+        Text::Exact(text) => regex::escape(text),
+        Text::Prefix(text) => format!("{}(?s:.*)", regex::escape(text)),
+        Text::Suffix(text) => format!("(?s:.*){}", regex::escape(text)),
+        Text::Regex(text) => text.clone(),
+    };
+    Text::Regex(format!("(?i:{expression})"))
 }
 
 fn rooted(what: &str, text: &str) -> Result<(), String> {
@@ -193,7 +248,8 @@ fn the_one<const N: usize>(given: [Option<Text>; N], names: &str) -> Result<Opti
         return Err(format!("of {names} only one can be given"));
     }
     if let Some(Text::Regex(text)) = &first
-        && let Err(error) = Regex::new(text)
+        // By itself, too: `a)|(b` is none, though something else is made of it between parentheses.
+        && let Err(error) = Regex::new(text).map(drop).and(whole(text).map(drop))
     {
         return Err(format!("the expression `{text}` cannot be used: {error}"));
     }
@@ -201,96 +257,4 @@ fn the_one<const N: usize>(given: [Option<Text>; N], names: &str) -> Result<Opti
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{
-        super::{ConfigEntry, EntryKind, parse},
-        *,
-    };
-
-    /// As Consul 1.8.7 writes it.
-    #[test]
-    fn a_router_is_read_whole() {
-        let body = br#"[{"Kind":"service-router","Name":"web","Routes":[
-            {"Match":{"HTTP":{"PathPrefix":"/admin","Header":[
-                {"Name":"x-debug","Present":true},{"Name":"x-who","Regex":"^a+$","Invert":true}],
-                "QueryParam":[{"Name":"v","Exact":"2"}],"Methods":["get","HEAD"]}},
-             "Destination":{"Service":"admin","ServiceSubset":"v2","PrefixRewrite":"/",
-                "RequestTimeout":"1.5s","IdleTimeout":"20s","NumRetries":3,"RetryOnConnectFailure":true,
-                "RetryOnStatusCodes":[502,503]}},
-            {"Match":null,"Destination":{"Service":"web","RequestTimeout":"0s","IdleTimeout":0}}],
-            "CreateIndex":7,"ModifyIndex":9}]"#;
-        let (entries, invalid) = parse(EntryKind::Router, body).unwrap();
-        assert_eq!(invalid, []);
-        let ConfigEntry::Router(routes) = &entries["web"] else {
-            panic!("{entries:?}");
-        };
-        let told: Vec<String> = routes.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            told,
-            [
-                "GET,HEAD /admin* with header x-debug without header x-who = ~^a+$ with parameter v = 2 to admin.v2",
-                "* to the service itself"
-            ]
-        );
-        let to = Destination {
-            service: Some("admin".into()),
-            subset: Some("v2".into()),
-            prefix_rewrite: Some("/".into()),
-            timeout: Some(Duration::from_millis(1500)),
-            connect: None,
-            per_try: None,
-            idle: Some(Duration::from_secs(20)),
-            retries: Some(3),
-            retry_on_connect_failure: true,
-            retry_on_status: vec![502, 503],
-        };
-        assert_eq!(routes[0].to, to);
-        assert_eq!(routes[1].to, Destination::default());
-    }
-
-    /// Rows of a match and a destination that cannot be used, and what is said of it.
-    #[test]
-    fn a_bad_route_is_named() {
-        let rows = [
-            (
-                r#"{"PathExact":"/a","PathPrefix":"/b"}"#,
-                "{}",
-                "route 1: of PathExact, PathPrefix",
-            ),
-            (r#"{"PathPrefix":"a"}"#, "{}", "a path is `a`"),
-            (r#"{"PathRegex":"("}"#, "{}", "`(` cannot be used"),
-            (
-                r#"{"Header":[{"Exact":"1"}]}"#,
-                "{}",
-                "a header has no name",
-            ),
-            (
-                r#"{"Header":[{"Name":"x","Exact":"1","Prefix":"2"}]}"#,
-                "{}",
-                "only one can be given",
-            ),
-            (r#"{"Methods":["GE T"]}"#, "{}", "`GE T` is no method"),
-            ("{}", r#"{"PrefixRewrite":"/"}"#, "needs a PathPrefix"),
-            (
-                r#"{"PathPrefix":"/a"}"#,
-                r#"{"PrefixRewrite":"b"}"#,
-                "PrefixRewrite is `b`",
-            ),
-            (
-                "{}",
-                r#"{"RequestTimeout":"soon"}"#,
-                "its RequestTimeout is \"soon\"",
-            ),
-            ("{}", r#"{"RetryOnStatusCodes":[99]}"#, "99 is no status"),
-        ];
-        for (http, to, part) in rows {
-            let body = format!(
-                r#"[{{"Name":"web","Routes":[{{"Match":{{"HTTP":{http}}},"Destination":{to}}}]}}]"#
-            );
-            let (entries, invalid) = parse(EntryKind::Router, body.as_bytes()).unwrap();
-            assert!(entries.is_empty(), "{body}");
-            let told = invalid[0].to_string();
-            assert!(told.contains(part) && told.contains("`web`"), "{told}");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Bodies as a Consul 1.8.7 writes them, and what is made of them.
 
 use super::*;
+use crate::domain::filter::Filter;
 
 #[test]
 fn a_resolver_is_read_whole() {
@@ -47,6 +48,7 @@ fn splitters_and_defaults_are_read() {
         share,
         service: service.map(Into::into),
         subset: subset.map(Into::into),
+        ignored: Vec::new(),
     };
     let legs = vec![
         leg(8995, None, Some("v1")),
@@ -94,6 +96,26 @@ fn one_bad_entry_is_left_out_and_named() {
         invalid[0]
             .to_string()
             .contains("ConnectTimeout is \"soon\"")
+    );
+}
+
+#[test]
+fn what_is_ignored_of_a_split_is_named() {
+    let body = br#"[{"Name":"web","Splits":[
+        {"Weight":50,"RequestHeaders":{"Set":{"x":"1"}},"ResponseHeaders":{"Add":{}}},
+        {"Weight":50,"ServiceSubset":"v2","Namespace":"default","ResponseHeaders":{"Add":{"x":"1"}}}]}]"#;
+    let (entries, invalid) = parse(EntryKind::Splitter, body).unwrap();
+    let Some(ConfigEntry::Splitter(legs)) = entries.get("web") else {
+        panic!("{invalid:?}");
+    };
+    let ignored: Vec<_> = legs.iter().map(|leg| &leg.ignored[..]).collect();
+    assert_eq!(ignored, [["RequestHeaders"], ["ResponseHeaders"]]);
+    let elsewhere = br#"[{"Name":"web","Splits":[{"Weight":100,"Partition":"p"}]}]"#;
+    let (_, invalid) = parse(EntryKind::Splitter, elsewhere).unwrap();
+    let told = invalid[0].to_string();
+    assert_eq!(
+        told,
+        "`web` cannot be followed: Partition of a split is not supported"
     );
 }
 

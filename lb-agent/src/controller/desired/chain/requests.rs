@@ -1,10 +1,10 @@
 //! What Consul's entries say of requests: for the proxy, if it serves the service.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Chain, Desired};
 use crate::domain::{
-    config_entry::{ConfigEntry, EntryKind},
+    config_entry::{ConfigEntry, EntryKind, Resolver},
     http::policy::Timeouts,
 };
 
@@ -33,6 +33,8 @@ impl Desired {
             && !routes.is_empty()
         {
             if proxied {
+                let ignored = routes.iter().map(|route| &route.to.ignored[..]);
+                chain.tell_ignored(EntryKind::Router, own, "route", ignored);
                 chain.router = routes.iter().cloned().map(Arc::new).collect();
             } else {
                 let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
@@ -47,6 +49,42 @@ impl Desired {
 }
 
 impl Chain {
+    /// Notes which fields of an entry nothing is made of, each once: `ignored` by its parts. No problem of the
+    /// service: whoever writes them may mean another proxy.
+    pub(super) fn tell_ignored<'a>(
+        &mut self,
+        kind: EntryKind,
+        service: &str,
+        part: &str,
+        ignored: impl Iterator<Item = &'a [String]>,
+    ) {
+        let mut parts: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (number, fields) in (1..).zip(ignored) {
+            for field in fields {
+                parts.entry(field).or_default().push(number.to_string());
+            }
+        }
+        for (field, numbers) in parts {
+            let numbers = numbers.join(", ");
+            self.notes.push(format!(
+                "the {kind} of {service} in Consul has {field} ({part} {numbers}), which is not supported and is ignored"
+            ));
+        }
+    }
+
+    /// The same of a resolver, and what is left out of its failover.
+    pub(super) fn tell_unfollowed(&mut self, resolver: &Resolver, service: &str) {
+        for what in &resolver.left_out {
+            let text = format!("of the service-resolver of {service} in Consul {what}");
+            self.problems.push(text);
+        }
+        for field in &resolver.ignored {
+            self.notes.push(format!(
+                "the service-resolver of {service} in Consul has {field}, which is not supported and is ignored"
+            ));
+        }
+    }
+
     /// Takes in how long a connection may take to come about.
     pub(super) fn take_patience(&mut self, timeout: Duration) {
         if !self.spec.protocol.is_proxied() {

@@ -130,28 +130,4 @@ fn name_of<'b>(host: &str, small: &'b mut [u8; LONGEST]) -> Option<&'b str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_host() {
-        let long = "x".repeat(254);
-        let rows = [
-            ("echo", Some("echo")),
-            ("Echo.Consul.LOCALHOST:4140", Some("echo.consul.localhost")),
-            ("echo.:80", Some("echo")),
-            ("echo.", Some("echo")),
-            ("echo:", Some("echo")),
-            ("[2001:DB8::1]:80", Some("[2001:db8::1]")),
-            ("[2001:db8::1]", Some("[2001:db8::1]")),
-            ("", None),
-            (":80", None),
-            (".", None),
-            (&long, None),
-        ];
-        for (host, expected) in rows {
-            let mut small = [0; LONGEST];
-            assert_eq!(name_of(host, &mut small), expected, "{host}");
-        }
-    }
-}
+mod tests;

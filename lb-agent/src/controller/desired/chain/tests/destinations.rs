@@ -150,3 +150,49 @@ fn the_connect_timeout_of_a_resolver_counts_unless_the_file_has_one() {
         assert_eq!(found, expected, "{configured}");
     }
 }
+
+/// Noted once for a service whose requests are served, and no problem of it; what is left out is one.
+#[test]
+fn what_of_an_entry_is_ignored_is_told() {
+    for (protocol, told) in [("http", true), ("tcp", false)] {
+        let mut rig = Rig::new(&format!("protocol = \"{protocol}\"\n"));
+        rig.list("echo", "1");
+        let Some(ConfigEntry::Router(mut routes)) = router(&["echo", "echo", "echo"]) else {
+            panic!("no router");
+        };
+        routes[0].to.ignored = vec!["RetryOn".into(), "RequestHeaders".into()];
+        routes[2].to.ignored = vec!["RetryOn".into()];
+        let routes = Some(ConfigEntry::Router(routes));
+        rig.entry(EntryKind::Router, "echo", routes);
+        let leg = Leg {
+            share: 10_000,
+            service: None,
+            subset: None,
+            ignored: vec!["RequestHeaders".into()],
+        };
+        let legs = Some(ConfigEntry::Splitter(vec![leg]));
+        rig.entry(EntryKind::Splitter, "echo", legs);
+        let resolver = Resolver {
+            ignored: vec!["LoadBalancer".into()],
+            left_out: vec!["target 1 of the Failover of * is left out: why".into()],
+            ..Resolver::default()
+        };
+        rig.resolver("echo", resolver);
+        rig.shares();
+        let problems = rig.problems();
+        assert!(
+            problems.contains("service-resolver of echo in Consul target 1 of the Failover"),
+            "{problems}"
+        );
+        let notes = rig.notes();
+        for part in [
+            "service-router of echo in Consul has RetryOn (route 1, 3), which is not supported",
+            "service-router of echo in Consul has RequestHeaders (route 1), which",
+            "service-splitter of echo in Consul has RequestHeaders (split 1), which",
+        ] {
+            assert_eq!(notes.matches(part).count(), usize::from(told), "{notes}");
+        }
+        assert!(notes.contains("service-resolver of echo in Consul has LoadBalancer, which"));
+        assert!(!problems.contains("not supported"), "{problems}");
+    }
+}

@@ -78,6 +78,7 @@ impl Rig {
             share: *share,
             service: given(service),
             subset: given(subset),
+            ignored: Vec::new(),
         });
         let entry = ConfigEntry::Splitter(legs.collect());
         self.entry(EntryKind::Splitter, service, Some(entry));
