@@ -46,6 +46,8 @@ mod few_ports;
 mod flows;
 #[path = "e2e/full_disk.rs"]
 mod full_disk;
+#[path = "e2e/guests.rs"]
+mod guests;
 #[path = "e2e/health.rs"]
 mod health;
 #[path = "e2e/json.rs"]
@@ -94,6 +96,8 @@ mod proxy_load;
 mod proxy_resolver;
 #[path = "e2e/proxy_restart.rs"]
 mod proxy_restart;
+#[path = "e2e/proxy_restart_h2.rs"]
+mod proxy_restart_h2;
 #[path = "e2e/proxy_scene.rs"]
 mod proxy_scene;
 #[path = "e2e/proxy_seen.rs"]
