@@ -92,6 +92,8 @@ mod proxy_h2_frames;
 mod proxy_limits;
 #[path = "e2e/proxy_load.rs"]
 mod proxy_load;
+#[path = "e2e/proxy_metrics.rs"]
+mod proxy_metrics;
 #[path = "e2e/proxy_resolver.rs"]
 mod proxy_resolver;
 #[path = "e2e/proxy_restart.rs"]
@@ -110,6 +112,8 @@ mod proxy_tls;
 mod proxy_traces;
 #[path = "e2e/proxy_wire.rs"]
 mod proxy_wire;
+#[path = "e2e/proxy_wrk.rs"]
+mod proxy_wrk;
 #[path = "e2e/publish.rs"]
 mod publish;
 #[path = "e2e/raw.rs"]

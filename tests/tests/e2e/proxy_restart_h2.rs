@@ -161,6 +161,15 @@ fn assert_no_failures(records: &[Arc<Record>], agent: &Agent) {
     );
 }
 
+/// Has the WebSocket's client leave, at the latest when the story ends early.
+struct Leave<'a>(&'a AtomicBool);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn streams_calls_and_tunnels_live_through_a_restart() {
     /// Three seconds of it.
@@ -178,6 +187,7 @@ fn streams_calls_and_tunnels_live_through_a_restart() {
     let leave = AtomicBool::new(false);
     entertained(client, &ways, |records| {
         thread::scope(|scope| {
+            let leaving = Leave(&leave);
             let calling = scope.spawn(|| call(client, MESSAGES, &called));
             let chatting = scope.spawn(|| {
                 client.run(|| {
@@ -208,7 +218,7 @@ fn streams_calls_and_tunnels_live_through_a_restart() {
             }
             agent.process().ensure_running().unwrap();
             assert!(chatted.load(Relaxed) > messages + 20, "the WebSocket hung");
-            leave.store(true, Relaxed);
+            drop(leaving);
             chatting.join().unwrap();
             calling.join().unwrap();
             assert_eq!(called.load(Relaxed), MESSAGES);
