@@ -123,11 +123,8 @@ fn first_bytes() {
         let quick = value("_bucket", &[WEB, "le=\"0.25\""]);
         [value("_count", &[WEB]), quick, value("_sum", &[WEB])]
     };
-    // (path) → first bytes within 250 ms, at least and at most all together, whole answers at least
-    for (path, quick, least, most, whole) in [
-        ("/delay/400", 0.0, 1.2, 3.0, 1.2),
-        ("/grpc.Repeat/5/200", 3.0, 0.0, 0.75, 2.4),
-    ] {
+    // (path) → first bytes at least, from them to the ends at least, all together
+    for (path, least, then) in [("/delay/400", 1.2, 0.0), ("/grpc.Repeat/5/200", 0.0, 2.4)] {
         let before = [read(FIRST), read(WHOLE)];
         for _ in 0..3 {
             let (answer, _) = ask(&stage, &format!("{VIP}{path}"), &["-d", "x"]);
@@ -143,9 +140,11 @@ fn first_bytes() {
         })
         .unwrap();
         assert_eq!((first[0], total[0]), (3.0, 3.0), "{path}");
-        assert_eq!(first[1], quick, "{path}: {first:?}");
-        assert!(first[2] >= least && first[2] < most, "{path}: {first:?}");
-        assert!(total[2] >= whole, "{path}: {total:?}");
+        assert!(first[2] >= least, "{path}: {first:?}");
+        // By the backend's pauses; what is late at first is less late then.
+        let rest = total[2] - first[2];
+        assert!(rest > then * 0.9, "{path}: {first:?} {total:?}");
+        assert!(then > 0.0 || first[1] == 0.0, "{path}: {first:?}");
         assert_eq!(total[1], 0.0, "{path}: {total:?}");
     }
 }
