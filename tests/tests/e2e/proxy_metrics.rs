@@ -143,7 +143,7 @@ fn first_bytes() {
         assert!(first[2] >= least, "{path}: {first:?}");
         // By the backend's pauses; what is late at first is less late then.
         let rest = total[2] - first[2];
-        assert!(rest > then * 0.9, "{path}: {first:?} {total:?}");
+        assert!(rest >= then * 0.9, "{path}: {first:?} {total:?}");
         assert!(then > 0.0 || first[1] == 0.0, "{path}: {first:?}");
         assert_eq!(total[1], 0.0, "{path}: {total:?}");
     }
