@@ -76,12 +76,13 @@ fn a_header_leads_to_the_same_backend() {
                 "{count} of {VALUES} on {backend}"
             );
         }
-        // Without the header it is as without a key: all are used.
+        // Without the header nobody is at home anywhere. A backend that looks slow is seldom asked
+        // then, but one alone never has all.
         let mut met = std::collections::BTreeSet::new();
         for _ in 0..60 {
             met.insert(proxy.ask("GET", "").await.body);
         }
-        assert_eq!(met.len(), ANSWERS.len());
+        assert!(met.len() > 1, "{met:?} alone");
 
         backends.remove(1);
         let fewer = weighted(2, policy.clone(), Protocol::Http, &backends);
