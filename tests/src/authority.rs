@@ -4,8 +4,12 @@ use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
-use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
-use tokio_rustls::TlsAcceptor;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// The file with the certificate that clients are to trust.
 pub const CERTIFICATE: &str = "ca.pem";
@@ -59,4 +63,19 @@ pub fn issue(directory: &Path, stem: &str, names: &[&str]) -> Result<()> {
     fs::write(directory.join(format!("{stem}.pem")), certificate.pem())?;
     fs::write(directory.join(format!("{stem}.key")), own.serialize_pem())?;
     Ok(())
+}
+
+/// A client's side of TLS, which trusts the authority in `directory` and offers these protocols.
+pub fn connector(directory: &Path, protocols: &[&[u8]]) -> Result<TlsConnector> {
+    let file = directory.join(CERTIFICATE);
+    let certificate = CertificateDer::from_pem_file(&file)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate)?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(TlsConnector::from(Arc::new(config)))
 }

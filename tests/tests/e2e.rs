@@ -46,6 +46,8 @@ mod few_ports;
 mod flows;
 #[path = "e2e/full_disk.rs"]
 mod full_disk;
+#[path = "e2e/guests.rs"]
+mod guests;
 #[path = "e2e/health.rs"]
 mod health;
 #[path = "e2e/json.rs"]
@@ -90,10 +92,14 @@ mod proxy_h2_frames;
 mod proxy_limits;
 #[path = "e2e/proxy_load.rs"]
 mod proxy_load;
+#[path = "e2e/proxy_metrics.rs"]
+mod proxy_metrics;
 #[path = "e2e/proxy_resolver.rs"]
 mod proxy_resolver;
 #[path = "e2e/proxy_restart.rs"]
 mod proxy_restart;
+#[path = "e2e/proxy_restart_h2.rs"]
+mod proxy_restart_h2;
 #[path = "e2e/proxy_scene.rs"]
 mod proxy_scene;
 #[path = "e2e/proxy_seen.rs"]
@@ -106,6 +112,8 @@ mod proxy_tls;
 mod proxy_traces;
 #[path = "e2e/proxy_wire.rs"]
 mod proxy_wire;
+#[path = "e2e/proxy_wrk.rs"]
+mod proxy_wrk;
 #[path = "e2e/publish.rs"]
 mod publish;
 #[path = "e2e/raw.rs"]

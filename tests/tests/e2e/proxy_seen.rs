@@ -1,10 +1,11 @@
 //! What is seen of a request that went through the proxy: one id in the answer, in the access log
-//! and at the backend; the log's rotation; the counts, also of what is no HTTP.
+//! and at the backend; the log's places and its rotation; the counts, also of what is no HTTP.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use lb_tests::{
     agent::Setup,
+    backend::program,
     namespace::Namespace,
     process::{Signal, wait_for},
     topology::Topology,
@@ -117,4 +118,88 @@ fn one_id_everywhere_rotation_and_counts() {
     assert_eq!(count, ids.len() as f64, "{page}");
     let unread = format!("lb_proxy_requests_unread_total{{listener=\"{SHARED}\",code=\"400\"}} 1");
     assert!(page.lines().any(|line| line == unread), "{page}");
+}
+
+/// Standard error takes lines without a file, and beside one if it is to; never standard output.
+#[test]
+fn the_access_log_on_standard_error() {
+    let topology = Topology::new(1).unwrap();
+    let _backend = topology.start_echo(1).unwrap();
+    let client = topology.client();
+    let backend = topology.backend_address(1);
+    // (settings of the log; {file}: a place) → on standard error, in the file
+    let rows = [
+        ("", true, false),
+        ("format = \"combined\"", true, false),
+        ("file = \"{file}\"", false, true),
+        ("file = \"{file}\", stderr = true", true, true),
+        (
+            "file = \"{file}\", stderr = true, format = \"combined\"",
+            true,
+            true,
+        ),
+    ];
+    for (number, (settings, on_stderr, in_file)) in rows.into_iter().enumerate() {
+        let directory = topology.directory().join(format!("row-{number}"));
+        fs::create_dir(&directory).unwrap();
+        let [file, errors, wrapper] =
+            ["access", "errors", "agent"].map(|name| directory.join(name));
+        // Both go to one file otherwise.
+        let agent = program("lb-agent").unwrap();
+        let script = format!(
+            "#!/bin/sh\nexec '{}' \"$@\" 2>>'{}'\n",
+            agent.display(),
+            errors.display()
+        );
+        fs::write(&wrapper, script).unwrap();
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+        let settings = settings.replace("{file}", &file.display().to_string());
+        let config = format!(
+            "[proxy]\nlisten = [\"{SHARED}\"]\naccess_log = {{ {settings} }}\n\n\
+             [[service]]\nname = \"web\"\nvip = [\"192.0.2.80:80\"]\nprotocol = \"http\"\n\
+             backends = [{{ address = \"{backend}\" }}]\n"
+        );
+        let setup = Setup::new(&topology).binary(&wrapper).config(&config);
+        let agent = setup.start().unwrap();
+        let mut ids = Vec::new();
+        wait_for("answers", PATIENCE, || {
+            ids.extend(ask(client).ok().map(|(told, _)| told));
+            Ok((ids.len() == 3).then_some(()))
+        })
+        .unwrap();
+        let lines = |file: &Path| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let mut found = Vec::new();
+            for line in text.lines() {
+                // Of a request that came before the agent could answer it there is a line, too.
+                let combined = line.contains("\"GET /head HTTP/1.1\" 200 ");
+                let parsed = serde_json::from_str::<Value>(line).ok();
+                let id = parsed.and_then(|line| Some(line["request_id"].as_str()?.to_owned()));
+                found.extend(id.filter(|id| ids.contains(id)));
+                found.extend(combined.then(String::new));
+            }
+            found
+        };
+        let is_json = !settings.contains("combined");
+        let all = if is_json {
+            ids.clone()
+        } else {
+            vec![String::new(); 3]
+        };
+        for (place, wanted) in [(&errors, on_stderr), (&file, in_file)] {
+            let wanted = if wanted { &all[..] } else { &[] };
+            wait_for("the lines", PATIENCE, || {
+                Ok((lines(place) == wanted).then_some(()))
+            })
+            .unwrap_or_else(|error| panic!("{settings}: {error:#}: {:?}", lines(place)));
+        }
+        // What is to have none has none even at the end.
+        agent.stop().unwrap();
+        for (place, wanted) in [(&errors, on_stderr), (&file, in_file)] {
+            assert_eq!(lines(place).len(), if wanted { 3 } else { 0 }, "{settings}");
+        }
+        let printed = agent.process().output();
+        assert!(ids.iter().all(|id| !printed.contains(id)), "{printed}");
+        assert!(!printed.contains("GET /head"), "{printed}");
+    }
 }

@@ -40,6 +40,76 @@ fn a_cookie_leads_to_the_same_backend() {
     });
 }
 
+/// The same value, the same backend; when one leaves, the values that it had go to all others, and
+/// the rest stays where it was, but for a few (the table is Maglev's, which moves a little more than
+/// it has to).
+#[test]
+fn a_header_leads_to_the_same_backend() {
+    const VALUES: usize = 400;
+    const ANSWERS: [&str; 4] = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n0",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3",
+    ];
+    async fn homes(proxy: &Proxy) -> Vec<usize> {
+        let mut homes = Vec::new();
+        for value in 0..VALUES {
+            let header = format!("X-User: user-{value}\r\n");
+            let got = proxy.ask("GET", &header).await;
+            homes.push(got.body.parse().unwrap());
+        }
+        homes
+    }
+    local(async {
+        let mut backends = Vec::new();
+        for answer in ANSWERS {
+            backends.push((Backend::answering(answer).await.address, 1));
+        }
+        let mut policy = quick();
+        policy.balance = Balance::Header("x-user".into());
+        let all = weighted(1, policy.clone(), Protocol::Http, &backends);
+        let proxy = Proxy::start(&all).await;
+        let before = homes(&proxy).await;
+        assert_eq!(homes(&proxy).await, before);
+        for backend in 0..ANSWERS.len() {
+            let count = before.iter().filter(|home| **home == backend).count();
+            // Five standard deviations around a quarter of them.
+            assert!(
+                (57..=143).contains(&count),
+                "{count} of {VALUES} on {backend}"
+            );
+        }
+        // Without the header nobody is at home anywhere. A backend that looks slow is seldom asked
+        // then, but one alone never has all.
+        let mut met = std::collections::BTreeSet::new();
+        for _ in 0..60 {
+            met.insert(proxy.ask("GET", "").await.body);
+        }
+        assert!(met.len() > 1, "{met:?} alone");
+
+        backends.remove(1);
+        let fewer = weighted(2, policy.clone(), Protocol::Http, &backends);
+        proxy.shared.update(&fewer);
+        let after = homes(&proxy).await;
+        let mut moved = 0;
+        let mut heirs = std::collections::BTreeSet::new();
+        for (before, after) in before.iter().zip(&after) {
+            assert_ne!(*after, 1);
+            if *before == 1 {
+                heirs.insert(*after);
+            } else if before != after {
+                moved += 1;
+            }
+        }
+        assert_eq!(heirs.len(), 3);
+        assert!(
+            moved <= VALUES / 20,
+            "{moved} of {VALUES} moved without need"
+        );
+    });
+}
+
 #[test]
 fn who_leaves_gets_no_requests_and_keeps_no_connections() {
     local(async {
