@@ -46,7 +46,7 @@ fn of_services(counts: &Counts) -> Vec<Family> {
     );
     let mut overhead = Family::histogram(
         "lb_proxy_overhead_seconds",
-        "Time from the last try's end until the head of the answer went to the client.",
+        "Time until a connection was looked for, and from the last try's end until the head of the answer went to the client.",
     );
     let counter = Family::counter;
     let mut bytes = counter(

@@ -237,11 +237,11 @@ fn no_backend_is_unavailable() {
     }
 }
 
-/// A backend that says UNAVAILABLE has not served the call: another does, and it is left alone
-/// after a while. Other codes are the answer.
+/// Where the configuration says that a backend that says UNAVAILABLE has not served the call, another
+/// does, and it is left alone after a while. Other codes are the answer.
 #[test]
 fn unavailable_is_tried_elsewhere() {
-    let stage = stage(3, "");
+    let stage = stage(3, "retry = { on_grpc = [14] }");
     stage.always(1, "/grpc.Fail/14");
     run(stage.client(), async || {
         let mut calls = Calls::connect(address(SHARED)).await.unwrap();
@@ -267,6 +267,23 @@ fn unavailable_is_tried_elsewhere() {
         let tries = tries - before;
         assert_eq!(tries > 1, code == 14, "{tries} tries after {code}");
     }
+}
+
+/// Nobody has said that nothing was done then: a call is sent once.
+#[test]
+fn unavailable_is_the_answer() {
+    let stage = stage(2, "");
+    for number in 1..=2 {
+        stage.always(number, "/grpc.Fail/14");
+    }
+    let asked = || stage.seen(1).total + stage.seen(2).total;
+    let before = asked();
+    run(stage.client(), async || {
+        let mut calls = Calls::connect(address(SHARED)).await.unwrap();
+        let status = calls.unary("/grpc.Echo/x", message("x")).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+    });
+    assert_eq!(asked() - before, 1);
 }
 
 /// A backend dies under calls: those that it had are told so, all others are served.

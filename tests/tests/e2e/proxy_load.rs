@@ -117,7 +117,8 @@ fn assert_once(stage: &Stage, outcomes: &[Outcome]) {
 /// the ten that are looked at.
 fn assert_within_budget(stage: &Stage, outcomes: &[Outcome]) {
     let page = stage.agent.metrics(address(METRICS)).unwrap();
-    let retries = sum(&page, "lb_proxy_retries_total", &[]);
+    let retries =
+        sum(&page, "lb_proxy_retries_total", &[]) + sum(&page, "lb_proxy_hedges_total", &[]);
     let windows = 1.0 + outcomes.last().unwrap().sent.as_secs_f64() / 10.0;
     let most = outcomes.len() as f64 * 0.2 + 100.0 * windows;
     assert!(retries <= most, "{retries} retries, {most} allowed");
@@ -131,7 +132,8 @@ fn assert_within_budget(stage: &Stage, outcomes: &[Outcome]) {
 
 /// The backend in trouble is left alone after a while: nothing is tried again any more.
 fn wait_until_calm(stage: &Stage) {
-    let retries = || stage.metric("lb_proxy_retries_total", &[]);
+    let retries =
+        || stage.metric("lb_proxy_retries_total", &[]) + stage.metric("lb_proxy_hedges_total", &[]);
     wait_for("an end of the retries", PATIENCE, || {
         let before = retries();
         sleep(Duration::from_secs(1));
@@ -152,7 +154,15 @@ fn trouble(
     begin: impl FnOnce(&Stage),
     mend: impl FnOnce(&Stage),
 ) -> (Stage, Vec<Outcome>, Duration) {
-    let stage = Stage::served(3, QUICK, "");
+    trouble_with(QUICK, begin, mend)
+}
+
+fn trouble_with(
+    keys: &str,
+    begin: impl FnOnce(&Stage),
+    mend: impl FnOnce(&Stage),
+) -> (Stage, Vec<Outcome>, Duration) {
+    let stage = Stage::served(3, keys, "");
     let crowd = load(&stage);
     begin(&stage);
     let since = crowd.now();
@@ -193,6 +203,31 @@ fn one_hangs() {
     for post in outcomes.iter().filter(|one| !may_be_repeated(one)) {
         assert!(post.took < at_this_pace(Duration::from_secs(2)), "{post:?}");
     }
+}
+
+/// The same where nobody has said how long a try may take: another is asked beside it.
+#[test]
+fn one_hangs_and_no_try_has_a_time_of_its_own() {
+    let keys = "protocol = \"http\"\ntimeouts = { total = \"3s\" }\n";
+    let (stage, outcomes, _) = trouble_with(
+        keys,
+        |stage| stage.webs[0].freeze().unwrap(),
+        |stage| {
+            stage.webs[0]
+                .signal(lb_tests::process::Signal::Continue)
+                .unwrap();
+            sleep(Duration::from_millis(500));
+        },
+    );
+    assert_ejected(&stage);
+    assert_posts_end(&outcomes, &["200", "504"]);
+    let slowest = outcomes.iter().filter(|one| may_be_repeated(one));
+    let slowest = slowest.map(|one| one.took).max().unwrap();
+    assert!(slowest >= Duration::from_secs(1), "it was never asked");
+    assert!(
+        slowest < at_this_pace(Duration::from_secs(2)),
+        "{slowest:?}"
+    );
 }
 
 #[test]

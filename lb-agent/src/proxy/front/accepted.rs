@@ -191,27 +191,16 @@ impl AsyncWrite for Accepted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let ends = self.ends;
-        if let State::Fresh(socket) = &mut self.state {
-            let written = at_once(|| match ends {
-                true => send_before_the_end(&*socket, bytes),
-                false => socket.write(bytes),
-            });
-            if written.is_ready() {
-                return written;
-            }
-        }
-        let stream = self.waits()?;
-        if !ends {
-            return stream.poll_write(context, bytes);
-        }
-        loop {
-            ready!(stream.poll_write_ready(context))?;
-            let call = || send_before_the_end(&*stream, bytes);
-            match stream.try_io(Interest::WRITABLE, call) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
+        let written = match &self.state {
+            State::Lost => return Poll::Ready(Err(lost())),
+            // Of what finds no room the end goes by itself.
+            State::Fresh(socket) if !self.ends => at_once(|| (&*socket).write(bytes)),
+            State::Known(_) if !self.ends => Poll::Pending,
+            State::Fresh(_) | State::Known(_) => at_once(|| send_before_the_end(&*self, bytes)),
+        };
+        match written {
+            Poll::Ready(written) => Poll::Ready(written),
+            Poll::Pending => self.waits()?.poll_write(context, bytes),
         }
     }
 

@@ -37,8 +37,7 @@ impl Visit {
         self: Rc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Answered>, Infallible> {
-        let mut under_way = UnderWay::begin(&self, request.body().is_end_stream());
-        under_way.last = under_way.whole && is_last(request.version(), request.headers());
+        let mut under_way = UnderWay::begin(&self, &request);
         let version = request.version();
         let mut response = self.engine.handle(request, &self.arrival).await;
         self.life.answering(response.body().patience());
@@ -80,12 +79,13 @@ pub(super) fn is_last(version: Version, headers: &HeaderMap) -> bool {
 }
 
 impl UnderWay {
-    fn begin(visit: &Visit, whole: bool) -> Self {
+    fn begin(visit: &Visit, request: &Request<Incoming>) -> Self {
         visit.life.asked(visit.rounds.calm());
+        let whole = request.body().is_end_stream();
         Self {
             life: Arc::clone(&visit.life),
             whole,
-            last: false,
+            last: whole && is_last(request.version(), request.headers()),
         }
     }
 }

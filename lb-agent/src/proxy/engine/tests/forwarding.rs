@@ -14,7 +14,7 @@ use crate::domain::{
     service::Protocol,
 };
 
-async fn before(backend: &Backend) -> Proxy {
+pub(super) async fn before(backend: &Backend) -> Proxy {
     let policy = HttpPolicy::default();
     Proxy::start(&snapshot(policy, Protocol::Http, &[backend.address])).await
 }
@@ -341,60 +341,5 @@ fn a_client_that_goes_takes_its_request_with_it() {
         // The backend was told of a span: it is recorded.
         let ends: Vec<_> = record.tries.iter().map(|one| &one.result).collect();
         assert_eq!(ends, [&Err(NoAnswer::client_gone())]);
-    });
-}
-
-/// Where the proxy makes no spans, it makes up no trace, and what came of one goes on as it is.
-#[test]
-fn traces_of_others_pass_as_they_are() {
-    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    local(async {
-        let backend = Backend::echoing().await;
-        let proxy = before(&backend).await;
-        for (more, expected, trace) in [
-            ("", &[][..], None),
-            ("Trace-Foo: 1\r\n", &["trace-foo: 1"], None),
-            (
-                &format!("traceparent: {PARENT}\r\ntracestate: a=1\r\n"),
-                &[&format!("traceparent: {PARENT}"), "tracestate: a=1"],
-                Some(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
-            ),
-            (
-                "b3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1\r\n",
-                &["b3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"],
-                Some(0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7),
-            ),
-        ] {
-            let got = proxy.ask("GET", more).await.body.to_ascii_lowercase();
-            let traced = |line: &&str| line.starts_with("trace") || line.starts_with("b3:");
-            let seen: Vec<&str> = got.lines().filter(traced).collect();
-            assert_eq!(seen, expected, "{more}");
-            let record = proxy.record().await;
-            assert_eq!(record.trace.trace, trace.unwrap_or(0), "{more}");
-            assert_eq!(record.trace.span, 0, "{more}");
-            assert_eq!(record.parent.is_some(), trace.is_some(), "{more}");
-        }
-    });
-}
-
-/// What the proxy does before it asks a backend is its own time, what the backend takes is not.
-#[test]
-fn the_overhead_is_all_but_the_backend() {
-    local(async {
-        let slow = Backend::start(|mut stream, _| async move {
-            while read_request(&mut stream).await.is_some() {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-                stream.write_all(answer).await.unwrap();
-            }
-        })
-        .await;
-        let proxy = before(&slow).await;
-        assert_eq!(proxy.ask("GET", "").await.status, 200);
-        let record = proxy.record().await;
-        let prepared = record.prepared.unwrap();
-        let overhead = record.overhead().unwrap();
-        assert!(!prepared.is_zero() && prepared <= overhead);
-        assert!(record.first_byte.unwrap() - overhead >= std::time::Duration::from_millis(200));
     });
 }
