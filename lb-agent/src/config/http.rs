@@ -60,6 +60,8 @@ pub(super) fn policy(table: &mut Table, protocol: Protocol, report: &mut Report)
     HttpPolicy {
         only_routed: false,
         connect_by_resolver: false,
+        total_by_resolver: false,
+        balance_by_resolver: false,
         hosts: hosts(table, report),
         routes: routes::routes(table, report),
         timeouts: table

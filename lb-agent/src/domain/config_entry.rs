@@ -71,6 +71,12 @@ pub struct Resolver {
     /// How long a connection may take to come about. For the proxy: in the kernel, the client's
     /// own patience decides.
     pub connect_timeout: Option<Duration>,
+    /// How long a request may take until the head of its answer, all tries together. For the proxy.
+    #[serde(default)]
+    pub request_timeout: Option<Duration>,
+    /// What a request is to meet the same backend by. For the proxy.
+    #[serde(default)]
+    pub hash: Option<HashBy>,
     /// Fields on requests that nothing is made of.
     #[serde(default)]
     pub ignored: Vec<String>,
@@ -86,6 +92,16 @@ impl Resolver {
         let mut filters = self.subsets.values().map(|subset| &subset.filter);
         filters.any(|filter| matches!(filter, Ok(Some(filter)) if filter.needs_detail()))
     }
+}
+
+/// What a hash is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashBy {
+    /// The value of this header, in small letters.
+    Header(String),
+    /// That of this cookie, which is set for who has none.
+    Cookie(String),
 }
 
 /// A subset of a [`Resolver`].

@@ -228,6 +228,7 @@ impl Desired {
         if let Some(timeout) = resolver.connect_timeout {
             chain.take_patience(timeout);
         }
+        chain.take_treatment(resolver);
         chain.tell_unfollowed(resolver, service);
         if let Some(only) = &target.subset {
             let rule = resolver.subsets.get(only).map(|subset| subset.rule());

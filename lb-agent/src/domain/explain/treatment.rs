@@ -47,10 +47,18 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
     let of_route = "the route".to_owned();
     let (of_service, usual_times) = (&policy.timeouts, &usual.timeouts);
     let times = to.map_or_else(|| of_service.clone(), |to| to.timeouts(of_service));
-    let connect = match policy.connect_by_resolver {
+    let by = |resolver: bool, is_default: bool| match resolver {
         true => "service-resolver in Consul".to_owned(),
-        false => said(of_service.connect == usual_times.connect),
+        false => said(is_default),
     };
+    let connect = by(
+        policy.connect_by_resolver,
+        of_service.connect == usual_times.connect,
+    );
+    let total = by(
+        policy.total_by_resolver,
+        of_service.total == usual_times.total,
+    );
     let retries = to.and_then(|to| to.retries);
     let per_try = match times.per_try {
         Some(per_try) => time(per_try),
@@ -65,7 +73,7 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
             "timeout",
             time(times.total),
             to.and_then(|to| to.timeout),
-            said(of_service.total == usual_times.total),
+            total,
         ),
         (
             "connect timeout",
@@ -130,7 +138,8 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
         Balance::Header(name) => format!("by header {name}"),
         Balance::Cookie(name) => format!("by cookie {name}"),
     };
-    tell("balanced", balance, said(policy.balance == usual.balance));
+    let source = by(policy.balance_by_resolver, policy.balance == usual.balance);
+    tell("balanced", balance, source);
     let spoken = upstream(&policy.upstream, state.spec.protocol);
     let is_usual = policy.upstream == usual.upstream;
     tell("backends speak", spoken, said(is_usual));

@@ -34,6 +34,10 @@ pub struct HttpPolicy {
     pub only_routed: bool,
     /// The connect timeout is not the file's, but that of a service-resolver.
     pub connect_by_resolver: bool,
+    /// The same of the total timeout.
+    pub total_by_resolver: bool,
+    /// The same of the choice of a backend.
+    pub balance_by_resolver: bool,
 }
 
 impl HttpPolicy {

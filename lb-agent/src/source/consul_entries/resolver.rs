@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use http::HeaderName;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Elsewhere, InvalidEntry, given, ignored, says, timeout};
 use crate::domain::{
-    config_entry::{Resolver, ResolverSubset, Target},
+    config_entry::{HashBy, Resolver, ResolverSubset, Target},
     filter::Filter,
 };
 
@@ -68,6 +69,24 @@ struct WireTarget {
 #[serde(rename_all = "PascalCase")]
 struct WireLoadBalancer {
     policy: Option<String>,
+    hash_policies: Option<Vec<WireHash>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct WireHash {
+    field: Option<String>,
+    field_value: Option<String>,
+    cookie_config: Option<WireCookie>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireCookie {
+    #[serde(default)]
+    session: bool,
+    #[serde(rename = "TTL")]
+    ttl: Option<Value>,
 }
 
 impl WireResolver {
@@ -76,13 +95,20 @@ impl WireResolver {
             name: name.into(),
             reason,
         };
-        let connect_timeout = match &self.connect_timeout {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(timeout(value).ok_or_else(|| InvalidEntry::Form {
+        let time = |field, value: &Option<Value>| {
+            let Some(value) = value.as_ref().filter(|value| !value.is_null()) else {
+                return Ok(None);
+            };
+            let time = timeout(value).ok_or_else(|| InvalidEntry::Form {
                 name: name.into(),
-                reason: format!("its ConnectTimeout is {value}"),
-            })?),
+                reason: format!("its {field} is {value}"),
+            })?;
+            // Consul writes 0 for what was not given.
+            Ok(Some(time).filter(|time| !time.is_zero()))
         };
+        let connect_timeout = time("ConnectTimeout", &self.connect_timeout)?;
+        let request_timeout = time("RequestTimeout", &self.request_timeout)?;
+        let hash = self.load_balancer.as_ref().and_then(WireLoadBalancer::hash);
         let (mut failover, mut left_out) = (BTreeMap::new(), Vec::new());
         let mut ignored = self.ignored();
         for (subset, wire) in self.failover.unwrap_or_default() {
@@ -101,7 +127,9 @@ impl WireResolver {
                 .collect(),
             redirect: redirect.transpose().map_err(unusable)?,
             failover,
-            connect_timeout: connect_timeout.filter(|timeout| !timeout.is_zero()),
+            connect_timeout,
+            request_timeout,
+            hash,
             ignored,
             left_out,
         })
@@ -116,12 +144,37 @@ impl WireResolver {
             policy,
             None | Some("" | "random" | "round_robin" | "least_request")
         );
-        let mut fields = ignored([
-            ("RequestTimeout", &self.request_timeout),
-            ("PrioritizeByLocality", &self.prioritize_by_locality),
-        ]);
-        fields.extend(binds.then(|| "LoadBalancer".to_owned()));
+        let followed = balancer.and_then(WireLoadBalancer::hash).is_some();
+        let mut fields = ignored([("PrioritizeByLocality", &self.prioritize_by_locality)]);
+        fields.extend((binds && !followed).then(|| "LoadBalancer".to_owned()));
         fields
+    }
+}
+
+impl WireLoadBalancer {
+    /// What it binds requests by, where that is one header, or one cookie that the proxy sets. A cookie that
+    /// the service sets is none: the proxy would write over it.
+    fn hash(&self) -> Option<HashBy> {
+        if !matches!(self.policy.as_deref(), Some("ring_hash" | "maglev")) {
+            return None;
+        }
+        let [only] = self.hash_policies.as_deref()? else {
+            return None;
+        };
+        let name = only.field_value.as_deref()?;
+        match only.field.as_deref()? {
+            "header" => {
+                let name = HeaderName::try_from(name).ok()?;
+                Some(HashBy::Header(name.as_str().to_owned()))
+            }
+            "cookie" => {
+                let own = only.cookie_config.as_ref()?;
+                let is_set = own.session || says(own.ttl.as_ref());
+                let is_name = HeaderName::try_from(name).is_ok();
+                (is_set && is_name).then(|| HashBy::Cookie(name.to_owned()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -215,107 +268,4 @@ impl WireTarget {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{ConfigEntry, EntryKind, parse};
-    use super::*;
-
-    /// The resolver of `web` with these fields.
-    fn read(fields: &str) -> Result<Resolver, String> {
-        let body = format!(r#"[{{"Kind":"service-resolver","Name":"web",{fields}}}]"#);
-        let (mut entries, invalid) = parse(EntryKind::Resolver, body.as_bytes()).unwrap();
-        match entries.remove("web") {
-            Some(ConfigEntry::Resolver(resolver)) => Ok(resolver),
-            _ => Err(invalid[0].to_string()),
-        }
-    }
-
-    fn shown(targets: &[Target]) -> Vec<String> {
-        targets.iter().map(ToString::to_string).collect()
-    }
-
-    /// As Consul 1.15 writes it.
-    #[test]
-    fn targets_of_a_failover_in_their_order() {
-        let resolver = read(
-            r#""Failover":{"*":{"Service":"","Datacenters":null,"Targets":[
-                {"Service":"backup","ServiceSubset":"v2","Namespace":"default","Partition":"default"},
-                {"Service":"far","Peer":"dc9"},
-                {"Datacenter":"dc2"},
-                {"ServiceSubset":"old","Namespace":"team"},
-                {"ServiceSubset":"v2","Datacenter":"dc2"}]},
-              "v1":{"Targets":[{"Peer":"dc9"}]},
-              "v2":{"Service":"spare","SamenessGroup":"near"},
-              "v3":{"Targets":[]}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            shown(&resolver.failover["*"]),
-            ["backup, subset v2", "web, datacenter dc2"]
-        );
-        // There is an entry for it, so that of the others does not count.
-        assert_eq!(resolver.failover["v1"], []);
-        assert_eq!(resolver.failover["v2"], []);
-        assert_eq!(shown(&resolver.failover["v3"]), ["web"]);
-        assert_eq!(
-            resolver.left_out,
-            [
-                "target 2 of the Failover of * is left out: Peer is not supported",
-                "target 4 of the Failover of * is left out: Namespace is not supported",
-                "target 5 of the Failover of * is left out: a ServiceSubset of a datacenter is not supported",
-                "target 1 of the Failover of v1 is left out: Peer is not supported",
-                "the Failover of v2 is left out: SamenessGroup is not supported",
-            ]
-        );
-        assert_eq!(resolver.ignored, [""; 0]);
-    }
-
-    /// Rows of what would have another meaning here, and what is said of it.
-    #[test]
-    fn what_cannot_be_followed_is_refused() {
-        for (fields, part) in [
-            (
-                r#""Failover":{"*":{"Service":"a","Targets":[{"Service":"b"}]}}"#,
-                "has Targets beside a Service",
-            ),
-            (
-                r#""Failover":{"*":{"Datacenters":["a"],"Targets":[{"Service":"b"}]}}"#,
-                "has Targets beside a Service",
-            ),
-            (
-                r#""Redirect":{"Service":"a","Peer":"dc9"}"#,
-                "Peer of its Redirect is not supported",
-            ),
-            (
-                r#""Redirect":{"Service":"a","Partition":"p"}"#,
-                "Partition of its Redirect",
-            ),
-        ] {
-            let told = read(fields).unwrap_err();
-            assert!(told.contains(part) && told.contains("`web`"), "{told}");
-        }
-        let redirect = read(r#""Redirect":{"Service":"a","Namespace":"default"}"#);
-        assert!(redirect.unwrap().redirect.is_some());
-    }
-
-    #[test]
-    fn what_is_ignored_is_named() {
-        for (fields, expected) in [
-            (r#""LoadBalancer":null,"RequestTimeout":"0s""#, &[][..]),
-            (r#""LoadBalancer":{"Policy":"least_request"}"#, &[]),
-            (
-                r#""LoadBalancer":{"Policy":"maglev","HashPolicies":[{"SourceIP":true}]}"#,
-                &["LoadBalancer"],
-            ),
-            (
-                r#""RequestTimeout":"5s","PrioritizeByLocality":{"Mode":"failover"}"#,
-                &["RequestTimeout", "PrioritizeByLocality"],
-            ),
-            (
-                r#""Failover":{"*":{"Service":"b","Policy":{"Mode":"order-by-locality"}}}"#,
-                &["Policy of the Failover of *"],
-            ),
-        ] {
-            assert_eq!(read(fields).unwrap().ignored, expected, "{fields}");
-        }
-    }
-}
+mod tests;

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Chain, Desired};
 use crate::domain::{
-    config_entry::{ConfigEntry, EntryKind, Resolver},
-    http::policy::Timeouts,
+    config_entry::{ConfigEntry, EntryKind, HashBy, Resolver},
+    http::policy::{Balance, Timeouts},
 };
 
 impl Desired {
@@ -82,6 +82,37 @@ impl Chain {
             self.notes.push(format!(
                 "the service-resolver of {service} in Consul has {field}, which is not supported and is ignored"
             ));
+        }
+    }
+
+    /// Takes in how long requests may take, and what binds them to a backend. What the file says goes before.
+    pub(super) fn take_treatment(&mut self, resolver: &Resolver) {
+        if resolver.request_timeout.is_none() && resolver.hash.is_none() {
+            return;
+        }
+        if !self.spec.protocol.is_proxied() {
+            let note = "service-resolver has RequestTimeout or LoadBalancer for requests, but connections are balanced";
+            self.notes.push(note.to_owned());
+            return;
+        }
+        let http = &mut Arc::make_mut(&mut self.spec).http;
+        if let Some(total) = resolver.request_timeout
+            && http.timeouts.total == Timeouts::default().total
+            && http.timeouts.total != total
+        {
+            let http = Arc::make_mut(http);
+            http.timeouts.total = total;
+            http.total_by_resolver = true;
+        }
+        if let Some(hash) = &resolver.hash
+            && http.balance == Balance::default()
+        {
+            let http = Arc::make_mut(http);
+            http.balance = match hash {
+                HashBy::Header(name) => Balance::Header(name.clone()),
+                HashBy::Cookie(name) => Balance::Cookie(name.clone()),
+            };
+            http.balance_by_resolver = true;
         }
     }
 

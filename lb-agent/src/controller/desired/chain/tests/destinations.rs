@@ -9,8 +9,11 @@ use super::{
     *,
 };
 use crate::domain::{
-    config_entry::Resolver,
-    http::routing::{RequestHead, RoutingTable},
+    config_entry::{HashBy, Resolver},
+    http::{
+        policy::Balance,
+        routing::{RequestHead, RoutingTable},
+    },
     route::{Destination, Fits, Text},
 };
 
@@ -148,6 +151,45 @@ fn the_connect_timeout_of_a_resolver_counts_unless_the_file_has_one() {
         let http = rig.desired.snapshot().services["echo"].spec.http.clone();
         let found = (http.timeouts.connect.as_millis(), http.connect_by_resolver);
         assert_eq!(found, expected, "{configured}");
+    }
+}
+
+#[test]
+fn what_a_resolver_says_of_requests_counts_unless_the_file_does() {
+    let kept = (Duration::from_secs(2), Balance::Cookie("own".into()));
+    let taken = (Duration::from_secs(5), Balance::Header("x-user".into()));
+    for (keys, expected, by) in [
+        ("protocol = \"http\"\n", taken, true),
+        (
+            "protocol = \"http\"\ntimeouts = { total = \"2s\" }\nbalance = { cookie = \"own\" }\n",
+            kept,
+            false,
+        ),
+        ("", (Duration::ZERO, Balance::default()), false),
+    ] {
+        let mut rig = Rig::new(keys);
+        rig.list("echo", "1");
+        let resolver = Resolver {
+            request_timeout: Some(Duration::from_secs(5)),
+            hash: Some(HashBy::Header("x-user".into())),
+            ..Resolver::default()
+        };
+        rig.resolver("echo", resolver);
+        rig.shares();
+        let http = rig.desired.snapshot().services["echo"].spec.http.clone();
+        assert_eq!(
+            (http.total_by_resolver, http.balance_by_resolver),
+            (by, by),
+            "{keys}"
+        );
+        match keys {
+            "" => assert!(
+                rig.notes().contains("connections are balanced"),
+                "{}",
+                rig.notes()
+            ),
+            _ => assert_eq!((http.timeouts.total, http.balance.clone()), expected),
+        }
     }
 }
 
