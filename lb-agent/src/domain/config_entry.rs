@@ -71,12 +71,9 @@ pub struct Resolver {
     /// How long a connection may take to come about. For the proxy: in the kernel, the client's
     /// own patience decides.
     pub connect_timeout: Option<Duration>,
-    /// How long a request may take until the head of its answer, all tries together. For the proxy.
+    /// What it says of requests, if anything. For the proxy.
     #[serde(default)]
-    pub request_timeout: Option<Duration>,
-    /// What a request is to meet the same backend by. For the proxy.
-    #[serde(default)]
-    pub hash: Option<HashBy>,
+    pub requests: Option<Box<OfRequests>>,
     /// Fields on requests that nothing is made of.
     #[serde(default)]
     pub ignored: Vec<String>,
@@ -92,6 +89,15 @@ impl Resolver {
         let mut filters = self.subsets.values().map(|subset| &subset.filter);
         filters.any(|filter| matches!(filter, Ok(Some(filter)) if filter.needs_detail()))
     }
+}
+
+/// What a [`Resolver`] says of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfRequests {
+    /// How long one may take until the head of its answer, all tries together.
+    pub timeout: Option<Duration>,
+    /// What one is to meet the same backend by.
+    pub hash: Option<HashBy>,
 }
 
 /// What a hash is made of.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Elsewhere, InvalidEntry, given, ignored, says, timeout};
 use crate::domain::{
-    config_entry::{HashBy, Resolver, ResolverSubset, Target},
+    config_entry::{HashBy, OfRequests, Resolver, ResolverSubset, Target},
     filter::Filter,
 };
 
@@ -107,8 +107,10 @@ impl WireResolver {
             Ok(Some(time).filter(|time| !time.is_zero()))
         };
         let connect_timeout = time("ConnectTimeout", &self.connect_timeout)?;
-        let request_timeout = time("RequestTimeout", &self.request_timeout)?;
-        let hash = self.load_balancer.as_ref().and_then(WireLoadBalancer::hash);
+        let requests = OfRequests {
+            timeout: time("RequestTimeout", &self.request_timeout)?,
+            hash: self.load_balancer.as_ref().and_then(WireLoadBalancer::hash),
+        };
         let (mut failover, mut left_out) = (BTreeMap::new(), Vec::new());
         let mut ignored = self.ignored();
         for (subset, wire) in self.failover.unwrap_or_default() {
@@ -128,8 +130,7 @@ impl WireResolver {
             redirect: redirect.transpose().map_err(unusable)?,
             failover,
             connect_timeout,
-            request_timeout,
-            hash,
+            requests: (requests != OfRequests::default()).then(|| Box::new(requests)),
             ignored,
             left_out,
         })

@@ -87,16 +87,16 @@ impl Chain {
 
     /// Takes in how long requests may take, and what binds them to a backend. What the file says goes before.
     pub(super) fn take_treatment(&mut self, resolver: &Resolver) {
-        if resolver.request_timeout.is_none() && resolver.hash.is_none() {
+        let Some(requests) = &resolver.requests else {
             return;
-        }
+        };
         if !self.spec.protocol.is_proxied() {
             let note = "service-resolver has RequestTimeout or LoadBalancer for requests, but connections are balanced";
             self.notes.push(note.to_owned());
             return;
         }
         let http = &mut Arc::make_mut(&mut self.spec).http;
-        if let Some(total) = resolver.request_timeout
+        if let Some(total) = requests.timeout
             && http.timeouts.total == Timeouts::default().total
             && http.timeouts.total != total
         {
@@ -104,7 +104,7 @@ impl Chain {
             http.timeouts.total = total;
             http.total_by_resolver = true;
         }
-        if let Some(hash) = &resolver.hash
+        if let Some(hash) = &requests.hash
             && http.balance == Balance::default()
         {
             let http = Arc::make_mut(http);

@@ -154,15 +154,15 @@ fn what_requests_are_bound_by() {
         (r#"{"Policy":"maglev"}"#, None),
     ] {
         let resolver = read(&format!(r#""LoadBalancer":{balancer}"#)).unwrap();
-        assert_eq!(resolver.hash, expected, "{balancer}");
+        let hash = resolver.requests.and_then(|requests| requests.hash);
+        assert_eq!(hash, expected, "{balancer}");
         let told = expected.is_none() && !balancer.contains("random");
         assert_eq!(resolver.ignored.len(), usize::from(told), "{balancer}");
     }
     let resolver = read(r#""RequestTimeout":"5s","ConnectTimeout":0"#).unwrap();
-    assert_eq!(
-        resolver.request_timeout,
-        Some(std::time::Duration::from_secs(5))
-    );
+    let requests = resolver.requests.unwrap();
+    assert_eq!(requests.timeout, Some(std::time::Duration::from_secs(5)));
+    assert_eq!(requests.hash, None);
     assert_eq!(resolver.connect_timeout, None);
     assert!(
         read(r#""RequestTimeout":"soon""#)

@@ -9,7 +9,7 @@ use super::{
     *,
 };
 use crate::domain::{
-    config_entry::{HashBy, Resolver},
+    config_entry::{HashBy, OfRequests, Resolver},
     http::{
         policy::Balance,
         routing::{RequestHead, RoutingTable},
@@ -170,8 +170,10 @@ fn what_a_resolver_says_of_requests_counts_unless_the_file_does() {
         let mut rig = Rig::new(keys);
         rig.list("echo", "1");
         let resolver = Resolver {
-            request_timeout: Some(Duration::from_secs(5)),
-            hash: Some(HashBy::Header("x-user".into())),
+            requests: Some(Box::new(OfRequests {
+                timeout: Some(Duration::from_secs(5)),
+                hash: Some(HashBy::Header("x-user".into())),
+            })),
             ..Resolver::default()
         };
         rig.resolver("echo", resolver);
