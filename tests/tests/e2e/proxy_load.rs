@@ -185,18 +185,17 @@ fn one_is_killed() {
     assert_eq!(later.keys().collect::<Vec<_>>(), ["200"], "{later:?}");
 }
 
+/// What reached the one that hung is served after all.
+fn thaw(stage: &Stage) {
+    stage.webs[0]
+        .signal(lb_tests::process::Signal::Continue)
+        .unwrap();
+    sleep(Duration::from_millis(500));
+}
+
 #[test]
 fn one_hangs() {
-    let (stage, outcomes, _) = trouble(
-        |stage| stage.webs[0].freeze().unwrap(),
-        |stage| {
-            // What reached it is served after all.
-            stage.webs[0]
-                .signal(lb_tests::process::Signal::Continue)
-                .unwrap();
-            sleep(Duration::from_millis(500));
-        },
-    );
+    let (stage, outcomes, _) = trouble(|stage| stage.webs[0].freeze().unwrap(), thaw);
     assert_ejected(&stage);
     // Nobody knows what became of these: each client is told so within the time of one try.
     assert_posts_end(&outcomes, &["200", "504"]);
@@ -209,16 +208,7 @@ fn one_hangs() {
 #[test]
 fn one_hangs_and_no_try_has_a_time_of_its_own() {
     let keys = "protocol = \"http\"\ntimeouts = { total = \"3s\" }\n";
-    let (stage, outcomes, _) = trouble_with(
-        keys,
-        |stage| stage.webs[0].freeze().unwrap(),
-        |stage| {
-            stage.webs[0]
-                .signal(lb_tests::process::Signal::Continue)
-                .unwrap();
-            sleep(Duration::from_millis(500));
-        },
-    );
+    let (stage, outcomes, _) = trouble_with(keys, |stage| stage.webs[0].freeze().unwrap(), thaw);
     assert_ejected(&stage);
     assert_posts_end(&outcomes, &["200", "504"]);
     let slowest = outcomes.iter().filter(|one| may_be_repeated(one));

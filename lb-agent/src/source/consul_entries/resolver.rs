@@ -17,7 +17,7 @@ use crate::domain::{
 pub(super) struct WireResolver {
     default_subset: Option<String>,
     subsets: Option<BTreeMap<String, WireSubset>>,
-    redirect: Option<WireRedirect>,
+    redirect: Option<WireTarget>,
     failover: Option<BTreeMap<String, WireFailover>>,
     connect_timeout: Option<Value>,
     request_timeout: Option<Value>,
@@ -31,16 +31,6 @@ struct WireSubset {
     filter: Option<String>,
     #[serde(default)]
     only_passing: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WireRedirect {
-    service: Option<String>,
-    service_subset: Option<String>,
-    datacenter: Option<String>,
-    #[serde(flatten)]
-    elsewhere: Elsewhere,
 }
 
 #[derive(Deserialize)]
@@ -120,7 +110,10 @@ impl WireResolver {
             let targets = wire.into_targets(name, &subset, &mut left_out);
             failover.insert(subset, targets.map_err(unusable)?);
         }
-        let redirect = self.redirect.map(|wire| wire.into_target(name));
+        let redirect = self.redirect.map(|wire| {
+            let target = wire.lead(name);
+            target.map_err(|field| format!("{field} of its Redirect is not supported"))
+        });
         let subsets = self.subsets.unwrap_or_default().into_iter();
         Ok(Resolver {
             default_subset: given(self.default_subset),
@@ -189,19 +182,6 @@ impl WireSubset {
     }
 }
 
-impl WireRedirect {
-    fn into_target(self, name: &str) -> Result<Target, String> {
-        if let Some(field) = self.elsewhere.field() {
-            return Err(format!("{field} of its Redirect is not supported"));
-        }
-        Ok(Target {
-            service: given(self.service).unwrap_or_else(|| name.to_owned()),
-            subset: given(self.service_subset),
-            datacenter: given(self.datacenter),
-        })
-    }
-}
-
 impl WireFailover {
     /// Where the traffic of a subset goes, best first; what is left out of it is told.
     fn into_targets(
@@ -251,15 +231,22 @@ impl WireFailover {
 }
 
 impl WireTarget {
-    fn into_target(self, name: &str) -> Result<Target, String> {
+    /// Where it leads to, or the field by which that is nowhere here.
+    fn lead(self, name: &str) -> Result<Target, &'static str> {
         if let Some(field) = self.elsewhere.field() {
-            return Err(format!("{field} is not supported"));
+            return Err(field);
         }
-        let target = Target {
+        Ok(Target {
             service: given(self.service).unwrap_or_else(|| name.to_owned()),
             subset: given(self.service_subset),
             datacenter: given(self.datacenter),
-        };
+        })
+    }
+
+    /// The same of a failover.
+    fn into_target(self, name: &str) -> Result<Target, String> {
+        let target = self.lead(name);
+        let target = target.map_err(|field| format!("{field} is not supported"))?;
         // Who is in it is for a resolver of that datacenter to say, which nobody asks for.
         match (&target.subset, &target.datacenter) {
             (Some(_), Some(_)) => Err("a ServiceSubset of a datacenter is not supported".into()),

@@ -95,19 +95,23 @@ impl Chain {
             self.notes.push(note.to_owned());
             return;
         }
-        let http = &mut Arc::make_mut(&mut self.spec).http;
-        if let Some(total) = requests.timeout
-            && http.timeouts.total == Timeouts::default().total
-            && http.timeouts.total != total
-        {
-            let http = Arc::make_mut(http);
+        let (own, usual) = (&self.spec.http, Timeouts::default().total);
+        let total = requests
+            .timeout
+            .filter(|total| own.timeouts.total == usual && *total != usual);
+        let hash = requests
+            .hash
+            .as_ref()
+            .filter(|_| own.balance == Balance::default());
+        if total.is_none() && hash.is_none() {
+            return;
+        }
+        let http = Arc::make_mut(&mut Arc::make_mut(&mut self.spec).http);
+        if let Some(total) = total {
             http.timeouts.total = total;
             http.total_by_resolver = true;
         }
-        if let Some(hash) = &requests.hash
-            && http.balance == Balance::default()
-        {
-            let http = Arc::make_mut(http);
+        if let Some(hash) = hash {
             http.balance = match hash {
                 HashBy::Header(name) => Balance::Header(name.clone()),
                 HashBy::Cookie(name) => Balance::Cookie(name.clone()),

@@ -34,6 +34,22 @@ async fn ask(proxy: &Proxy, method: &str, body: &str) -> Got {
     Got::read(&proxy.raw(&request).await)
 }
 
+/// Answers what is the so manieth of all requests after such a time.
+async fn answering_after(asked: &Rc<Cell<u32>>, time: fn(u32) -> Duration) -> Backend {
+    let asked = Rc::clone(asked);
+    Backend::start(move |mut stream, _| {
+        let asked = Rc::clone(&asked);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                asked.set(asked.get() + 1);
+                sleep(time(asked.get())).await;
+                let _ = stream.write_all(OK.as_bytes()).await;
+            }
+        }
+    })
+    .await
+}
+
 #[test]
 fn what_may_be_repeated_is_answered_whatever_hangs() {
     local(async {
@@ -87,18 +103,10 @@ fn the_first_may_still_answer() {
     local(async {
         let asked = Rc::new(Cell::new(0));
         let slow = || {
-            let asked = Rc::clone(&asked);
-            Backend::start(move |mut stream, _| {
-                let asked = Rc::clone(&asked);
-                async move {
-                    while read_request(&mut stream).await.is_some() {
-                        asked.set(asked.get() + 1);
-                        let first = asked.get() == 1;
-                        sleep(if first { 350 * MS } else { 3 * SOON }).await;
-                        let _ = stream.write_all(OK.as_bytes()).await;
-                    }
-                }
-            })
+            answering_after(
+                &asked,
+                |number| if number == 1 { 350 * MS } else { 3 * SOON },
+            )
         };
         let backends = [slow().await.address, slow().await.address];
         let proxy = Proxy::start(&snapshot(patient(), Protocol::Http, &backends)).await;
@@ -123,19 +131,7 @@ fn the_first_may_still_answer() {
 fn a_slow_client_makes_no_doubt() {
     local(async {
         let asked = Rc::new(Cell::new(0));
-        let backend = || {
-            let asked = Rc::clone(&asked);
-            Backend::start(move |mut stream, _| {
-                let asked = Rc::clone(&asked);
-                async move {
-                    while read_request(&mut stream).await.is_some() {
-                        asked.set(asked.get() + 1);
-                        sleep(100 * MS).await;
-                        let _ = stream.write_all(OK.as_bytes()).await;
-                    }
-                }
-            })
-        };
+        let backend = || answering_after(&asked, |_| 100 * MS);
         let backends = [backend().await.address, backend().await.address];
         let proxy = Proxy::start(&snapshot(patient(), Protocol::Http, &backends)).await;
         let mut stream = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
