@@ -65,7 +65,7 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
         None if retries.unwrap_or(policy.retry.retries) == 0 => "that of all".to_owned(),
         None => format!(
             "that of all; another is asked beside it after {}",
-            time(times.total / 3)
+            time(times.alone())
         ),
     };
     for (name, value, own, of_service) in [

@@ -62,6 +62,13 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+impl Timeouts {
+    /// How long a try without a time of its own has the request to itself, before another is asked beside it.
+    pub fn alone(&self) -> Duration {
+        self.total / 3
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

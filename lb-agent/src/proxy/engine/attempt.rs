@@ -229,11 +229,6 @@ impl Call {
         }
     }
 
-    /// How long a try has the time of all to itself.
-    pub(super) fn alone(&self) -> Duration {
-        self.times.total / 3
-    }
-
     /// It may be sent once more without being acted on twice.
     pub(super) fn may_send_again(&self, begun: bool) -> bool {
         (self.idempotent || !begun) && self.is_replayable()
@@ -301,7 +296,7 @@ impl Patience {
         let body = call.body.as_ref();
         let came = body.map_or(self.sent, |body| self.sent.max(body.moved()));
         let has_come = body.is_none_or(|body| body.ended());
-        (self.doubts && has_come).then(|| came + call.alone())
+        (self.doubts && has_come).then(|| came + call.times.alone())
     }
 
     async fn wait<F: Future>(&mut self, call: &Call, answer: F) -> Result<F::Output, Cause> {

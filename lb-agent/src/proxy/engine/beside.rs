@@ -112,7 +112,7 @@ impl Engine {
             backend.latency.observe(latency, now);
         }
         backend.took(took);
-        if took >= call.alone() {
+        if took >= call.times.alone() {
             backend.failed(Mishap::Slow);
         }
     }
