@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::options::consul_options;
 use self::{
     options::{datapath_options, registration_prefix},
-    tasks::{Tasks, wait_for_end},
+    tasks::{Ends, Tasks, wait_for_end},
 };
 use crate::{
     api,
@@ -220,6 +220,8 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
         saved: saved_receiver,
     };
     let controller = Controller::start(datapath, setup, channels).await?;
+    // Before anything answers: whoever has an answer of the agent may ask it to end.
+    let ends = Ends::listen()?;
 
     let watch_stats = Arc::new(WatchStats::default());
     let (watch_handle, watching) = watch_channel(trace, watch_stats.clone());
@@ -345,7 +347,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     }
     service_manager::accompany(&mut tasks, told, handle.clone());
 
-    let result = wait_for_end(&mut tasks, &handle, hangup).await;
+    let result = wait_for_end(&mut tasks, &handle, hangup, ends).await;
     service_manager::stopping();
     stop.send_replace(true);
     // Everything that answers requests gets a moment to finish; what hangs is cut off.

@@ -33,22 +33,37 @@ impl Tasks {
 
 pub(super) type Shutdown = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Signals by which the agent is asked to end.
+pub(super) struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    /// From now on they are waited for. Before, each ends the process at once.
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
+        })
+    }
+}
+
 /// Waits for a signal to stop, reloading on SIGHUP meanwhile; or for a part that ends by itself,
 /// which none should.
 pub(super) async fn wait_for_end(
     tasks: &mut Tasks,
     handle: &Handle,
     mut hangup: Signal,
+    mut ends: Ends,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => {
+            _ = ends.terminate.recv() => {
                 info!("SIGTERM received");
                 return Ok(());
             }
-            _ = interrupt.recv() => {
+            _ = ends.interrupt.recv() => {
                 info!("SIGINT received");
                 return Ok(());
             }

@@ -1,8 +1,10 @@
 //! What the runner of Rust's tests says of those that failed, gathered while it passes by. Thousands of
 //! lines of other tests may follow a failure; who reads only the end of a log must find its cause there.
 
-/// Of what a panic says, as much as this; the rest stands further up.
-const LINES: usize = 12;
+/// Of what a panic says, so many lines from its beginning and from its end, where it may quote a log; the
+/// rest stands further up.
+const FIRST: usize = 4;
+const LAST: usize = 16;
 
 /// Reads the runner's output line by line.
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ struct Failure {
     test: String,
     /// From the line that names the place of the panic.
     said: Vec<String>,
+    /// Lines left out after the first.
+    left_out: usize,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,6 +42,7 @@ impl Failures {
             self.found.push(Failure {
                 test: test.to_owned(),
                 said: Vec::new(),
+                left_out: 0,
             });
             return;
         }
@@ -53,19 +58,25 @@ impl Failures {
             self.place = Place::Elsewhere;
         }
         if let (Place::Panic, Some(failure)) = (&self.place, self.found.last_mut())
-            && failure.said.len() < LINES
             && !line.is_empty()
         {
             failure.said.push(line.to_owned());
+            if failure.said.len() > FIRST + LAST {
+                failure.said.remove(FIRST);
+                failure.left_out += 1;
+            }
         }
     }
 
     /// Each test that failed with what its panic says, a line each; nothing if none did.
     pub(super) fn summary(&self) -> String {
         let mut summary = String::new();
-        for Failure { test, said } in &self.found {
-            summary += &format!("{test} failed\n");
-            for line in said {
+        for failure in &self.found {
+            summary += &format!("{} failed\n", failure.test);
+            for (number, line) in failure.said.iter().enumerate() {
+                if number == FIRST && failure.left_out > 0 {
+                    summary += &format!("    [{} lines more]\n", failure.left_out);
+                }
                 summary += &format!("    {line}\n");
             }
         }
@@ -148,8 +159,13 @@ a::gives_up failed
     fn a_long_cause_is_cut_and_an_error_has_none() {
         let lines: String = (0..100).map(|n| format!("line {n}\n")).collect();
         let panic = format!("---- a stdout ----\nthread 'a' panicked at a.rs:1:1:\n{lines}");
-        assert_eq!(summary(&panic).lines().count(), 1 + LINES);
-        assert!(summary(&panic).ends_with("    line 10\n"));
+        let cut = summary(&panic);
+        assert_eq!(cut.lines().count(), 1 + FIRST + 1 + LAST);
+        assert!(
+            cut.contains("    line 2\n    [81 lines more]\n    line 84\n"),
+            "{cut}"
+        );
+        assert!(cut.ends_with("    line 99\n"), "{cut}");
         assert_eq!(summary("---- a stdout ----\nError: x\n"), "a failed\n");
         assert_eq!(summary("test a ... ok\n\ntest result: ok. 1 passed\n"), "");
     }

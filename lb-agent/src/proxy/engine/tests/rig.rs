@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::LocalSet,
     time::timeout,
@@ -348,8 +348,11 @@ pub(in crate::proxy) async fn read_request(stream: &mut TcpStream) -> Option<Str
     }
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, nor will: it stays taken, for tests beside this one bind ports too.
 pub(in crate::proxy) async fn nowhere() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
