@@ -17,8 +17,8 @@ use super::{
 };
 use crate::domain::{
     http::policy::{
-        Balance, Hedge, HttpPolicy, Limits, ProxyProtocol, RateKey, RateLimit, RetryPolicy,
-        Upstream, UpstreamVersion,
+        Balance, By, Hedge, HttpPolicy, Limits, ProxyProtocol, RateKey, RateLimit, RetryPolicy,
+        Said, Upstream, UpstreamVersion,
     },
     service::{Affinity, Forwarding, Protocol},
     tag_route::host_name,
@@ -57,16 +57,14 @@ pub(super) fn policy(table: &mut Table, protocol: Protocol, report: &mut Report)
         }
         return HttpPolicy::default();
     }
+    let mut said = Said::default();
     HttpPolicy {
         only_routed: false,
-        connect_by_resolver: false,
-        total_by_resolver: false,
-        balance_by_resolver: false,
         hosts: hosts(table, report),
         routes: routes::routes(table, report),
         timeouts: table
             .table("timeouts", report)
-            .map(|table| timeouts::of_service(table, report))
+            .map(|table| timeouts::of_service(table, &mut said, report))
             .unwrap_or_default(),
         retry: table
             .table("retry", report)
@@ -82,12 +80,16 @@ pub(super) fn policy(table: &mut Table, protocol: Protocol, report: &mut Report)
         rates: rates(table, report),
         balance: table
             .value("balance")
-            .and_then(|value| balance(value, report))
+            .and_then(|value| {
+                said.balance = By::File;
+                balance(value, report)
+            })
             .unwrap_or_default(),
         upstream: table
             .table("upstream", report)
             .map(|table| upstream(table, report))
             .unwrap_or_default(),
+        said,
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     super::{locate::Report, table::Table},
     DAY, HOUR, time,
 };
-use crate::domain::http::policy::Timeouts;
+use crate::domain::http::policy::{By, Said, Timeouts};
 
 /// What such a table says.
 #[derive(Debug, Default)]
@@ -45,10 +45,12 @@ impl Told {
     }
 }
 
-/// Those of a service.
-pub(super) fn of_service(table: Table, report: &mut Report) -> Timeouts {
+/// Those of a service, and which of them are said.
+pub(super) fn of_service(table: Table, said: &mut Said, report: &mut Report) -> Timeouts {
     let defaults = Timeouts::default();
     let told = Told::read(table, Some(defaults.total), report);
+    said.connect = By::file(told.connect.is_some());
+    said.total = By::file(told.total.is_some());
     Timeouts {
         connect: told.connect.unwrap_or(defaults.connect),
         per_try: told.per_try,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::file;
 use crate::domain::{
     http::policy::{
-        Balance, HttpPolicy, ProxyProtocol, RateKey, RateLimit, Upstream, UpstreamVersion,
+        Balance, By, HttpPolicy, ProxyProtocol, RateKey, RateLimit, Upstream, UpstreamVersion,
     },
     route::Route,
     service::Protocol,
@@ -47,18 +47,11 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
     let of_route = "the route".to_owned();
     let (of_service, usual_times) = (&policy.timeouts, &usual.timeouts);
     let times = to.map_or_else(|| of_service.clone(), |to| to.timeouts(of_service));
-    let by = |resolver: bool, is_default: bool| match resolver {
-        true => "service-resolver in Consul".to_owned(),
-        false => said(is_default),
+    let by = |who: By| match who {
+        By::Resolver => "service-resolver in Consul".to_owned(),
+        By::File | By::Nobody => said(who == By::Nobody),
     };
-    let connect = by(
-        policy.connect_by_resolver,
-        of_service.connect == usual_times.connect,
-    );
-    let total = by(
-        policy.total_by_resolver,
-        of_service.total == usual_times.total,
-    );
+    let (connect, total) = (by(policy.said.connect), by(policy.said.total));
     let retries = to.and_then(|to| to.retries);
     let per_try = match times.per_try {
         Some(per_try) => time(per_try),
@@ -138,7 +131,7 @@ pub fn treatment(state: &ServiceState, route: Option<&Route>) -> Vec<Treatment> 
         Balance::Header(name) => format!("by header {name}"),
         Balance::Cookie(name) => format!("by cookie {name}"),
     };
-    let source = by(policy.balance_by_resolver, policy.balance == usual.balance);
+    let source = by(policy.said.balance);
     tell("balanced", balance, source);
     let spoken = upstream(&policy.upstream, state.spec.protocol);
     let is_usual = policy.upstream == usual.upstream;

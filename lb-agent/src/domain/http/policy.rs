@@ -32,12 +32,41 @@ pub struct HttpPolicy {
     /// Nothing but routes of other services leads to it: it has no hosts on shared listeners,
     /// neither its name nor those of its tags.
     pub only_routed: bool,
-    /// The connect timeout is not the file's, but that of a service-resolver.
-    pub connect_by_resolver: bool,
-    /// The same of the total timeout.
-    pub total_by_resolver: bool,
-    /// The same of the choice of a backend.
-    pub balance_by_resolver: bool,
+    /// Who said what a service-resolver may say too.
+    pub said: Said,
+}
+
+/// Who said what a service-resolver of Consul may say too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The connect timeout.
+    pub connect: By,
+    /// The total timeout.
+    pub total: By,
+    /// How a backend is chosen.
+    pub balance: By,
+}
+
+/// Who said something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Nobody: it is the default.
+    #[default]
+    Nobody,
+    /// The configuration.
+    File,
+    /// A service-resolver.
+    Resolver,
+}
+
+impl By {
+    /// The file, if it has the key.
+    pub fn file(has_it: bool) -> Self {
+        match has_it {
+            true => Self::File,
+            false => Self::Nobody,
+        }
+    }
 }
 
 impl HttpPolicy {

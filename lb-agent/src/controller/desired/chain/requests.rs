@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{Chain, Desired};
 use crate::domain::{
     config_entry::{ConfigEntry, EntryKind, HashBy, Resolver},
-    http::policy::{Balance, Timeouts},
+    http::policy::{Balance, By},
 };
 
 impl Desired {
@@ -95,28 +95,24 @@ impl Chain {
             self.notes.push(note.to_owned());
             return;
         }
-        let (own, usual) = (&self.spec.http, Timeouts::default().total);
-        let total = requests
-            .timeout
-            .filter(|total| own.timeouts.total == usual && *total != usual);
-        let hash = requests
-            .hash
-            .as_ref()
-            .filter(|_| own.balance == Balance::default());
+        let said = self.spec.http.said;
+        let total = requests.timeout.filter(|_| said.total != By::File);
+        let hash = requests.hash.as_ref();
+        let hash = hash.filter(|_| said.balance != By::File);
         if total.is_none() && hash.is_none() {
             return;
         }
         let http = Arc::make_mut(&mut Arc::make_mut(&mut self.spec).http);
         if let Some(total) = total {
             http.timeouts.total = total;
-            http.total_by_resolver = true;
+            http.said.total = By::Resolver;
         }
         if let Some(hash) = hash {
             http.balance = match hash {
                 HashBy::Header(name) => Balance::Header(name.clone()),
                 HashBy::Cookie(name) => Balance::Cookie(name.clone()),
             };
-            http.balance_by_resolver = true;
+            http.said.balance = By::Resolver;
         }
     }
 
@@ -130,12 +126,11 @@ impl Chain {
             return;
         }
         // What the file says goes before.
-        let connect = self.spec.http.timeouts.connect;
-        if connect == Timeouts::default().connect && connect != timeout {
+        if self.spec.http.said.connect != By::File {
             let spec = Arc::make_mut(&mut self.spec);
             let http = Arc::make_mut(&mut spec.http);
             http.timeouts.connect = timeout;
-            http.connect_by_resolver = true;
+            http.said.connect = By::Resolver;
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::domain::{
     config_entry::{HashBy, OfRequests, Resolver},
     http::{
-        policy::Balance,
+        policy::{Balance, By},
         routing::{RequestHead, RoutingTable},
     },
     route::{Destination, Fits, Text},
@@ -137,8 +137,9 @@ fn who_has_a_place_of_its_own_keeps_it_and_connections_have_no_routes() {
 #[test]
 fn the_connect_timeout_of_a_resolver_counts_unless_the_file_has_one() {
     for (configured, expected) in [
-        ("", (700, true)),
-        ("timeouts = { connect = \"2s\" }\n", (2000, false)),
+        ("", (700, By::Resolver)),
+        ("timeouts = { connect = \"2s\" }\n", (2000, By::File)),
+        ("timeouts = { connect = \"1s\" }\n", (1000, By::File)),
     ] {
         let mut rig = Rig::new(&format!("protocol = \"http\"\n{configured}"));
         rig.list("echo", "1");
@@ -149,23 +150,29 @@ fn the_connect_timeout_of_a_resolver_counts_unless_the_file_has_one() {
         rig.resolver("echo", resolver);
         rig.shares();
         let http = rig.desired.snapshot().services["echo"].spec.http.clone();
-        let found = (http.timeouts.connect.as_millis(), http.connect_by_resolver);
+        let found = (http.timeouts.connect.as_millis(), http.said.connect);
         assert_eq!(found, expected, "{configured}");
     }
 }
 
 #[test]
 fn what_a_resolver_says_of_requests_counts_unless_the_file_does() {
+    let usual = (Duration::from_secs(15), Balance::PeakEwma);
     let kept = (Duration::from_secs(2), Balance::Cookie("own".into()));
     let taken = (Duration::from_secs(5), Balance::Header("x-user".into()));
     for (keys, expected, by) in [
-        ("protocol = \"http\"\n", taken, true),
+        ("protocol = \"http\"\n", taken, By::Resolver),
         (
             "protocol = \"http\"\ntimeouts = { total = \"2s\" }\nbalance = { cookie = \"own\" }\n",
             kept,
-            false,
+            By::File,
         ),
-        ("", (Duration::ZERO, Balance::default()), false),
+        (
+            "protocol = \"http\"\ntimeouts = { total = \"15s\" }\nbalance = \"peak-ewma\"\n",
+            usual,
+            By::File,
+        ),
+        ("", (Duration::ZERO, Balance::default()), By::Nobody),
     ] {
         let mut rig = Rig::new(keys);
         rig.list("echo", "1");
@@ -179,11 +186,7 @@ fn what_a_resolver_says_of_requests_counts_unless_the_file_does() {
         rig.resolver("echo", resolver);
         rig.shares();
         let http = rig.desired.snapshot().services["echo"].spec.http.clone();
-        assert_eq!(
-            (http.total_by_resolver, http.balance_by_resolver),
-            (by, by),
-            "{keys}"
-        );
+        assert_eq!((http.said.total, http.said.balance), (by, by), "{keys}");
         match keys {
             "" => assert!(
                 rig.notes().contains("connections are balanced"),
