@@ -34,6 +34,17 @@ impl PeakEwma {
         self.at.store(now, Relaxed);
     }
 
+    /// Takes in that it would have taken `latency` nanoseconds at least, had one waited on: that tells
+    /// nothing where more is expected anyway.
+    pub fn observe_at_least(&self, latency: u64, now: u64) {
+        if self
+            .expected(now)
+            .is_none_or(|expected| latency as f64 > expected)
+        {
+            self.observe(latency, now);
+        }
+    }
+
     /// What is to be expected of it at `now`; `None`: nothing is known.
     pub fn expected(&self, now: u64) -> Option<f64> {
         let cost = f64::from_bits(self.cost.load(Relaxed));

@@ -19,7 +19,7 @@ impl Engine {
         match &service.policy.balance {
             Balance::PeakEwma => None,
             Balance::Header(name) => {
-                let value = headers.get(name)?;
+                let value = headers.get(name).filter(|value| !value.is_empty())?;
                 Some(hasher.hash_one(value.as_bytes()))
             }
             Balance::Cookie(name) => {

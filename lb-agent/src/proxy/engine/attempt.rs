@@ -47,6 +47,8 @@ pub(super) struct Call {
     pub(super) doubts: bool,
     /// It has not.
     pub(super) in_doubt: Cell<bool>,
+    /// A backend has not looked at it.
+    pub(super) unseen: Cell<bool>,
     /// From the beginning until a connection was looked for.
     pub(super) prepared: Cell<Option<Duration>>,
     /// Nobody waits for it beyond this, whatever still moves.
@@ -89,27 +91,22 @@ impl Engine {
             clock: &self.clock,
         };
         loop {
-            let lease = match pool.idle(&wish) {
-                Some(lease) => Ok(lease),
+            let mut lease = match pool.idle(&wish) {
+                Some(lease) => lease,
                 None => {
-                    call.prepared_by(Instant::now());
-                    Box::pin(pool.lease(&wish)).await
+                    let looked = Instant::now();
+                    call.prepared_by(looked);
+                    let lease = Box::pin(pool.lease(&wish)).await;
+                    lease.map_err(|why| Failed {
+                        cause: call.unavailable(backend, why, looked),
+                        begun: false,
+                    })?
                 }
             };
-            let mut lease = lease.map_err(|unavailable| {
-                let cause = match unavailable {
-                    Unavailable::Full => Cause::Full,
-                    Unavailable::Connect(error) => {
-                        backend.failed(Mishap::Connect);
-                        Cause::Connect(error)
-                    }
-                };
-                Failed {
-                    cause,
-                    begun: false,
-                }
-            })?;
-            let reused = matches!(&lease, Lease::Http1(link) if link.reused);
+            let (reused, shared) = match &lease {
+                Lease::Http1(link) => (link.reused, false),
+                Lease::Http2(_) => (false, true),
+            };
             match self.exchange(call, backend, span, &mut lease).await {
                 Ok((response, at)) => {
                     return Ok(Answer {
@@ -134,7 +131,10 @@ impl Engine {
                     }
                     wish.fresh = true;
                 }
-                Err(failed) => {
+                Err(mut failed) => {
+                    if shared && failed.is_unseen() && !call.unseen.replace(true) {
+                        failed.cause = Cause::Unseen;
+                    }
                     if matches!(failed.cause, Cause::Broke | Cause::Answer(_)) {
                         backend.failed(Mishap::Reset);
                     }
@@ -179,8 +179,7 @@ impl Engine {
                 })?;
                 backend.latency.observe(latency, self.nanoseconds(now));
                 // A client that is slow to send its body makes no slow backend.
-                let whole = call.body.as_ref().map_or(sent, |body| body.moved());
-                backend.took(now.saturating_duration_since(sent.max(whole)));
+                backend.took(now.saturating_duration_since(sent.max(call.came())));
                 match grpc_status(response.headers()).filter(|_| call.grpc) {
                     Some(UNAVAILABLE) => backend.failed(Mishap::Unavailable),
                     _ => backend.answered(response.status().as_u16()),
@@ -200,12 +199,12 @@ impl Engine {
                     },
                 })
             }
-            // It has taken that long at least.
             Err(cause) => {
-                backend.latency.observe(latency, self.nanoseconds(now));
-                // The last of several tries may have had next to no time, and a client may give none.
-                let had_time = now.saturating_duration_since(sent) >= call.times.total / 2;
-                if matches!(cause, Cause::Slow) || matches!(cause, Cause::Late) && had_time {
+                backend
+                    .latency
+                    .observe_at_least(latency, self.nanoseconds(now));
+                let had_time = matches!(cause, Cause::Late) && call.gave_time(sent);
+                if matches!(cause, Cause::Slow) || had_time {
                     backend.took(now.saturating_duration_since(sent));
                     backend.failed(Mishap::Slow);
                 }
@@ -218,7 +217,39 @@ impl Engine {
 impl Call {
     /// When the head of an answer comes too late, at the earliest.
     pub(super) fn until(&self) -> Instant {
-        self.deadline.min(self.began + self.times.total)
+        self.deadline.min(self.came() + self.times.total)
+    }
+
+    /// When the last of the request came, so far.
+    pub(super) fn came(&self) -> Instant {
+        let body = self.body.as_ref();
+        body.map_or(self.began, |body| self.began.max(body.moved()))
+    }
+
+    /// What began then and ended with the time of all has had a fair part of it: the last of several
+    /// tries may have had next to none, and a client may give none.
+    fn gave_time(&self, began: Instant) -> bool {
+        began.elapsed() >= self.times.total / 2
+    }
+
+    /// Why there is no connection to the backend, which may have failed. `looked`: since when one was
+    /// looked for.
+    fn unavailable(&self, backend: &Backend, why: Unavailable, looked: Instant) -> Cause {
+        match why {
+            Unavailable::Full => Cause::Full,
+            // Who made it tells.
+            Unavailable::Shared(error) => error.map_or(Cause::Late, Cause::Connect),
+            Unavailable::Connect(error) => {
+                backend.failed(Mishap::Connect);
+                Cause::Connect(error)
+            }
+            Unavailable::Late => {
+                if self.gave_time(looked) {
+                    backend.failed(Mishap::Connect);
+                }
+                Cause::Late
+            }
+        }
     }
 
     /// Whom to ask is known now; what came first counts.
@@ -243,7 +274,6 @@ impl Call {
 /// the time of the answer begins at its end.
 struct Patience {
     deadline: Deadline,
-    began: Instant,
     sent: Instant,
     /// That it has taken long is still to be said.
     doubts: bool,
@@ -253,7 +283,6 @@ impl Patience {
     fn new(engine: &Engine, call: &Call, sent: Instant) -> Self {
         let mut this = Self {
             deadline: Deadline::new(&engine.clock, sent),
-            began: call.began,
             sent,
             doubts: call.doubts,
         };
@@ -263,19 +292,17 @@ impl Patience {
 
     /// When it is over, and how that is called.
     fn until(&self, call: &Call) -> (Instant, Cause) {
-        let (mut began, mut sent) = (self.began, self.sent);
-        if let Some(body) = &call.body {
-            if !body.ended() {
-                let idle = body.moved() + call.times.idle;
-                return match idle < call.deadline {
-                    true => (idle, Cause::Idle),
-                    false => (call.deadline, Cause::Late),
-                };
-            }
-            began = began.max(body.moved());
-            sent = sent.max(body.moved());
+        if let Some(body) = call.body.as_ref().filter(|body| !body.ended()) {
+            let idle = body.moved().max(self.sent) + call.times.idle;
+            return match idle < call.deadline {
+                true if body.is_awaited() => (idle, Cause::Idle),
+                // The backend takes nothing of it.
+                true => (idle, Cause::Slow),
+                false => (call.deadline, Cause::Late),
+            };
         }
-        let late = call.deadline.min(began + call.times.total);
+        let late = call.until();
+        let sent = self.sent.max(call.came());
         match call.times.per_try.map(|per_try| sent + per_try) {
             Some(slow) if slow < late => (slow, Cause::Slow),
             _ => (late, Cause::Late),
@@ -294,9 +321,8 @@ impl Patience {
     /// When it has taken long enough to ask another, if all of the request has come.
     fn doubt(&self, call: &Call) -> Option<Instant> {
         let body = call.body.as_ref();
-        let came = body.map_or(self.sent, |body| self.sent.max(body.moved()));
         let has_come = body.is_none_or(|body| body.ended());
-        (self.doubts && has_come).then(|| came + call.times.alone())
+        (self.doubts && has_come).then(|| self.sent.max(call.came()) + call.times.alone())
     }
 
     async fn wait<F: Future>(&mut self, call: &Call, answer: F) -> Result<F::Output, Cause> {

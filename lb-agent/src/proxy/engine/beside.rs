@@ -102,15 +102,13 @@ impl Engine {
         }
         let backend = &call.service.backends[tried.index];
         let now = Instant::now();
-        let took = now.saturating_duration_since(tried.began);
-        let (latency, now) = (took.as_nanos() as u64, self.nanoseconds(now));
-        if backend
+        // A client that was slow to send its body makes no slow backend.
+        let began = tried.began.max(call.came());
+        let took = now.saturating_duration_since(began);
+        let latency = took.as_nanos() as u64;
+        backend
             .latency
-            .expected(now)
-            .is_none_or(|expected| latency as f64 > expected)
-        {
-            backend.latency.observe(latency, now);
-        }
+            .observe_at_least(latency, self.nanoseconds(now));
         backend.took(took);
         if took >= call.times.alone() {
             backend.failed(Mishap::Slow);

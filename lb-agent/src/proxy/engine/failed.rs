@@ -14,6 +14,9 @@ use crate::domain::http::{
 pub(super) enum Cause {
     Connect(ConnectError),
     Broke,
+    /// The backend of HTTP/2 says that it has not looked at the request, which was the first time for
+    /// the request: its stream, or all of its connection, was at its end as it may be.
+    Unseen,
     /// Another answered.
     Cancelled,
     /// One try has had its time.
@@ -45,14 +48,19 @@ impl Failed {
             Cause::Broke | Cause::Answer(_) => Some(Failure::Broke),
             Cause::Slow => Some(Failure::Slow),
             Cause::Full => Some(Failure::Connect),
-            Cause::Cancelled | Cause::Late | Cause::Idle | Cause::Body(_) | Cause::Head => None,
+            Cause::Cancelled
+            | Cause::Unseen
+            | Cause::Late
+            | Cause::Idle
+            | Cause::Body(_)
+            | Cause::Head => None,
         }
     }
 
     /// The backend has not looked at the request, as where its connection is at its end (GOAWAY of RFC 9113,
     /// section 6.8, or REFUSED_STREAM): the same one may be asked anew.
     pub(super) fn is_unseen(&self) -> bool {
-        matches!(self.cause, Cause::Broke) && !self.begun
+        matches!(self.cause, Cause::Broke | Cause::Unseen) && !self.begun
     }
 
     /// For the record.
@@ -60,6 +68,7 @@ impl Failed {
         let (kind, text) = match &self.cause {
             Cause::Connect(error) => (error.kind(), error.to_string()),
             Cause::Broke => ("broke", "the connection broke before an answer".into()),
+            Cause::Unseen => ("unseen", "the backend did not look at the request".into()),
             Cause::Slow | Cause::Late => ("timeout", "no answer in time".into()),
             Cause::Cancelled => ("cancelled", "another answered first".into()),
             Cause::Idle => ("idle", "nothing of the request came for too long".into()),
@@ -84,7 +93,7 @@ impl Failed {
             Cause::Connect(ConnectError::Refused | ConnectError::Other(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Outcome::BackendFailed)
             }
-            Cause::Connect(_) | Cause::Broke | Cause::Answer(_) => {
+            Cause::Connect(_) | Cause::Broke | Cause::Unseen | Cause::Answer(_) => {
                 (StatusCode::BAD_GATEWAY, Outcome::BackendFailed)
             }
             Cause::Slow | Cause::Late | Cause::Cancelled => {

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Uri, Version,
-    header::{CONNECTION, COOKIE, EXPECT, HOST, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
+
+use http_body::Body as _;
 
 use super::{replay::Outgoing, view::Backend};
 
@@ -66,6 +68,11 @@ impl Head {
                 .is_none_or(|held| held.as_bytes() != host.as_bytes())
             {
                 headers.insert(HOST, HeaderValue::from_str(&host).ok()?);
+            }
+            // Said in so many words, for of a GET hyper takes it that nobody means a body.
+            if request.body().size_hint().exact().is_none() && !headers.contains_key(CONTENT_LENGTH)
+            {
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
             if let Some(protocol) = &self.upgrade {
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -1,13 +1,14 @@
 //! A request's body on its way to a backend, and once more to another if need be.
 //!
 //! It streams; what has passed is kept until it is more than may be repeated. Several readers may
-//! follow each other, of which only the last goes on beyond what is kept.
+//! follow each other, of which only the last goes on beyond what is kept: those before it may still
+//! be there, since a connection of HTTP/2 goes on to read for an answer that nobody waits for.
 
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -38,6 +39,12 @@ pub(super) struct Replay {
     error: Cell<Option<BodyError>>,
     /// When the last of it came; its end included.
     moved: Cell<Instant>,
+    /// Pieces that came.
+    pieces: Cell<usize>,
+    /// The youngest reader.
+    youngest: Cell<u32>,
+    /// Who waits for more of it. While nobody does, it is the backend that takes nothing.
+    waiting: RefCell<Option<Waker>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +91,9 @@ impl Replay {
             received: Cell::new(0),
             error: Cell::new(None),
             moved: Cell::new(now),
+            pieces: Cell::new(0),
+            youngest: Cell::new(0),
+            waiting: RefCell::default(),
         })
     }
 
@@ -117,6 +127,11 @@ impl Replay {
         self.error.get()
     }
 
+    /// More of it is waited for: the client has the next move, not the backend.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.borrow().is_some()
+    }
+
     /// Nothing will be repeated any more: an answer has begun.
     pub(super) fn settle(&self) {
         self.source.borrow_mut().kept.room = None;
@@ -124,8 +139,14 @@ impl Replay {
 
     /// Passes it from the beginning.
     pub(super) fn read(self: &Rc<Self>) -> Outgoing {
+        self.youngest.set(self.youngest.get() + 1);
+        // It finds that it is to end.
+        if let Some(former) = self.waiting.take() {
+            former.wake();
+        }
         Outgoing(Some(Reader {
             replay: Rc::clone(self),
+            number: self.youngest.get(),
             at: 0,
             done: false,
         }))
@@ -133,6 +154,7 @@ impl Replay {
 
     fn poll_next(
         &self,
+        number: u32,
         at: usize,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -143,14 +165,27 @@ impl Replay {
         if let Some(kept) = source.kept.pieces.get(at) {
             return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
         }
+        // What was not kept can be read by the one reader only that read everything before it.
+        if at < self.pieces.get() {
+            return Poll::Ready(Some(Err(BodyError::Gone)));
+        }
         if source.ended {
             let trailers = source.trailers.clone();
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
+        if number != self.youngest.get() {
+            return Poll::Ready(Some(Err(BodyError::Gone)));
+        }
         let polled = Pin::new(&mut source.incoming).poll_frame(context);
         let Poll::Ready(frame) = polled else {
+            let mut waiting = self.waiting.borrow_mut();
+            match &mut *waiting {
+                Some(waker) => waker.clone_from(context.waker()),
+                None => *waiting = Some(context.waker().clone()),
+            }
             return Poll::Pending;
         };
+        self.waiting.take();
         self.moved.set(Instant::now());
         let fail = |error| {
             self.error.set(Some(error));
@@ -166,6 +201,7 @@ impl Replay {
                 Ok(data) => {
                     let length = data.len() as u64;
                     self.received.set(self.received.get() + length);
+                    self.pieces.set(self.pieces.get() + 1);
                     match source.allowed.checked_sub(length) {
                         None => return fail(BodyError::TooLong),
                         Some(left) => source.allowed = left,
@@ -213,6 +249,7 @@ pub(super) struct Outgoing(Option<Reader>);
 #[derive(Debug)]
 struct Reader {
     replay: Rc<Replay>,
+    number: u32,
     /// Frames of data that have passed.
     at: usize,
     done: bool,
@@ -236,21 +273,7 @@ impl Body for Outgoing {
         if reader.done {
             return Poll::Ready(None);
         }
-        // What was not kept can be read by the one reader only that read everything before it.
-        let lost = {
-            let source = reader.replay.source.borrow();
-            source.kept.room.is_none()
-                && source.kept.pieces.is_empty()
-                && reader.at == 0
-                && reader.replay.received() > 0
-        };
-        if lost {
-            return Poll::Ready(Some(Err(BodyError::Gone)));
-        }
-        let polled = {
-            let Reader { replay, at, .. } = &*reader;
-            replay.poll_next(*at, context)
-        };
+        let polled = reader.replay.poll_next(reader.number, reader.at, context);
         if let Poll::Ready(frame) = &polled {
             match frame {
                 Some(Ok(frame)) if frame.is_data() => reader.at += 1,
@@ -264,10 +287,7 @@ impl Body for Outgoing {
         let Some(reader) = &self.0 else { return true };
         let source = reader.replay.source.borrow();
         reader.done
-            || source.ended
-                && source.trailers.is_none()
-                && reader.at >= source.kept.pieces.len()
-                && source.kept.all_passed(reader.at)
+            || source.ended && source.trailers.is_none() && reader.at >= reader.replay.pieces.get()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -293,37 +313,5 @@ impl Body for Outgoing {
     }
 }
 
-impl Kept {
-    /// A reader at `at` has passed everything that came.
-    fn all_passed(&self, at: usize) -> bool {
-        at > 0 || self.pieces.is_empty()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_kept_is_bounded() {
-        // (bytes to keep, pieces, bytes of each) → kept
-        for (keep, pieces, each, expected) in [
-            (100, 1, 100, true),
-            (100, 1, 101, false),
-            (100, 4, 25, true),
-            (0, 0, 0, true),
-            (0, 1, 1, false),
-            (64 * 1024, 1000, 60, true),
-            (64 * 1024, 60_000, 1, false),
-            (64 * 1024, 60_000, 0, false),
-        ] {
-            let mut kept = Kept::new(keep);
-            for _ in 0..pieces {
-                kept.add(&Bytes::from(vec![0; each]));
-            }
-            let known = (kept.room.is_some(), kept.pieces.len());
-            let wanted = (expected, if expected { pieces } else { 0 });
-            assert_eq!(known, wanted, "{keep} {pieces} {each}");
-        }
-    }
-}
+mod tests;

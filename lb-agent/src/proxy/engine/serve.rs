@@ -226,6 +226,7 @@ impl Engine {
                 && times.per_try.is_none()
                 && upgrade.is_none(),
             in_doubt: Cell::new(false),
+            unseen: Cell::new(false),
             prepared: Cell::new(None),
             times,
             deadline: ledger.began + given.unwrap_or(FOREVER).min(FOREVER),

@@ -7,6 +7,7 @@ mod doubts;
 mod forwarding;
 mod hedges;
 mod http2;
+mod innocence;
 mod passing;
 mod pauses;
 mod refusals;

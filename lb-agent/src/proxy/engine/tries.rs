@@ -80,6 +80,9 @@ impl Engine {
         let mut last = None;
         // Where there is no other.
         let mut same = None;
+        // What no backend has looked at was no try, once: it goes on whatever the rules and the budget say,
+        // as a request does whose idle connection of HTTP/1 had ended.
+        let mut most = tries.retries as usize;
         loop {
             // The first is chosen by the time at which the request came.
             let began = if tried.is_empty() {
@@ -109,7 +112,7 @@ impl Engine {
                     call.in_doubt.set(false);
                     match call.until_doubt(first.as_mut()).await {
                         Some(result) => Tried { result, ..one },
-                        None if tried.len() > tries.retries as usize => Tried {
+                        None if tried.len() > most => Tried {
                             result: first.await,
                             ..one
                         },
@@ -122,9 +125,19 @@ impl Engine {
             Self::note(&done, ledger);
             self.blame(call, tries, &done);
             let again = call.repeats(tries, &done.result);
-            let again = again.filter(|_| tried.len() <= tries.retries as usize);
-            let unseen = matches!(&done.result, Err(failed) if failed.is_unseen());
-            same = unseen.then_some(done.index);
+            let again = again.filter(|_| tried.len() <= most);
+            let failed = done.result.as_ref().err();
+            same = failed
+                .filter(|failed| failed.is_unseen())
+                .map(|_| done.index);
+            if failed.is_some_and(|failed| matches!(failed.cause, Cause::Unseen))
+                && call.is_replayable()
+                && Instant::now() < call.until()
+            {
+                most += 1;
+                last = done.result.err().map(|failed| Err(failed.refusal()));
+                continue;
+            }
             let result = done.result.map_err(|failed| failed.refusal());
             let Some(failure) = again else { return result };
             let pause = match failure {

@@ -152,6 +152,21 @@ fn request_bodies_pass_with_their_trailers() {
             seen.contains("\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n"),
             "{got}"
         );
+        // A body is one whatever the method.
+        for method in ["GET", "HEAD", "DELETE", "OPTIONS", "PUT"] {
+            let request = format!(
+                "{method} /up HTTP/1.1\r\nHost: web\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 5\r\nhello\r\n0\r\n\r\n"
+            );
+            let got = Got::read(&proxy.raw(&request).await);
+            let seen = got.body.to_ascii_lowercase();
+            let whole = seen.contains("\r\ntransfer-encoding: chunked\r\n")
+                && seen.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+            assert!(
+                whole || method == "HEAD" && got.status == 200,
+                "{method}: {got:?}"
+            );
+        }
         let large = "x".repeat(300_000);
         let got = proxy.post(&large).await;
         assert!(got.body.ends_with(&large), "{}", got.head);

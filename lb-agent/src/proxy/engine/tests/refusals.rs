@@ -19,20 +19,20 @@ use crate::domain::{http::policy::HttpPolicy, service::Protocol};
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 
-fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
-    let head = [length[1], length[2], length[3], kind, 0];
+    let head = [length[1], length[2], length[3], kind, flags];
     [&head, &stream.to_be_bytes()[..], payload].concat()
 }
 
 /// RFC 9113, section 6.4.
 fn reset(code: u32) -> Vec<u8> {
-    frame(3, 1, &code.to_be_bytes())
+    frame(3, 0, 1, &code.to_be_bytes())
 }
 
 /// RFC 9113, section 6.8.
-fn go_away(last: u32, code: u32) -> Vec<u8> {
-    frame(7, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
+pub(super) fn go_away(last: u32, code: u32) -> Vec<u8> {
+    frame(7, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
 /// Waits for the head of a request.
@@ -59,8 +59,24 @@ async fn refusing(answer: Vec<u8>, asked: Rc<Cell<u32>>) -> Backend {
     .await
 }
 
-async fn refuse(stream: &mut TcpStream, answer: &[u8], asked: &Cell<u32>) {
-    let _ = stream.write_all(&frame(SETTINGS, 0, &[])).await;
+/// The same, and reads on whatever comes.
+pub(super) async fn answering(answer: Vec<u8>, asked: Rc<Cell<u32>>) -> Backend {
+    Backend::start(move |mut stream, _| {
+        let (answer, asked) = (answer.clone(), Rc::clone(&asked));
+        async move {
+            let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+            if read_head(&mut stream).await.is_ok() {
+                asked.set(asked.get() + 1);
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    })
+    .await
+}
+
+pub(super) async fn refuse(stream: &mut TcpStream, answer: &[u8], asked: &Cell<u32>) {
+    let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
     if read_head(stream).await.is_err() {
         return;
     }

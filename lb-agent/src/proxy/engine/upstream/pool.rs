@@ -91,6 +91,10 @@ pub(in crate::proxy::engine) struct Lacking {
 #[derive(Debug)]
 pub(in crate::proxy::engine) enum Unavailable {
     Connect(ConnectError),
+    /// Another request was making the one to be shared; `None`: it was not there in time.
+    Shared(Option<ConnectError>),
+    /// The request had its time before it came about.
+    Late,
     /// As many wait already as may.
     Full,
 }
@@ -165,10 +169,7 @@ impl Pool {
             let limits = &wish.policy.limits;
             let counter = OfConnections(Arc::clone(&self.backend));
             if let Some(counted) = Counted::below(counter, limits.connections) {
-                return self
-                    .connect(wish, counted)
-                    .await
-                    .map_err(Unavailable::Connect);
+                return self.connect(wish, counted).await;
             }
             if queued.is_none() {
                 let pending = OfPending(Arc::clone(wish.life));
@@ -198,9 +199,12 @@ impl Pool {
     async fn wait_for_shared(&self, wish: &Wish<'_>) -> Result<(), Unavailable> {
         let before = self.failed.borrow().0;
         self.wait(wish, wish.until.min(Instant::now() + LOOK))
-            .await?;
+            .await
+            .map_err(|_| Unavailable::Shared(None))?;
         match &*self.failed.borrow() {
-            (count, Some(error)) if *count != before => Err(Unavailable::Connect(error.clone())),
+            (count, Some(error)) if *count != before => {
+                Err(Unavailable::Shared(Some(error.clone())))
+            }
             _ => Ok(()),
         }
     }
@@ -209,7 +213,7 @@ impl Pool {
         &self,
         wish: &Wish<'_>,
         counted: Counted<OfConnections>,
-    ) -> Result<Lease, ConnectError> {
+    ) -> Result<Lease, Unavailable> {
         let backend = &*self.backend;
         let _connecting = backend.http2.then(|| Connecting::new(self));
         let until = wish.until.min(Instant::now() + wish.connect);
@@ -237,11 +241,15 @@ impl Pool {
             &counts.failed
         };
         count.fetch_add(1, Relaxed);
-        if let Err(error) = &made {
+        made.map_err(|error| {
+            // Others that wait for it may have more time.
+            if error == ConnectError::TimedOut && wish.until <= Instant::now() {
+                return Unavailable::Late;
+            }
             let mut failed = self.failed.borrow_mut();
             *failed = (failed.0 + 1, Some(error.clone()));
-        }
-        made
+            Unavailable::Connect(error)
+        })
     }
 
     /// Takes a connection back whose request is done with.
