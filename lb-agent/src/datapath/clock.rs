@@ -40,6 +40,15 @@ fn rate_in_the_long_run(ticks: u32, time: Duration) -> Option<u32> {
         .find(|rate| (seen / f64::from(*rate) - 1.0).abs() < 0.05)
 }
 
+/// The rate that at least two looks tell and none denies. One alone may begin on a virtual processor
+/// that had not been running: its counter is behind by several ticks, and catches up with the next
+/// interrupt.
+fn agreed(rates: impl Iterator<Item = Option<u32>>) -> Option<u32> {
+    let told: Vec<u32> = rates.flatten().collect();
+    let (first, others) = told.split_first()?;
+    (!others.is_empty() && others.iter().all(|other| other == first)).then_some(*first)
+}
+
 /// Reads the tick counter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -55,25 +64,40 @@ struct Sample {
     after: Instant,
 }
 
+impl Sample {
+    /// Ticks since an earlier one, and the shortest and the longest time that may have passed.
+    fn since(&self, first: &Self) -> (u32, Duration, Duration) {
+        (
+            self.ticks.wrapping_sub(first.ticks),
+            self.before.duration_since(first.after),
+            self.after.duration_since(first.before),
+        )
+    }
+
+    fn rate_since(&self, first: &Self) -> Option<u32> {
+        let (ticks, shortest, longest) = self.since(first);
+        the_rate(ticks, shortest, longest)
+    }
+}
+
 impl Clock {
-    /// Finds out rate and offset; takes a twentieth of a second, more on a node so busy that one
+    /// Finds out rate and offset; takes a tenth of a second, more on a node so busy that one
     /// rate cannot be told from another by then. A wrong rate would not do: the error would grow
     /// with the agent's age until every flow looked idle.
     pub(crate) fn calibrate(program: &Xdp) -> Result<Self, KernelError> {
         let what = "reading the kernel's tick rate";
         let sample = || Self::sample(program).map_err(|error| KernelError::new(what, error));
-        let first = sample()?;
+        let mut samples = vec![sample()?];
         for look in 1..=LOOKS {
             std::thread::sleep(PAUSE);
             let last = sample()?;
-            let ticks = last.ticks.wrapping_sub(first.ticks);
-            let shortest = last.before.duration_since(first.after);
-            let longest = last.after.duration_since(first.before);
-            let mut rate = the_rate(ticks, shortest, longest);
+            let mut rate = agreed(samples.iter().map(|first| last.rate_since(first)));
             if look == LOOKS {
+                let (ticks, _, longest) = last.since(&samples[0]);
                 rate = rate.or_else(|| rate_in_the_long_run(ticks, longest));
             }
-            if let Some(per_second) = rate {
+            samples.push(last);
+            if let (Some(per_second), Some(last)) = (rate, samples.last()) {
                 return Ok(Self {
                     ticks: last.ticks,
                     at: last.after,
@@ -133,6 +157,44 @@ mod tests {
                 assert_eq!(found, Some(rate), "{ticks} ticks");
             }
         }
+    }
+
+    /// A counter that is behind by some ticks at one look, whichever, gives no wrong rate.
+    #[test]
+    fn late_interrupts() {
+        let begun = Instant::now();
+        for rate in RATES {
+            for late in 0..5 {
+                for tenths in 0..50 {
+                    let sample = |number: u32| {
+                        let at = begun + Duration::from_micros(50_100) * number;
+                        let behind = if number == late {
+                            tenths as f64 / 10.0
+                        } else {
+                            0.0
+                        };
+                        let ticks = (at - begun).as_secs_f64() * f64::from(rate) + 100.0 - behind;
+                        let (before, after) = (at, at + Duration::from_micros(20));
+                        Sample {
+                            ticks: ticks as u32,
+                            before,
+                            after,
+                        }
+                    };
+                    let mut samples = vec![sample(0)];
+                    let found = (1..LOOKS).find_map(|number| {
+                        let last = sample(number);
+                        let found = agreed(samples.iter().map(|first| last.rate_since(first)));
+                        samples.push(last);
+                        found
+                    });
+                    assert_eq!(found, Some(rate), "look {late}, {tenths} tenths of a tick");
+                }
+            }
+        }
+        // Which one look alone does not exclude.
+        let ms = Duration::from_millis;
+        assert_eq!(the_rate(15, ms(50), ms(50)), Some(300));
     }
 
     /// Interrupted between reading the counter and the clock, it says nothing rather than

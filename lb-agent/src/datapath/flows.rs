@@ -20,6 +20,7 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
+    IPPROTO_TCP, IPPROTO_UDP,
     entry::{Meta, hop_number},
     flow::{Half, Kind, Lifetimes, Slot, State, Tag},
 };
@@ -306,15 +307,23 @@ fn cut_if<A>(entry: &Entry<A>, cut: &mut u64, is_hit: impl Fn(&A) -> bool) -> Fa
     } else {
         &entry.half.new_daddr
     };
-    if !is_hit(client) {
+    if !is_hit(client) || keeps_port(entry) {
         return Fate::Keep;
     }
     *cut += u64::from(forward);
     Fate::End
 }
 
+/// Whether a half has no other use than to keep the port of a connection that is over: the backend may be
+/// in TIME_WAIT, and takes a SYN of another client from there for an old one.
+fn keeps_port<A>(entry: &Entry<A>) -> bool {
+    let tag = &entry.tag;
+    let is_reply = tag.kind() == Some(Kind::Reply);
+    is_reply && tag.proto() == IPPROTO_TCP && tag.state_bits() >= State::Finished as u8
+}
+
 fn cut_udp_of<A>(entry: &Entry<A>, backend: u32, cut: &mut u64) -> Fate {
-    if entry.tag.proto() != lb_common::IPPROTO_UDP || entry.half.backend != backend {
+    if entry.tag.proto() != IPPROTO_UDP || entry.half.backend != backend {
         return Fate::Keep;
     }
     *cut += u64::from(entry.tag.kind() == Some(Kind::Forward));

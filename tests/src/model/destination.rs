@@ -192,6 +192,7 @@ impl Model {
                             let service = there.backends.get(&half.backend).map(|b| b.service);
                             service.is_some_and(|service| {
                                 services.contains(&service)
+                                    && !half.keeps_port()
                                     && there.is_stranger(service, half.client().ip())
                             })
                         });
@@ -271,7 +272,7 @@ impl Model {
         for table in &mut self.tables {
             table.remove_if(|half| {
                 let client = half.client().ip();
-                prefixes.iter().any(|prefix| prefix.contains(&client))
+                !half.keeps_port() && prefixes.iter().any(|prefix| prefix.contains(&client))
             });
         }
     }

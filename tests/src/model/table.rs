@@ -14,7 +14,7 @@ use lb_common::{
     hash,
 };
 
-use super::{Node, link::Tag};
+use super::{Node, link::Tag, parse::TCP};
 
 /// What a half is found by: what its packets carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +95,12 @@ impl Half {
     /// Whether both sides have closed the flow, or one has reset it.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Finished | State::Reset | State::Refused)
+    }
+
+    /// Whether it is there only so that the port of a connection that is over is not another's too soon:
+    /// it stays where flows are cut.
+    pub fn keeps_port(&self) -> bool {
+        self.kind == Kind::Reply && self.key.proto == TCP && self.is_closed()
     }
 }
 

@@ -8,6 +8,7 @@ use lb_common::{
     },
 };
 use lb_tests::{
+    direct::Direct,
     packet::{ACK, FIN, Packet, RST, SYN},
     world::{BACK_MAC, World, action, answer_to},
 };
@@ -225,6 +226,8 @@ fn states_and_the_next_syn() {
                     1,
                     "{what}"
                 );
+                // Of a connection that is over the port stays kept; see `ports`.
+                Direct::new(world).unwrap().clear();
             }
         }
     })

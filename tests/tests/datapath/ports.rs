@@ -185,15 +185,71 @@ fn a_closed_flows_port_is_better_than_none() {
     .unwrap();
 }
 
+/// Who said something: the client, or else the backend.
+type Said = (bool, u8);
+const OPEN: [Said; 3] = [(true, SYN), (false, SYN | ACK), (true, ACK)];
+const BY_CLIENT: Said = (true, FIN | ACK);
+const BY_BACKEND: Said = (false, FIN | ACK);
+
+/// Opens a connection and closes it; answers with the node's port that it had.
+fn connect(world: &mut World, request: &Packet, closes: &[Said]) -> u16 {
+    let sent = forwarded(world.request(request)).unwrap();
+    for (from_client, flags) in OPEN.iter().chain(closes) {
+        let said = if *from_client {
+            let flags = *flags;
+            world.request(&Packet {
+                flags,
+                ..request.clone()
+            })
+        } else {
+            world.reply(&answer_to(&sent, *flags))
+        };
+        forwarded(said).unwrap();
+    }
+    sent.sport
+}
+
+/// Where the flows of clients are cut, the ports of connections that are over stay kept: the backend is in
+/// TIME_WAIT. Of one that was open the port is free, for the backend learns that it is over.
+#[test]
+fn what_is_cut_keeps_its_port_if_it_was_over() {
+    let closed: &[Said] = &[BY_BACKEND, BY_CLIENT];
+    let everybody = ["::/0", "0.0.0.0/0"].map(|prefix| prefix.parse().unwrap());
+    let few = |options: &mut lb_agent::datapath::Options| options.ports = (20_000, 20_001);
+    // (how it is closed, its port is kept, and is the same client's next)
+    for (closes, kept, own) in [
+        (closed, true, true),
+        (&[(true, RST)], true, false),
+        (&[], false, true),
+    ] {
+        World::with_options(few, |world| {
+            for traffic in ALL.into_iter().filter(|traffic| traffic.tcp) {
+                traffic.serve(world, &[2]);
+                let before = connect(world, &from(traffic, 10, 40_000), closes);
+                let cut = world.datapath.flows().cut_clients(&everybody).unwrap();
+                assert_eq!(cut, 1, "{traffic:?}");
+                // Whoever comes now: one of them would have it.
+                let mut given = BTreeSet::new();
+                for client in 20..28 {
+                    let other = forwarded(world.request(&from(traffic, client, 40_000)));
+                    given.extend(other.map(|sent| sent.sport));
+                    world.datapath.flows().cut_clients(&everybody).unwrap();
+                }
+                assert_eq!(given.contains(&before), !kept, "{traffic:?}, {given:?}");
+                let again = forwarded(world.request(&from(traffic, 10, 40_000))).unwrap();
+                assert_eq!(again.sport == before, own, "{traffic:?}");
+                world.datapath.flows().cut_clients(&everybody).unwrap();
+            }
+        })
+        .unwrap();
+    }
+}
+
 /// A client that uses its port again for the same service gets the node's port of before, whoever
 /// else has its own: from another one its timestamps would look old to a backend in TIME_WAIT.
 /// Unless one of the two sides had not closed: that connection may be open still at the backend.
 #[test]
 fn the_next_connection_comes_from_the_same_port() {
-    type Said = (bool, u8);
-    const OPEN: [Said; 3] = [(true, SYN), (false, SYN | ACK), (true, ACK)];
-    const BY_CLIENT: Said = (true, FIN | ACK);
-    const BY_BACKEND: Said = (false, FIN | ACK);
     let rows: [(&str, &[Said], bool); 6] = [
         ("client, then backend", &[BY_CLIENT, BY_BACKEND], true),
         ("backend, then client", &[BY_BACKEND, BY_CLIENT], true),
@@ -202,22 +258,6 @@ fn the_next_connection_comes_from_the_same_port() {
         ("client only", &[BY_CLIENT], false),
         ("backend only", &[BY_BACKEND], false),
     ];
-    let connect = |world: &mut World, request: &Packet, closes: &[Said]| {
-        let sent = forwarded(world.request(request)).unwrap();
-        for (from_client, flags) in OPEN.iter().chain(closes) {
-            let said = if *from_client {
-                let flags = *flags;
-                world.request(&Packet {
-                    flags,
-                    ..request.clone()
-                })
-            } else {
-                world.reply(&answer_to(&sent, *flags))
-            };
-            forwarded(said).unwrap();
-        }
-        sent.sport
-    };
     World::with(|world| {
         for traffic in ALL.into_iter().filter(|traffic| traffic.tcp) {
             traffic.serve(world, &[2]);

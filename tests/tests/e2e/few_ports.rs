@@ -62,3 +62,38 @@ fn no_connection_is_taken_for_an_old_one() {
         }
     }
 }
+
+/// Who was blocked and is let in again finds the node's ports as they were: its former connections' ends,
+/// which the backend keeps for a minute, are not met by others of its own.
+#[test]
+fn a_block_that_ends_leaves_no_old_ones() {
+    let (first, last) = (50_000, 50_000 + PORTS - 1);
+    let stage = Stage::on(
+        &format!("nat_ports = \"{first}-{last}\""),
+        1,
+        "protocol = \"tcp\"",
+    );
+    let client = stage.client();
+    // Others than the node's, which are therefore not simply the same.
+    let range = format!("{} {}", first - PORTS, first - 1);
+    client.sysctl("ipv4.ip_local_port_range", &range).unwrap();
+    let ask_all = |what: &str| {
+        let failed: Vec<String> = client.run(|| {
+            let answers = (0..PORTS).map(|number| match ask() {
+                Ok(answer) if answer.starts_with("HTTP/1.1 200") => None,
+                other => Some(format!("{number}: {other:?}")),
+            });
+            answers.flatten().collect()
+        });
+        assert_eq!(failed, [""; 0], "{what}");
+    };
+    ask_all("before");
+    let address = stage.topology.client_addresses()[0].to_string();
+    for round in 0..5 {
+        stage.agent.command(&["block", "add", &address]).unwrap();
+        stage.agent.command(&["block", "del", &address]).unwrap();
+        ask_all(&format!("round {round}"));
+    }
+    let old = taken_for_old(&stage.topology.backends()[0]).unwrap_or(0);
+    assert_eq!(old, 0);
+}
