@@ -71,6 +71,26 @@ pub fn add(headers: &mut HeaderMap, hop: Hop<'_>, texts: &mut Texts) {
     extend(headers, FORWARDED, piece(0..element), hop.trusted);
 }
 
+/// Removes what tells of the way of a request from behind its body, where nobody of ours has written it
+/// and some backends take it for a header.
+pub fn remove_from_trailers(trailers: &mut HeaderMap) {
+    let tells = |name: &HeaderName| {
+        let text = name.as_str();
+        text.starts_with("x-forwarded-")
+            || text.starts_with("x-b3-")
+            || [FORWARDED, REAL_IP].contains(name)
+            || ["x-request-id", "traceparent", "tracestate", "b3"].contains(&text)
+    };
+    let names: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| tells(name))
+        .cloned()
+        .collect();
+    for name in names {
+        trailers.remove(name);
+    }
+}
+
 /// `X-Forwarded-Prefix`, `X-Forwarded-Ssl` and what more of these there are, and `X-Real-IP`, by which
 /// others tell the client.
 fn is_other(name: &HeaderName) -> bool {

@@ -4,8 +4,10 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
+
+use http_body::Body as _;
 
 use super::body::EngineBody;
 use crate::domain::http::exchange::Outcome;
@@ -33,6 +35,16 @@ pub(super) struct Refusal {
     pub(super) outcome: Outcome,
     /// For the client; it names nothing that only the node knows.
     pub(super) reason: String,
+}
+
+/// The same to HEAD: hyper leaves a body out over HTTP/1 only.
+pub(super) fn without_body(answer: Response<EngineBody>) -> Response<EngineBody> {
+    let length = answer.body().size_hint().exact();
+    let mut answer = answer.map(|_| EngineBody::empty());
+    if let Some(length @ 1..) = length {
+        answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    answer
 }
 
 impl Refusal {

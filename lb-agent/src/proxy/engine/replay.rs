@@ -17,6 +17,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::domain::http::{forwarded, hop};
+
 /// Why a body did not pass whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
@@ -69,6 +71,8 @@ struct Kept {
 
 /// Bytes of a piece on average, below which a body is not kept.
 const PIECE: usize = 64;
+/// Pieces of fewer bytes are copied: readers' buffers are of 8 KiB and more.
+const SMALL: usize = 4096;
 /// So many pieces may be of any size.
 const FEW: usize = 16;
 
@@ -212,7 +216,8 @@ impl Replay {
                 }
                 Err(frame) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
-                    crate::domain::http::hop::remove_from_trailers(&mut trailers);
+                    hop::remove_from_trailers(&mut trailers);
+                    forwarded::remove_from_trailers(&mut trailers);
                     source.ended = true;
                     source.trailers = Some(trailers.clone());
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
@@ -233,10 +238,15 @@ impl Kept {
     }
 
     fn add(&mut self, data: &Bytes) {
+        // A small piece would keep all of the buffer that it came in.
+        let kept = match data.len() < SMALL {
+            true => Bytes::copy_from_slice(data),
+            false => data.clone(),
+        };
         let room = self.room.filter(|_| self.pieces.len() < self.most);
         self.room = room.and_then(|room| room.checked_sub(data.len()));
         match self.room {
-            Some(_) => self.pieces.push(data.clone()),
+            Some(_) => self.pieces.push(kept),
             None => self.pieces = Vec::new(),
         }
     }

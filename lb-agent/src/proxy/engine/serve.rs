@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, UPGRADE},
     request::Parts,
     uri::PathAndQuery,
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Arrival, Engine, EngineBody, FOREVER,
-    answer::Refusal,
+    answer::{Refusal, without_body},
     attempt::{Answer, Call},
     body::Passing,
     clock::Deadline,
@@ -107,7 +107,7 @@ impl Engine {
         if grpc {
             ledger.is_call();
         }
-        let version = parts.version;
+        let (version, is_head) = (parts.version, parts.method == Method::HEAD);
         let mut marks = Marks {
             request_id,
             cookie: None,
@@ -123,7 +123,12 @@ impl Engine {
         };
         let mut response = answered.unwrap_or_else(|refusal| {
             ledger.ended(refusal.outcome);
-            refusal.answer_over(version, grpc)
+            let answer = refusal.answer_over(version, grpc);
+            if is_head {
+                without_body(answer)
+            } else {
+                answer
+            }
         });
         let headers = response.headers_mut();
         request_id::give_back(headers, &marks.request_id);
@@ -355,7 +360,15 @@ fn head_of(
         trusted: arrival.trusted,
     };
     forwarded::add(headers, hop, texts);
-    let path = parts.uri.path_and_query().map(|path| routed.path(path));
+    let path = parts.uri.path_and_query().map(|path| {
+        // `http://host?query` has no path, which is sent as `/` (RFC 9112, section 3.2.1).
+        let text = path.as_str();
+        let rooted = match text.starts_with('?') {
+            true => PathAndQuery::try_from(format!("/{text}")).ok(),
+            false => None,
+        };
+        routed.path(rooted.as_ref().unwrap_or(path))
+    });
     Head {
         method: parts.method.clone(),
         path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),

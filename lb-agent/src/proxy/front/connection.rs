@@ -202,7 +202,8 @@ async fn open(
     if ward.is_told_clients(peer.ip())
         && let Some(told) = read_header(&mut stream).await?
     {
-        client = told;
+        // As that of a connection is: by IPv6 others tell of clients of IPv4, too.
+        client = SocketAddr::new(told.ip().to_canonical(), told.port());
         if !life.present().is_of(&facts.admission, client.ip()) {
             ward.counts.refused.fetch_add(1, Relaxed);
             return Ok(None);

@@ -1,6 +1,6 @@
 //! Every declaration of the reference, held against the reader of the configuration.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use super::{
     schema::{Absent, Key, Kind, Section},
@@ -33,7 +33,14 @@ fn text(section: &Section, key: &Key, value: Option<&str>) -> String {
 
 fn accept(section: &Section, key: &Key, value: Option<&str>) -> Config {
     let text = text(section, key, value);
-    read(&text).unwrap_or_else(|error| panic!("{}.{}: {error}\n{text}", section.path, key.name))
+    let mut config = read(&text)
+        .unwrap_or_else(|error| panic!("{}.{}: {error}\n{text}", section.path, key.name));
+    // Who said it is no part of what is said.
+    for service in &mut config.services {
+        let spec = Arc::make_mut(service);
+        Arc::make_mut(&mut spec.http).said = Default::default();
+    }
+    config
 }
 
 fn refuse(section: &Section, key: &Key, value: Option<&str>) {

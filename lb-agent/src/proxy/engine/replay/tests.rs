@@ -95,3 +95,17 @@ fn what_is_kept_is_bounded() {
         assert_eq!(known, wanted, "{keep} {pieces} {each}");
     }
 }
+
+/// Small pieces do not keep the buffers that they came in.
+#[test]
+fn small_pieces_are_copied() {
+    for (length, copied) in [(1, true), (SMALL - 1, true), (SMALL, false)] {
+        let buffer = Bytes::from(vec![b'x'; 8192]);
+        let piece = buffer.slice(..length);
+        let mut kept = Kept::new(64 * 1024);
+        kept.add(&piece);
+        assert_eq!(kept.pieces, [piece.clone()]);
+        let is_same = kept.pieces[0].as_ptr() == piece.as_ptr();
+        assert_eq!(!is_same, copied, "{length}");
+    }
+}

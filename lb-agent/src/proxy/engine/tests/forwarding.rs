@@ -144,7 +144,7 @@ fn request_bodies_pass_with_their_trailers() {
         let got = proxy
             .raw(
                 "POST /up HTTP/1.1\r\nHost: web\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
-                 Trailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n",
+                 Trailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nX-Forwarded-For: 9.9.9.9\r\nx-sum: 1\r\n\r\n",
             )
             .await;
         let seen = Got::read(&got).body.to_ascii_lowercase();

@@ -291,3 +291,54 @@ fn a_long_head_of_an_answer() {
         assert_eq!(got.head.matches("x-long").count(), 25);
     });
 }
+
+/// What the proxy itself answers to HEAD has no body over HTTP/2 either, and tells its length.
+#[test]
+fn refused_heads_have_no_body() {
+    local(async {
+        let proxy = Proxy::start(&snapshot(HttpPolicy::default(), Protocol::Http, &[])).await;
+        for (method, long) in [("GET", true), ("HEAD", false)] {
+            let mut sender = client(&proxy).await;
+            let request = Request::builder().method(method).uri("http://web/x");
+            let request = request.body(Empty::<Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{method}");
+            let length = answer.headers().get("content-length").cloned();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(!body.is_empty(), long, "{method}");
+            assert!(
+                long || length.is_some_and(|length| length != "0"),
+                "{method}"
+            );
+        }
+    });
+}
+
+/// A target without a path is for `/`.
+#[test]
+fn a_target_that_is_nothing_but_a_query() {
+    local(async {
+        let paths = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = Rc::clone(&paths);
+        let backend = Backend::start(move |connection, _| {
+            let seen = Rc::clone(&seen);
+            async move {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    seen.borrow_mut().push(request.uri().to_string());
+                    async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+                });
+                let builder = hyper::server::conn::http2::Builder::new(Local);
+                let _ = builder
+                    .serve_connection(TokioIo::new(connection), service)
+                    .await;
+            }
+        })
+        .await;
+        let policy = HttpPolicy::default();
+        let proxy = Proxy::start(&snapshot(policy, Protocol::Grpc, &[backend.address])).await;
+        let request = "GET http://web?a=1 HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
+        let answer = proxy.raw(request).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(*paths.borrow(), ["http://web/?a=1"]);
+    });
+}
