@@ -112,6 +112,7 @@ fn clients_behind_the_proxy_protocol_are_counted_apart() {
             ("TCP4 192.0.2.1 192.0.2.9 1 80", true),
             ("TCP4 192.0.2.2 192.0.2.9 1 80", true),
             ("TCP4 192.0.2.1 192.0.2.9 2 80", false),
+            ("TCP6 ::ffff:192.0.2.1 ::ffff:192.0.2.9 2 80", false),
             ("UNKNOWN", true),
             ("UNKNOWN", true),
         ] {
