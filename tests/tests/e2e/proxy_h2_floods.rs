@@ -115,6 +115,9 @@ fn rapid_resets() {
         "one by one: {sent} sent, then {end:?}; backend {:?}",
         stage.seen(1).total
     );
+    // It was told to go, and did not.
+    assert!([End::GoAway(0), End::Closed].contains(&end), "{end:?}");
+    assert!(sent < 1100, "{sent}");
     assert_others_are_served(&stage);
     wait_for("nothing to be under way", PATIENCE, || {
         let active = stage.metric("lb_proxy_active_requests", &["service=\"web\""]);
@@ -123,6 +126,22 @@ fn rapid_resets() {
     .unwrap();
     let grown = memory(&stage).saturating_sub(before);
     assert!(grown < 32 * MIB, "{grown} bytes");
+}
+
+/// Who takes back every other request, as clients that ask two and take the first answer do, stays.
+#[test]
+fn some_requests_taken_back() {
+    let stage = Stage::served(1, HTTP, "");
+    let mut hand = hand(&stage);
+    for number in 0..300_u32 {
+        let [kept, taken_back] = [number * 4 + 1, number * 4 + 3];
+        hand.headers(kept, &request("GET", "/"), true).unwrap();
+        hand.headers(taken_back, &request("GET", "/hang"), true)
+            .unwrap();
+        hand.send(kind::RST_STREAM, 0, taken_back, &CANCEL.to_be_bytes())
+            .unwrap();
+        assert_eq!(hand.end_of(kept, SOON), End::Answer(200), "{number}");
+    }
 }
 
 /// Floods of what costs the sender nothing: the connection ends, or takes no more, in little memory.

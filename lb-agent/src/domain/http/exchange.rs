@@ -76,6 +76,19 @@ impl Exchange {
         Some(self.prepared? + self.first_byte?.saturating_sub(upstream))
     }
 
+    /// Bytes of its texts, nearly all of which clients choose.
+    pub fn texts(&self) -> usize {
+        let own = [&self.method, &self.host, &self.target, &self.request_id];
+        let own: usize = own.into_iter().map(String::len).sum();
+        let more = [
+            &self.rewritten,
+            &self.user_agent,
+            &self.referer,
+            &self.tracestate,
+        ];
+        own + more.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
     /// The try whose answer the client got: the last that has one, for of those beside each other
     /// the loser is cancelled. Without an answer the last try.
     pub fn answering(&self) -> Option<&Try> {

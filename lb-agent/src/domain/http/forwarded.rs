@@ -74,28 +74,30 @@ pub fn add(headers: &mut HeaderMap, hop: Hop<'_>, texts: &mut Texts) {
 /// Removes what tells of the way of a request from behind its body, where nobody of ours has written it
 /// and some backends take it for a header.
 pub fn remove_from_trailers(trailers: &mut HeaderMap) {
-    let tells = |name: &HeaderName| {
-        let text = name.as_str();
-        text.starts_with("x-forwarded-")
-            || text.starts_with("x-b3-")
-            || [FORWARDED, REAL_IP].contains(name)
-            || ["x-request-id", "traceparent", "tracestate", "b3"].contains(&text)
-    };
-    let names: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| tells(name))
-        .cloned()
-        .collect();
-    for name in names {
+    let tells = trailers.keys().filter(|name| tells(name));
+    for name in tells.cloned().collect::<Vec<_>>() {
         trailers.remove(name);
     }
 }
 
-/// `X-Forwarded-Prefix`, `X-Forwarded-Ssl` and what more of these there are, and `X-Real-IP`, by which
-/// others tell the client.
+/// Whether a name tells of the way of a request, also to a backend that hands headers on as variables
+/// of its environment (RFC 3875, section 4.1.18), where `_` and `-` are the same.
+fn tells(name: &HeaderName) -> bool {
+    let text = name.as_str().replace('_', "-");
+    text.starts_with("x-forwarded-")
+        || text.starts_with("x-b3-")
+        || [FORWARDED.as_str(), REAL_IP.as_str()].contains(&&*text)
+        || ["x-request-id", "traceparent", "tracestate", "b3"].contains(&&*text)
+}
+
+/// `X-Forwarded-Prefix`, `X-Forwarded-Ssl` and what more of these there are, `X-Real-IP`, by which
+/// others tell the client, and all that tells of the way in another spelling.
 fn is_other(name: &HeaderName) -> bool {
-    let forwarded = name.as_str().starts_with("x-forwarded-");
-    forwarded && ![FOR, PROTO, HOST, PORT].contains(name) || *name == REAL_IP
+    let text = name.as_str();
+    let forwarded = text.starts_with("x-forwarded-");
+    forwarded && ![FOR, PROTO, HOST, PORT].contains(name)
+        || *name == REAL_IP
+        || text.starts_with('x') && text.contains('_') && tells(name)
 }
 
 /// The hop as an element of `Forwarded` (RFC 7239, section 4). Answers with where in it the client's
@@ -218,6 +220,10 @@ mod tests {
                 "x-forwarded-ssl",
                 "x-real-ip",
                 "x-forward",
+                "x_forwarded_for",
+                "x-forwarded_proto",
+                "x_real_ip",
+                "x_forward",
             ] {
                 headers.insert(name, HeaderValue::from_static("on"));
             }
@@ -232,7 +238,11 @@ mod tests {
             assert_eq!(headers.contains_key("x-forwarded-prefix"), trusted);
             assert_eq!(headers.contains_key("x-forwarded-ssl"), trusted);
             assert_eq!(headers.contains_key("x-real-ip"), trusted);
-            assert!(headers.contains_key("x-forward"));
+            // Names that become the same variable for a backend.
+            for name in ["x_forwarded_for", "x-forwarded_proto", "x_real_ip"] {
+                assert_eq!(headers.contains_key(name), trusted, "{name}");
+            }
+            assert!(headers.contains_key("x-forward") && headers.contains_key("x_forward"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! HTTP/2 on a client's connection.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -28,6 +28,14 @@ use crate::proxy::deferred::{Deferred, Turns};
 /// Streams that a client may have reset before they were taken up, beyond which its connection
 /// ends (CVE-2023-44487).
 const RESETS: usize = 20;
+
+/// Requests that a client may have taken back before their answers began, if they are more than half of
+/// its requests: beyond them it is told to go (GOAWAY), which costs one that means no harm nothing. Each
+/// has been worked for, maybe by a backend.
+const TAKEN_BACK: u32 = 200;
+
+/// The same, beyond which the connection ends, for who does not go.
+const TAKEN_BACK_AT_MOST: u32 = 1000;
 
 /// Streams that the client may have had reset by its mistakes, beyond which its connection ends
 /// (CVE-2025-8671).
@@ -66,6 +74,7 @@ pub(super) async fn serve(
         streams: Rc::default(),
         rounds: Rc::clone(&rounds),
         life: Arc::clone(&life),
+        requests: Rc::default(),
     };
     let mut streams = Streams::default();
     // hyper moves what answers a request several times.
@@ -85,7 +94,11 @@ pub(super) async fn serve(
             let idle = overdue == Some(Overdue::Stage(Stage::Idle));
             // Who has not asked for anything yet is about to.
             let stopped = rounds.stopped().is_some() && life.can_leave();
-            if !leaving && (idle || stopped) {
+            let taken_back = opened.requests.taken_back();
+            if taken_back > TAKEN_BACK_AT_MOST {
+                return Poll::Ready(Err(Restless.into()));
+            }
+            if !leaving && (idle || stopped || taken_back > TAKEN_BACK) {
                 leaving = true;
                 life.leave();
                 Pin::new(&mut connection).graceful_shutdown();
@@ -165,17 +178,47 @@ struct Opened {
     streams: Rc<RefCell<Vec<Run>>>,
     rounds: Rc<Rounds>,
     life: Arc<Life>,
+    requests: Rc<Requests>,
 }
+
+/// Requests of a connection, and how many of them the client took back before their answers began.
+#[derive(Default)]
+struct Requests {
+    all: Cell<u32>,
+    taken_back: Cell<u32>,
+}
+
+impl Requests {
+    fn add(count: &Cell<u32>) {
+        count.set(count.get().saturating_add(1));
+    }
+
+    /// Those taken back, if they are more than half of all.
+    fn taken_back(&self) -> u32 {
+        let taken_back = self.taken_back.get();
+        match taken_back > self.all.get() / 2 {
+            true => taken_back,
+            false => 0,
+        }
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+#[error("too many requests were taken back")]
+struct Restless;
 
 impl<F> hyper::rt::Executor<F> for Opened
 where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
+        Requests::add(&self.requests.all);
         self.streams.borrow_mut().push(Run {
             stream: Box::pin(future.map(drop)),
             rounds: Rc::clone(&self.rounds),
             life: Arc::clone(&self.life),
+            requests: Rc::clone(&self.requests),
             seat: None,
         });
     }
@@ -187,6 +230,7 @@ struct Run {
     stream: Pin<Box<dyn Future<Output = ()>>>,
     rounds: Rc<Rounds>,
     life: Arc<Life>,
+    requests: Rc<Requests>,
     seat: Option<Seat>,
 }
 
@@ -196,11 +240,16 @@ impl Future for Run {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let answers = this.life.answers();
-        if this.stream.as_mut().poll(context).is_ready() {
+        let ended = this.stream.as_mut().poll(context).is_ready();
+        // Nothing else runs meanwhile: it is this one that has begun its answer.
+        let begins = this.life.answers() != answers;
+        if ended {
+            if this.seat.is_none() && !begins {
+                Requests::add(&this.requests.taken_back);
+            }
             return Poll::Ready(());
         }
-        // Nothing else runs meanwhile: it is this one that has begun its answer.
-        if this.seat.is_none() && this.life.answers() != answers {
+        if this.seat.is_none() && begins {
             this.seat = Some(this.rounds.join_stream(&this.life));
         }
         let Some(seat) = &this.seat else {

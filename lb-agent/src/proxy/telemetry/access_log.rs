@@ -23,7 +23,7 @@ use tokio::{
     time,
 };
 
-use super::counts::Losses;
+use super::{counts::Losses, queue::Receiver};
 use crate::{
     config::proxy::{AccessLogConfig, AccessLogFormat},
     domain::http::exchange::Exchange,
@@ -54,7 +54,7 @@ enum Order {
 /// Opens the file and starts the thread, and a task that has the file opened anew on SIGUSR1.
 pub(super) fn start(
     config: &AccessLogConfig,
-    records: mpsc::Receiver<Exchange>,
+    records: Receiver,
     losses: Arc<Losses>,
 ) -> Result<AccessLog, OpenError> {
     let writer = Writer::open(config.clone(), losses)?;
@@ -110,7 +110,7 @@ impl AccessLog {
 
 async fn write(
     mut writer: Writer,
-    mut records: mpsc::Receiver<Exchange>,
+    mut records: Receiver,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);

@@ -5,10 +5,11 @@
 //! - [`counts`]: counters and histograms, from which `crate::metrics` makes families.
 //!
 //! Nothing here makes a request wait: records go into bounded queues and are dropped and counted
-//! where these are full.
+//! where these are full, by their number or by what clients have written into them.
 
 pub mod access_log;
 pub mod counts;
+mod queue;
 #[cfg(test)]
 mod sample;
 pub mod traces;
@@ -17,10 +18,13 @@ use std::sync::Arc;
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc,
 };
 
-use self::counts::Counts;
+use self::{
+    counts::Counts,
+    queue::{Sender, queue},
+};
 use crate::{
     config::proxy::ProxyConfig,
     domain::http::{
@@ -39,8 +43,8 @@ pub struct Telemetry(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    log: Option<mpsc::Sender<Exchange>>,
-    spans: Option<mpsc::Sender<Exchange>>,
+    log: Option<Sender>,
+    spans: Option<Sender>,
     sampling: Sampling,
     counts: Arc<Counts>,
 }
@@ -49,7 +53,7 @@ impl Telemetry {
     /// Hands every record to the other end of `records`.
     pub fn to(records: mpsc::Sender<Exchange>) -> Self {
         Self(Arc::new(Inner {
-            log: Some(records),
+            log: Some(Sender::to(records)),
             ..Inner::default()
         }))
     }
@@ -66,13 +70,13 @@ impl Telemetry {
         let mut inner = Inner::default();
         let mut writers = Writers::default();
         if let Some(config) = &config.access_log {
-            let (sender, records) = mpsc::channel(QUEUE);
+            let (sender, records) = queue(QUEUE);
             let losses = Arc::clone(&counts.losses);
             writers.log = Some(access_log::start(config, records, losses)?);
             inner.log = Some(sender);
         }
         if let Some(config) = &config.traces {
-            let (sender, records) = mpsc::channel(QUEUE);
+            let (sender, records) = queue(QUEUE);
             writers.traces = Some(traces::start(config, records, Arc::clone(&counts.spans))?);
             inner.spans = Some(sender);
             inner.sampling = Sampling::new(config.sample);
@@ -128,10 +132,9 @@ impl Telemetry {
     }
 }
 
-fn offer(queue: &mpsc::Sender<Exchange>, exchange: Exchange, lost: impl FnOnce()) {
-    match queue.try_send(exchange) {
-        Ok(()) => {}
-        Err(TrySendError::Full(_) | TrySendError::Closed(_)) => lost(),
+fn offer(queue: &Sender, exchange: Exchange, lost: impl FnOnce()) {
+    if !queue.offer(exchange) {
+        lost();
     }
 }
 

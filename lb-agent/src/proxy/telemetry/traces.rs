@@ -16,8 +16,9 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
+use prost::Message as _;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -28,15 +29,14 @@ use self::{
     attributes::Attributes,
     receiver::{Receiver, Refused},
 };
-use super::counts::SpanCounts;
-use crate::{
-    config::proxy::TracesConfig,
-    domain::{backoff::full_jitter, http::exchange::Exchange},
-    surroundings::host_name,
-};
+use super::{counts::SpanCounts, queue};
+use crate::{config::proxy::TracesConfig, domain::backoff::full_jitter, surroundings::host_name};
 
 /// Spans that are sent at once, if so many come in [`DELAY`].
 const BATCH: usize = 512;
+/// The same, by their size in bytes. Receivers take 4 MiB at a time by default, and one request may have
+/// many spans.
+const BATCH_BYTES: usize = 1 << 20;
 /// How long the first span of a batch waits for others.
 const DELAY: Duration = Duration::from_secs(1);
 /// How long the receiver may take to answer.
@@ -60,7 +60,7 @@ pub struct Traces {
 /// Starts the task that sends. Nobody is connected to before there are spans.
 pub(super) fn start(
     config: &TracesConfig,
-    records: mpsc::Receiver<Exchange>,
+    records: queue::Receiver,
     counts: Arc<SpanCounts>,
 ) -> Result<Traces, ReceiverError> {
     let (ending, ended) = watch::channel(false);
@@ -119,7 +119,7 @@ struct Exporter {
 }
 
 impl Exporter {
-    async fn run(mut self, mut records: mpsc::Receiver<Exchange>) {
+    async fn run(mut self, mut records: queue::Receiver) {
         loop {
             let spans = self.collect(&mut records).await;
             if spans.is_empty() {
@@ -130,10 +130,11 @@ impl Exporter {
     }
 
     /// As many spans as are sent at once; none: there will be no more.
-    async fn collect(&mut self, records: &mut mpsc::Receiver<Exchange>) -> Vec<Span> {
+    async fn collect(&mut self, records: &mut queue::Receiver) -> Vec<Span> {
         let mut spans = Vec::new();
+        let mut bytes = 0;
         let mut due = Instant::now();
-        while spans.len() < BATCH {
+        while spans.len() < BATCH && bytes < BATCH_BYTES {
             tokio::select! {
                 biased;
                 // What is queued still comes.
@@ -145,7 +146,9 @@ impl Exporter {
                         if spans.is_empty() {
                             due = Instant::now() + DELAY;
                         }
+                        let before = spans.len();
                         spans::of(&record, &mut spans);
+                        bytes += spans[before..].iter().map(Span::encoded_len).sum::<usize>();
                     }
                     None => break,
                 },

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 use crate::{
     domain::http::exchange::{Outcome, SpanContext},
-    proxy::telemetry::sample::exchange,
+    proxy::telemetry::{queue::queue, sample::exchange},
 };
 
 fn json(exchange: &Exchange) -> serde_json::Value {
@@ -191,12 +191,12 @@ async fn rotation() {
     let moved = directory.path().join("access.log.1");
     fs::write(&path, "of before\n").unwrap();
     let losses = Arc::<Losses>::default();
-    let (sender, records) = mpsc::channel(8);
+    let (sender, records) = queue(32);
     let log = start(&to_file(path.clone()), records, Arc::clone(&losses)).unwrap();
-    sender.send(exchange()).await.unwrap();
+    assert!(sender.offer(exchange()));
     assert_eq!(lines(&path, 2).await, 2);
     fs::rename(&path, &moved).unwrap();
-    sender.send(exchange()).await.unwrap();
+    assert!(sender.offer(exchange()));
     assert_eq!(lines(&moved, 3).await, 3);
     let own = std::process::id().to_string();
     let kill = std::process::Command::new("kill")
@@ -208,22 +208,22 @@ async fn rotation() {
         time::sleep(Duration::from_millis(10)).await;
     }
     for _ in 0..3 {
-        sender.send(exchange()).await.unwrap();
+        assert!(sender.offer(exchange()));
     }
     log.finish().await;
     assert_eq!(lines(&path, 3).await, 3);
     assert_eq!(lines(&moved, 3).await, 3);
     assert_eq!(losses.lost_lines(), 0);
-    assert!(sender.send(exchange()).await.is_err());
+    assert!(!sender.offer(exchange()));
 }
 
 #[tokio::test]
 async fn a_full_disk_costs_lines_only() {
     let losses = Arc::<Losses>::default();
-    let (sender, records) = mpsc::channel(8);
+    let (sender, records) = queue(32);
     let log = start(&to_file("/dev/full".into()), records, Arc::clone(&losses)).unwrap();
     for _ in 0..20 {
-        sender.send(exchange()).await.unwrap();
+        assert!(sender.offer(exchange()));
     }
     log.finish().await;
     assert_eq!(losses.lost_lines(), 20);
@@ -263,7 +263,7 @@ fn torn_lines_are_ended() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_opened() {
-    let (_sender, records) = mpsc::channel(1);
+    let (_sender, records) = queue(1);
     let error = start(&to_file("/nowhere/log".into()), records, Arc::default()).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::trace::v1::{
     status::StatusCode::{Error, Unset},
 };
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, cut};
 use crate::domain::http::exchange::{Exchange, Outcome, Try};
 
 /// Methods that stand in spans as they are; others could be anything.
@@ -206,7 +206,7 @@ fn broke_within(exchange: &Exchange) -> bool {
 fn status(failed: bool, message: &str) -> Status {
     Status {
         code: if failed { Error } else { Unset }.into(),
-        message: message.into(),
+        message: cut(message),
     }
 }
 
@@ -223,7 +223,7 @@ fn method(exchange: &Exchange, attributes: &mut Attributes) {
 /// Never with a part of the path that the client chose, but for gRPC, where it is a method.
 fn name(exchange: &Exchange, route: Option<&str>) -> String {
     if let Some((service, method)) = procedure(exchange) {
-        return format!("{service}/{method}");
+        return cut(format!("{service}/{method}"));
     }
     let method = Some(&*exchange.method).filter(|method| METHODS.contains(method));
     let method = method.unwrap_or("HTTP");

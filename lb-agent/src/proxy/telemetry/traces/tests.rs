@@ -18,7 +18,14 @@ use tokio::net::TcpListener;
 use tonic::{Code, Request, Response};
 
 use super::*;
-use crate::{config::proxy::OtlpTransport, proxy::telemetry::sample::exchange};
+use crate::{
+    config::proxy::OtlpTransport,
+    domain::http::exchange::Exchange,
+    proxy::telemetry::{
+        queue::{Sender, queue},
+        sample::exchange,
+    },
+};
 
 /// Spans of the sample.
 const EACH: u64 = 3;
@@ -111,13 +118,13 @@ impl TraceService for Script {
 
 /// What is sent to `address`, by count of exchanges; ended when `ready` says so.
 struct Rig {
-    records: mpsc::Sender<Exchange>,
+    records: Sender,
     counts: Arc<SpanCounts>,
     traces: Traces,
 }
 
 fn rig(address: SocketAddr, transport: OtlpTransport) -> Rig {
-    let (records, queue) = mpsc::channel(2000);
+    let (records, queue) = queue(2000);
     let counts = Arc::<SpanCounts>::default();
     let config = TracesConfig {
         endpoint: format!("http://{address}"),
@@ -160,7 +167,7 @@ async fn answers_of_the_receiver() {
         for (says, expected, asked) in rows {
             let script = Script::new(says);
             let rig = rig(Arc::clone(&script).serve(transport).await, transport);
-            rig.records.send(exchange()).await.unwrap();
+            assert!(rig.records.offer(exchange()));
             let found = settled(&rig.counts, EACH).await;
             assert_eq!(found, expected, "{transport:?} {says:?}");
             assert_eq!(script.asked.load(SeqCst), asked, "{transport:?} {says:?}");
@@ -176,7 +183,7 @@ async fn many_at_a_time() {
     let transport = OtlpTransport::Grpc;
     let rig = rig(Arc::clone(&script).serve(transport).await, transport);
     for _ in 0..200 {
-        rig.records.send(exchange()).await.unwrap();
+        assert!(rig.records.offer(exchange()));
     }
     assert_eq!(settled(&rig.counts, 200 * EACH).await, [600, 0]);
     let taken = script.taken.lock().unwrap();
@@ -193,6 +200,29 @@ async fn many_at_a_time() {
     assert_eq!(sizes, [513, 87]);
 }
 
+/// Receivers of gRPC refuse more than 4 MiB at a time: they get everything, in pieces.
+#[tokio::test]
+async fn long_texts_come_in_pieces() {
+    let script = Script::new(&[Say::Yes]);
+    let transport = OtlpTransport::Grpc;
+    let rig = rig(Arc::clone(&script).serve(transport).await, transport);
+    let text = |bytes: usize| "é".repeat(bytes / 2);
+    let long = Exchange {
+        target: format!("/a{}?{}", text(30 << 10), text(30 << 10)),
+        user_agent: Some(text(3 << 10)),
+        ..exchange()
+    };
+    for _ in 0..150 {
+        assert!(rig.records.offer(long.clone()));
+    }
+    assert_eq!(settled(&rig.counts, 150 * EACH).await, [150 * EACH, 0]);
+    let taken = script.taken.lock().unwrap();
+    let sizes: Vec<usize> = taken.iter().map(|request| request.encoded_len()).collect();
+    assert!(sizes.len() > 1, "{sizes:?}");
+    let most = sizes.into_iter().max().unwrap();
+    assert!(most < BATCH_BYTES + (1 << 18), "{most}");
+}
+
 /// The receiver comes later than the spans, and what waits at the end is still sent.
 #[tokio::test]
 async fn a_receiver_that_is_away() {
@@ -202,7 +232,7 @@ async fn a_receiver_that_is_away() {
         let address = holder.local_addr().unwrap();
         drop(holder);
         let away = rig(address, transport);
-        away.records.send(exchange()).await.unwrap();
+        assert!(away.records.offer(exchange()));
         sleep(Duration::from_millis(1200)).await;
         assert_eq!(away.counts.all().map(|(_, count)| count), [0, 0, 0]);
         // At the end nobody waits for one that is away.
@@ -213,7 +243,7 @@ async fn a_receiver_that_is_away() {
 
         let script = Script::new(&[Say::Yes]);
         let rig = rig(Arc::clone(&script).serve(transport).await, transport);
-        rig.records.send(exchange()).await.unwrap();
+        assert!(rig.records.offer(exchange()));
         rig.traces.finish().await;
         assert_eq!(rig.counts.all().map(|(_, count)| count), [EACH, 0, 0]);
     }
