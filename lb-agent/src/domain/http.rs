@@ -9,6 +9,7 @@ pub mod grpc;
 pub mod head;
 pub mod hop;
 pub mod pick;
+mod plain_path;
 pub mod policy;
 pub mod rate;
 pub mod request_id;

@@ -11,7 +11,7 @@ use regex::bytes::Regex;
 
 use super::{
     forwarded::{self, Hop},
-    head, hop, request_id,
+    head, hop, plain_path, request_id,
     texts::Texts,
     trace_context::{self, Sampling, TRACEPARENT, TRACESTATE},
 };
@@ -161,6 +161,22 @@ fn tracestate() {
         kept += usize::from(fits);
     }
     assert!((COUNT / 10..COUNT).contains(&kept), "{kept}");
+}
+
+#[test]
+fn plain_paths() {
+    let good = ["/a/./b/../c%2f%2e%2E/", "//a%61//%25", "/a.b/..c/...", "/%"];
+    for value in mutated(&good, COUNT) {
+        let Ok(path) = value.to_str() else { continue };
+        let path = format!("/{path}");
+        let plain = plain_path::plain(&path);
+        let segments: Vec<&str> = plain.split('/').collect();
+        assert_eq!(segments[0], "", "{path}");
+        let inner = &segments[1..segments.len() - 1];
+        assert!(!inner.contains(&""), "{path}: {plain}");
+        let climbs = segments.iter().any(|one| [".", ".."].contains(one));
+        assert!(!climbs, "{path}: {plain}");
+    }
 }
 
 #[test]

@@ -22,7 +22,10 @@ use governor::{
 };
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 
-use super::policy::{RateKey, RateLimit};
+use super::{
+    plain_path::plain,
+    policy::{RateKey, RateLimit},
+};
 
 /// Keys of one limit before they share buckets.
 const MOST: usize = 65_536;
@@ -187,7 +190,7 @@ impl Limiter {
 
     fn concerns(&self, client: IpAddr, path: &str) -> bool {
         let begins = self.limit.path.as_deref();
-        begins.is_none_or(|prefix| path.starts_with(prefix))
+        begins.is_none_or(|prefix| path.starts_with(prefix) || plain(path).starts_with(prefix))
             && !self.limit.except.iter().any(|net| net.contains(&client))
     }
 
@@ -347,6 +350,9 @@ mod tests {
         assert_eq!(ask("/form", 0), "1 0 10 1;w=10;burst=1 -");
         assert_eq!(ask("/form", 4), "1 0 6 1;w=10;burst=1 6");
         assert_eq!(ask("/form", 10), "1 0 10 1;w=10;burst=1 -");
+        for other in ["//form", "/%66orm", "/a/../form/b"] {
+            assert_eq!(ask(other, 10), "1 0 10 1;w=10;burst=1 10", "{other}");
+        }
     }
 
     /// However many clients there are, keys are bounded, and come back to single ones later.

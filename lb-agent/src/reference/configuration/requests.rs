@@ -87,7 +87,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key("by", OrTable("`\"client\"`, `\"everybody\"`", "service.rate_limit.by"), Is("\"client\""), "\"everybody\"",
                 "What is counted apart: addresses (IPv6: each /64), values of a header, or nothing."),
             key("except", Other("prefixes"), Means("none"), "[\"10.0.0.0/8\"]", "Clients that are not limited."),
-            key("path", Other("how a path begins"), Means("all requests"), "\"/export\"", "Only these requests."),
+            key("path", Other("how a path begins"), Means("all requests"), "\"/export\"", "Only these requests, however they spell it: `/%65xport` and `//export` are limited as well."),
         ],
     },
     Section {
