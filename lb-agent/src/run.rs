@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::options::consul_options;
 use self::{
     options::{datapath_options, registration_prefix},
-    tasks::{Ends, Tasks, wait_for_end},
+    tasks::{Ends, Tasks, probe_targets, wait_for_end},
 };
 use crate::{
     api,
@@ -294,7 +294,7 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     tasks.spawn("the list of probes", |shutdown| async move {
         tokio::select! {
             () = shutdown => {}
-            () = derive_targets(snapshot_receiver, targets) => {}
+            () = probe_targets(snapshot_receiver, targets) => {}
         }
         Ok(())
     });
@@ -365,37 +365,4 @@ pub async fn run(config: Config, config_path: &Path, replace_schema: bool) -> an
     }
     info!("stopped; the programs stay attached and traffic goes on");
     result
-}
-
-/// Derives from each snapshot what is to be probed.
-async fn derive_targets(
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    targets: watch::Sender<Arc<Vec<probe::Target>>>,
-) {
-    loop {
-        let snapshot = snapshots.borrow_and_update().clone();
-        let list: Vec<probe::Target> = snapshot
-            .services
-            .values()
-            .filter_map(|service| Some((service, service.spec.probe.as_ref()?)))
-            .flat_map(|(service, spec)| {
-                service.backends.iter().map(move |backend| probe::Target {
-                    service: service.spec.name.clone(),
-                    id: backend.id().clone(),
-                    address: backend.address(),
-                    spec: spec.clone(),
-                })
-            })
-            .collect();
-        targets.send_if_modified(|current| {
-            let changed = **current != list;
-            if changed {
-                *current = Arc::new(list);
-            }
-            changed
-        });
-        if snapshots.changed().await.is_err() {
-            return;
-        }
-    }
 }

@@ -1,4 +1,6 @@
-//! The agent's parts as tasks, and what ends them.
+//! The agent's parts as tasks, what ends them, and what one of them derives for another.
+
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -9,7 +11,7 @@ use tokio::{
 use tracing::info;
 
 use super::service_manager;
-use crate::controller::Handle;
+use crate::{controller::Handle, domain::snapshot::Snapshot, probe};
 
 /// The agent's tasks, all of which end with `stopped`.
 pub(super) struct Tasks {
@@ -81,6 +83,39 @@ pub(super) async fn wait_for_end(
                 result.with_context(|| format!("{name} failed"))?;
                 bail!("{name} ended unexpectedly");
             }
+        }
+    }
+}
+
+/// Derives from each snapshot what is to be probed.
+pub(super) async fn probe_targets(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    targets: watch::Sender<Arc<Vec<probe::Target>>>,
+) {
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        let list: Vec<probe::Target> = snapshot
+            .services
+            .values()
+            .filter_map(|service| Some((service, service.spec.probe.as_ref()?)))
+            .flat_map(|(service, spec)| {
+                service.backends.iter().map(move |backend| probe::Target {
+                    service: service.spec.name.clone(),
+                    id: backend.id().clone(),
+                    address: backend.address(),
+                    spec: spec.clone(),
+                })
+            })
+            .collect();
+        targets.send_if_modified(|current| {
+            let changed = **current != list;
+            if changed {
+                *current = Arc::new(list);
+            }
+            changed
+        });
+        if snapshots.changed().await.is_err() {
+            return;
         }
     }
 }
