@@ -39,10 +39,7 @@ pub struct Hop<'a> {
 /// so is all else that it says as if it were a proxy.
 pub fn add(headers: &mut HeaderMap, hop: Hop<'_>, texts: &mut Texts) {
     if !hop.trusted {
-        let others = headers.keys().filter(|name| is_other(name));
-        for name in others.cloned().collect::<Vec<_>>() {
-            headers.remove(name);
-        }
+        remove(headers, is_other);
     }
     let proto = if hop.tls { "https" } else { "http" };
     let text = texts.room(160);
@@ -74,9 +71,13 @@ pub fn add(headers: &mut HeaderMap, hop: Hop<'_>, texts: &mut Texts) {
 /// Removes what tells of the way of a request from behind its body, where nobody of ours has written it
 /// and some backends take it for a header.
 pub fn remove_from_trailers(trailers: &mut HeaderMap) {
-    let tells = trailers.keys().filter(|name| tells(name));
-    for name in tells.cloned().collect::<Vec<_>>() {
-        trailers.remove(name);
+    remove(trailers, tells);
+}
+
+fn remove(headers: &mut HeaderMap, unwanted: fn(&HeaderName) -> bool) {
+    let unwanted = headers.keys().filter(|name| unwanted(name));
+    for name in unwanted.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
     }
 }
 

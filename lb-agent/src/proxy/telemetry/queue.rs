@@ -31,10 +31,9 @@ pub(super) struct Receiver {
 
 /// A queue of that many records.
 pub(super) fn queue(records: usize) -> (Sender, Receiver) {
-    let (sender, receiver) = mpsc::channel(records);
+    let (sender, records) = mpsc::channel(records);
     let sender = Sender::to(sender);
     let held = Arc::clone(&sender.held);
-    let records = receiver;
     (sender, Receiver { records, held })
 }
 

@@ -5,6 +5,15 @@ use super::{
     *,
 };
 
+/// A resolver of subsets up to `count`, of which `spare` takes over for `subset`.
+fn spare_for(subset: &str, count: u8) -> Resolver {
+    Resolver {
+        subsets: versions(count),
+        failover: BTreeMap::from([(subset.into(), vec![target("spare", None, None)])]),
+        ..Resolver::default()
+    }
+}
+
 #[test]
 fn failover_begins_with_the_last_usable_backend_and_ends_with_the_first() {
     let mut rig = Rig::new("");
@@ -44,14 +53,7 @@ fn failover_begins_with_the_last_usable_backend_and_ends_with_the_first() {
 #[test]
 fn failover_of_a_subset_takes_its_share_only() {
     let mut rig = Rig::new("");
-    rig.resolver(
-        "echo",
-        Resolver {
-            subsets: versions(2),
-            failover: BTreeMap::from([("v2".into(), vec![target("spare", None, None)])]),
-            ..Resolver::default()
-        },
-    );
+    rig.resolver("echo", spare_for("v2", 2));
     rig.splitter("echo", &[(9000, "", "v1"), (1000, "", "v2")]);
     rig.list("echo", "1 2!");
     rig.list("spare", "3");
@@ -72,14 +74,7 @@ fn failover_of_a_subset_that_only_routes_lead_to() {
         },
     };
     let mut rig = Rig::new("protocol = \"http\"\n");
-    rig.resolver(
-        "echo",
-        Resolver {
-            subsets: versions(3),
-            failover: BTreeMap::from([("*".into(), vec![target("spare", None, None)])]),
-            ..Resolver::default()
-        },
-    );
+    rig.resolver("echo", spare_for("*", 3));
     let routes = vec![route("v2")];
     rig.entry(EntryKind::Router, "echo", Some(ConfigEntry::Router(routes)));
     rig.splitter("echo", &[(10_000, "", "v1")]);
@@ -97,14 +92,7 @@ fn failover_of_a_subset_that_only_routes_lead_to() {
     assert!(rig.notes().contains("subset v2 has no usable backend"));
     assert!(!rig.notes().contains("v3"), "{}", rig.notes());
     // Without a split it cannot be done, and is told.
-    rig.resolver(
-        "echo",
-        Resolver {
-            subsets: versions(2),
-            failover: BTreeMap::from([("v2".into(), vec![target("spare", None, None)])]),
-            ..Resolver::default()
-        },
-    );
+    rig.resolver("echo", spare_for("v2", 2));
     rig.entry(EntryKind::Splitter, "echo", None);
     rig.shares();
     assert!(
@@ -124,14 +112,7 @@ fn failover_of_a_subset_that_is_redirected_to() {
         ..Resolver::default()
     };
     rig.resolver("echo", redirect);
-    rig.resolver(
-        "real",
-        Resolver {
-            subsets: versions(2),
-            failover: BTreeMap::from([("v1".into(), vec![target("spare", None, None)])]),
-            ..Resolver::default()
-        },
-    );
+    rig.resolver("real", spare_for("v1", 2));
     rig.list("real", "1! 2");
     rig.list("spare", "3");
     rig.shares();
