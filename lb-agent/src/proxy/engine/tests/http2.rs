@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::{
-    body::{Frame, Incoming},
-    service::service_fn,
+    body::{Body, Frame, Incoming},
+    rt::bounds::Http2ServerConnExec,
+    service::{HttpService, service_fn},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::mpsc, time::sleep};
@@ -20,6 +21,18 @@ use crate::domain::{
 };
 
 pub(super) type Stream = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+
+/// Answers what comes by a connection, until it ends, however that is.
+async fn serve<S, B>(connection: TcpStream, service: S)
+where
+    S: HttpService<Incoming, ResBody = B, Error = Infallible>,
+    B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+    Local: Http2ServerConnExec<S::Future, B>,
+{
+    let builder = hyper::server::conn::http2::Builder::new(Local);
+    let served = builder.serve_connection(TokioIo::new(connection), service);
+    let _ = served.await;
+}
 
 pub(super) fn stream() -> (mpsc::Sender<Result<Frame<Bytes>, Infallible>>, Stream) {
     let (sender, receiver) = mpsc::channel(4);
@@ -60,10 +73,7 @@ pub(super) async fn calls(code: Rc<dyn Fn() -> &'static str>) -> Backend {
                     Ok(response)
                 }
             });
-            let builder = hyper::server::conn::http2::Builder::new(Local);
-            let _ = builder
-                .serve_connection(TokioIo::new(connection), service)
-                .await;
+            serve(connection, service).await;
         }
     })
     .await
@@ -203,10 +213,7 @@ fn a_stream_that_the_client_resets_ends_at_the_backend() {
                         Ok::<_, Infallible>(Response::new(body))
                     }
                 });
-                let builder = hyper::server::conn::http2::Builder::new(Local);
-                let _ = builder
-                    .serve_connection(TokioIo::new(connection), service)
-                    .await;
+                serve(connection, service).await;
             }
         })
         .await;
@@ -278,10 +285,7 @@ fn a_long_head_of_an_answer() {
                 }
                 Ok::<_, Infallible>(response)
             });
-            let builder = hyper::server::conn::http2::Builder::new(Local);
-            let _ = builder
-                .serve_connection(TokioIo::new(connection), service)
-                .await;
+            serve(connection, service).await;
         })
         .await;
         let policy = HttpPolicy::default();
@@ -327,10 +331,7 @@ fn a_target_that_is_nothing_but_a_query() {
                     seen.borrow_mut().push(request.uri().to_string());
                     async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
                 });
-                let builder = hyper::server::conn::http2::Builder::new(Local);
-                let _ = builder
-                    .serve_connection(TokioIo::new(connection), service)
-                    .await;
+                serve(connection, service).await;
             }
         })
         .await;
